@@ -1,0 +1,1 @@
+"""Numba kernels of reion: arrays in, arrays out. Imports numpy and numba, nothing else."""

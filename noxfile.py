@@ -1,0 +1,75 @@
+"""Every check of the project. `nox` runs what a contribution must pass; `nox --list` shows the rest."""
+
+import tempfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Formatting and style (ruff)."""
+    session.install("ruff>=0.14,<0.16")
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Static types (mypy, strict)."""
+    session.install("mypy>=1.18,<2", "-e", ".")
+    session.run("mypy")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The whole test suite."""
+    session.install("-e", ".[train,test]")
+    session.run("pytest", *session.posargs, env={"CUDA_VISIBLE_DEVICES": "-1"})
+
+
+@nox.session
+def tests_nojit(session: nox.Session) -> None:
+    """The kernels as plain Python, every line covered."""
+    session.install("-e", ".[test]")
+    session.run(
+        "pytest",
+        "tests/kernels",
+        "--cov=reion_kernels",
+        "--cov-report=term-missing",
+        "--cov-fail-under=100",
+        *session.posargs,
+        env={"NUMBA_DISABLE_JIT": "1"},
+    )
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Speed ratios against the hardware and the alternatives."""
+    session.install("-e", ".[train]")
+    session.run("reion", "bench", *session.posargs)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """The wheel, installed and run outside the checkout."""
+    session.install("build")
+    with tempfile.TemporaryDirectory() as folder:
+        session.run("python", "-m", "build", "--wheel", "--outdir", folder, ".")
+        (wheel,) = Path(folder).glob("*.whl")
+        session.run("pip", "uninstall", "-y", "-q", "reion")
+        session.install(str(wheel))
+        session.chdir(folder)
+        session.run("reion", "--help", silent=True)
+        session.run("python", "-c", "import reion; print(reion.load_sample().train.sizes)")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation, built strictly."""
+    session.install("-e", ".[docs]")
+    session.run("mkdocs", "build", "--strict")

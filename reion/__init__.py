@@ -1,0 +1,38 @@
+"""reion: radiative transfer of cosmic reionisation, learnt.
+
+Gas density and ionising sources of a periodic box in, ionised fraction of every cell out. Nothing heavy is
+imported until it is used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "InputError": "reion.errors",
+    "make_simulation": "reion.simulation",
+    "check_simulation": "reion.simulation",
+    "with_n_ion": "reion.simulation",
+    "open_simulation": "reion.readers",
+    "load_sample": "reion.sample",
+    "RunConfig": "reion.config",
+    "train": "reion.training",
+    "Emulator": "reion.emulator",
+    "evaluate": "reion.evaluation",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    module = _PUBLIC.get(name)
+    if module is None:
+        raise AttributeError(f"module 'reion' has no attribute {name!r}")
+    return getattr(import_module(module), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,31 @@
+"""The one error a user can cause."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class InputError(ValueError):
+    """Bad input or bad usage: said in one clear message; the command line exits with 2.
+
+    Parameters
+    ----------
+    message
+        What was expected and what came instead, and where.
+    file
+        The file at fault, if there is one.
+    hint
+        What to do about it.
+    """
+
+    def __init__(self, message: str, *, file: Path | str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.file = None if file is None else str(file)
+        self.hint = hint
+
+    def __str__(self) -> str:
+        parts = [self.message if self.file is None else f"{self.file}: {self.message}"]
+        if self.hint:
+            parts.append(self.hint)
+        return "\n".join(parts)
