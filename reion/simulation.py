@@ -29,6 +29,8 @@ DEFAULT_COSMOLOGY = {"H0": 67.66, "Om0": 0.30964, "Ob0": 0.04897}
 MEAN_MOLECULAR_WEIGHT = 1.222
 """Baryon mass per hydrogen atom in proton masses, as in C2-Ray."""
 
+FIRST_LIGHT_REDSHIFT = 11.0
+"""A series of sources that starts below this redshift lacks part of the history."""
 XI_ROUNDING = 1e-5
 """How far outside [0, 1] an ionised fraction may lie and still be rounding, which is clipped."""
 
@@ -362,6 +364,17 @@ def intervals_s(sim: xr.Dataset) -> np.ndarray:
     return np.diff(age)
 
 
+def warn_if_late(sim: xr.Dataset, *, shining: bool) -> None:
+    """Warn that `n_ion` lacks photons if the series starts late with sources already `shining`."""
+    redshift = float(sim["redshift"][0])
+    if shining and redshift < FIRST_LIGHT_REDSHIFT:
+        warnings.warn(
+            f"the series starts at z = {redshift:g}, with sources already shining: photons emitted before "
+            "are not in n_ion",
+            stacklevel=3,
+        )
+
+
 def with_n_ion(sim: xr.Dataset) -> xr.Dataset:
     """Return the simulation with `n_ion`, derived from the series of `n_src` where it is absent.
 
@@ -378,12 +391,9 @@ def with_n_ion(sim: xr.Dataset) -> xr.Dataset:
         return sim
     require_fields(sim, ["n_src"], purpose="the history of photons (n_ion)")
     seconds = intervals_s(sim)
-    if float(sim["redshift"][0]) < 11.0 and float(sim["n_src"][0].max()) > 0:
-        warnings.warn(
-            f"the series starts at z = {float(sim['redshift'][0]):g}, with sources already shining: photons "
-            "emitted before are not in n_ion",
-            stacklevel=2,
-        )
+    warn_if_late(
+        sim, shining=float(sim["redshift"][0]) < FIRST_LIGHT_REDSHIFT and bool(sim["n_src"][0].any())
+    )
     n_ion = np.zeros(sim["n_src"].shape, dtype=np.float32)
     total = np.zeros(sim["n_src"].shape[1:], dtype=np.float64)
     for index, dt in enumerate(seconds):

@@ -1,0 +1,26 @@
+"""What a reader of a format provides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from reion.readers.settings import Settings
+from reion.readers.snapshot import Box
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """A file format: how to recognise its files and how to find the snapshots in them.
+
+    `claim` returns the paths that are this format's, an empty list when nothing is; it looks at names and
+    first bytes only. `scan` reads headers and returns the simulations found. `settings` are the `--set` keys
+    of this format besides the common ones, with their meaning.
+    """
+
+    name: str
+    description: str
+    claim: Callable[[Sequence[Path]], list[Path]]
+    scan: Callable[[Sequence[Path], Settings], list[Box]]
+    settings: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,241 @@
+"""What files lack and `--set key=value` gives."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from reion.errors import InputError
+from reion.simulation import DEFAULT_COSMOLOGY
+
+if TYPE_CHECKING:
+    from reion.readers.snapshot import Snapshot
+
+COMMON = {
+    "box_size": "side of the box, comoving: 714.2857 (Mpc), 500/h, or three such numbers: 128,128,256",
+    "cosmology": "an astropy cosmology by name, such as Planck18",
+    "H0": "Hubble constant in km s-1 Mpc-1",
+    "Om0": "matter density parameter",
+    "Ob0": "baryon density parameter",
+    "n_igm_unit": "unit of the density, such as 'proper g cm-3' or overdensity",
+    "n_src_unit": "unit of the sources, such as 's-1 per cell' or 'Msun Mpc-3'",
+    "n_ion_unit": "unit of the photons emitted so far",
+    "xi_unit": "'1', or 'neutral fraction' where files hold neutral fractions",
+    "redshifts": "the redshifts to read, such as 9,8,7; the default is all",
+}
+"""Settings that every format takes."""
+
+
+class Settings:
+    """The `--set` values of one command, parsed where they are asked for.
+
+    Parameters
+    ----------
+    given
+        Key to value, both text.
+    known
+        The keys this format takes besides `COMMON`, with their meaning.
+
+    Raises
+    ------
+    InputError
+        If a key is unknown: with all that are known.
+    """
+
+    def __init__(self, given: Mapping[str, str] | None, known: Mapping[str, str] | None = None) -> None:
+        self._given = {key: str(value).strip() for key, value in (given or {}).items()}
+        self._known = {**COMMON, **(known or {})}
+        for key in self._given:
+            if key not in self._known:
+                lines = "\n".join(f"  {name}: {meaning}" for name, meaning in self._known.items())
+                raise InputError(
+                    f"--set {key}: expected one of the settings of this format; received {key!r}",
+                    hint=f"the settings are\n{lines}",
+                )
+
+    def text(self, key: str) -> str | None:
+        """The value as it was given, or None."""
+        return self._given.get(key)
+
+    def number(self, key: str) -> float | None:
+        """The value as a finite number, or None where it is not given."""
+        text = self._given.get(key)
+        if text is None:
+            return None
+        value = _number(text)
+        if value is None:
+            raise InputError(f"--set {key}: expected a number ({self._known[key]}); received {text!r}")
+        return value
+
+    def required_number(self, key: str, *, file: Path) -> float:
+        """The value as a finite number.
+
+        Raises
+        ------
+        InputError
+            If it is not given: the message asks for it by name.
+        """
+        value = self.number(key)
+        if value is None:
+            raise InputError(
+                f"the files do not say {key} ({self._known[key]})",
+                file=file,
+                hint=f"give it: --set {key}=...",
+            )
+        return value
+
+    def choice(self, key: str, options: Sequence[str]) -> str | None:
+        """The value as one of `options`, or None where it is not given."""
+        text = self._given.get(key)
+        if text is not None and text not in options:
+            raise InputError(f"--set {key}: expected {' or '.join(options)}; received {text!r}")
+        return text
+
+    def field_units(self, name: str, units: str, *, file: Path) -> str:
+        """Unit of field `name`: what the file says (`units`, empty where it does not) or what is set.
+
+        Raises
+        ------
+        InputError
+            If neither says it, or if they contradict each other.
+        """
+        text = self._given.get(f"{name}_unit")
+        if text is None and not units:
+            raise InputError(
+                f"the files do not say the unit of {name}",
+                file=file,
+                hint=f"give it: --set {name}_unit='...'",
+            )
+        return text if text is not None else units
+
+    def cosmology(self, found: Mapping[str, float] | None, *, file: Path) -> Mapping[str, float] | None:
+        """H0, Om0 and Ob0 from the files (`found`) or the settings; None where neither says.
+
+        Raises
+        ------
+        InputError
+            If both say and differ.
+        """
+        given = self._given_cosmology()
+        if found is not None:
+            for key, value in given.items():
+                if not np.isclose(value, found[key], rtol=1e-3):
+                    raise InputError(
+                        f"--set gives {key} = {value:g}, the file says {found[key]:g}",
+                        file=file,
+                        hint=f"leave {key} out: the file's own cosmology is used",
+                    )
+            return found
+        return {**DEFAULT_COSMOLOGY, **given} if given else None
+
+    def _given_cosmology(self) -> dict[str, float]:
+        given: dict[str, float] = {}
+        name = self._given.get("cosmology")
+        if name is not None:
+            from astropy.cosmology import FlatLambdaCDM, realizations
+
+            model = getattr(realizations, name, None) if name in realizations.available else None
+            if not isinstance(model, FlatLambdaCDM):
+                raise InputError(
+                    f"--set cosmology: expected one of {', '.join(realizations.available)}; "
+                    f"received {name!r}",
+                    hint="or give its parameters: --set H0=70 --set Om0=0.27 --set Ob0=0.044",
+                )
+            given = {"H0": float(model.H0.value), "Om0": float(model.Om0), "Ob0": float(model.Ob0)}
+        for key, upper in (("H0", 1000.0), ("Om0", 2.0), ("Ob0", 2.0)):
+            value = self.number(key)
+            if value is not None:
+                if not 0 < value < upper:
+                    raise InputError(
+                        f"--set {key}: expected a number between 0 and {upper:g}; received {value:g}"
+                    )
+                given[key] = value
+        return given
+
+    def box_size(
+        self,
+        found: float | Sequence[float] | None,
+        cosmology: Mapping[str, float] | None,
+        *,
+        file: Path,
+    ) -> float | list[float]:
+        """Comoving side lengths in Mpc, from the files (`found`) or the settings.
+
+        Raises
+        ------
+        InputError
+            If neither says, or both say and differ.
+        """
+        text = self._given.get("box_size")
+        if text is None:
+            if found is None:
+                raise InputError(
+                    "the files do not say the size of the box",
+                    file=file,
+                    hint="give it, comoving: --set box_size=714.2857 (Mpc) or --set box_size=500/h",
+                )
+            return float(found) if np.isscalar(found) else [float(length) for length in found]  # type: ignore[arg-type, union-attr]
+        h = (cosmology or DEFAULT_COSMOLOGY)["H0"] / 100.0
+        lengths = [_length_mpc(part, h) for part in text.split(",")]
+        if len(lengths) not in (1, 3) or any(length is None for length in lengths):
+            raise InputError(
+                f"--set box_size: expected {COMMON['box_size']}; received {text!r}",
+            )
+        sizes = [float(length) for length in lengths if length is not None]
+        if found is not None and not np.allclose(sizes, found, rtol=1e-3):
+            raise InputError(
+                f"--set gives box_size = {text}, the file says {found} Mpc",
+                file=file,
+                hint="leave box_size out: the file's own is used",
+            )
+        return sizes[0] if len(sizes) == 1 else sizes
+
+    def select_redshifts(self, series: Mapping[str, list[Snapshot]]) -> dict[str, list[Snapshot]]:
+        """Keep the snapshots at the redshifts that are set (within 0.001); all, where none are.
+
+        Raises
+        ------
+        InputError
+            If a field has no snapshot at one of them.
+        """
+        text = self._given.get("redshifts")
+        if text is None:
+            return dict(series)
+        wanted = [_number(part) for part in text.split(",")]
+        selected: dict[str, list[Snapshot]] = {name: [] for name in series}
+        for redshift in wanted:
+            if redshift is None:
+                raise InputError(f"--set redshifts: expected numbers such as 9,8.5,8; received {text!r}")
+            for name, snapshots in series.items():
+                matching = [s for s in snapshots if abs(s.redshift - redshift) < 1e-3]
+                if not matching:
+                    have = ", ".join(f"{snapshot.redshift:g}" for snapshot in snapshots)
+                    raise InputError(f"--set redshifts: {name} has no z = {redshift:g}; it has {have}")
+                selected[name] += matching
+        for snapshots in selected.values():
+            snapshots.sort(key=lambda snapshot: -snapshot.redshift)
+        return selected
+
+    def attrs(self) -> dict[str, Any]:
+        """The settings as an attribute of the Simulation, so that it says how it was read."""
+        return {"settings": [f"{key}={value}" for key, value in self._given.items()]} if self._given else {}
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if np.isfinite(value) else None
+
+
+def _length_mpc(text: str, h: float) -> float | None:
+    match = re.fullmatch(r"\s*([0-9.eE+-]+)\s*(?:(?:c?Mpc)?\s*(/\s*h|h-1)?(?:\s*c?Mpc)?)\s*", text)
+    value = _number(match.group(1)) if match else None
+    if match is None or value is None or value <= 0:
+        return None
+    return value / h if match.group(2) else value

@@ -1,0 +1,244 @@
+"""From single files to a lazy Simulation: what a reader finds, and how it is put together.
+
+A reader only says which field of which redshift lies where and how to read it (`Snapshot`). Putting
+snapshots in order, checking that they fit together, converting units and checking values happens here, the
+same for every format.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from reion.errors import InputError
+from reion.readers.settings import Settings
+from reion.simulation import (
+    DEFAULT_COSMOLOGY,
+    PHOTON_UNITS,
+    SOURCE_UNITS,
+    check_values,
+    make_simulation,
+    n_ion_units,
+)
+from reion.units import Conversion, field_conversion
+
+Region = tuple[slice, slice, slice]
+"""Cells along x, y and z: slices with a start and a stop, step 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """One field at one redshift, as one file holds it.
+
+    `read(region, conversion)` returns the cells of `region` as an array indexed (x, y, z), converted:
+    most readers return `conversion(raw)`; those of large files convert block by block.
+    """
+
+    name: str
+    redshift: float
+    file: Path
+    shape: tuple[int, int, int]
+    units: str
+    read: Callable[[Region, Conversion], np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Box:
+    """Everything a reader found that belongs to one simulation.
+
+    `box_size` (comoving Mpc) and `cosmology` (H0, Om0, Ob0) are None where the files do not say.
+    """
+
+    label: str
+    snapshots: Sequence[Snapshot]
+    source_code: str
+    box_size: float | Sequence[float] | None = None
+    cosmology: Mapping[str, float] | None = None
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+
+class SnapshotArray(BackendArray):
+    """The snapshots of one field as one lazy array of shape (redshift, x, y, z), float32.
+
+    Every value that is read is converted and checked on its way: what comes out is finite and within the
+    field's range, or an `InputError` names the file and the cell.
+    """
+
+    def __init__(self, snapshots: Sequence[Snapshot], conversions: Sequence[Conversion]) -> None:
+        self.snapshots = tuple(snapshots)
+        self.conversions = tuple(conversions)
+        self.shape = (len(self.snapshots), *self.snapshots[0].shape)
+        self.dtype = np.dtype(np.float32)
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
+
+    def _read(self, key: tuple[int | slice, ...]) -> np.ndarray:
+        which = range(self.shape[0])[key[0]]
+        indices = [which] if isinstance(which, int) else list(which)
+        region, rest = _bounding_region(key[1:], self.shape[1:])
+        parts = [self._read_one(index, region)[rest] for index in indices]
+        if isinstance(which, int):
+            return parts[0]
+        return parts[0][np.newaxis] if len(parts) == 1 else np.stack(parts)
+
+    def _read_one(self, index: int, region: Region) -> np.ndarray:
+        snapshot = self.snapshots[index]
+        try:
+            values = snapshot.read(region, self.conversions[index])
+        except OSError as error:
+            raise InputError(f"cannot be read: {error}", file=snapshot.file) from error
+        check_values(
+            snapshot.name,
+            values,
+            redshift=snapshot.redshift,
+            file=str(snapshot.file),
+            origin=[axis.start for axis in region],
+        )
+        return np.clip(values, 0.0, 1.0, out=values) if snapshot.name == "xi" else values
+
+
+def _bounding_region(
+    key: Sequence[int | slice], shape: Sequence[int]
+) -> tuple[Region, tuple[int | slice, ...]]:
+    """Split a key into the smallest region of step 1 that holds it and the key within that region."""
+    region: list[slice] = []
+    rest: list[int | slice] = []
+    for axis, size in zip(key, shape, strict=True):
+        cells = range(size)[axis]
+        if isinstance(cells, int):
+            region.append(slice(cells, cells + 1))
+            rest.append(0)
+        elif len(cells) == 0:
+            region.append(slice(0, 1))
+            rest.append(slice(0, 0))
+        else:
+            start = min(cells[0], cells[-1])
+            region.append(slice(start, max(cells[0], cells[-1]) + 1))
+            rest.append(slice(None, None, cells.step))
+    return (region[0], region[1], region[2]), tuple(rest)
+
+
+def join_boxes(boxes: Sequence[Box]) -> list[Box]:
+    """Put boxes of the same label together.
+
+    Raises
+    ------
+    InputError
+        If their sizes or cosmologies differ.
+    """
+    joined: dict[str, Box] = {}
+    for box in boxes:
+        first = joined.setdefault(box.label, box)
+        if first is box:
+            continue
+        if first.box_size != box.box_size or first.cosmology != box.cosmology:
+            raise InputError(
+                f"expected the box size and cosmology of {first.snapshots[0].file.name}: "
+                f"{first.box_size} Mpc, {first.cosmology}; received {box.box_size} Mpc, {box.cosmology}",
+                file=box.snapshots[0].file,
+            )
+        joined[box.label] = replace(first, snapshots=[*first.snapshots, *box.snapshots])
+    return list(joined.values())
+
+
+def assemble(box: Box, settings: Settings) -> xr.Dataset:
+    """Put the snapshots of one box together into a lazy Simulation.
+
+    Raises
+    ------
+    InputError
+        If the snapshots do not fit together (shapes, redshifts), or if what the files lack is not among
+        the settings.
+    """
+    series = _series(box, settings)
+    first = next(iter(series.values()))[0]
+    shape = first.shape
+    cosmology = settings.cosmology(box.cosmology, file=first.file)
+    box_size = settings.box_size(box.box_size, cosmology, file=first.file)
+    cell_volume_mpc3 = float(np.prod(np.broadcast_to(box_size, 3) / np.asarray(shape)))
+    fields: dict[str, Any] = {}
+    units: dict[str, str] = {}
+    known_cosmology = cosmology or DEFAULT_COSMOLOGY
+    for name, snapshots in series.items():
+        conversions = [
+            field_conversion(
+                name,
+                settings.field_units(name, snapshot.units, file=snapshot.file),
+                redshift=snapshot.redshift,
+                cosmology=known_cosmology,
+                cell_volume_mpc3=cell_volume_mpc3,
+                file=snapshot.file,
+            )
+            for snapshot in snapshots
+        ]
+        units[name] = conversions[0].units
+        fields[name] = indexing.LazilyIndexedArray(SnapshotArray(snapshots, conversions))
+    n_src_units = {n_ion_units(unit): unit for unit in SOURCE_UNITS}
+    sim = make_simulation(
+        fields,
+        redshift=[snapshot.redshift for snapshot in next(iter(series.values()))],
+        box_size=box_size,
+        n_src_units=units.get("n_src") or n_src_units[units.get("n_ion", PHOTON_UNITS)],
+        cosmology=cosmology,
+        source_code=box.source_code,
+        check_values=False,
+    )
+    if "n_ion" in units and sim["n_ion"].attrs["units"] != units["n_ion"]:
+        raise InputError(
+            f"expected n_ion in {sim['n_ion'].attrs['units']!r}, to match n_src in {units['n_src']!r}; "
+            f"received {units['n_ion']!r}",
+            file=series["n_ion"][0].file,
+        )
+    return sim.assign_attrs({**box.attrs, **settings.attrs()})
+
+
+def _series(box: Box, settings: Settings) -> dict[str, list[Snapshot]]:
+    """Field to its snapshots in order of time, every field with the same redshifts and shape."""
+    series: dict[str, list[Snapshot]] = {}
+    for snapshot in box.snapshots:
+        series.setdefault(snapshot.name, []).append(snapshot)
+    for name, snapshots in series.items():
+        snapshots.sort(key=lambda snapshot: -snapshot.redshift)
+        for earlier, later in itertools.pairwise(snapshots):
+            if earlier.redshift == later.redshift:
+                raise InputError(
+                    f"{name}: expected each redshift once; z = {later.redshift:g} is also in {earlier.file}",
+                    file=later.file,
+                )
+    series = settings.select_redshifts(series)
+    reference = next(iter(series))
+    expected = {snapshot.redshift for snapshot in series[reference]}
+    for name, snapshots in series.items():
+        found = {snapshot.redshift for snapshot in snapshots}
+        if found != expected:
+            lacking = {name: sorted(expected - found), reference: sorted(found - expected)}
+            what = "; ".join(
+                f"{field} lacks z = {', '.join(f'{z:g}' for z in missing)}"
+                for field, missing in lacking.items()
+                if missing
+            )
+            raise InputError(
+                f"expected every field at every redshift; {what}",
+                file=snapshots[0].file.parent,
+                hint="choose the redshifts that all fields have: --set redshifts="
+                + (",".join(f"{z:g}" for z in sorted(expected & found)) or "Z1,Z2"),
+            )
+    shape = series[reference][0].shape
+    for name, snapshots in series.items():
+        for snapshot in snapshots:
+            if snapshot.shape != shape:
+                raise InputError(
+                    f"{name} at z = {snapshot.redshift:g}: expected the shape {shape} of "
+                    f"{series[reference][0].file.name}; received {snapshot.shape}",
+                    file=snapshot.file,
+                )
+    return series
