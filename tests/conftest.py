@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -39,3 +42,67 @@ def toy_simulation(shape=(12, 10, 8), redshift=(12.0, 10.0, 8.0, 7.0), cell_mpc=
 @pytest.fixture
 def simulation() -> xr.Dataset:
     return toy_simulation()
+
+
+def build_toy_network(*, stride: int = 1) -> tuple[Any, Any]:
+    """A small network of every kind of layer the models have, and its card, for export and inference."""
+    import keras
+    from keras import layers, ops
+
+    from reion_exports import ModelCard
+
+    keras.utils.set_random_seed(1)
+    n_igm = keras.Input((None, None, None), name="n_igm")
+    n_ion = keras.Input((None, None, None), name="n_ion")
+    redshift = keras.Input((), name="redshift")
+    density = layers.Rescaling(1 / 4.2e-31, name="density")(ops.expand_dims(n_igm, -1))
+    photons = layers.Rescaling(1e-2, name="photons")(ops.expand_dims(n_ion, -1))
+    near = ops.log(photons / density + 1e-2)
+    far = photons
+    for size in ((3, 1, 1), (1, 3, 1), (1, 1, 3)):
+        far = layers.AveragePooling3D(size, strides=1, padding="valid")(far)
+    far = ops.log(far + 1e-2)
+    age = ops.zeros_like(far) + ops.reshape(redshift, (-1, 1, 1, 1, 1)) * 0.1
+    x = layers.Concatenate()([layers.Cropping3D(1)(near), far, age])
+    x = layers.Conv3D(8, 1, activation="silu")(x)
+    y = layers.BatchNormalization(name="norm")(layers.Conv3D(8, 3, activation="leaky_relu", name="conv")(x))
+    x = layers.Cropping3D(1)(x) + y
+    radius = 2
+    if stride > 1:
+        y = layers.AveragePooling3D(stride)(x)
+        x = x + layers.UpSampling3D(stride)(layers.Conv3D(8, 1)(y))
+    xi = ops.squeeze(layers.Conv3D(1, 1, activation="sigmoid", name="xi")(x), -1)
+    network = keras.Model({"n_igm": n_igm, "n_ion": n_ion, "redshift": redshift}, xi, name="toy")
+    norm = network.get_layer("norm")
+    norm.moving_mean.assign(np.linspace(-0.2, 0.2, 8))
+    norm.moving_variance.assign(np.linspace(0.5, 2.0, 8))
+    card = ModelCard(
+        name="toy",
+        version="1",
+        inputs={"n_igm": "g cm-3", "n_ion": "1e66 Mpc-3"},
+        cell_size_mpc=2.0,
+        redshift_range=(6.0, 12.0),
+        receptive_radius_cells=radius,
+        stride_cells=stride,
+        licence="MIT",
+    )
+    return network, card
+
+
+@pytest.fixture(scope="session")
+def toy_network() -> tuple[Any, Any]:
+    return build_toy_network()
+
+
+@pytest.fixture(scope="session")
+def strided_toy_network() -> tuple[Any, Any]:
+    return build_toy_network(stride=4)
+
+
+@pytest.fixture(scope="session")
+def toy_model(toy_network: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy network as an ONNX file."""
+    from reion_exports import export
+
+    network, card = toy_network
+    return export(network, card, tmp_path_factory.mktemp("toy") / "toy.onnx").path

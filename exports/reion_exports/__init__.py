@@ -1,1 +1,20 @@
 """A Keras model in, a self-contained ONNX file out, and the proof that both agree."""
+
+from reion_exports.anatomy import Anatomy, HostileFileError, dissect
+from reion_exports.card import CardError, ModelCard
+from reion_exports.convert import PERIODIC, ExportError
+from reion_exports.onnx_file import ExportReport, export
+from reion_exports.parity import TOLERANCE
+
+__all__ = [
+    "PERIODIC",
+    "TOLERANCE",
+    "Anatomy",
+    "CardError",
+    "ExportError",
+    "ExportReport",
+    "HostileFileError",
+    "ModelCard",
+    "dissect",
+    "export",
+]

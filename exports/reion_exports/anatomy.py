@@ -1,0 +1,199 @@
+"""What an ONNX file is made of, read from its bytes without running anything, and what is refused.
+
+Prediction has no `onnx` package and must look at a file before onnxruntime does, so this reads the few
+fields of the protocol buffer that decide whether a file is one of ours.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+OPSET = 18
+
+# fmt: off
+OPERATORS = frozenset({
+    "Abs", "Add", "And", "AveragePool", "BatchNormalization", "Cast", "Ceil", "Clip", "Concat",
+    "Constant", "ConstantOfShape", "Conv", "ConvTranspose", "Div", "Elu", "Equal", "Erf", "Exp",
+    "Expand", "Flatten", "Floor", "Gather", "Gemm", "GlobalAveragePool", "GlobalMaxPool", "Greater",
+    "GreaterOrEqual", "HardSigmoid", "Identity", "InstanceNormalization", "LeakyRelu", "Less",
+    "LessOrEqual", "Log", "MatMul", "Max", "MaxPool", "Mean", "Min", "Mod", "Mul", "Neg", "Not", "Or",
+    "PRelu", "Pad", "Pow", "Range", "Reciprocal", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum",
+    "Relu", "Reshape", "Resize", "Round", "Selu", "Shape", "Sigmoid", "Sign", "Slice", "Softplus",
+    "Softsign", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tanh", "ThresholdedRelu", "Tile", "Transpose",
+    "Unsqueeze", "Where",
+})
+# fmt: on
+"""Operators a network of ours may consist of: plain arithmetic, without loops, branches or randomness."""
+
+
+class HostileFileError(ValueError):
+    """A file that is no ONNX model, or has something in it that a model of ours never has."""
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The parts of an ONNX model.
+
+    Parameters
+    ----------
+    opsets
+        Operator domain to version.
+    operators
+        How many nodes there are of each operator.
+    inputs, outputs, initializers
+        Their names.
+    metadata
+        `metadata_props`.
+    """
+
+    opsets: Mapping[str, int]
+    operators: Mapping[str, int]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    initializers: tuple[str, ...]
+    metadata: Mapping[str, str]
+
+
+def dissect(model: bytes) -> Anatomy:
+    """Read what an ONNX model is made of and refuse what a model of ours cannot contain.
+
+    Raises
+    ------
+    HostileFileError
+        If the bytes are no ONNX model; if data lie outside the file; if there are operators or operator
+        sets other than ours, functions, or graphs inside of nodes.
+    """
+    opsets: dict[str, int] = {}
+    metadata: dict[str, str] = {}
+    graphs = []
+    for number, value in _fields(model):
+        if number == 7:
+            graphs.append(_message(value))
+        elif number == 8:
+            entry = dict(_fields(_message(value)))
+            domain = _text(entry.get(1, b""))
+            if domain in opsets:
+                raise HostileFileError(f"expected one version of each operator set; {domain!r} comes twice")
+            opsets[domain] = _integer(entry.get(2, 0))
+        elif number == 14:
+            entry = dict(_fields(_message(value)))
+            metadata[_text(entry.get(1, b""))] = _text(entry.get(2, b""))
+        elif number in (20, 25):
+            raise HostileFileError("expected a plain graph; the file brings functions or training steps")
+    if len(graphs) != 1:
+        raise HostileFileError(f"expected an ONNX model with one graph; found {len(graphs)}")
+    if opsets.get("", opsets.get("ai.onnx")) != OPSET or len(opsets) != 1:
+        raise HostileFileError(f"expected opset {OPSET} of ONNX and no other; the file needs {opsets}")
+    return _dissect_graph(graphs[0], opsets, metadata)
+
+
+def _dissect_graph(graph: bytes, opsets: Mapping[str, int], metadata: Mapping[str, str]) -> Anatomy:
+    operators: Counter[str] = Counter()
+    names: dict[int, list[str]] = {5: [], 11: [], 12: []}
+    for number, value in _fields(graph):
+        if number == 1:
+            operators[_check_node(_message(value))] += 1
+        elif number == 5:
+            names[5].append(_check_tensor(_message(value)))
+        elif number in (11, 12):
+            names[number].append(_text(dict(_fields(_message(value))).get(1, b"")))
+        elif number == 15:
+            raise HostileFileError("expected dense constants; the file has sparse ones")
+    unknown = sorted(set(operators) - OPERATORS)
+    if unknown:
+        raise HostileFileError(f"expected operators that a model of ours uses; the file has {unknown[:8]}")
+    return Anatomy(
+        opsets=opsets,
+        operators=dict(operators.most_common()),
+        inputs=tuple(names[11]),
+        outputs=tuple(names[12]),
+        initializers=tuple(names[5]),
+        metadata=metadata,
+    )
+
+
+def _check_node(node: bytes) -> str:
+    operator, domain = "", ""
+    for number, value in _fields(node):
+        if number == 4:
+            operator = _text(value)
+        elif number == 7:
+            domain = _text(value)
+        elif number == 5:
+            for part, content in _fields(_message(value)):
+                if part in (5, 10):
+                    _check_tensor(_message(content))
+                elif part in (6, 11, 22, 23):
+                    raise HostileFileError("expected plain nodes; one holds a graph or a sparse tensor")
+    if domain not in ("", "ai.onnx"):
+        raise HostileFileError(f"expected operators of ONNX itself; the file has {domain}.{operator}")
+    return operator
+
+
+def _check_tensor(tensor: bytes) -> str:
+    name = ""
+    for number, value in _fields(tensor):
+        if number == 8:
+            name = _text(value)
+        elif number == 13 or (number == 14 and value != 0):
+            raise HostileFileError("expected all data inside the file; some lie in another file")
+    return name
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Walk the fields of a protocol-buffer message: number and value (an integer or the bytes)."""
+    position, end = 0, len(message)
+    while position < end:
+        key, position = _varint(message, position)
+        number, wire = key >> 3, key & 7
+        value: int | bytes
+        if key >= 1 << 32:
+            raise HostileFileError("expected an ONNX model; received bytes that are not one")
+        if wire == 0:
+            value, position = _varint(message, position)
+        else:
+            if wire == 2:
+                size, position = _varint(message, position)
+            elif wire in (1, 5):
+                size = 8 if wire == 1 else 4
+            else:
+                raise HostileFileError("expected an ONNX model; received bytes that are not one")
+            if position + size > end:
+                raise HostileFileError("expected an ONNX model; the file is cut short or damaged")
+            value = message[position : position + size]
+            position += size
+        yield number, value
+
+
+def _varint(message: bytes, position: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if position >= len(message):
+            raise HostileFileError("expected an ONNX model; the file is cut short or damaged")
+        byte = message[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise HostileFileError("expected an ONNX model; received bytes that are not one")
+
+
+def _message(value: int | bytes) -> bytes:
+    if isinstance(value, int):
+        raise HostileFileError("expected an ONNX model; received bytes that are not one")
+    return value
+
+
+def _integer(value: int | bytes) -> int:
+    if not isinstance(value, int):
+        raise HostileFileError("expected an ONNX model; received bytes that are not one")
+    return value
+
+
+def _text(value: int | bytes) -> str:
+    try:
+        return _message(value).decode()
+    except UnicodeDecodeError:
+        raise HostileFileError("expected names in UTF-8; the file is damaged") from None

@@ -1,0 +1,164 @@
+"""The model card: what a model is, stored in the ONNX file itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+FORMAT = 1
+"""Version of the metadata's layout; a file with another one is not read."""
+
+PREFIX = "reion."
+
+
+class CardError(ValueError):
+    """A model card that is incomplete or contradicts itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What a model is, needs and has shown.
+
+    Parameters
+    ----------
+    name, version
+        Of the model.
+    inputs
+        Field name to the units the graph expects, in the order of the graph's inputs, e.g.
+        `{"n_igm": "g cm-3", "n_ion": "1e66 Mpc-3"}`. `redshift` is always an input and not listed.
+    cell_size_mpc
+        Comoving side of the cubic cells it was trained on.
+    redshift_range
+        Lowest and highest redshift it was trained on.
+    receptive_radius_cells
+        How far, along each axis, the answer in a cell depends on the inputs.
+    stride_cells
+        The network works on blocks of this side: 1 for all but networks that pool.
+    normalizer
+        The numbers of the normalisation inside the graph.
+    training_data
+        Names or checksums of what it was trained on.
+    scores
+        Held-out scores.
+    excursion_set_threshold
+        Photons per atom fitted on the same training data for the excursion-set baseline.
+    symmetric
+        Whether the answer turns with the box, under all 48 symmetries of the cube.
+    licence
+        Of the weights.
+    provenance
+        Versions, seed, commit and configuration of the training.
+
+    Raises
+    ------
+    CardError
+        If a value is not what its name says.
+    """
+
+    name: str
+    version: str
+    inputs: Mapping[str, str]
+    cell_size_mpc: float
+    redshift_range: tuple[float, float]
+    receptive_radius_cells: int
+    stride_cells: int = 1
+    normalizer: Mapping[str, Any] = field(default_factory=dict)
+    training_data: tuple[str, ...] = ()
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    excursion_set_threshold: float | None = None
+    symmetric: bool = False
+    licence: str = "unknown"
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for key in ("name", "version", "licence"):
+            self._expect(key, isinstance(getattr(self, key), str) and bool(getattr(self, key)), "a text")
+        for key in ("normalizer", "scores", "provenance"):
+            self._expect(key, isinstance(getattr(self, key), Mapping), "a mapping")
+        units = self.inputs
+        self._expect(
+            "inputs",
+            isinstance(units, Mapping)
+            and bool(units)
+            and all(isinstance(k, str) and isinstance(v, str) for k, v in units.items())
+            and "redshift" not in units,
+            "a mapping of field names to units, without redshift",
+        )
+        self._expect("cell_size_mpc", _is_number(self.cell_size_mpc) and self.cell_size_mpc > 0, "a length")
+        limits = self.redshift_range
+        self._expect(
+            "redshift_range",
+            len(limits) == 2 and all(map(_is_number, limits)) and -1 < limits[0] <= limits[1],
+            "the lowest and the highest redshift",
+        )
+        radius, stride = self.receptive_radius_cells, self.stride_cells
+        self._expect("receptive_radius_cells", _is_integer(radius) and radius >= 0, "an integer from 0 on")
+        self._expect("stride_cells", _is_integer(stride) and stride >= 1, "an integer from 1 on")
+        threshold = self.excursion_set_threshold
+        self._expect(
+            "excursion_set_threshold",
+            threshold is None or (_is_number(threshold) and threshold > 0),
+            "a positive number or nothing",
+        )
+        self._expect("symmetric", isinstance(self.symmetric, bool), "true or false")
+        self._expect(
+            "training_data", all(isinstance(name, str) for name in self.training_data), "a list of texts"
+        )
+
+    def _expect(self, key: str, fulfilled: bool, what: str) -> None:
+        if not fulfilled:
+            raise CardError(f"model card: expected {key} to be {what}; received {getattr(self, key)!r}")
+
+    def to_metadata(self) -> dict[str, str]:
+        """Return the card as ONNX metadata: `reion.<key>` to a JSON text."""
+        values: dict[str, Any] = {"format": FORMAT}
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            values[item.name] = dict(value) if isinstance(value, Mapping) else value
+        try:
+            return {PREFIX + key: json.dumps(value, allow_nan=False) for key, value in values.items()}
+        except (TypeError, ValueError) as error:
+            msg = f"model card: expected values that JSON can hold; {error}"
+            raise CardError(msg) from None
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str]) -> Self:
+        """Read a card back from ONNX metadata.
+
+        Raises
+        ------
+        CardError
+            If a key is missing, is no JSON, or has a value it cannot have.
+        """
+        names = [item.name for item in dataclasses.fields(cls)]
+        missing = [PREFIX + name for name in ("format", *names) if PREFIX + name not in metadata]
+        if missing:
+            raise CardError(f"expected the metadata of a reion model; missing {', '.join(missing)}")
+        values = {}
+        for name in ("format", *names):
+            text = metadata[PREFIX + name]
+            try:
+                values[name] = json.loads(text)
+            except (ValueError, RecursionError):
+                raise CardError(f"expected JSON under {PREFIX + name}; received {text[:80]!r}") from None
+        if values.pop("format") != FORMAT:
+            raise CardError(
+                f"expected metadata of format {FORMAT}; received {metadata[PREFIX + 'format'][:80]}"
+            )
+        for name in ("redshift_range", "training_data"):
+            if not isinstance(values[name], list):
+                raise CardError(f"expected a list under {PREFIX + name}; received {values[name]!r}")
+            values[name] = tuple(values[name])
+        return cls(**values)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

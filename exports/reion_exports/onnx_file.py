@@ -1,0 +1,182 @@
+"""Write a network as one self-contained ONNX file, or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from reion_exports.anatomy import dissect
+from reion_exports.card import ModelCard
+from reion_exports.convert import ExportError, in_single_precision, layer_of, to_onnx
+from reion_exports.parity import HALF_TOLERANCE, TOLERANCE, Case, compare
+
+if TYPE_CHECKING:
+    import onnx
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportReport:
+    """What was written and how well it agrees with the network.
+
+    Parameters
+    ----------
+    path, bytes, sha256
+        The file.
+    operators
+        How many nodes the graph has of each operator.
+    parity
+        The comparisons with Keras, each within `TOLERANCE` (`HALF_TOLERANCE` for float16 weights).
+    """
+
+    path: Path
+    bytes: int
+    sha256: str
+    operators: Mapping[str, int]
+    parity: tuple[Case, ...]
+
+    @property
+    def nodes(self) -> int:
+        """Number of nodes of the graph."""
+        return sum(self.operators.values())
+
+    @property
+    def difference(self) -> float:
+        """The largest difference of xi from Keras in any cell of any comparison."""
+        return max(case.difference for case in self.parity)
+
+
+def export(
+    network: Any, card: ModelCard, path: str | Path, *, half: bool = False, force: bool = False
+) -> ExportReport:
+    """Write a network as an ONNX file: raw fields in, xi out, units, normalisation and wrap inside.
+
+    Parameters
+    ----------
+    network, card
+        See `reion_exports.convert.to_onnx`.
+    path
+        The file, which appears whole or not at all.
+    half
+        Store the weights of convolutions and dense layers in float16; the arithmetic stays in float32.
+    force
+        Replace an existing file.
+
+    Raises
+    ------
+    ExportError
+        If the file would not be valid, or disagrees with the network by more than `TOLERANCE` in any cell
+        (with `half`, if the rounded weights change xi by more than `HALF_TOLERANCE`); the message names the
+        layer. Nothing is written then.
+    FileExistsError
+        If there is a file at `path` and `force` is not set.
+    """
+    path = Path(path)
+    if path.exists() and not force:
+        raise FileExistsError(f"{path} exists and is not overwritten without force")
+    network = in_single_precision(network)
+    model = to_onnx(network, card)
+    content, parity = prove(model, network, card)
+    if half:
+        content, parity = prove(with_half_weights(model), network, card, tolerance=HALF_TOLERANCE)
+    _write(path, content)
+    return ExportReport(
+        path=path,
+        bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        operators=dissect(content).operators,
+        parity=parity,
+    )
+
+
+def prove(
+    model: onnx.ModelProto, network: Any, card: ModelCard, *, tolerance: float = TOLERANCE
+) -> tuple[bytes, tuple[Case, ...]]:
+    """Check a model (onnx.checker, onnxruntime, parity) and return its bytes and the comparisons.
+
+    Raises
+    ------
+    ExportError
+        If a check fails.
+    """
+    import onnx
+    import onnxruntime
+
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"the converted graph is not valid ONNX: {error}") from None
+    content: bytes = model.SerializeToString()
+    dissect(content)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        cases = tuple(compare(network, session, card))
+    except Exception as error:
+        raise ExportError(f"onnxruntime does not run the converted graph: {error}") from error
+    worst = max(cases, key=lambda case: case.difference)
+    if worst.difference > tolerance:
+        raise ExportError(
+            f"expected the file to agree with Keras within {tolerance:g} in every cell; it differs by "
+            f"{worst.difference:.2g} (batch {worst.batch}, cells {worst.cells})"
+        )
+    return content, cases
+
+
+def with_half_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with the weights of its convolutions and dense layers stored in float16.
+
+    Raises
+    ------
+    ExportError
+        If a weight is too large for float16; the message names the layer.
+    """
+    import onnx
+
+    halved = onnx.ModelProto()
+    halved.CopyFrom(model)
+    graph = halved.graph
+    users = {
+        node.input[1]: node
+        for node in graph.node
+        if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul")
+    }
+    casts = []
+    for tensor in graph.initializer:
+        if tensor.name not in users or tensor.data_type != onnx.TensorProto.FLOAT:
+            continue
+        values = onnx.numpy_helper.to_array(tensor)
+        if np.abs(values).max(initial=0.0) > np.finfo(np.float16).max:
+            raise ExportError(
+                f"expected weights that float16 can hold; layer {layer_of(users[tensor.name].name)} has "
+                f"{np.abs(values).max():.3g}"
+            )
+        name = tensor.name
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
+        casts.append(onnx.helper.make_node("Cast", [tensor.name], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return halved
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        beside = Path(file.name)
+        try:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            beside.chmod(0o644)
+            beside.replace(path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise

@@ -1,0 +1,99 @@
+"""The proof that an ONNX file and the Keras network it came from agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from reion_exports.card import ModelCard
+from reion_exports.convert import PERIODIC
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+TOLERANCE = 1e-5
+"""How far xi may differ, in any cell."""
+
+HALF_TOLERANCE = 5e-3
+"""The same where the weights are rounded to float16."""
+
+_TYPICAL = {
+    "g cm-3": (4.2e-31, 1.0),
+    "1e48 s-1 Mpc-3": (3e5, 0.02),
+    "1e66 Mpc-3": (2e3, 0.05),
+    "Mpc-3": (0.5, 0.02),
+    "Msun Mpc-3": (1e10, 0.02),
+    "1e18 s Mpc-3": (0.005, 0.05),
+    "1e18 s Msun Mpc-3": (1e8, 0.05),
+}
+"""For each unit the magnitude in a cell that is not empty, and the share of such cells."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison: what was fed, how far the answers lie apart, and the answers' range."""
+
+    batch: int
+    cells: tuple[int, int, int]
+    periodic: bool
+    difference: float
+    lowest: float
+    highest: float
+
+
+def realistic_fields(card: ModelCard, shape: tuple[int, ...], *, seed: int = 0) -> dict[str, np.ndarray]:
+    """Random raw fields of realistic magnitude, sources sparse: float32 of `shape` (batch, x, y, z)."""
+    rng = np.random.default_rng(seed)
+    fields = {}
+    for name, units in card.inputs.items():
+        magnitude, filled = _TYPICAL.get(units, (1.0, 1.0))
+        values = magnitude * rng.lognormal(-0.1, 0.5, shape)
+        fields[name] = np.where(rng.random(shape) < filled, values, 0.0).astype(np.float32)
+    return fields
+
+
+def compare(network: Any, session: onnxruntime.InferenceSession, card: ModelCard) -> Iterator[Case]:
+    """Compare the file with the network at two batch sizes and three shapes of the box, and on a tile.
+
+    A cube, a box with three sides, and one that is no multiple of the stride; all are narrower than most
+    receptive fields, so that the wrap goes round more than once. The network gets its periodic halo from
+    numpy here: the wrap inside the graph is part of what is proved.
+    """
+    stride, radius = card.stride_cells, card.receptive_radius_cells
+    shapes = [(4 * stride,) * 3, (2 * stride, 4 * stride, 6 * stride), (4 * stride + 1, 2 * stride + 3, 7)]
+    for batch, cells in [(1, shapes[0]), (3, shapes[0]), (1, shapes[1]), (2, shapes[2])]:
+        fields = realistic_fields(card, (batch, *cells), seed=batch)
+        redshift = np.linspace(*card.redshift_range, batch + 1, dtype=np.float32)[1:]
+        padded = [-(-n // stride) * stride for n in cells]
+        haloed = {
+            name: np.pad(
+                values,
+                [(0, 0), *((radius, radius + p - n) for n, p in zip(cells, padded, strict=True))],
+                mode="wrap",
+            )
+            for name, values in fields.items()
+        }
+        expected = np.asarray(network({**haloed, "redshift": redshift}, training=False), dtype=np.float32)
+        expected = expected[:, : cells[0], : cells[1], : cells[2]]
+        (whole,) = session.run(["xi"], {**fields, "redshift": redshift})
+        yield _case(whole, expected, cells, periodic=True)
+        if list(cells) == padded:
+            tile: Mapping[str, Any] = {**haloed, "redshift": redshift, PERIODIC: np.zeros(3, dtype=np.int64)}
+            (interior,) = session.run(["xi"], tile)
+            yield _case(interior, expected, cells, periodic=False)
+
+
+def _case(received: np.ndarray, expected: np.ndarray, cells: tuple[int, ...], *, periodic: bool) -> Case:
+    same_shape = received.shape == expected.shape
+    difference = float(np.max(np.abs(received - expected))) if same_shape else float("inf")
+    return Case(
+        batch=expected.shape[0],
+        cells=(cells[0], cells[1], cells[2]),
+        periodic=periodic,
+        difference=difference if np.isfinite(difference) else float("inf"),
+        lowest=float(expected.min()),
+        highest=float(expected.max()),
+    )

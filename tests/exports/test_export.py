@@ -1,0 +1,132 @@
+"""A file agrees with the network it came from, or there is no file."""
+
+import dataclasses
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from reion_exports import PERIODIC, TOLERANCE, ExportError, ModelCard, dissect, export
+
+INPUTS = ("n_igm", "n_ion")
+
+
+def open_session(content):
+    return onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+
+def random_box(shape, seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "n_igm": (4e-31 * rng.lognormal(0, 0.5, shape)).astype(np.float32),
+        "n_ion": (2e3 * rng.lognormal(0, 1, shape) * (rng.random(shape) < 0.1)).astype(np.float32),
+        "redshift": np.full(shape[0], 8.0, dtype=np.float32),
+    }
+
+
+def test_the_file_agrees_with_keras(toy_network, tmp_path):
+    network, card = toy_network
+    report = export(network, card, tmp_path / "toy.onnx")
+    assert report.difference < TOLERANCE
+    assert len({case.batch for case in report.parity}) >= 2
+    assert len({case.cells for case in report.parity}) >= 3
+    assert all(case.highest - case.lowest > 0.01 for case in report.parity), "a constant proves nothing"
+
+
+def test_a_box_that_no_test_of_the_export_saw_agrees_with_keras(toy_network, toy_model):
+    network, card = toy_network
+    box = random_box((2, 9, 5, 1))
+    radius = card.receptive_radius_cells
+    haloed = {name: np.pad(box[name], [(0, 0), *[(radius, radius)] * 3], mode="wrap") for name in INPUTS}
+    expected = np.asarray(network({**haloed, "redshift": box["redshift"]}, training=False))
+    (xi,) = open_session(toy_model.read_bytes()).run(["xi"], box)
+    np.testing.assert_allclose(xi, expected, rtol=0, atol=1e-5)
+
+
+def test_the_file_has_the_designed_interface_and_nothing_else(toy_model):
+    model = onnx.load(toy_model)
+    session = open_session(toy_model.read_bytes())
+    assert [(i.name, i.shape) for i in session.get_inputs()] == [
+        ("n_igm", ["batch", "x", "y", "z"]),
+        ("n_ion", ["batch", "x", "y", "z"]),
+        ("redshift", ["batch"]),
+    ]
+    assert [(i.name, i.shape) for i in session.get_outputs()] == [("xi", ["batch", "x", "y", "z"])]
+    assert [(i.name, i.shape) for i in session.get_overridable_initializers()] == [(PERIODIC, [3])]
+    assert [(o.domain, o.version) for o in model.opset_import] == [("", 18)]
+    assert set(dissect(toy_model.read_bytes()).operators) == {node.op_type for node in model.graph.node}
+
+
+def test_batch_normalisation_is_folded_and_no_transposes_are_left_between_convolutions(toy_model):
+    operators = dissect(toy_model.read_bytes()).operators
+    assert "BatchNormalization" not in operators
+    assert operators.get("Transpose", 0) <= 1
+
+
+def test_the_card_travels_in_the_file(toy_network, toy_model):
+    _, card = toy_network
+    assert ModelCard.from_metadata(dissect(toy_model.read_bytes()).metadata) == card
+
+
+def test_rolling_the_box_rolls_the_answer(toy_model):
+    session = open_session(toy_model.read_bytes())
+    box = random_box((1, 7, 6, 5))
+    (still,) = session.run(["xi"], box)
+    rolled = {name: np.roll(box[name], (3, -2, 4), axis=(1, 2, 3)) for name in INPUTS}
+    (moved,) = session.run(["xi"], {**box, **rolled})
+    np.testing.assert_allclose(moved, np.roll(still, (3, -2, 4), axis=(1, 2, 3)), rtol=0, atol=1e-6)
+
+
+def test_a_network_with_a_stride_takes_any_box(strided_toy_network, tmp_path):
+    network, card = strided_toy_network
+    report = export(network, card, tmp_path / "strided.onnx")
+    assert any(any(n % card.stride_cells for n in case.cells) for case in report.parity)
+    session = open_session(report.path.read_bytes())
+    box = random_box((1, 8, 12, 4))
+    (still,) = session.run(["xi"], box)
+    rolled = {name: np.roll(box[name], (4, -4, 8), axis=(1, 2, 3)) for name in INPUTS}
+    (moved,) = session.run(["xi"], {**box, **rolled})
+    np.testing.assert_allclose(moved, np.roll(still, (4, -4, 8), axis=(1, 2, 3)), rtol=0, atol=1e-6)
+
+
+def test_a_wrong_receptive_radius_is_found_and_nothing_is_written(toy_network, tmp_path):
+    network, card = toy_network
+    wrong = dataclasses.replace(card, receptive_radius_cells=card.receptive_radius_cells + 1)
+    with pytest.raises(ExportError, match="differs"):
+        export(network, wrong, tmp_path / "wrong.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_overwritten_without_force(toy_network, tmp_path):
+    network, card = toy_network
+    path = tmp_path / "toy.onnx"
+    path.write_bytes(b"precious")
+    with pytest.raises(FileExistsError, match="force"):
+        export(network, card, path)
+    assert path.read_bytes() == b"precious"
+    export(network, card, path, force=True)
+    assert open_session(path.read_bytes()).get_outputs()[0].name == "xi"
+
+
+def test_half_weights_halve_the_weights_and_hardly_change_the_answer(toy_network, toy_model, tmp_path):
+    network, card = toy_network
+    half = export(network, card, tmp_path / "half.onnx", half=True).path
+    kernels = [tensor for tensor in onnx.load(half).graph.initializer if np.prod(tensor.dims) > 16]
+    assert {tensor.data_type for tensor in kernels} == {onnx.TensorProto.FLOAT16}
+    box = random_box((1, 8, 8, 8))
+    (full,) = open_session(toy_model.read_bytes()).run(["xi"], box)
+    (rounded,) = open_session(half.read_bytes()).run(["xi"], box)
+    assert 0 < np.max(np.abs(full - rounded)) < 5e-3
+
+
+def test_weights_that_float16_cannot_hold_are_refused(toy_network):
+    from reion_exports.convert import to_onnx
+    from reion_exports.onnx_file import with_half_weights
+
+    model = to_onnx(*toy_network)
+    kernel = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 5)
+    values = onnx.numpy_helper.to_array(kernel) * 1e8
+    kernel.CopyFrom(onnx.numpy_helper.from_array(values, kernel.name))
+    with pytest.raises(ExportError, match="float16 can hold; layer toy"):
+        with_half_weights(model)
