@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,12 @@ def toy_simulation(shape=(12, 10, 8), redshift=(12.0, 10.0, 8.0, 7.0), cell_mpc=
 @pytest.fixture
 def simulation() -> xr.Dataset:
     return toy_simulation()
+
+
+@pytest.fixture(scope="session")
+def toy() -> Callable[..., xr.Dataset]:
+    """`toy_simulation`, for tests that choose its shape, redshifts or seed."""
+    return toy_simulation
 
 
 def build_toy_network(*, stride: int = 1) -> tuple[Any, Any]:
