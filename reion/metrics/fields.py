@@ -1,0 +1,77 @@
+"""What every metric asks of the fields it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from reion.errors import InputError
+
+
+def checked_field(field: np.ndarray, name: str = "field") -> np.ndarray:
+    """Return `field` as a float array of shape (x, y, z), or raise.
+
+    Raises
+    ------
+    InputError
+        If it is not three-dimensional, is empty, or holds a value that is not finite (the first such
+        cell is named).
+    """
+    values = np.asarray(field)
+    if values.dtype.kind not in "fiub":
+        raise InputError(f"{name}: expected real numbers; received {values.dtype}")
+    if values.ndim != 3 or values.size == 0:
+        raise InputError(f"{name}: expected an array of shape (x, y, z); received {values.shape}")
+    if values.dtype.kind != "f":
+        return values.astype(np.float64)
+    total = float(values.sum(dtype=np.float64))
+    if not np.isfinite(total):
+        bad = ~np.isfinite(values)
+        if bad.any():
+            cell = tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), values.shape))
+            raise InputError(
+                f"{name}: expected finite numbers; received {int(bad.sum())} that are not, the first at cell "
+                f"{cell}: {values[cell]}"
+            )
+    return values
+
+
+def checked_pair(pred: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return prediction and truth as checked fields of one shape (see `checked_field`).
+
+    Raises
+    ------
+    InputError
+        Also if their shapes differ.
+    """
+    pred, true = checked_field(pred, "prediction"), checked_field(true, "truth")
+    if pred.shape != true.shape:
+        raise InputError(
+            f"expected a prediction of the truth's shape {true.shape}; received {pred.shape}",
+            hint="predict on the same grid, or regrid one of the two",
+        )
+    return pred, true
+
+
+def checked_box_size(box_size_mpc: float | Sequence[float]) -> tuple[float, float, float]:
+    """Return the box's three comoving side lengths in Mpc, given one number or three.
+
+    Raises
+    ------
+    InputError
+        If it is not one or three positive, finite lengths.
+    """
+    lengths = np.atleast_1d(np.asarray(box_size_mpc, dtype=np.float64))
+    if lengths.shape not in ((1,), (3,)) or not np.all(np.isfinite(lengths)) or np.any(lengths <= 0):
+        raise InputError(
+            f"expected a box size of one or three positive lengths in Mpc; received {box_size_mpc}"
+        )
+    x, y, z = np.broadcast_to(lengths, 3).tolist()
+    return x, y, z
+
+
+def is_uniform(field: np.ndarray) -> bool:
+    """Tell whether all cells hold the same number, up to the rounding of float32 (one part in 1e6)."""
+    low, high = float(field.min()), float(field.max())
+    return high - low <= 1e-6 * max(abs(low), abs(high))

@@ -1,0 +1,179 @@
+"""In Fourier space: power, transfer function and cross-correlation of periodic boxes.
+
+Wavenumbers are |k| of the cubic modes in comoving Mpc-1 (no h). No window is applied, and none is corrected
+for: the boxes are periodic and prediction and truth share the mesh. Fields have their mean removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import scipy.fft
+
+from reion.metrics.fields import checked_box_size, checked_pair, is_uniform
+
+BANDS = ("0.1", "0.5", "1.0", "nyquist")
+"""Bands of k in Mpc-1: from 0.8 k to 1.2 k; `nyquist` from 0.8 to 1.0 of pi / cell."""
+
+EDGE_SLACK = 1e-9
+"""Relative slack at the edge of a band, so that rounding does not decide about the Nyquist mode."""
+
+
+@dataclass(frozen=True)
+class BandSums:
+    """Sums over the modes of one band: |T|^2, |P|^2, Re T P*. Adding two pools their modes."""
+
+    true: float = 0.0
+    pred: float = 0.0
+    cross: float = 0.0
+
+    def __add__(self, other: BandSums) -> BandSums:
+        return BandSums(self.true + other.true, self.pred + other.pred, self.cross + other.cross)
+
+    @property
+    def power_ratio(self) -> float | None:
+        """Power of the prediction over power of the truth; None where the truth has none."""
+        return self.pred / self.true if self.true > 0 else None
+
+    @property
+    def cross_correlation(self) -> float | None:
+        """Cross-correlation coefficient, -1 to 1; None where one of the two has no power."""
+        norm = np.sqrt(self.true) * np.sqrt(self.pred)
+        return float(self.cross / norm) if norm > 0 else None
+
+
+@dataclass(frozen=True)
+class Modes:
+    """The Fourier modes of a periodic box, sorted into bands and shells once and used for every field.
+
+    Parameters
+    ----------
+    shape
+        Cells along x, y, z.
+    box_size_mpc
+        Comoving side lengths in Mpc.
+    """
+
+    shape: tuple[int, int, int]
+    box_size_mpc: tuple[float, float, float]
+
+    @classmethod
+    def of(cls, field: np.ndarray, box_size_mpc: float | Sequence[float]) -> Modes:
+        """Return the modes of the box that `field` of shape (x, y, z) fills."""
+        x, y, z = field.shape
+        return cls((x, y, z), checked_box_size(box_size_mpc))
+
+    @property
+    def cell_mpc(self) -> float:
+        """The longest side of a cell in Mpc, which sets the Nyquist wavenumber pi / cell."""
+        return max(length / n for length, n in zip(self.box_size_mpc, self.shape, strict=True))
+
+    @property
+    def volume_mpc3(self) -> float:
+        """Comoving volume of the box in Mpc3."""
+        return float(np.prod(self.box_size_mpc))
+
+    @cached_property
+    def k(self) -> np.ndarray:
+        """|k| in Mpc-1 of the modes that a real transform keeps, shape (x, y, z // 2 + 1)."""
+        (nx, ny, nz), (lx, ly, lz) = self.shape, self.box_size_mpc
+        kx = 2 * np.pi * np.fft.fftfreq(nx, lx / nx)
+        ky = 2 * np.pi * np.fft.fftfreq(ny, ly / ny)
+        kz = 2 * np.pi * np.fft.rfftfreq(nz, lz / nz)
+        wavenumber: np.ndarray = np.sqrt(kx[:, None, None] ** 2 + ky[:, None] ** 2 + kz**2)
+        return wavenumber
+
+    @cached_property
+    def weight(self) -> np.ndarray:
+        """How many modes of the full transform each column along z stands for: one or two."""
+        n = self.shape[2]
+        weight = np.full(n // 2 + 1, 2.0)
+        weight[0] = 1.0
+        if n % 2 == 0:
+            weight[-1] = 1.0
+        return weight
+
+    @cached_property
+    def bands(self) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
+        """Flat indices and weights of the modes in each of `BANDS`."""
+        nyquist = np.pi / self.cell_mpc
+        bands = {}
+        for name in BANDS:
+            low, high = (0.8, 1.0) if name == "nyquist" else (0.8, 1.2)
+            centre = nyquist if name == "nyquist" else float(name)
+            inside = (self.k >= low * centre * (1 - EDGE_SLACK)) & (
+                self.k <= high * centre * (1 + EDGE_SLACK)
+            )
+            index = np.flatnonzero(inside)
+            bands[name] = (index, self.weight[index % self.k.shape[2]])
+        return bands
+
+    def transform(self, field: np.ndarray) -> np.ndarray:
+        """Fourier transform of `field` (x, y, z) less its mean: complex128, shape (x, y, z // 2 + 1).
+
+        A uniform field gives exact zeros.
+        """
+        if is_uniform(field):
+            return np.zeros(self.k.shape, dtype=np.complex128)
+        values = field.astype(np.float64)
+        values -= values.mean()
+        transformed: np.ndarray = scipy.fft.rfftn(values, workers=-1, overwrite_x=True)
+        return transformed
+
+    def band_sums(self, pred: np.ndarray, true: np.ndarray) -> dict[str, BandSums]:
+        """Sum over each of `BANDS` for two transforms (see `transform`)."""
+        sums = {}
+        flat_pred, flat_true = pred.reshape(-1), true.reshape(-1)
+        for name, (index, weight) in self.bands.items():
+            p, t = flat_pred[index], flat_true[index]
+            sums[name] = BandSums(
+                true=float(weight @ (t.real**2 + t.imag**2)),
+                pred=float(weight @ (p.real**2 + p.imag**2)),
+                cross=float(weight @ (t.real * p.real + t.imag * p.imag)),
+            )
+        return sums
+
+
+def power_ratio(
+    pred: np.ndarray, true: np.ndarray, box_size_mpc: float | Sequence[float]
+) -> dict[str, float | None]:
+    """Power of the prediction over power of the truth, sum |P|^2 / sum |T|^2, in each of `BANDS`.
+
+    Parameters
+    ----------
+    pred, true
+        Fields of shape (x, y, z).
+    box_size_mpc
+        Comoving side length in Mpc, one number or three.
+
+    Returns
+    -------
+    Band to ratio; None where the band has no modes or the truth is uniform.
+
+    Raises
+    ------
+    InputError
+        If the shapes differ, a value is not finite or the box size is none.
+    """
+    return {name: sums.power_ratio for name, sums in _band_sums(pred, true, box_size_mpc).items()}
+
+
+def cross_correlation(
+    pred: np.ndarray, true: np.ndarray, box_size_mpc: float | Sequence[float]
+) -> dict[str, float | None]:
+    """Cross-correlation Re sum T P* / sqrt(sum |T|^2 sum |P|^2) in each of `BANDS`.
+
+    Parameters, errors as in `power_ratio`; None where the band has no modes or one of the fields is uniform.
+    """
+    return {name: sums.cross_correlation for name, sums in _band_sums(pred, true, box_size_mpc).items()}
+
+
+def _band_sums(
+    pred: np.ndarray, true: np.ndarray, box_size_mpc: float | Sequence[float]
+) -> dict[str, BandSums]:
+    pred, true = checked_pair(pred, true)
+    modes = Modes.of(true, box_size_mpc)
+    return modes.band_sums(modes.transform(pred), modes.transform(true))
