@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.resources import as_file, files
+from itertools import pairwise
 from typing import NamedTuple
 
 import h5py
@@ -32,7 +33,7 @@ def _load(name: str) -> xr.Dataset:
         overdensity = file["overdensity"][:]
         n_src = np.zeros((overdensity.shape[0], overdensity[0].size), dtype=np.float32)
         offset = file["source_offset"][:]
-        for index, (start, stop) in enumerate(zip(offset[:-1], offset[1:], strict=True)):
+        for index, (start, stop) in enumerate(pairwise(offset)):
             n_src[index, file["source_cell"][start:stop]] = file["source_rate"][start:stop]
         mean = file["mean_n_igm"][:].reshape(-1, 1, 1, 1)
         return make_simulation(

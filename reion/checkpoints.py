@@ -1,0 +1,124 @@
+"""Checkpoints that are whole or not there: a folder a step, checksums last, moved in by renaming."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_NAME = re.compile(r"step-(\d{9})")
+_CHECKSUMS = "checksums.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a run after `step` steps.
+
+    Attributes
+    ----------
+    arrays
+        Groups of arrays by name, e.g. the variables of the network and of the optimiser, in order.
+    state
+        What else is needed to go on, JSON-ready.
+    """
+
+    step: int
+    arrays: dict[str, list[np.ndarray]]
+    state: dict[str, Any]
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
+    """Write a checkpoint into `folder` so that a kill at any instant leaves the older ones whole.
+
+    Everything is written and synced in a hidden folder beside its place, the checksums last, and renamed.
+    Then all but the newest `keep` are removed.
+
+    Raises
+    ------
+    OSError
+        If the disk is full or not writable; what was there before is untouched.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    place = folder / f"step-{checkpoint.step:09d}"
+    temporary = folder / f".{place.name}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        flat = {
+            f"{group}/{index:05d}": array
+            for group, arrays in checkpoint.arrays.items()
+            for index, array in enumerate(arrays)
+        }
+        with (temporary / "arrays.npz").open("wb") as file:
+            np.savez(file, **flat)  # type: ignore[arg-type]
+            _sync(file)
+        _write_json(temporary / "state.json", {"step": checkpoint.step, **checkpoint.state})
+        sums = {path.name: _checksum(path) for path in sorted(temporary.iterdir())}
+        _write_json(temporary / _CHECKSUMS, sums)
+        _sync_folder(temporary)
+        shutil.rmtree(place, ignore_errors=True)
+        temporary.rename(place)
+        _sync_folder(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    for old in _steps(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return place
+
+
+def load_newest(folder: Path) -> Checkpoint | None:
+    """Read the newest checkpoint whose checksums are right; None if there is none."""
+    for path in reversed(_steps(folder)):
+        try:
+            sums = json.loads((path / _CHECKSUMS).read_text(encoding="utf-8"))
+            if any(_checksum(path / name) != value for name, value in sums.items()):
+                continue
+            state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+            arrays: dict[str, list[np.ndarray]] = {}
+            with np.load(path / "arrays.npz", allow_pickle=False) as stored:
+                for key in sorted(stored.files):
+                    arrays.setdefault(key.partition("/")[0], []).append(stored[key])
+        except (OSError, ValueError, KeyError):
+            continue
+        return Checkpoint(int(state.pop("step")), arrays, state)
+    return None
+
+
+def _steps(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        json.dump(values, file, indent=1)
+        _sync(file)
+
+
+def _sync(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # directories cannot be opened there
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,249 @@
+"""The one schema of a training run: TOML file, command-line flags, Python call and stored provenance."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from reion.errors import InputError
+
+FieldTransform = Literal["none", "log1p", "asinh", "overdensity"]
+Augmentation = Literal["none", "rotations", "symmetries"]
+InputSet = Literal["history", "instant"]
+
+PHOTON_FIELD: Mapping[InputSet, str] = {"history": "n_ion", "instant": "n_src"}
+
+
+class _Schema(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FieldTransforms(_Schema):
+    """What is done to each field before it is normalised with mean and σ.
+
+    n_igm enters in units of the cosmic mean (`overdensity` also subtracts one), the photon field in its own
+    units.
+    """
+
+    n_igm: FieldTransform = "log1p"
+    photons: FieldTransform = "log1p"
+
+
+class VoxelModel(_Schema):
+    """The fully connected network on one cell: the limit the original project starts from."""
+
+    name: Literal["voxel"] = "voxel"
+    hidden: tuple[int, ...] = (16, 16, 8)
+    transforms: FieldTransforms = FieldTransforms()
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    l2: Annotated[float, Field(ge=0)] = 0.0
+    target: Literal["sigmoid", "normalised"] = "sigmoid"
+
+
+class PatchModel(_Schema):
+    """The original project's network: a convolutional branch for each field, pooling, a dense head."""
+
+    name: Literal["patch"] = "patch"
+    radius_cells: Annotated[int, Field(ge=4, le=16)] = 4
+    filters: tuple[int, int] = (16, 32)
+    dense: tuple[int, ...] = (256, 128, 64, 32, 16, 8, 4)
+    pooling: Literal["average", "max"] = "average"
+    shared_branch: bool = True
+    batch_normalisation: bool = True
+    transforms: FieldTransforms = FieldTransforms()
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    l2: Annotated[float, Field(ge=0)] = 1e-4
+    target: Literal["sigmoid", "normalised"] = "sigmoid"
+
+
+class ReionModel(_Schema):
+    """The default: the photon balance at many radii, refined by a small convolutional trunk.
+
+    `smoothing_cells` are the widths of the box filters that are applied one after the other; `reaches` how
+    far, in units of each smoothing's top-hat radius, an ionised region is painted around its centre.
+    """
+
+    name: Literal["reion"] = "reion"
+    smoothing_cells: tuple[Annotated[int, Field(ge=3)], ...] = (3, 3, 5, 7, 9, 11, 13, 15)
+    reaches: tuple[Annotated[float, Field(gt=0, le=2)], ...] = (0.4, 0.8)
+    width: Annotated[int, Field(ge=1)] = 32
+    hidden: Annotated[int, Field(ge=1)] = 24
+    blocks: Annotated[int, Field(ge=0)] = 4
+    symmetric: bool = True
+
+    @model_validator(mode="after")
+    def _odd(self) -> ReionModel:
+        if any(width % 2 == 0 for width in self.smoothing_cells):
+            raise ValueError(f"smoothing_cells must be odd; received {list(self.smoothing_cells)}")
+        return self
+
+
+ModelConfig = Annotated[VoxelModel | PatchModel | ReionModel, Field(discriminator="name")]
+MODEL_NAMES = ("reion", "patch", "voxel")
+
+TRAINING_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "reion": {"crop_cells": 24, "batch_size": 4, "learning_rate": 3e-3},
+    "patch": {"crop_cells": 1, "batch_size": 256, "learning_rate": 1e-3},
+    "voxel": {"crop_cells": 1, "batch_size": 4096, "learning_rate": 3e-3},
+}
+
+
+class DataConfig(_Schema):
+    """What is learnt from what, and how it is sampled."""
+
+    inputs: InputSet = "history"
+    augmentation: Augmentation = "symmetries"
+    validation_share: Annotated[float, Field(gt=0, le=0.5)] = 0.125
+    """Share of every training box, a slab across the x axis, that is kept for early stopping and progress."""
+    validation_margin_cells: Annotated[int, Field(ge=0)] = 2
+    """Cells on either side of that slab that are not trained on either."""
+
+
+class LossConfig(_Schema):
+    """The loss is a mean over cells: `kind`, plus `gradient` times a term that keeps bubble edges sharp.
+
+    That term is the squared error of the differences between neighbouring cells.
+    """
+
+    kind: Literal["mse", "binary_cross_entropy", "focal"] = "binary_cross_entropy"
+    gradient: Annotated[float, Field(ge=0)] = 0.0
+
+
+class TrainingConfig(_Schema):
+    """How long and how fast is learnt. Where a value is absent it depends on the model."""
+
+    steps: Annotated[int, Field(ge=1)] = 1000
+    batch_size: Annotated[int, Field(ge=1)]
+    crop_cells: Annotated[int, Field(ge=1)]
+    learning_rate: Annotated[float, Field(gt=0)]
+    warmup_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    loss: LossConfig = LossConfig()
+    round_steps: Annotated[int, Field(ge=1)] = 50
+    """Steps from one validation and checkpoint to the next."""
+    patience_rounds: Annotated[int, Field(ge=1)] | None = None
+    """Stop when the validation R² has not improved for that many rounds, and keep the best weights."""
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+
+
+class RunConfig(_Schema):
+    """Everything that decides what a training run computes."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ReionModel()
+    training: TrainingConfig
+
+    @model_validator(mode="before")
+    @classmethod
+    def _model_defaults(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        values = dict(values)
+        model = values.get("model", {})
+        if isinstance(model, Mapping):
+            model = {"name": "reion", **model}
+            values["model"] = model
+            name = model["name"]
+        else:
+            name = model.name
+        training = values.get("training", {})
+        if isinstance(training, Mapping) and name in TRAINING_DEFAULTS:
+            values["training"] = {**TRAINING_DEFAULTS[name], **training}
+        return values
+
+    @property
+    def inputs(self) -> tuple[str, str]:
+        """Names of the fields the network takes: n_igm and the photon field."""
+        return ("n_igm", PHOTON_FIELD[self.data.inputs])
+
+
+def load_config(
+    file: Path | None = None,
+    settings: Sequence[str] = (),
+    *,
+    base: Mapping[str, Any] | None = None,
+) -> RunConfig:
+    """Build the schema from a TOML file and `key=value` settings such as `model.name=patch`.
+
+    Settings win over the file, the file over `base`; values are TOML, bare words are strings.
+
+    Raises
+    ------
+    InputError
+        For an unreadable file, an unknown key or a value out of range, naming all of them.
+    """
+    values: dict[str, Any] = _merge({}, base or {})
+    if file is not None:
+        try:
+            values = _merge(values, tomllib.loads(file.read_text(encoding="utf-8")))
+        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"expected a TOML file; {error}", file=file) from error
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"expected key=value; received {setting!r}", hint="for example model.name=patch")
+        nested: Any = _toml_value(text.strip())
+        for part in reversed(key.strip().split(".")):
+            nested = {part: nested}
+        values = _merge(values, nested)
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        details = "; ".join(
+            f"{'.'.join(str(part) for part in item['loc'] if part not in MODEL_NAMES)}: {item['msg']} "
+            f"(received {item['input']!r})"
+            for item in error.errors()
+        )
+        raise InputError(f"the configuration does not fit: {details}", file=file) from error
+
+
+def write_config(config: RunConfig, path: Path) -> None:
+    """Write the whole schema as TOML, so that `load_config(path)` gives the same object back."""
+    path.write_text(_to_toml(config.model_dump(mode="json")), encoding="utf-8")
+
+
+def _merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(old)
+    for key, value in new.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _to_toml(values: Mapping[str, Any], prefix: str = "") -> str:
+    lines = []
+    tables = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            tables.append((f"{prefix}{key}", value))
+        elif value is not None:
+            lines.append(f"{key} = {_to_toml_scalar(value)}")
+    text = "".join(f"{line}\n" for line in lines)
+    for name, table in tables:
+        text += f"\n[{name}]\n{_to_toml(table, f'{name}.')}"
+    return text
+
+
+def _to_toml_scalar(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_to_toml_scalar(item) for item in value) + "]"
+    return repr(value)

@@ -1,0 +1,43 @@
+"""What training minimises: a pointwise loss and, if wanted, a term that keeps bubble edges sharp."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from keras import losses, ops
+
+from reion.config import LossConfig
+
+
+def build_loss(
+    config: LossConfig, *, target_mean: float = 0.0, target_std: float = 1.0
+) -> Callable[..., Any]:
+    """The loss of the schema, for `model.compile`: (true, predicted), each (batch, x, y, z, 1), to a mean.
+
+    For a network that predicts the normalised target, give its mean and σ: true values are then normalised
+    before they are compared (only the squared error is meant for that).
+    """
+    pointwise: Callable[[Any, Any], Any] = {
+        "mse": lambda true, pred: ops.mean(ops.square(true - pred)),
+        "binary_cross_entropy": lambda true, pred: ops.mean(losses.binary_crossentropy(true, pred)),
+        "focal": lambda true, pred: ops.mean(losses.binary_focal_crossentropy(true, pred)),
+    }[config.kind]
+
+    def loss(true: Any, pred: Any) -> Any:
+        true = (ops.cast(true, pred.dtype) - target_mean) / target_std
+        total = pointwise(true, pred)
+        if config.gradient:
+            total = total + config.gradient * _gradient_error(true, pred)
+        return total
+
+    return loss
+
+
+def _gradient_error(true: Any, pred: Any) -> Any:
+    error = pred - true
+    return (
+        ops.mean(ops.square(error[:, 1:] - error[:, :-1]))
+        + ops.mean(ops.square(error[:, :, 1:] - error[:, :, :-1]))
+        + ops.mean(ops.square(error[:, :, :, 1:] - error[:, :, :, :-1]))
+    )

@@ -1,0 +1,196 @@
+"""From simulations to batches: crops at random places and orientations, normalised on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import xarray as xr
+
+from reion.config import DataConfig, RunConfig
+from reion.errors import InputError
+from reion.models import Model
+from reion.models.stems import PhotonBalance, RawFields
+from reion.normalizer import Normalizer
+from reion.simulation import require_fields, with_n_ion
+from reion_kernels import N_ROTATIONS, N_SYMMETRIES, crop
+
+_UNIFORM = 1e-3
+"""Snapshots whose mean xi is closer than this to 0 or 1 have little to teach and are drawn less often."""
+_UNIFORM_WEIGHT = 0.3
+_IN_MEMORY_BYTES = 4 << 30
+
+Batch = tuple[tuple[np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One redshift of one box, ready to crop from.
+
+    Attributes
+    ----------
+    redshift
+        Of the snapshot.
+    channels
+        What the stem makes of the fields, before scaling: (channel, x, y, z) float32.
+    xi
+        The truth, (x, y, z) float32.
+    validation_cells
+        Cells along x, from the first, that are kept for validation.
+    """
+
+    redshift: float
+    channels: np.ndarray
+    xi: np.ndarray
+    validation_cells: int
+
+
+def prepare_snapshots(
+    simulations: Sequence[xr.Dataset],
+    stem: RawFields | PhotonBalance,
+    config: RunConfig,
+    cache: Path,
+) -> list[Snapshot]:
+    """Compute every snapshot's channels once.
+
+    They are kept in memory up to 4 GiB in all, beyond that in memory-mapped files in the folder `cache`.
+
+    Raises
+    ------
+    InputError
+        If a box is too small to train on beside its validation slab, or a field is missing.
+    """
+    crop_cells = config.training.crop_cells
+    cells = sum(int(np.prod([*sim.sizes.values()])) for sim in simulations)
+    on_disk = cells * 4 * (len(stem.channels) + 1) > _IN_MEMORY_BYTES
+    snapshots: list[Snapshot] = []
+    for sim in simulations:
+        require_fields(sim, ["n_igm", "xi"], purpose="training")
+        if "n_ion" in config.inputs:
+            sim = with_n_ion(sim)
+        require_fields(sim, config.inputs, purpose="training")
+        validation_cells = max(1, round(config.data.validation_share * sim.sizes["x"]))
+        if _free_origins(sim.sizes["x"], validation_cells, config.data, crop_cells) < 1:
+            raise InputError(
+                f"expected boxes with room for crops of {crop_cells} cells beside the validation slab of "
+                f"{validation_cells} and its margins of {config.data.validation_margin_cells}; received "
+                f"{sim.sizes['x']} cells along x",
+                hint="give a smaller --set training.crop_cells",
+            )
+        for index, redshift in enumerate(sim["redshift"].values):
+            fields = {name: sim[name][index].values for name in config.inputs}
+            channels = stem.prepare(fields)
+            if on_disk:
+                cache.mkdir(parents=True, exist_ok=True)
+                path = cache / f"{len(snapshots):05d}.npy"
+                np.save(path, channels)
+                channels = np.load(path, mmap_mode="r")
+            xi = np.clip(sim["xi"][index].values.astype(np.float32), 0.0, 1.0)
+            snapshots.append(Snapshot(float(redshift), channels, xi, validation_cells))
+    return snapshots
+
+
+class CropSequence(keras.utils.PyDataset):
+    """Random crops of snapshots: every batch is a function of the seed and its number alone.
+
+    Item `i` is batch number `first + i`: ((channels, redshift), xi), float32, of shapes
+    (batch, crop + 2 radius, .., .., channel), (batch, 1) and (batch, crop, crop, crop, 1), channels and
+    redshift normalised. Targets never lie in the validation slab or its margin.
+    """
+
+    def __init__(
+        self,
+        snapshots: Sequence[Snapshot],
+        normalizer: Normalizer,
+        model: Model,
+        *,
+        first: int = 0,
+        batches: int,
+    ) -> None:
+        super().__init__()
+        training = model.config.training
+        self._snapshots = snapshots
+        self._normalizer = normalizer
+        self._radius_cells = model.trunk_radius_cells
+        self._crop_cells = training.crop_cells
+        self._batch_size = training.batch_size
+        self._data = model.config.data
+        self._seed = model.config.seed
+        self._first = first
+        self._batches = batches
+        mean = np.array([snapshot.xi.mean() for snapshot in snapshots])
+        weight = np.where(np.minimum(mean, 1 - mean) < _UNIFORM, _UNIFORM_WEIGHT, 1.0)
+        self._probability = weight / weight.sum()
+
+    def __len__(self) -> int:
+        return self._batches
+
+    def __getitem__(self, index: int) -> Batch:
+        if not 0 <= index < self._batches:
+            raise IndexError(f"expected a batch from 0 to {self._batches - 1}; received {index}")
+        rng = np.random.default_rng((self._seed, self._first + index))
+        inner, outer = self._crop_cells, self._crop_cells + 2 * self._radius_cells
+        channels = len(self._normalizer.channels)
+        values = np.empty((self._batch_size, outer, outer, outer, channels), dtype=np.float32)
+        redshift = np.empty((self._batch_size, 1), dtype=np.float32)
+        xi = np.empty((self._batch_size, inner, inner, inner, 1), dtype=np.float32)
+        orientations = {"none": 1, "rotations": N_ROTATIONS, "symmetries": N_SYMMETRIES}
+        chosen = rng.choice(len(self._snapshots), size=self._batch_size, p=self._probability)
+        for place, number in enumerate(chosen):
+            snapshot = self._snapshots[number]
+            origin = self._origin(rng, snapshot)
+            turned = int(rng.integers(orientations[self._data.augmentation]))
+            crop_channels(
+                snapshot.channels,
+                [int(o) - self._radius_cells for o in origin],
+                self._normalizer,
+                out=values[place],
+                index=turned,
+            )
+            crop(snapshot.xi[None], origin, out=xi[place], index=turned)
+            redshift[place] = normalise_redshift(snapshot.redshift, self._normalizer)
+        return (values, redshift), xi
+
+    def _origin(self, rng: np.random.Generator, snapshot: Snapshot) -> list[int]:
+        nx, ny, nz = snapshot.xi.shape
+        free = _free_origins(nx, snapshot.validation_cells, self._data, self._crop_cells)
+        start = snapshot.validation_cells + self._data.validation_margin_cells
+        return [start + int(rng.integers(free)), int(rng.integers(ny)), int(rng.integers(nz))]
+
+
+def crop_channels(
+    channels: np.ndarray, origin: Sequence[int], normalizer: Normalizer, *, out: np.ndarray, index: int = 0
+) -> None:
+    """Write the periodic window at `origin`, normalised and turned by symmetry `index`, into `out`."""
+    crop(
+        channels,
+        origin,
+        out=out,
+        index=index,
+        scale=normalizer.scale,
+        mean=normalizer.mean,
+        std=normalizer.std,
+        transform=normalizer.transform,
+    )
+
+
+def normalise_redshift(redshift: float, normalizer: Normalizer) -> float:
+    """(z − mean) / σ of the training snapshots."""
+    return (redshift - normalizer.redshift_mean) / normalizer.redshift_std
+
+
+def validation_pair(snapshot: Snapshot, normalizer: Normalizer, model: Model) -> Batch:
+    """The validation slab of a snapshot as a batch of one, with the halo the trunk needs around it."""
+    radius = model.trunk_radius_cells
+    shape = (snapshot.validation_cells, *snapshot.xi.shape[1:])
+    values = np.empty((1, *(n + 2 * radius for n in shape), len(normalizer.channels)), dtype=np.float32)
+    crop_channels(snapshot.channels, [-radius] * 3, normalizer, out=values[0])
+    redshift = np.array([[normalise_redshift(snapshot.redshift, normalizer)]], dtype=np.float32)
+    return (values, redshift), snapshot.xi[None, : shape[0], ..., None]
+
+
+def _free_origins(cells: int, validation_cells: int, data: DataConfig, crop_cells: int) -> int:
+    return cells - validation_cells - 2 * data.validation_margin_cells - crop_cells + 1

@@ -1,0 +1,519 @@
+"""Training: simulations and a schema in, a run folder out, and never a lost run."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import xarray as xr
+
+from reion.checkpoints import Checkpoint, load_newest, save_checkpoint
+from reion.config import RunConfig, load_config, write_config
+from reion.errors import InputError
+from reion.excursion_set import fit_threshold
+from reion.losses import build_loss
+from reion.models import Model, build_model, build_network
+from reion.normalizer import Normalizer, fit_normalizer
+from reion.sampler import Batch, CropSequence, Snapshot, prepare_snapshots, validation_pair
+from reion.simulation import FIELDS, cubic_cell_size_mpc
+
+Progress = Callable[[int, int, Mapping[str, float]], None]
+"""Called after every step with the steps done, the steps in all, and the newest loss and validation R²."""
+
+CELL_SIZE_TOLERANCE = 0.01
+_HISTORY = ("step", "loss", "validation_loss", "validation_r2", "learning_rate", "seconds", "waiting_share")
+
+
+class TrainingDivergedError(ArithmeticError):
+    """The loss became NaN or infinite; the run folder keeps the last good checkpoint."""
+
+
+def train(
+    simulations: Sequence[xr.Dataset],
+    out: str | Path,
+    config: RunConfig | None = None,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Train a network and write its run folder.
+
+    Parameters
+    ----------
+    simulations
+        One or more Simulations with n_igm, xi and n_ion or n_src, of one cell size.
+    out
+        The run folder: config.toml, normalizer.json, checkpoints/, history.csv, logs/ (TensorBoard),
+        model.keras, metrics.json, provenance.json.
+    config
+        The schema; the default trains the default model.
+    resume
+        Go on from the newest whole checkpoint in `out`, which must come from the same schema and data.
+        The result is the one an unbroken run would have given.
+    force
+        Replace a run that is there.
+
+    Returns
+    -------
+    dict
+        What metrics.json holds: validation scores, steps, seconds, speed, share of time waiting for data.
+
+    Raises
+    ------
+    InputError
+        For unfit simulations, an occupied `out`, or a `resume` that does not fit.
+    TrainingDivergedError
+        If the loss is no longer a number.
+    """
+    out = Path(out)
+    if config is None:
+        config = load_config()
+    _check_together(simulations)
+    provenance = _provenance(config, simulations)
+    checkpoint = _enter(out, config, provenance, resume=resume, force=force)
+
+    model = build_model(config, precision=config.training.precision)
+    snapshots = prepare_snapshots(simulations, model.stem, config, out / "cache")
+    normalizer = fit_normalizer(
+        model.stem.channels,
+        model.stem.scale,
+        model.stem.transform,
+        ((snapshot.redshift, snapshot.channels, snapshot.xi) for snapshot in snapshots),
+    )
+    write_config(config, out / "config.toml")
+    _write_json(out / "normalizer.json", normalizer.to_dict())
+    _write_json(out / "provenance.json", provenance)
+
+    loop = _Loop(out, config, model, normalizer, snapshots, progress)
+    if checkpoint is not None:
+        loop.restore(checkpoint)
+    loop.run()
+
+    single = build_model(config)
+    single.trunk.set_weights(loop.best_weights())
+    network = build_network(single, normalizer)
+    temporary = out / ".model.tmp.keras"
+    network.save(temporary)
+    temporary.replace(out / "model.keras")
+    metrics = {
+        **loop.metrics(),
+        "parameters": int(single.trunk.count_params()),
+        "receptive_radius_cells": single.radius_cells,
+        "cell_size_mpc": cubic_cell_size_mpc(simulations[0]),
+        "redshift_range": _redshift_range(simulations),
+        "n_src_units": _n_src_units(simulations),
+        "excursion_set_threshold": fit_threshold(simulations, config.data.inputs),
+    }
+    _write_json(out / "metrics.json", metrics)
+    shutil.rmtree(out / "cache", ignore_errors=True)
+    return metrics
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run folder, read back."""
+
+    folder: Path
+    config: RunConfig
+    model: Model
+    normalizer: Normalizer
+    network: keras.Model
+    metrics: dict[str, Any]
+    provenance: dict[str, Any]
+
+
+def load_run(folder: str | Path) -> Run:
+    """Read a finished run folder.
+
+    Raises
+    ------
+    InputError
+        If it is not one, or its training has not finished.
+    """
+    folder = Path(folder)
+    if not (folder / "config.toml").is_file():
+        raise InputError("expected a run folder, as `reion train --out` writes it", file=folder)
+    if not (folder / "metrics.json").is_file():
+        raise InputError(
+            "this run has not finished",
+            file=folder,
+            hint="finish it: reion train ... --resume with the same data",
+        )
+    config = load_config(folder / "config.toml")
+    normalizer = Normalizer.from_dict(_read_json(folder / "normalizer.json"))
+    model = build_model(config)
+    network = build_network(model, normalizer)
+    try:
+        network.load_weights(folder / "model.keras")
+    except (OSError, ValueError) as error:
+        raise InputError(f"the weights do not fit the configuration: {error}", file=folder) from error
+    return Run(
+        folder,
+        config,
+        model,
+        normalizer,
+        network,
+        _read_json(folder / "metrics.json"),
+        _read_json(folder / "provenance.json"),
+    )
+
+
+class _Loop:
+    """The state of a training run between two steps, and the loop over them."""
+
+    def __init__(
+        self,
+        out: Path,
+        config: RunConfig,
+        model: Model,
+        normalizer: Normalizer,
+        snapshots: Sequence[Snapshot],
+        progress: Progress | None,
+    ) -> None:
+        self.out = out
+        self.config = config
+        self.model = model
+        self.trunk = model.trunk
+        self.normalizer = normalizer
+        self.snapshots = snapshots
+        self.progress = progress
+        self.step = 0
+        self.rows: list[dict[str, float]] = []
+        self.best: list[np.ndarray] | None = None
+        self.best_r2 = -math.inf
+        self.stale_rounds = 0
+        self.seconds = 0.0
+        self.waiting = 0.0
+        training = config.training
+        target = (normalizer.xi_mean, normalizer.xi_std) if model.target_normalised else (0.0, 1.0)
+        self.trunk.compile(
+            optimizer=_optimizer(config),
+            loss=build_loss(training.loss, target_mean=target[0], target_std=target[1]),
+            # XLA is many times slower than oneDNN for 3D convolutions on a CPU.
+            jit_compile=False if keras.backend.backend() == "tensorflow" and not _has_gpu() else "auto",
+        )
+        self.trunk.optimizer.build(self.trunk.trainable_variables)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        variables = [*self.trunk.variables, *self.trunk.optimizer.variables]
+        arrays = [*checkpoint.arrays["network"], *checkpoint.arrays["optimizer"]]
+        for variable, array in zip(variables, arrays, strict=True):
+            variable.assign(array)
+        self.step = checkpoint.step
+        state = checkpoint.state
+        self.rows = state["history"]
+        self.best = checkpoint.arrays.get("best")
+        self.best_r2 = state["best_r2"] if state["best_r2"] is not None else -math.inf
+        self.stale_rounds = state["stale_rounds"]
+        self.seconds = state["seconds"]
+        self.waiting = state["waiting"]
+
+    def run(self) -> None:
+        training = self.config.training
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="reion-sampler") as reader:
+            while self.step < training.steps and not self._out_of_patience():
+                stop = min(training.steps, (self.step // training.round_steps + 1) * training.round_steps)
+                loss = self._round(reader, stop)
+                self._validate(loss)
+                self._save()
+
+    def _round(self, reader: ThreadPoolExecutor, stop: int) -> float:
+        batches = CropSequence(
+            self.snapshots, self.normalizer, self.model, first=self.step, batches=stop - self.step
+        )
+        losses = []
+        last_r2 = self.rows[-1]["validation_r2"] if self.rows else math.nan
+        started = time.perf_counter()
+        pending = reader.submit(batches.__getitem__, 0)
+        for index in range(len(batches)):
+            before = time.perf_counter()
+            batch: Batch = pending.result()
+            self.waiting += time.perf_counter() - before
+            if index + 1 < len(batches):
+                pending = reader.submit(batches.__getitem__, index + 1)
+            inputs, target = batch
+            loss = float(self.trunk.train_on_batch(list(inputs), target))
+            if not math.isfinite(loss):
+                self._keep_bad_batch(batch)
+                raise TrainingDivergedError(
+                    f"the loss is {loss} at step {self.step + index + 1}; the batch is kept in "
+                    f"{self.out / 'diverged.npz'}, the last good checkpoint in {self.out / 'checkpoints'}"
+                )
+            losses.append(loss)
+            if self.progress is not None:
+                self.progress(
+                    self.step + index + 1, self.config.training.steps, {"loss": loss, "r2": last_r2}
+                )
+        self.seconds += time.perf_counter() - started
+        self.step = stop
+        return float(np.mean(losses))
+
+    def _validate(self, loss: float) -> None:
+        r2, validation_loss = self._score()
+        row = {
+            "step": self.step,
+            "loss": loss,
+            "validation_loss": validation_loss,
+            "validation_r2": r2,
+            "learning_rate": float(self.trunk.optimizer.learning_rate),
+            "seconds": round(self.seconds, 3),
+            "waiting_share": round(self.waiting / max(self.seconds, 1e-9), 5),
+        }
+        self.rows.append(row)
+        if self.config.training.patience_rounds is None:
+            return
+        if r2 > self.best_r2:
+            self.best_r2, self.stale_rounds = r2, 0
+            self.best = self.trunk.get_weights()
+        else:
+            self.stale_rounds += 1
+
+    def _score(self) -> tuple[float, float]:
+        """Validation R² and mean squared error, pooled over snapshots neither neutral nor ionised."""
+        squares = total = total_squares = count = 0.0
+        for snapshot in self.snapshots:
+            mean = float(snapshot.xi.mean())
+            if not 1e-3 <= mean <= 1 - 1e-3:
+                continue
+            (values, redshift), true = validation_pair(snapshot, self.normalizer, self.model)
+            pred = keras.ops.convert_to_numpy(self.trunk([values, redshift], training=False))
+            if self.model.target_normalised:
+                pred = np.clip(pred * self.normalizer.xi_std + self.normalizer.xi_mean, 0, 1)
+            error = pred.astype(np.float64) - true
+            squares += float((error**2).sum())
+            total += float(true.sum(dtype=np.float64))
+            total_squares += float((true.astype(np.float64) ** 2).sum())
+            count += true.size
+        if count == 0 or total_squares <= total**2 / count:
+            return math.nan, math.nan
+        return 1.0 - squares / (total_squares - total**2 / count), squares / count
+
+    def _out_of_patience(self) -> bool:
+        patience = self.config.training.patience_rounds
+        return patience is not None and self.stale_rounds >= patience
+
+    def _save(self) -> None:
+        numpy = keras.ops.convert_to_numpy
+        arrays = {
+            "network": [np.asarray(numpy(v)) for v in self.trunk.variables],
+            "optimizer": [np.asarray(numpy(v)) for v in self.trunk.optimizer.variables],
+        }
+        if self.best is not None:
+            arrays["best"] = self.best
+        state = {
+            "history": self.rows,
+            "best_r2": self.best_r2 if math.isfinite(self.best_r2) else None,
+            "stale_rounds": self.stale_rounds,
+            "seconds": self.seconds,
+            "waiting": self.waiting,
+        }
+        save_checkpoint(self.out / "checkpoints", Checkpoint(self.step, arrays, state))
+        temporary = self.out / ".history.csv.tmp"
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=_HISTORY)
+            writer.writeheader()
+            writer.writerows(self.rows)
+        temporary.replace(self.out / "history.csv")
+        _log_to_tensorboard(self.out / "logs", self.rows)
+
+    def _keep_bad_batch(self, batch: Batch) -> None:
+        (values, redshift), target = batch
+        np.savez(self.out / "diverged.npz", channels=values, redshift=redshift, xi=target)
+
+    def best_weights(self) -> list[np.ndarray]:
+        weights: list[np.ndarray] = self.trunk.get_weights() if self.best is None else self.best
+        return weights
+
+    def metrics(self) -> dict[str, Any]:
+        training = self.config.training
+        last = self.rows[-1]
+        cells = self.step * training.batch_size * training.crop_cells**3
+        return {
+            "steps": self.step,
+            "validation_r2": last["validation_r2"] if self.best is None else self.best_r2,
+            "loss": last["loss"],
+            "seconds": round(self.seconds, 1),
+            "cells_per_second": round(cells / max(self.seconds, 1e-9)),
+            "waiting_share": last["waiting_share"],
+        }
+
+
+def _optimizer(config: RunConfig) -> keras.optimizers.Optimizer:
+    training = config.training
+    warmup = round(training.warmup_share * training.steps)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0 if warmup else training.learning_rate,
+        max(1, training.steps - warmup),
+        warmup_target=training.learning_rate if warmup else None,
+        warmup_steps=warmup,
+        alpha=0.01,
+    )
+    if training.weight_decay:
+        return keras.optimizers.AdamW(
+            schedule, weight_decay=training.weight_decay, clipnorm=training.clip_norm
+        )
+    return keras.optimizers.Adam(schedule, clipnorm=training.clip_norm)
+
+
+def _enter(
+    out: Path, config: RunConfig, provenance: Mapping[str, Any], *, resume: bool, force: bool
+) -> Checkpoint | None:
+    """Make the run folder ready; with `resume`, return the checkpoint to go on from."""
+    if resume:
+        if not (out / "config.toml").is_file():
+            raise InputError("expected a run folder to resume", file=out, hint="start it without --resume")
+        stored = load_config(out / "config.toml")
+        if stored != config:
+            raise InputError(
+                "the configuration differs from the one the run was started with",
+                file=out / "config.toml",
+                hint="resume with that one, or start a new run",
+            )
+        if _read_json(out / "provenance.json")["data"] != provenance["data"]:
+            raise InputError("the run was started with other simulations", file=out)
+        return load_newest(out / "checkpoints")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if not force:
+            raise InputError(
+                "the output is already there", file=out, hint="--resume goes on with it, --force replaces it"
+            )
+        if out.is_dir() and not (out / "config.toml").is_file():
+            raise InputError("will not replace a folder that is not a run", file=out)
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    return None
+
+
+def _check_together(simulations: Sequence[xr.Dataset]) -> None:
+    if not simulations:
+        raise InputError("expected at least one simulation to train on; received none")
+    sizes = [cubic_cell_size_mpc(sim) for sim in simulations]
+    if max(sizes) > min(sizes) * (1 + CELL_SIZE_TOLERANCE):
+        raise InputError(
+            "expected simulations of one cell size; received " + ", ".join(f"{size:g} Mpc" for size in sizes),
+            hint="bring them to one with `reion convert --cell-size MPC`",
+        )
+    units = {sim["n_src"].attrs["units"] for sim in simulations if "n_src" in sim}
+    if len(units) > 1:
+        raise InputError(f"expected n_src in one unit; received {', '.join(sorted(units))}")
+
+
+def _n_src_units(simulations: Sequence[xr.Dataset]) -> str:
+    for sim in simulations:
+        if "n_src" in sim:
+            return str(sim["n_src"].attrs["units"])
+    return FIELDS["n_src"].units[0]
+
+
+def _redshift_range(simulations: Sequence[xr.Dataset]) -> list[float]:
+    values = np.concatenate([sim["redshift"].values for sim in simulations])
+    return [float(values.min()), float(values.max())]
+
+
+def _provenance(config: RunConfig, simulations: Sequence[xr.Dataset]) -> dict[str, Any]:
+    packages = ("reion", "keras", "numpy", "numba", "xarray", keras.backend.backend())
+    return {
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
+        "backend": keras.backend.backend(),
+        "seed": config.seed,
+        "command": sys.argv,
+        "git_commit": _git_commit(),
+        "data": [
+            {
+                "source_code": sim.attrs.get("source_code", "unknown"),
+                "box_size": sim.attrs["box_size"],
+                "cells": [sim.sizes[axis] for axis in ("x", "y", "z")],
+                "redshift": sim["redshift"].values.tolist(),
+                "sha256": _checksum(sim),
+            }
+            for sim in simulations
+        ],
+    }
+
+
+def _checksum(sim: xr.Dataset) -> str:
+    """SHA-256 over the fields' values as float32, in the order of the data contract."""
+    digest = hashlib.sha256()
+    for name in FIELDS:
+        if name in sim:
+            digest.update(name.encode())
+            for snapshot in sim[name]:
+                digest.update(np.ascontiguousarray(snapshot.values, dtype="<f4").data)
+    return digest.hexdigest()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except ModuleNotFoundError:
+        return "unknown"
+
+
+def _git_commit() -> str | None:
+    git = shutil.which("git")
+    if git is None:
+        return None
+    result = subprocess.run(
+        [git, "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return result.stdout.strip() or None
+
+
+def _has_gpu() -> bool:
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "-1":
+        return False
+    return bool(keras.distribution.list_devices("gpu"))
+
+
+def _log_to_tensorboard(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    """Write all rows as one TensorBoard event file, so that a resumed run shows one unbroken curve."""
+    import tensorflow as tf
+
+    folder.mkdir(exist_ok=True)
+    temporary = folder / ".events.tmp"
+    with tf.io.TFRecordWriter(str(temporary)) as writer:
+        writer.write(tf.compat.v1.Event(file_version="brain.Event:2").SerializeToString())
+        for row in rows:
+            values = [
+                tf.compat.v1.Summary.Value(tag=name, simple_value=row[name])
+                for name in ("loss", "validation_loss", "validation_r2", "learning_rate")
+            ]
+            event = tf.compat.v1.Event(
+                step=int(row["step"]), wall_time=row["seconds"], summary=tf.compat.v1.Summary(value=values)
+            )
+            writer.write(event.SerializeToString())
+    temporary.replace(folder / "events.out.tfevents.reion")
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(values, indent=1), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"expected a file of a run folder; {error}", file=path) from error
+    return values
