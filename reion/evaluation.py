@@ -12,7 +12,7 @@ import xarray as xr
 from reion import excursion_set
 from reion.errors import InputError
 from reion.metrics.pointwise import ErrorSums
-from reion.metrics.spectra import BANDS, BandSums, Modes
+from reion.metrics.spectra import BANDS, BandSums, Modes, coefficient, dimensionless_factor
 from reion.simulation import (
     DIMS,
     PHOTON_RATE_UNITS,
@@ -48,13 +48,15 @@ class _Scores:
 
     def add(self, pred: np.ndarray, truth: _Truth) -> None:
         errors = ErrorSums.of(pred, truth.xi)
-        bands = truth.modes.band_sums(truth.modes.transform(pred), truth.transform)
+        transform = truth.modes.transform(pred)
+        bands = truth.modes.band_sums(transform, truth.transform)
         featureless = (errors.std_true or 0.0) < FEATURELESS_STD
         self.redshifts.append(
             {
                 "redshift": truth.redshift,
                 **_errors(errors, defined=not featureless),
                 **_bands(bands, defined=not featureless),
+                "spectrum": None if featureless else _spectrum(transform, truth),
             }
         )
         if truth.pooled:
@@ -82,6 +84,26 @@ def _bands(sums: Mapping[str, BandSums], *, defined: bool = True) -> dict[str, d
             name: band.cross_correlation if defined else None for name, band in sums.items()
         },
     }
+
+
+def _spectrum(transform: np.ndarray, truth: _Truth) -> dict[str, list[float | None]]:
+    """Dimensionless power of both, and their cross-correlation coefficient, in shells of k."""
+    modes = truth.modes
+    power_true, power_pred = modes.power(truth.transform), modes.power(transform)
+    factor = dimensionless_factor(modes.shell_k)
+    return {
+        "k": _listed_numbers(modes.shell_k),
+        "modes": _listed_numbers(modes.shell_modes),
+        "power_true": _listed_numbers(factor * power_true),
+        "power_pred": _listed_numbers(factor * power_pred),
+        "cross_correlation": _listed_numbers(
+            coefficient(modes.power(transform, truth.transform), power_true, power_pred)
+        ),
+    }
+
+
+def _listed_numbers(values: np.ndarray) -> list[float | None]:
+    return [float(value) if np.isfinite(value) else None for value in values]
 
 
 @dataclass(frozen=True)
@@ -132,7 +154,7 @@ def evaluate(
     by_name = predictions if isinstance(predictions, Mapping) else {"prediction": predictions}
     if not by_name:
         raise InputError("expected at least one prediction; received none")
-    indices = {name: _matching_snapshots(name, pred, true) for name, pred in by_name.items()}
+    indices = {name: matching_snapshots(name, pred, true) for name, pred in by_name.items()}
     redshift = true["redshift"].values
     common = [i for i in range(redshift.size) if all(i in index for index in indices.values())]
     if not common:
@@ -190,7 +212,7 @@ def _read_truth(true: xr.Dataset, index: int, modes: Modes) -> _Truth:
     )
 
 
-def _matching_snapshots(name: str, pred: xr.DataArray, true: xr.Dataset) -> dict[int, int]:
+def matching_snapshots(name: str, pred: xr.DataArray, true: xr.Dataset) -> dict[int, int]:
     """Index of each true snapshot to the index of the prediction's snapshot at the same redshift."""
     if pred.dims != DIMS:
         raise InputError(f"expected dimensions {DIMS}; received {pred.dims}", file=name)

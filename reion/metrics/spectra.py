@@ -13,10 +13,14 @@ from functools import cached_property
 import numpy as np
 import scipy.fft
 
-from reion.metrics.fields import checked_box_size, checked_pair, is_uniform
+from reion.metrics.fields import checked_box_size, checked_field, checked_pair, is_uniform
 
 BANDS = ("0.1", "0.5", "1.0", "nyquist")
 """Bands of k in Mpc-1: from 0.8 k to 1.2 k; `nyquist` from 0.8 to 1.0 of pi / cell."""
+
+SHELL_WIDTH = 1.25
+"""Shells of k start at half the lowest wavenumber 2 pi / L, grow by this factor (at least by 2 pi / L)
+and end at pi / cell. Empty ones are left out."""
 
 EDGE_SLACK = 1e-9
 """Relative slack at the edge of a band, so that rounding does not decide about the Nyquist mode."""
@@ -111,6 +115,46 @@ class Modes:
             bands[name] = (index, self.weight[index % self.k.shape[2]])
         return bands
 
+    @cached_property
+    def shell(self) -> np.ndarray:
+        """Number of the shell of every mode, flat; the last number is for modes outside all shells."""
+        lowest = 2 * np.pi / max(self.box_size_mpc)
+        nyquist = np.pi / self.cell_mpc * (1 + EDGE_SLACK)
+        edges = [0.5 * lowest]
+        while edges[-1] < nyquist:
+            edges.append(min(max(edges[-1] + lowest, edges[-1] * SHELL_WIDTH), nyquist))
+        # The mean (k = 0) goes with the corners beyond the Nyquist wavenumber, into the last number.
+        index = np.searchsorted(edges, self.k.reshape(-1), side="right") - 1
+        index[index < 0] = len(edges) - 1
+        numbers: np.ndarray = np.unique(index, return_inverse=True)[1]
+        return numbers
+
+    @cached_property
+    def shell_modes(self) -> np.ndarray:
+        """Number of modes in each shell, of the full transform: twice the number of independent ones."""
+        return self.shell_sums(np.ones(self.k.shape))
+
+    @cached_property
+    def shell_k(self) -> np.ndarray:
+        """Mean |k| of the modes in each shell, in Mpc-1."""
+        return self.shell_sums(self.k) / self.shell_modes
+
+    def shell_sums(self, values: np.ndarray) -> np.ndarray:
+        """Sum of `values` (shape of `k`) over the modes of each shell, float64."""
+        weighted = (values * self.weight).reshape(-1)
+        sums: np.ndarray = np.bincount(self.shell, weights=weighted)[:-1]
+        return sums
+
+    def power(self, transform: np.ndarray, other: np.ndarray | None = None) -> np.ndarray:
+        """Power spectrum in each shell, Mpc3 times the field's unit squared: V <|F|^2> / N^2.
+
+        With `other`, the cross-power of the two: V <Re F G*> / N^2.
+        """
+        other = transform if other is None else other
+        product = transform.real * other.real + transform.imag * other.imag
+        cells = float(np.prod(self.shape))
+        return self.shell_sums(product) / self.shell_modes * (self.volume_mpc3 / cells**2)
+
     def transform(self, field: np.ndarray) -> np.ndarray:
         """Fourier transform of `field` (x, y, z) less its mean: complex128, shape (x, y, z // 2 + 1).
 
@@ -171,9 +215,104 @@ def cross_correlation(
     return {name: sums.cross_correlation for name, sums in _band_sums(pred, true, box_size_mpc).items()}
 
 
+@dataclass(frozen=True)
+class PowerSpectrum:
+    """Power spectrum of a field in shells of k; arrays of one shape (shells,), float64.
+
+    k: mean |k| of the shell's modes in Mpc-1. power: V <|F|^2> / N^2 in Mpc3 times the field's unit squared.
+    modes: how many modes of the full transform were averaged, twice the independent ones.
+    """
+
+    k: np.ndarray
+    power: np.ndarray
+    modes: np.ndarray
+
+    @property
+    def dimensionless(self) -> np.ndarray:
+        """k^3 P / (2 pi^2): the variance per unit of ln k, in the field's unit squared."""
+        return self.power * dimensionless_factor(self.k)
+
+    @property
+    def relative_error(self) -> np.ndarray:
+        """Cosmic variance as a fraction of the power: one over the root of the independent modes.
+
+        For a Gaussian field (Feldman, Kaiser & Peacock 1994, ApJ 426, 23); an ionised fraction is not
+        Gaussian, so on small scales the true scatter is larger.
+        """
+        error: np.ndarray = np.sqrt(2.0 / self.modes)
+        return error
+
+
+def dimensionless_factor(k: np.ndarray) -> np.ndarray:
+    """k^3 / (2 pi^2), which makes a power spectrum dimensionless."""
+    factor: np.ndarray = k**3 / (2 * np.pi**2)
+    return factor
+
+
+def power_spectrum(field: np.ndarray, box_size_mpc: float | Sequence[float]) -> PowerSpectrum:
+    """Power spectrum of a field of shape (x, y, z), less its mean, in shells up to pi / cell.
+
+    Raises
+    ------
+    InputError
+        If a value is not finite or the box size is none.
+    """
+    field = checked_field(field)
+    modes = Modes.of(field, box_size_mpc)
+    return PowerSpectrum(modes.shell_k, modes.power(modes.transform(field)), modes.shell_modes)
+
+
+def transfer_function(
+    pred: np.ndarray, true: np.ndarray, box_size_mpc: float | Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Transfer function sqrt(P_pred / P_true) in shells of k.
+
+    Returns
+    -------
+    k in Mpc-1 and the function, shape (shells,); NaN where the truth has no power.
+
+    Raises
+    ------
+    InputError
+        As `power_ratio`.
+    """
+    modes, p, t = _transforms(pred, true, box_size_mpc)
+    true_power = modes.power(t)
+    ratio = np.full(true_power.shape, np.nan)
+    np.divide(modes.power(p), true_power, out=ratio, where=true_power > 0)
+    return modes.shell_k, np.sqrt(ratio)
+
+
+def cross_coefficient(
+    a: np.ndarray, b: np.ndarray, box_size_mpc: float | Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cross-correlation coefficient r(k) = P_ab / sqrt(P_aa P_bb) in shells of k.
+
+    For prediction and truth, or for an ionised fraction and the density. Returns and raises as
+    `transfer_function`; NaN where one of the fields has no power.
+    """
+    modes, fa, fb = _transforms(a, b, box_size_mpc)
+    return modes.shell_k, coefficient(modes.power(fa, fb), modes.power(fa), modes.power(fb))
+
+
+def coefficient(cross: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Cross-power over the root of the two powers; NaN where one of them is zero."""
+    norm = np.sqrt(a) * np.sqrt(b)
+    out = np.full(norm.shape, np.nan)
+    np.divide(cross, norm, out=out, where=norm > 0)
+    return out
+
+
+def _transforms(
+    pred: np.ndarray, true: np.ndarray, box_size_mpc: float | Sequence[float]
+) -> tuple[Modes, np.ndarray, np.ndarray]:
+    pred, true = checked_pair(pred, true)
+    modes = Modes.of(true, box_size_mpc)
+    return modes, modes.transform(pred), modes.transform(true)
+
+
 def _band_sums(
     pred: np.ndarray, true: np.ndarray, box_size_mpc: float | Sequence[float]
 ) -> dict[str, BandSums]:
-    pred, true = checked_pair(pred, true)
-    modes = Modes.of(true, box_size_mpc)
-    return modes.band_sums(modes.transform(pred), modes.transform(true))
+    modes, p, t = _transforms(pred, true, box_size_mpc)
+    return modes.band_sums(p, t)

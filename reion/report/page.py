@@ -1,0 +1,230 @@
+"""Put the page together: summary, slices, charts, tables and provenance in one self-contained file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from reion import excursion_set
+from reion.errors import InputError
+from reion.evaluation import matching_snapshots
+from reion.report.slices import Slicer, colour_tables, pack
+from reion.report.summary import summary_html
+from reion.report.tables import tables_html
+from reion.simulation import DIMS, PHOTON_RATE_UNITS, box_size_mpc, hydrogen_density
+
+
+def write_report(
+    evaluation: Mapping[str, Any],
+    true: xr.Dataset,
+    predictions: Mapping[str, xr.DataArray] | xr.DataArray,
+    folder_or_file: Path | str,
+    *,
+    provenance: Mapping[str, Any] | None = None,
+    force: bool = False,
+) -> Path:
+    """Write the page of an evaluation.
+
+    Parameters
+    ----------
+    evaluation
+        What `reion.evaluation.evaluate` returned for `predictions` and `true`.
+    true, predictions
+        The same Simulation and predictions, for the slices.
+    folder_or_file
+        A name that ends in .html, or a folder, in which the page is called report.html.
+    provenance
+        What the last section lists: model, data, versions, command, ...; nested mappings are flattened.
+    force
+        Replace a page that is there.
+
+    Returns
+    -------
+    The page's path.
+
+    Raises
+    ------
+    InputError
+        If the page exists and `force` is not given.
+    """
+    target = Path(folder_or_file)
+    page = target if target.suffix == ".html" else target / "report.html"
+    if page.exists() and not force:
+        raise InputError("the report exists already", file=page, hint="--force replaces it")
+    by_name = predictions if isinstance(predictions, Mapping) else {str(evaluation["name"]): predictions}
+    html = render_page(evaluation, true, by_name, provenance or {})
+    page.parent.mkdir(parents=True, exist_ok=True)
+    partial = page.with_name(f".{page.name}.partial")
+    partial.write_text(html, encoding="utf-8")
+    partial.replace(page)
+    return page
+
+
+def render_page(
+    evaluation: Mapping[str, Any],
+    true: xr.Dataset,
+    predictions: Mapping[str, xr.DataArray],
+    provenance: Mapping[str, Any],
+) -> str:
+    """The page's HTML (see `write_report`)."""
+    name = str(evaluation["name"])
+    methods = styled_methods(evaluation)
+    sides = box_size_mpc(true)
+    shape = tuple(true.sizes[axis] for axis in DIMS[1:])
+    redshift = [row["redshift"] for row in evaluation["redshifts"]]
+    data = {
+        "evaluation": evaluation,
+        "methods": methods,
+        "slices": _slices(evaluation, true, predictions),
+    }
+    folder = files("reion.report")
+    parts = {
+        "title": escape(f"{name}: ionised fraction against the truth"),
+        "subtitle": escape(
+            f"{' x '.join(map(str, shape))} cells in {' x '.join(f'{side:g}' for side in sides)} Mpc "
+            f"(comoving), {len(redshift)} snapshots from z = {redshift[0]:g} to {redshift[-1]:g}"
+        ),
+        "summary": summary_html(evaluation),
+        "tables": tables_html(evaluation),
+        "slices_note": escape(_slices_note(true)),
+        "provenance": _provenance_html(provenance),
+        "css": (folder / "report.css").read_text(encoding="utf-8"),
+        "js": (folder / "report.js").read_text(encoding="utf-8"),
+        # Inside a script element only a closing tag could end the data early.
+        "data": json.dumps(data, allow_nan=False, separators=(",", ":")).replace("</", "<\\/"),
+    }
+    html = (folder / "template.html").read_text(encoding="utf-8")
+    for key, text in parts.items():
+        html = html.replace("{{" + key + "}}", text)
+    return html
+
+
+def styled_methods(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every method but the mean field, with its result and the number of its line style."""
+    found: list[dict[str, Any]] = [{"name": str(evaluation["name"]), "style": 1, "result": evaluation}]
+    excursion = evaluation["baselines"]["excursion_set"]
+    if excursion["redshifts"]:
+        found.append({"name": "excursion set", "style": 2, "result": excursion})
+    for number, (name, result) in enumerate(evaluation["against"].items()):
+        found.append({"name": name, "style": 4 + number % 3, "result": result})
+    for method in found:
+        result = method["result"]
+        method["result"] = {"pooled": result["pooled"], "redshifts": result["redshifts"]}
+    return found
+
+
+def _slices(
+    evaluation: Mapping[str, Any], true: xr.Dataset, predictions: Mapping[str, xr.DataArray]
+) -> dict[str, Any]:
+    redshift = [row["redshift"] for row in evaluation["redshifts"]]
+    indices = [int(np.abs(true["redshift"].values - z).argmin()) for z in redshift]
+    sizes = true.sizes
+    slicer = Slicer((sizes["x"], sizes["y"], sizes["z"]), len(indices))
+    fields: dict[str, str] = {}
+    scales: dict[str, dict[str, Any]] = {}
+    if "n_igm" in true.data_vars:
+        density = slicer.cut(_overdensity(true["n_igm"][index].values) for index in indices)
+        density = np.log10(np.maximum(density, 1e-3))
+        low, high = (float(edge) for edge in np.percentile(density, [0.5, 99.5]))
+        high = max(high, low + 1e-3)
+        fields["density"] = pack(density, low, high)
+        scales["density"] = {"low": low, "high": high, "log": True, "units": "mean", "colours": "density"}
+    sources = next((name for name in ("n_src", "n_ion") if name in true.data_vars), None)
+    if sources is not None:
+        rate = slicer.cut(true[sources][index].values for index in indices)
+        brightest = float(rate.max())
+        high = np.log10(brightest) if brightest > 0 else 0.0
+        low = high - 4.0
+        fields["sources"] = pack(np.log10(np.maximum(rate, 10**low)), low, high)
+        units = {PHOTON_RATE_UNITS: "10⁴⁸ s⁻¹ Mpc⁻³"}.get(
+            true[sources].attrs["units"], true[sources].attrs["units"]
+        )
+        scales["sources"] = {
+            "low": low,
+            "high": float(high),
+            "log": True,
+            "units": units,
+            "colours": "sources",
+        }
+    fields["true"] = pack(slicer.cut(true["xi"][index].values for index in indices), 0, 1)
+    xi = {"low": 0, "high": 1, "log": False, "units": "1", "colours": "xi"}
+    scales |= {"true": xi, "pred": xi, "difference": {**xi, "low": -1, "colours": "difference"}}
+    methods = []
+    for name in (evaluation["name"], *evaluation["against"]):
+        found = matching_snapshots(name, predictions[name], true)
+        cut = slicer.cut(predictions[name][found[index]].values for index in indices)
+        methods.append({"name": name, "packed": pack(cut, 0, 1)})
+    if evaluation["baselines"]["excursion_set"]["redshifts"]:
+        cut = slicer.cut(_excursion_set(evaluation, true, indices))
+        methods.insert(1, {"name": "excursion set", "packed": pack(cut, 0, 1)})
+    lx, ly, lz = box_size_mpc(true)
+    # Half-way through reionisation there is most to see.
+    means = [row["mean_xi_true"] for row in evaluation["redshifts"]]
+    return {
+        "redshifts": redshift,
+        "first": int(np.argmin(np.abs(np.array(means) - 0.5))),
+        "depths": [(depth + 0.5) * lz / sizes["z"] for depth in slicer.depths],
+        "rows": slicer.rows,
+        "columns": slicer.columns,
+        "side_mpc": [lx, ly],
+        "fields": fields,
+        "methods": methods,
+        "scales": scales,
+        "colours": colour_tables(),
+    }
+
+
+def _overdensity(n_igm: np.ndarray) -> np.ndarray:
+    mean = n_igm.mean(dtype=np.float64)
+    overdensity: np.ndarray = n_igm / (mean if mean > 0 else 1.0)
+    return overdensity
+
+
+def _excursion_set(
+    evaluation: Mapping[str, Any], true: xr.Dataset, indices: list[int]
+) -> Iterator[np.ndarray]:
+    baseline = evaluation["baselines"]["excursion_set"]
+    for index, photons in enumerate(excursion_set.photons(true, baseline["inputs"])):
+        if index in indices:
+            atoms = hydrogen_density(true["n_igm"][index].values)
+            yield excursion_set.ionised(photons, atoms, threshold=baseline["threshold"]).astype(np.float32)
+
+
+def _slices_note(true: xr.Dataset) -> str:
+    shown = {
+        "n_igm": "gas density over its mean",
+        "n_src": "ionising photon rate of the sources that switch on",
+    }
+    if "n_src" not in true.data_vars:
+        shown["n_ion"] = "ionising photons emitted so far"
+    parts = [text for name, text in shown.items() if name in true.data_vars]
+    return (
+        "One cell deep, across z; "
+        + "; ".join(parts)
+        + " (both logarithmic); xi: ionised fraction of hydrogen."
+    )
+
+
+def _provenance_html(provenance: Mapping[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><th scope='row'>{escape(key)}</th><td>{escape(value)}</td></tr>"
+        for key, value in _flat(provenance)
+    )
+    return f"<div class='scroll'><table class='facts'><tbody>{rows}</tbody></table></div>"
+
+
+def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in mapping.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, (list, tuple)):
+            yield f"{prefix}{key}", ", ".join(map(str, value))
+        else:
+            yield f"{prefix}{key}", str(value)

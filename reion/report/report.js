@@ -1,0 +1,329 @@
+"use strict";
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const { evaluation, slices, methods } = data;
+const byId = (id) => document.getElementById(id);
+
+function element(tag, attributes = {}, ...children) {
+  const svg = ["svg", "path", "line", "rect", "text", "circle", "g", "title"].includes(tag);
+  const node = svg ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+
+function shown(value, digits = 3) {
+  if (value === null || value === undefined) return "–";
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  if (size >= 1e5 || size < 1e-4) return value.toExponential(1).replace("e+", "e");
+  return String(Number(value.toPrecision(digits)));
+}
+
+/* ---------------------------------------------------------------- theme */
+
+const prefersDark = window.matchMedia("(prefers-color-scheme: dark)");
+function setTheme(dark) { document.documentElement.dataset.theme = dark ? "dark" : "light"; }
+setTheme(prefersDark.matches);
+prefersDark.addEventListener("change", (event) => setTheme(event.matches));
+byId("theme").addEventListener("click", () => setTheme(document.documentElement.dataset.theme !== "dark"));
+
+/* ---------------------------------------------------------------- slices */
+
+const state = { snapshot: slices.first, depth: Math.floor(slices.depths.length / 2), method: 0 };
+
+async function unpacked(text) {
+  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+function lookup(text) {
+  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  return (level) => [bytes[3 * level], bytes[3 * level + 1], bytes[3 * level + 2]];
+}
+
+function value(field, level) {
+  const { low, high, log } = slices.scales[field];
+  const position = low + (high - low) * level / 255;
+  return log ? 10 ** position : position;
+}
+
+function plane(values) {
+  const cells = slices.rows * slices.columns;
+  const start = (state.snapshot * slices.depths.length + state.depth) * cells;
+  return values.subarray(start, start + cells);
+}
+
+function currentPlane(field, fields) {
+  if (field === "pred") return plane(fields.pred[state.method]);
+  if (field !== "difference") return plane(fields[field]);
+  const pred = plane(fields.pred[state.method]);
+  const truth = plane(fields.true);
+  return Uint8Array.from(truth, (level, i) => Math.round((pred[i] - level + 255) / 2));
+}
+
+function drawMap(canvas, levels, colour) {
+  const context = canvas.getContext("2d");
+  const image = context.createImageData(slices.columns, slices.rows);
+  levels.forEach((level, i) => image.data.set([...colour(level), 255], 4 * i));
+  context.putImageData(image, 0, 0);
+}
+
+function makePanel(field, title) {
+  const colour = lookup(slices.colours[slices.scales[field].colours]);
+  const map = element("canvas", { class: "map", width: slices.columns, height: slices.rows, role: "img",
+    "aria-label": title });
+  map.style.aspectRatio = `${slices.side_mpc[0]} / ${slices.side_mpc[1]}`;
+  const bar = element("canvas", { class: "bar", width: 256, height: 1 });
+  const context = bar.getContext("2d");
+  for (let level = 0; level < 256; level += 1) {
+    context.fillStyle = `rgb(${colour(level).join(",")})`;
+    context.fillRect(level, 0, 1, 1);
+  }
+  const caption = element("figcaption", { title }, title);
+  const panel = element("figure", { class: "panel" }, caption, map,
+    element("div", { class: "axis" }, element("span", {}, "0"), element("span", {}, "x, y [Mpc]"),
+      element("span", {}, shown(slices.side_mpc[0]))),
+    bar,
+    element("div", { class: "axis" }, element("span", {}, shown(value(field, 0), 2)),
+      element("span", {}, slices.scales[field].units), element("span", {}, shown(value(field, 255), 2))));
+  byId("panels").append(panel);
+  return { field, map, caption, colour };
+}
+
+async function showSlices() {
+  if (typeof DecompressionStream === "undefined") {
+    byId("readout").textContent = "This browser is too old to unpack the slices (no DecompressionStream).";
+    return;
+  }
+  const fields = { pred: [] };
+  for (const [name, packed] of Object.entries(slices.fields)) fields[name] = await unpacked(packed);
+  for (const method of slices.methods) fields.pred.push(await unpacked(method.packed));
+  const titles = { density: "Gas density", sources: "Sources", true: "True xi", pred: "Predicted xi",
+    difference: "Predicted − true" };
+  const panels = Object.entries(titles).filter(([field]) => field in slices.scales)
+    .map(([field, title]) => makePanel(field, title));
+
+  function draw() {
+    for (const panel of panels) {
+      drawMap(panel.map, currentPlane(panel.field, fields), panel.colour);
+      if (panel.field === "pred") panel.caption.textContent = `Xi of ${slices.methods[state.method].name}`;
+    }
+    byId("redshift-value").textContent = `z = ${shown(slices.redshifts[state.snapshot], 4)}`;
+    byId("depth-value").textContent = `${shown(slices.depths[state.depth], 4)} Mpc`;
+  }
+
+  function read(event, panel) {
+    const bounds = panel.map.getBoundingClientRect();
+    const column = Math.floor((event.clientX - bounds.left) / bounds.width * slices.columns);
+    const row = Math.floor((event.clientY - bounds.top) / bounds.height * slices.rows);
+    if (column < 0 || row < 0 || column >= slices.columns || row >= slices.rows) return;
+    const x = (column + 0.5) / slices.columns * slices.side_mpc[0];
+    const y = (slices.rows - row - 0.5) / slices.rows * slices.side_mpc[1];
+    const cell = row * slices.columns + column;
+    const values = panels.map(({ field }) =>
+      `${titles[field].toLowerCase()} ${shown(value(field, currentPlane(field, fields)[cell]), 2)}`);
+    byId("readout").textContent = `x ${shown(x)}, y ${shown(y)} Mpc: ${values.join(", ")}`;
+  }
+  for (const panel of panels) {
+    panel.map.addEventListener("pointermove", (event) => read(event, panel));
+    panel.map.addEventListener("pointerleave", () => { byId("readout").textContent = "\u00a0"; });
+  }
+
+  slices.methods.forEach((method, i) => byId("method").append(element("option", { value: i }, method.name)));
+  byId("method-label").hidden = slices.methods.length < 2;
+  const sliders = { redshift: ["snapshot", slices.redshifts.length], depth: ["depth", slices.depths.length] };
+  for (const [id, [key, count]] of Object.entries(sliders)) {
+    byId(id).max = count - 1;
+    byId(id).value = state[key];
+    byId(id).addEventListener("input", (event) => {
+      state[key] = Number(event.target.value);
+      draw();
+      if (key === "snapshot") showSnapshotCharts();
+    });
+  }
+  byId("method").addEventListener("input", (event) => { state.method = Number(event.target.value); draw(); });
+  draw();
+}
+
+/* ---------------------------------------------------------------- charts */
+
+const DASHES = ["", "", "7 3", "2 3", "9 3 2 3", "5 2", "1 2"];
+const WIDTH = 460;
+const MARGIN = { left: 58, right: 12, top: 8, bottom: 40 };
+
+function linearTicks(low, high, count = 5) {
+  const rough = (high - low) / count;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((n) => n * power).find((s) => s >= rough);
+  const ticks = [];
+  for (let n = Math.ceil(low / step - 1e-9); n * step <= high + 1e-9 * step; n += 1) ticks.push(n * step);
+  return ticks;
+}
+
+function logTicks(low, high) {
+  const decades = Math.log10(high / low);
+  const steps = decades < 2.2 ? [1, 2, 5] : [1];
+  const every = Math.ceil(decades / 6);
+  const ticks = [];
+  for (let e = Math.floor(Math.log10(low)); e <= Math.ceil(Math.log10(high)); e += 1) {
+    if (e % every && decades > 6) continue;
+    for (const n of steps) {
+      const tick = n * 10 ** e;
+      if (tick >= low * 0.999 && tick <= high * 1.001) ticks.push(tick);
+    }
+  }
+  return ticks;
+}
+
+function axis({ log, reverse, range }, values, from, to) {
+  let [low, high] = range || [null, null];
+  const usable = values.filter((v) => Number.isFinite(v) && (!log || v > 0));
+  if (low === null || low === undefined) low = Math.min(...usable);
+  if (high === null || high === undefined) high = Math.max(...usable);
+  if (!(high > low)) { high = log ? low * 2 : low + 1; }
+  const scale = log ? Math.log10 : (v) => v;
+  const [a, b] = reverse ? [high, low] : [low, high];
+  return {
+    at: (v) => from + (scale(v) - scale(a)) / (scale(b) - scale(a)) * (to - from),
+    ticks: log ? logTicks(low, high) : linearTicks(low, high),
+    holds: (v) => Number.isFinite(v) && (!log || v > 0),
+    low, high,
+  };
+}
+
+function padded(values, log) {
+  const usable = values.filter((v) => Number.isFinite(v) && (!log || v > 0));
+  if (!usable.length) return [0, 1];
+  const low = Math.min(...usable);
+  const high = Math.max(...usable);
+  if (log) return [low / 1.3, high * 1.3];
+  const room = (high - low || Math.abs(high) || 1) * 0.06;
+  return [low - room, high + room];
+}
+
+/* One chart: series are {name, style, x, y, spread?}; x and y are {label, log, reverse, range}. */
+function chart({ title, series, x, y, height = 280, rule, cursor, note }) {
+  const drawn = series.filter((s) => s.y.some((v) => v !== null && v !== undefined));
+  const legend = element("div", { class: "legend" });
+  const plot = element("svg", { class: "plot", viewBox: `0 0 ${WIDTH} ${height}`, role: "img", "aria-label": title });
+  const figure = element("figure", { class: "chart" }, element("figcaption", {}, title), legend, plot);
+  if (!drawn.length) {
+    plot.append(element("text", { x: WIDTH / 2, y: height / 2, "text-anchor": "middle" },
+      "not defined at this redshift"));
+    return figure;
+  }
+  const bottom = height - MARGIN.bottom;
+  const xs = axis({ range: padded(drawn.flatMap((s) => s.x), x.log), ...x }, drawn.flatMap((s) => s.x),
+    MARGIN.left, WIDTH - MARGIN.right);
+  const everyY = drawn.flatMap((s) => s.y.concat(s.low || [], s.high || []));
+  const ys = axis({ range: padded(everyY, y.log), ...y }, everyY, bottom, MARGIN.top);
+
+  for (const tick of xs.ticks) {
+    plot.append(element("line", { class: "grid", x1: xs.at(tick), x2: xs.at(tick), y1: MARGIN.top, y2: bottom }),
+      element("text", { x: xs.at(tick), y: bottom + 16, "text-anchor": "middle" }, shown(tick)));
+  }
+  for (const tick of ys.ticks) {
+    plot.append(
+      element("line", { class: "grid", x1: MARGIN.left, x2: WIDTH - MARGIN.right, y1: ys.at(tick), y2: ys.at(tick) }),
+      element("text", { x: MARGIN.left - 6, y: ys.at(tick) + 4, "text-anchor": "end" }, shown(tick)));
+  }
+  plot.append(
+    element("rect", { class: "frame", x: MARGIN.left, y: MARGIN.top, width: WIDTH - MARGIN.left - MARGIN.right,
+      height: bottom - MARGIN.top }),
+    element("text", { x: (MARGIN.left + WIDTH - MARGIN.right) / 2, y: height - 6, "text-anchor": "middle" }, x.label),
+    element("text", { transform: `translate(13 ${(MARGIN.top + bottom) / 2}) rotate(-90)`, "text-anchor": "middle" },
+      y.label));
+  if (rule !== undefined && rule >= ys.low && rule <= ys.high) {
+    plot.append(element("line", { class: "rule", x1: MARGIN.left, x2: WIDTH - MARGIN.right, y1: ys.at(rule),
+      y2: ys.at(rule) }));
+  }
+  if (cursor !== undefined) {
+    plot.append(element("line", { class: "cursor", x1: xs.at(cursor), x2: xs.at(cursor), y1: MARGIN.top, y2: bottom }));
+  }
+  const clip = (v) => Math.min(Math.max(v, MARGIN.top - 2), bottom + 2);
+  for (const s of drawn) {
+    const colour = `var(--s${s.style})`;
+    if (s.low) {
+      const points = s.x.map((v, i) => [v, s.low[i], s.high[i]])
+        .filter(([v, l, h]) => xs.holds(v) && ys.holds(l) && ys.holds(h));
+      const up = points.map(([v, , h]) => `${xs.at(v)},${clip(ys.at(h))}`);
+      const down = points.reverse().map(([v, l]) => `${xs.at(v)},${clip(ys.at(l))}`);
+      if (points.length) plot.append(element("path", { d: `M${up.concat(down).join("L")}Z`, fill: colour, opacity: 0.15 }));
+    }
+    let path = "";
+    let pen = "M";
+    s.x.forEach((v, i) => {
+      const inside = xs.holds(v) && s.y[i] !== null && ys.holds(s.y[i]);
+      if (!inside) { pen = "M"; return; }
+      path += `${pen}${xs.at(v).toFixed(1)},${clip(ys.at(s.y[i])).toFixed(1)}`;
+      pen = "L";
+    });
+    plot.append(element("path", { d: path, fill: "none", stroke: colour, "stroke-width": s.style === 0 ? 2.4 : 1.8,
+      "stroke-dasharray": DASHES[s.style] }));
+    s.x.forEach((v, i) => {
+      if (!xs.holds(v) || s.y[i] === null || !ys.holds(s.y[i])) return;
+      if (ys.at(s.y[i]) < MARGIN.top - 2 || ys.at(s.y[i]) > bottom + 2) return;
+      plot.append(element("circle", { cx: xs.at(v), cy: ys.at(s.y[i]), r: 2.6, fill: colour },
+        element("title", {}, `${s.name}: ${shown(v)}, ${shown(s.y[i], 4)}`)));
+    });
+    legend.append(element("span", {}, element("svg", { viewBox: "0 0 28 10" },
+      element("path", { d: "M0,5L28,5", stroke: colour, "stroke-width": 2.4, "stroke-dasharray": DASHES[s.style] })),
+    s.name));
+  }
+  if (note) figure.append(element("p", { class: "note" }, note));
+  return figure;
+}
+
+const redshifts = evaluation.redshifts.map((row) => row.redshift);
+const TRUTH = { name: "truth", style: 0 };
+
+function overRedshift(pick) {
+  return methods.map((method) => ({ ...method, x: redshifts, y: method.result.redshifts.map(pick) }));
+}
+
+function show(id, charts) {
+  byId(id).replaceChildren(...charts.filter(Boolean).map((one) => chart(one)));
+}
+
+function showHistoryCharts() {
+  const x = { label: "redshift z", reverse: true };
+  show("history-charts", [
+    { title: "Reionisation history", x, y: { label: "mean ionised fraction", range: [0, 1] },
+      series: [{ ...TRUTH, x: redshifts, y: evaluation.redshifts.map((row) => row.mean_xi_true) },
+        ...overRedshift((row) => row.mean_xi_pred)] },
+    { title: "Error of the history", x, y: { label: "mean xi, predicted − true" }, rule: 0,
+      series: overRedshift((row) => row.mean_xi_pred - row.mean_xi_true) },
+    { title: "Cell by cell", x, y: { label: "R²", range: [null, 1] }, rule: 0, series: overRedshift((row) => row.r2) },
+  ]);
+}
+
+function showSnapshotCharts() {
+  const row = (method) => method.result.redshifts[state.snapshot];
+  document.querySelectorAll(".current-redshift").forEach((node) => {
+    node.textContent = `z = ${shown(redshifts[state.snapshot], 4)}`;
+  });
+  const k = { label: "k [Mpc⁻¹]", log: true };
+  const spectra = methods.map((method) => ({ ...method, spectrum: row(method) && row(method).spectrum }))
+    .filter((method) => method.spectrum);
+  const first = spectra.length ? spectra[0].spectrum : { k: [], power_true: [], modes: [] };
+  const scatter = first.modes.map((modes) => Math.sqrt(2 / modes));
+  show("snapshot-charts", [
+    { title: "Power spectrum of xi", x: k, y: { label: "k³P/2π²", log: true },
+      series: [{ ...TRUTH, x: first.k, y: first.power_true,
+        low: first.power_true.map((p, i) => p * (1 - scatter[i])),
+        high: first.power_true.map((p, i) => p * (1 + scatter[i])) },
+      ...spectra.map((s) => ({ ...s, x: s.spectrum.k, y: s.spectrum.power_pred }))] },
+    { title: "Power over true power", x: k, y: { label: "ratio of power", range: [0, 2] }, rule: 1,
+      series: spectra.map((s) => ({ ...s, x: s.spectrum.k,
+        y: s.spectrum.power_pred.map((p, i) => p === null ? null : p / s.spectrum.power_true[i]) })) },
+    { title: "Cross-correlation with the truth", x: k, y: { label: "r(k)", range: [null, 1.02] }, rule: 1,
+      series: spectra.map((s) => ({ ...s, x: s.spectrum.k, y: s.spectrum.cross_correlation })) },
+  ]);
+}
+
+byId("pooled-heading").hidden = true;
+showHistoryCharts();
+showSnapshotCharts();
+showSlices();

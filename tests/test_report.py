@@ -1,0 +1,113 @@
+"""The report page: whole, self-contained, and true to the numbers it was given."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+
+import numpy as np
+import pytest
+
+from reion import InputError, evaluate
+from reion.report import write_report
+from reion.report.slices import Slicer, pack
+
+
+@pytest.fixture(scope="module")
+def true(toy):
+    return toy(shape=(12, 12, 10), redshift=(12.0, 9.0, 8.0))
+
+
+@pytest.fixture(scope="module")
+def predictions(true):
+    rng = np.random.default_rng(0)
+
+    def noisy(sigma):
+        values = true["xi"].values + rng.normal(0, sigma, true["xi"].shape)
+        return true["xi"].copy(data=np.clip(values, 0, 1).astype(np.float32))
+
+    return {"reion": noisy(0.1), "rival </script>": noisy(0.3)}
+
+
+@pytest.fixture(scope="module")
+def evaluation(predictions, true):
+    return evaluate(predictions, true)
+
+
+@pytest.fixture(scope="module")
+def page(evaluation, true, predictions, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    provenance = {"command": "reion evaluate <model>", "versions": {"reion": "0.1.0"}}
+    return write_report(evaluation, true, predictions, folder, provenance=provenance)
+
+
+def page_data(page):
+    html = page.read_text(encoding="utf-8")
+    (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', html, re.S)
+    return json.loads(text)
+
+
+def test_the_page_needs_nothing_else(page):
+    html = page.read_text(encoding="utf-8")
+    assert page.name == "report.html"
+    assert not re.search(r"""(src|href)\s*=\s*["']|@import|url\(""", html)
+    assert html.count("</script>") == 2
+    assert "{{" not in html
+
+
+def test_the_page_carries_the_evaluation(page, evaluation):
+    assert page_data(page)["evaluation"] == json.loads(json.dumps(evaluation))
+    html = page.read_text(encoding="utf-8")
+    assert f"{evaluation['pooled']['r2']:.4f}" in html
+    assert "reion evaluate &lt;model&gt;" in html
+    assert "versions.reion" in html
+    assert "rival &lt;/script&gt;" in html
+
+
+def test_the_slices_are_those_of_the_boxes(page, true, predictions):
+    slices = page_data(page)["slices"]
+
+    def unpacked(text):
+        levels = np.frombuffer(gzip.decompress(base64.b64decode(text)), dtype=np.uint8)
+        return levels.reshape(3, 10, 12, 12)
+
+    truth = np.rint(true["xi"].values * 255).astype(np.uint8)
+    # (snapshot, x, y, z) as (snapshot, depth, row from the top, column)
+    assert np.array_equal(unpacked(slices["fields"]["true"]), truth.transpose(0, 3, 2, 1)[:, :, ::-1])
+    rival = next(method for method in slices["methods"] if method["name"].startswith("rival"))
+    values = np.rint(predictions["rival </script>"].values * 255).transpose(0, 3, 2, 1)[:, :, ::-1]
+    assert np.array_equal(unpacked(rival["packed"]), values)
+    assert slices["depths"] == pytest.approx(true["z"].values.tolist())
+    assert [method["name"] for method in slices["methods"]][:2] == ["reion", "excursion set"]
+
+
+def test_a_large_box_is_averaged_in_blocks():
+    slicer = Slicer((400, 200, 600), snapshots=20)
+    box = np.broadcast_to(np.arange(400.0)[:, None, None], (400, 200, 600))
+    planes = slicer.planes(box)
+    assert planes.shape == (len(slicer.depths), 67, 134)
+    assert planes.size * 20 <= 3_000_000
+    assert planes[0, 0, :3].tolist() == [1.0, 4.0, 7.0]
+    assert planes[0, 0, -1] == 399.0
+
+
+def test_packing_clips_to_the_scale():
+    levels = gzip.decompress(base64.b64decode(pack(np.array([-5.0, 0.0, 1.0, 2.0, 9.0]), 0.0, 2.0)))
+    assert list(levels) == [0, 0, 128, 255, 255]
+
+
+def test_nothing_is_overwritten_without_force(page, evaluation, true, predictions):
+    with pytest.raises(InputError, match="exists already"):
+        write_report(evaluation, true, predictions, page.parent)
+    assert write_report(evaluation, true, predictions, page.parent, force=True) == page
+
+
+def test_a_file_name_and_a_simulation_without_sources(true, predictions, tmp_path):
+    bare = true.drop_vars(["n_src", "n_igm"])
+    evaluation = evaluate(predictions["reion"], bare)
+    page = write_report(evaluation, bare, predictions["reion"], tmp_path / "deep" / "one.html")
+    assert page == tmp_path / "deep" / "one.html"
+    assert list(page.parent.iterdir()) == [page]
+    assert set(page_data(page)["slices"]["fields"]) == {"true"}
