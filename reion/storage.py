@@ -71,6 +71,17 @@ def write_simulation(
     return Path(path)
 
 
+def slabs_of(sim: xr.Dataset) -> list[slice]:
+    """The z axis in pieces of whole chunks, so that a piece of a snapshot is at most 256 MiB of float32.
+
+    One piece for all but very large boxes: what streams through a simulation does so slab by slab.
+    """
+    nx, ny, nz = (sim.sizes[axis] for axis in AXES)
+    depth = _chunk_shape((nx, ny, nz))[2]
+    depth *= max(1, _SLAB_BYTES // (4 * nx * ny * depth))
+    return [slice(start, min(start + depth, nz)) for start in range(0, nz, depth)]
+
+
 @contextlib.contextmanager
 def whole_folder(path: str | Path, *, force: bool = False) -> Iterator[Path]:
     """A folder to write into that appears at `path` when the block ends without an error, and not before.
@@ -134,7 +145,7 @@ def _write(sim: xr.Dataset, folder: Path, attrs: Mapping[str, Any], progress: Pr
         )
         seconds = np.append(intervals_s(sim), 0.0)
     digests: dict[str, dict[tuple[int, ...], bytes]] = {name: {} for name in arrays}
-    slabs = _slabs(sim)
+    slabs = slabs_of(sim)
     snapshots = sim.sizes["redshift"]
     done = 0
     for slab in slabs:
@@ -199,14 +210,6 @@ def _chunk_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
         longest = int(np.argmax(chunk))
         chunk[longest] = -(-chunk[longest] // 2)
     return tuple(chunk)
-
-
-def _slabs(sim: xr.Dataset) -> list[slice]:
-    """The z axis in pieces of whole chunks, so that one piece of a snapshot is at most `_SLAB_BYTES`."""
-    nx, ny, nz = (sim.sizes[axis] for axis in AXES)
-    depth = _chunk_shape((nx, ny, nz))[2]
-    depth *= max(1, _SLAB_BYTES // (4 * nx * ny * depth))
-    return [slice(start, min(start + depth, nz)) for start in range(0, nz, depth)]
 
 
 def _plain(attrs: Mapping[Any, Any]) -> dict[str, Any]:

@@ -1,0 +1,130 @@
+"""`reion convert`: any readable simulation to a Zarr store of ours."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+import reion
+from reion.errors import InputError
+from reion.memory import peak_memory_bytes
+from reion.readers import Source, open_simulations
+from reion.readers.zarr import is_store
+from reion.simulation import DEFAULT_COSMOLOGY, FIELDS, box_size_mpc
+from reion.simulation import cell_size_mpc as cell_sides_mpc
+from reion.storage import Progress, write_simulation
+
+
+def convert(
+    sources: Source,
+    out: str | Path,
+    *,
+    format: str | None = None,  # noqa: A002 (the name of the command's flag)
+    settings: Mapping[str, str] | None = None,
+    cell_size_mpc: float | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Convert one simulation to a Zarr store, or several to one store each in a folder.
+
+    Snapshots stream through memory one at a time, and every value is checked on its way. A store appears at
+    its place when it is whole: what is interrupted leaves nothing there and starts again.
+
+    Parameters
+    ----------
+    sources, format, settings
+        As for `reion.readers.open_simulation`.
+    out
+        The store to write. A folder (one that exists and is no store, or any name that does not end in
+        `.zarr` where there are several simulations) receives `LABEL.zarr` for each simulation.
+    cell_size_mpc
+        Regrid, conservatively, to cells of about this comoving size (see `reion.regridding.regrid`).
+    force
+        Replace stores that exist.
+    progress
+        Called with the pieces done and the pieces there are.
+
+    Returns
+    -------
+    dict
+        `stores`: for each its `path`, `label`, `shape`, `redshifts`, `fields` (name to units),
+        `box_size_mpc`, `cell_size_mpc`, `cosmology` with whether it was `assumed`, `sha256` of each field;
+        `seconds` and `peak_memory_bytes` of the process.
+
+    Raises
+    ------
+    InputError
+        As `open_simulation` and `write_simulation` do; before anything is written if it can be known.
+    """
+    started = time.perf_counter()
+    sims = open_simulations(sources, format=format, settings=settings)
+    paths = _places(list(sims), Path(out))
+    for path in paths.values():
+        if path.exists() and not force:
+            raise InputError("exists already", file=path, hint="--force replaces it")
+    if cell_size_mpc is not None:
+        from reion.regridding import regrid
+
+        sims = {label: regrid(sim, cell_size_mpc) for label, sim in sims.items()}
+    stores = []
+    for label, sim in sims.items():
+        write_simulation(
+            sim,
+            paths[label],
+            force=force,
+            attrs=_provenance(sources),
+            progress=progress,
+        )
+        stores.append(_described(paths[label], label))
+    return {
+        "stores": stores,
+        "seconds": time.perf_counter() - started,
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
+
+
+def _places(labels: list[str], out: Path) -> dict[str, Path]:
+    """Where each simulation goes."""
+    is_folder = out.is_dir() and not is_store(out)
+    if len(labels) == 1 and not is_folder:
+        return {labels[0]: out}
+    if out.suffix == ".zarr" or is_store(out):
+        raise InputError(
+            f"expected one simulation; received {len(labels)}: {', '.join(labels)}",
+            hint=f"give a folder as --out: one store each; or name the files of one of them ('{labels[0]}*')",
+        )
+    return {label: out / f"{label}.zarr" for label in labels}
+
+
+def _provenance(sources: Source) -> dict[str, Any]:
+    given = [sources] if isinstance(sources, str | Path) else sources
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {
+        "converted_by": f"reion {reion.__version__}",
+        "converted_at": now,
+        "sources": list(map(str, given)),
+    }
+
+
+def _described(path: Path, label: str) -> dict[str, Any]:
+    sim = xr.open_zarr(path, chunks=None)
+    present = [name for name in FIELDS if name in sim]
+    return {
+        "path": str(path),
+        "label": label,
+        "shape": [sim.sizes[axis] for axis in ("x", "y", "z")],
+        "redshifts": sim["redshift"].values.tolist(),
+        "fields": {name: sim[name].attrs["units"] for name in present},
+        "box_size_mpc": list(box_size_mpc(sim)),
+        "cell_size_mpc": list(cell_sides_mpc(sim)),
+        "cosmology": {
+            **{key: sim.attrs[key] for key in DEFAULT_COSMOLOGY},
+            "assumed": bool(sim.attrs["cosmology_assumed"]),
+        },
+        "sha256": {name: sim[name].attrs["sha256"] for name in present},
+    }

@@ -1,0 +1,323 @@
+"""`reion inspect`: the first look at a simulation, in one streaming pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from reion.errors import InputError
+from reion.memory import peak_memory_bytes
+from reion.plausibility import boundary_steps, plausibility
+from reion.simulation import (
+    AXES,
+    DEFAULT_COSMOLOGY,
+    FIELDS,
+    N_ION_TIME_S,
+    PHOTON_UNITS,
+    box_size_mpc,
+    cell_size_mpc,
+    check_simulation,
+    cosmology,
+    hydrogen_per_density,
+    intervals_s,
+    n_ion_units,
+)
+from reion.storage import Progress, slabs_of, whole_folder
+from reion.units import grams_per_cubic_parsec
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from reion_kernels import Moments
+
+
+class FieldStatistics:
+    """What one pass collects of one field in one snapshot, slab by slab along z.
+
+    Attributes
+    ----------
+    moments
+        Of all values.
+    empty
+        Number of cells that are exactly zero.
+    lines
+        For each axis, float64 values along it through the middle cell: index n // 2 on the other two axes,
+        the centre of gravity of the cube.
+    """
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        from reion_kernels import Moments
+
+        self._middle = [n // 2 for n in shape]
+        self.moments: Moments = Moments.empty()
+        self.empty = 0
+        self.lines = {axis: np.zeros(n) for axis, n in zip(AXES, shape, strict=True)}
+
+    def add(self, values: np.ndarray, slab: slice) -> None:
+        """Add the cells (x, y, `slab`)."""
+        from reion_kernels import moments
+
+        self.moments = self.moments.merge(moments(values))
+        self.empty += values.size - int(np.count_nonzero(values))
+        x, y, z = self._middle
+        self.lines["z"][slab] = values[x, y]
+        if slab.start <= z < slab.stop:
+            self.lines["x"] += values[:, y, z - slab.start]
+            self.lines["y"] += values[x, :, z - slab.start]
+
+
+def inspect(
+    sim: xr.Dataset,
+    *,
+    plot: str | Path | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Look at every value of a simulation once.
+
+    Parameters
+    ----------
+    sim
+        A Simulation; any of its fields may be missing.
+    plot
+        A folder to write pictures into (see `reion.inspection_plots`).
+    force
+        Replace that folder if it exists.
+    progress
+        Called with the pieces done and the pieces there are.
+
+    Returns
+    -------
+    dict
+        Ready for JSON; what is undefined is None:
+
+        - `shape`, `box_size_mpc`, `cell_size_mpc`, `redshifts`, `cosmology`, `source_code`;
+        - `fields`: for each its `units`, `snapshots` (for each `redshift`: `mean`, `std`, `min`, `max`,
+          `skewness`, `empty_fraction`, `axis_means` along x, y and z through the middle cell, and
+          `normalised`: min and max after subtracting the mean and dividing by σ), and `pooled`: the same over
+          all snapshots, without `axis_means`; for `n_igm` also `mean_g_pc3`;
+        - `history`: for each `redshift` the `age_myr`, `mean_xi` (by volume), `mean_xi_mass` (by mass),
+          `mean_xi_at_sources` (by photons emitted), `photons_per_hydrogen` (emitted so far);
+        - `checks`: `name`, `ok` and, in words, `message`;
+        - `plots`: the pictures written; `peak_memory_bytes`.
+
+    Raises
+    ------
+    InputError
+        If a value is out of range (the reader's message: which file, which cell), or the folder for the
+        pictures exists already.
+    """
+    check_simulation(sim, values=False)
+    shape = (sim.sizes["x"], sim.sizes["y"], sim.sizes["z"])
+    present = [name for name in FIELDS if name in sim.data_vars]
+    pictures = None
+    if plot is not None:
+        from reion.inspection_plots import Pictures
+
+        if Path(plot).exists() and not force:
+            raise InputError("exists already", file=plot, hint="--force replaces it")
+        pictures = Pictures(sim)
+    snapshots: dict[str, list[FieldStatistics]] = {name: [] for name in present}
+    weighted: list[dict[str, float | None]] = []
+    steps: list[float] = []
+    slabs = slabs_of(sim)
+    for index in range(sim.sizes["redshift"]):
+        statistics = {name: FieldStatistics(shape) for name in present}
+        means = _WeightedXi()
+        for count, slab in enumerate(slabs):
+            values = {name: sim[name][index, :, :, slab].values for name in present}
+            for name, block in values.items():
+                statistics[name].add(block, slab)
+                if pictures is not None:
+                    pictures.add(name, index, block, slab)
+            means.add(values)
+            if progress is not None:
+                progress(index * len(slabs) + count + 1, sim.sizes["redshift"] * len(slabs))
+            if len(slabs) == 1 and "n_igm" in values:
+                steps.append(boundary_steps(values["n_igm"]))
+        weighted.append(means.result())
+        for name in present:
+            snapshots[name].append(statistics[name])
+    fields = {name: _field_result(sim, name, snapshots[name]) for name in present}
+    history = _history(sim, snapshots, weighted)
+    result: dict[str, Any] = {
+        "shape": list(shape),
+        "box_size_mpc": list(box_size_mpc(sim)),
+        "cell_size_mpc": list(cell_size_mpc(sim)),
+        "redshifts": sim["redshift"].values.tolist(),
+        "source_code": sim.attrs.get("source_code"),
+        "cosmology": {
+            **{key: sim.attrs.get(key, value) for key, value in DEFAULT_COSMOLOGY.items()},
+            "assumed": bool(sim.attrs.get("cosmology_assumed", True)),
+        },
+        "fields": fields,
+        "history": history,
+        "checks": plausibility(sim, fields, history, boundary_steps=steps),
+        "plots": [],
+    }
+    if pictures is not None and plot is not None:
+        lines = {name: [one.lines for one in series] for name, series in snapshots.items()}
+        with whole_folder(plot, force=force) as folder:
+            names = pictures.write(folder, result, lines)
+        result["plots"] = [str(Path(plot) / name) for name in names]
+    result["peak_memory_bytes"] = peak_memory_bytes()
+    return result
+
+
+class _WeightedXi:
+    """Mean xi weighted by mass and by photons, slab by slab."""
+
+    def __init__(self) -> None:
+        self._by: dict[str, Moments] = {}
+
+    def add(self, values: Mapping[str, np.ndarray]) -> None:
+        from reion_kernels import Moments, moments
+
+        if "xi" not in values:
+            return
+        photons = "n_ion" if "n_ion" in values else "n_src"
+        for key, name in (("mass", "n_igm"), ("photons", photons)):
+            if name in values:
+                here = moments(values["xi"], weights=values[name])
+                self._by[key] = self._by.get(key, Moments.empty()).merge(here)
+
+    def result(self) -> dict[str, float | None]:
+        return {
+            key: float(self._by[key].mean) if key in self._by and self._by[key].weight > 0 else None
+            for key in ("mass", "photons")
+        }
+
+
+def _statistics(moments: Moments, empty: int) -> dict[str, Any]:
+    std = float(moments.std)
+    defined = std > 0
+    return {
+        "mean": float(moments.mean),
+        "std": std,
+        "min": float(moments.minimum),
+        "max": float(moments.maximum),
+        "skewness": float(moments.skewness) if defined else None,
+        "empty_fraction": empty / moments.count,
+        "normalised": {
+            "min": float((moments.minimum - moments.mean) / std) if defined else None,
+            "max": float((moments.maximum - moments.mean) / std) if defined else None,
+        },
+    }
+
+
+def _field_result(sim: xr.Dataset, name: str, series: list[FieldStatistics]) -> dict[str, Any]:
+    pooled = series[0].moments
+    for one in series[1:]:
+        pooled = pooled.merge(one.moments)
+    result = {
+        "units": sim[name].attrs["units"],
+        "snapshots": [
+            {
+                "redshift": float(redshift),
+                **_statistics(one.moments, one.empty),
+                "axis_means": {axis: float(line.mean()) for axis, line in one.lines.items()},
+            }
+            for redshift, one in zip(sim["redshift"].values, series, strict=True)
+        ],
+        "pooled": _statistics(pooled, sum(one.empty for one in series)),
+    }
+    if name == "n_igm":
+        result["pooled"]["mean_g_pc3"] = float(grams_per_cubic_parsec(np.asarray(pooled.mean)))
+    return result
+
+
+def _history(
+    sim: xr.Dataset,
+    snapshots: Mapping[str, list[FieldStatistics]],
+    weighted: list[dict[str, float | None]],
+) -> list[dict[str, float | None]]:
+    ages = cosmology(sim).age(sim["redshift"].values).to_value("Myr")
+    photons = _photons_per_hydrogen(sim, snapshots)
+    return [
+        {
+            "redshift": float(redshift),
+            "age_myr": float(ages[index]),
+            "mean_xi": float(snapshots["xi"][index].moments.mean) if "xi" in snapshots else None,
+            "mean_xi_mass": weighted[index]["mass"],
+            "mean_xi_at_sources": weighted[index]["photons"],
+            "photons_per_hydrogen": photons[index],
+        }
+        for index, redshift in enumerate(sim["redshift"].values)
+    ]
+
+
+def _photons_per_hydrogen(
+    sim: xr.Dataset, snapshots: Mapping[str, list[FieldStatistics]]
+) -> list[float | None]:
+    """Mean photons emitted so far over mean hydrogen atoms, None where sources are not photons."""
+    count = sim.sizes["redshift"]
+    if "n_ion" in snapshots:
+        units = sim["n_ion"].attrs["units"]
+        emitted = [one.moments.mean for one in snapshots["n_ion"]]
+    elif "n_src" in snapshots:
+        units = n_ion_units(sim["n_src"].attrs["units"])
+        rates = np.array([one.moments.mean for one in snapshots["n_src"]])
+        emitted = [0.0, *np.cumsum(rates[:-1] * intervals_s(sim) / N_ION_TIME_S)]
+    else:
+        return [None] * count
+    if units != PHOTON_UNITS or "n_igm" not in snapshots:
+        return [None] * count
+    atoms = [one.moments.mean * hydrogen_per_density() for one in snapshots["n_igm"]]
+    return [float(e / a) if a > 0 else None for e, a in zip(emitted, atoms, strict=True)]
+
+
+def render(result: Mapping[str, Any]) -> RenderableType:
+    """The result of `inspect` as tables for a terminal."""
+    from rich.console import Group
+    from rich.table import Table
+
+    parts: list[RenderableType] = [_headline(result)]
+    for name, one in result["fields"].items():
+        table = Table(title=f"{name} ({one['units']})", title_justify="left")
+        columns = ("z", "mean", "σ", "min", "max", "skewness", "empty", "x line", "y line", "z line")
+        for column in (*columns, "norm. min", "norm. max"):
+            table.add_column(column, justify="right")
+        for row in one["snapshots"]:
+            table.add_row(f"{row['redshift']:g}", *_cells(row))
+        if len(one["snapshots"]) > 1:
+            table.add_row("all", *_cells(one["pooled"]), style="bold")
+        parts.append(table)
+    history = Table(title="history", title_justify="left")
+    for column in ("z", "age / Myr", "mean xi", "by mass", "at sources", "photons per H"):
+        history.add_column(column, justify="right")
+    for row in result["history"]:
+        history.add_row(
+            f"{row['redshift']:g}", f"{row['age_myr']:.0f}", *(_text(v) for v in list(row.values())[2:])
+        )
+    parts.append(history)
+    checks = Table(title="checks", title_justify="left", show_header=False, box=None)
+    for check in result["checks"]:
+        mark = "[green]ok[/]" if check["ok"] else "[yellow]look[/]"
+        checks.add_row(mark, check["name"], check["message"])
+    parts.append(checks)
+    return Group(*parts)
+
+
+def _headline(result: Mapping[str, Any]) -> str:
+    cells = " x ".join(str(n) for n in result["shape"])
+    sides = " x ".join(f"{length:g}" for length in result["box_size_mpc"])
+    redshifts = result["redshifts"]
+    return (
+        f"{cells} cells, {sides} Mpc (comoving), cell {result['cell_size_mpc'][0]:.4g} Mpc, "
+        f"{len(redshifts)} redshifts from {redshifts[0]:g} to {redshifts[-1]:g}, from {result['source_code']}"
+    )
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    lines = row.get("axis_means", {})
+    values = [row[key] for key in ("mean", "std", "min", "max", "skewness", "empty_fraction")]
+    values += [lines.get(axis) for axis in AXES]
+    return [_text(value) for value in (*values, row["normalised"]["min"], row["normalised"]["max"])]
+
+
+def _text(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"

@@ -1,0 +1,170 @@
+"""The pictures of `reion inspect --plot`: histograms, slices, axis profiles, history."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from reion.simulation import AXES, box_size_mpc, mean_baryon_density
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_LOG_BINS = np.linspace(-12.0, 12.0, 481)
+_XI_BINS = np.linspace(0.0, 1.0, 51)
+_MOST_SNAPSHOTS = 5
+"""So many redshifts are drawn as slices and profiles: the first, the last and some between."""
+
+
+class Pictures:
+    """Collects during the pass what the pictures need, and draws them at its end.
+
+    Histograms are of all cells: of log10 of the density in cosmic means, of log10 of what is not zero of
+    sources and photons in their units, and of xi. Slices are the plane through the middle of the box across
+    the z axis.
+    """
+
+    def __init__(self, sim: xr.Dataset) -> None:
+        self._redshift = sim["redshift"].values
+        self._middle = sim.sizes["z"] // 2
+        self._box = box_size_mpc(sim)
+        self._scale = {"n_igm": 1.0 / mean_baryon_density(sim)}
+        self._units = {name: sim[name].attrs["units"] for name in sim.data_vars}
+        self._drawn = np.unique(np.linspace(0, len(self._redshift) - 1, _MOST_SNAPSHOTS).round().astype(int))
+        self._counts: dict[str, np.ndarray] = {}
+        self._slices: dict[tuple[str, int], np.ndarray] = {}
+
+    def add(self, name: str, index: int, values: np.ndarray, slab: slice) -> None:
+        """Take note of the cells (x, y, `slab`) of snapshot `index`."""
+        bins = _XI_BINS if name == "xi" else _LOG_BINS
+        counts = self._counts.setdefault(name, np.zeros((len(self._redshift), bins.size - 1), dtype=np.int64))
+        if name == "xi":
+            shown = values
+        else:
+            shown = np.log10(values[values > 0] * np.float64(self._scale.get(name, 1.0)))
+        counts[index] += np.histogram(np.clip(shown, bins[0], bins[-1]), bins)[0]
+        if index in self._drawn and slab.start <= self._middle < slab.stop:
+            self._slices[name, index] = values[:, :, self._middle - slab.start].copy()
+
+    def write(
+        self,
+        folder: Path,
+        result: Mapping[str, Any],
+        lines: Mapping[str, Sequence[Mapping[str, np.ndarray]]],
+    ) -> list[str]:
+        """Draw into `folder` and return the names of the files.
+
+        `result` is that of `reion.inspection.inspect`; `lines` the values along the axis lines, field to one
+        mapping (axis to values) a snapshot.
+        """
+        figures = {
+            "histograms.png": self._histograms(),
+            "slices.png": self._slices_figure(),
+            "profiles.png": self._profiles(lines),
+            "history.png": self._history(result["history"]),
+        }
+        for name, figure in figures.items():
+            figure.savefig(folder / name, dpi=150)
+        return list(figures)
+
+    def _histograms(self) -> Figure:
+        figure, rows = _figure(1, len(self._counts))
+        for axes, (name, counts) in zip(rows[0], self._counts.items(), strict=True):
+            bins = _XI_BINS if name == "xi" else _LOG_BINS
+            for index, redshift in enumerate(self._redshift):
+                density = counts[index] / max(int(counts[index].sum()), 1) / np.diff(bins)
+                shown = np.flatnonzero(density)
+                if shown.size:
+                    part = slice(shown[0], shown[-1] + 1)
+                    axes.stairs(
+                        density[part],
+                        bins[shown[0] : shown[-1] + 2],
+                        label=f"z = {redshift:g}",
+                        color=_colour(index, len(self._redshift)),
+                    )
+            axes.set_yscale("log")
+            axes.set_xlabel(
+                {"n_igm": "log10 n_igm / cosmic mean", "xi": "xi"}.get(
+                    name, f"log10 {name} / ({self._units[name]})"
+                )
+            )
+            axes.set_ylabel("fraction of cells per unit")
+        rows[0][-1].legend(fontsize=6)
+        return figure
+
+    def _slices_figure(self) -> Figure:
+        names = list(self._counts)
+        figure, rows = _figure(len(names), len(self._drawn))
+        for row, name in zip(rows, names, strict=True):
+            for axes, index in zip(row, self._drawn, strict=True):
+                values = self._slices[name, int(index)]
+                shown = values if name == "xi" else np.log10(np.where(values > 0, values, np.nan))
+                image = axes.imshow(
+                    shown.T,
+                    origin="lower",
+                    extent=(0, self._box[0], 0, self._box[1]),
+                    vmin=0 if name == "xi" else None,
+                    vmax=1 if name == "xi" else None,
+                    interpolation="nearest",
+                )
+                label = name if name == "xi" else f"log10 {name}"
+                figure.colorbar(image, ax=axes, label=label)
+                axes.set_title(f"z = {self._redshift[index]:g}", fontsize=8)
+                axes.set_xlabel("x / Mpc")
+                axes.set_ylabel("y / Mpc")
+        return figure
+
+    def _profiles(self, lines: Mapping[str, Sequence[Mapping[str, np.ndarray]]]) -> Figure:
+        figure, rows = _figure(len(lines), len(AXES))
+        for row, (name, series) in zip(rows, lines.items(), strict=True):
+            for axes, axis, length in zip(row, AXES, self._box, strict=True):
+                for index in self._drawn:
+                    values = series[index][axis]
+                    position = (np.arange(values.size) + 0.5) * (length / values.size)
+                    axes.plot(
+                        position,
+                        values,
+                        linewidth=0.8,
+                        color=_colour(int(index), len(self._redshift)),
+                        label=f"z = {self._redshift[index]:g}",
+                    )
+                axes.set_xlabel(f"{axis} / Mpc")
+                axes.set_ylabel(f"{name} / ({self._units[name]})")
+        rows[0][-1].legend(fontsize=6)
+        return figure
+
+    def _history(self, history: Sequence[Mapping[str, float | None]]) -> Figure:
+        figure, rows = _figure(1, 1)
+        axes = rows[0][0]
+        for key, label in (
+            ("mean_xi", "mean xi, by volume"),
+            ("mean_xi_mass", "mean xi, by mass"),
+            ("photons_per_hydrogen", "photons per hydrogen atom"),
+        ):
+            values = [np.nan if row[key] is None else row[key] for row in history]
+            if not np.all(np.isnan(np.asarray(values, dtype=np.float64))):
+                axes.plot(self._redshift, values, marker="o", markersize=3, label=label)
+        axes.set_xlabel("redshift")
+        axes.invert_xaxis()
+        axes.set_ylim(-0.02, 1.5)
+        axes.legend(fontsize=7)
+        return figure
+
+
+def _figure(rows: int, columns: int) -> tuple[Figure, list[list[Axes]]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.4 * columns, 2.8 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    return figure, [list(row) for row in grid]
+
+
+def _colour(index: int, count: int) -> Any:
+    import matplotlib
+
+    return matplotlib.colormaps["viridis"](index / max(count - 1, 1))
