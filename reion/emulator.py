@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import io
 import json
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -185,11 +187,11 @@ class Emulator:
 
             if symmetrise not in (24, 48):
                 raise InputError(f"expected symmetrise to be 0, 24 or 48; received {symmetrise!r}")
-            total = 0.0
+            total = np.zeros(next(iter(arrays.values())).shape, dtype=np.float32)
             for index in range(symmetrise):
                 turned = {name: symmetry(values, index) for name, values in arrays.items()}
-                total = total + symmetry(self._run(redshifts, turned, (1, 1, 1)), inverse(index))
-            xi = np.asarray(total / np.float32(symmetrise), dtype=np.float32)
+                total += symmetry(self._run(redshifts, turned, (1, 1, 1)), inverse(index))
+            xi = total / np.float32(symmetrise)
         else:
             xi = self._run(redshifts, arrays, (1, 1, 1))
         first = next(iter(fields.values()))
@@ -340,8 +342,11 @@ def _open(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads or 0
+    # A plan of memory made for one size of box doubles what the next one needs, and saves no time.
+    options.enable_mem_pattern = False
     providers: list[Any] = ["CPUExecutionProvider"]
-    if device != "cpu" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+    available = onnxruntime.get_available_providers()
+    if device != "cpu" and "CUDAExecutionProvider" in available and _has_nvidia_driver():
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
             onnxruntime.preload_dlls()
         # TF32 keeps ten bits of a product, too few to agree with the CPU.
@@ -360,6 +365,15 @@ def _open(
             hint="onnxruntime-gpu and a CUDA 12 driver are needed; `--device cpu` works everywhere",
         )
     return session
+
+
+def _has_nvidia_driver() -> bool:
+    """Whether CUDA is worth a try: onnxruntime lists its provider everywhere and complains where it fails."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def _check_session(session: onnxruntime.InferenceSession, card: ModelCard, file: str | None) -> None:

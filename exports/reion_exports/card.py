@@ -52,6 +52,9 @@ class ModelCard:
         Of the weights.
     provenance
         Versions, seed, commit and configuration of the training.
+    working_bytes
+        Memory the graph works in: bytes per cell of the window it is given (halo included) and per cell asked
+        for; measured by `export`.
 
     Raises
     ------
@@ -73,6 +76,7 @@ class ModelCard:
     symmetric: bool = False
     licence: str = "unknown"
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    working_bytes: tuple[float, float] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
         for key in ("name", "version", "licence"):
@@ -105,6 +109,12 @@ class ModelCard:
             "a positive number or nothing",
         )
         self._expect("symmetric", isinstance(self.symmetric, bool), "true or false")
+        working = self.working_bytes
+        self._expect(
+            "working_bytes",
+            len(working) == 2 and all(_is_number(part) and part >= 0 for part in working),
+            "two numbers of bytes",
+        )
         self._expect(
             "training_data", all(isinstance(name, str) for name in self.training_data), "a list of texts"
         )
@@ -149,7 +159,7 @@ class ModelCard:
             raise CardError(
                 f"expected metadata of format {FORMAT}; received {metadata[PREFIX + 'format'][:80]}"
             )
-        for name in ("redshift_range", "training_data"):
+        for name in ("redshift_range", "training_data", "working_bytes"):
             if not isinstance(values[name], list):
                 raise CardError(f"expected a list under {PREFIX + name}; received {values[name]!r}")
             values[name] = tuple(values[name])

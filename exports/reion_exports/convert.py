@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from typing import TYPE_CHECKING, Any
 
 from reion_exports.anatomy import OPERATORS, OPSET
 from reion_exports.card import ModelCard
+from reion_exports.working_memory import working_bytes
 
 if TYPE_CHECKING:
     import onnx
@@ -88,7 +90,17 @@ def to_onnx(network: Any, card: ModelCard) -> onnx.ModelProto:
             + ", ".join(f"{operator} (layer {layer_of(name)})" for operator, name in unknown.items())
         )
     _name(model, card)
+    working = working_bytes(model, radius_cells=card.receptive_radius_cells, stride_cells=card.stride_cells)
+    attach(dataclasses.replace(card, working_bytes=working), model)
     return model
+
+
+def attach(card: ModelCard, model: onnx.ModelProto) -> None:
+    """Make the card the model's metadata, in place of any other."""
+    import onnx
+
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, card.to_metadata())
 
 
 def layer_of(node_name: str) -> str:
@@ -123,7 +135,7 @@ def _without_policies(config: Any) -> Any:
 
 
 def _name(model: onnx.ModelProto, card: ModelCard) -> None:
-    """Name inputs, output and dimensions, give `periodic` its default, and attach the card."""
+    """Name inputs, output and dimensions, and give `periodic` its default."""
     import onnx
 
     graph = model.graph
@@ -143,6 +155,5 @@ def _name(model: onnx.ModelProto, card: ModelCard) -> None:
     graph.initializer.append(onnx.helper.make_tensor(PERIODIC, integer, [3], [1, 1, 1]))
     graph.name, graph.doc_string = card.name, ""
     model.producer_name, model.producer_version = "reion", card.version
-    del model.opset_import[:], model.metadata_props[:]
+    del model.opset_import[:]
     model.opset_import.append(onnx.helper.make_opsetid("", OPSET))
-    onnx.helper.set_model_props(model, card.to_metadata())

@@ -1,0 +1,83 @@
+"""How much memory a graph works in, worked out from the sizes of what it computes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx
+
+_ALIASES = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Identity"})
+"""Operators whose result is their input's memory under another shape."""
+
+
+def working_bytes(model: onnx.ModelProto, *, radius_cells: int, stride_cells: int) -> tuple[float, float]:
+    """Bytes alive at once while the graph runs: per cell of the window with its halo, and per cell asked for.
+
+    The narrow stages at the graph's start work on the window, the wide ones behind them on hardly more than
+    the cells that come out; so the two numbers a, b bound what is alive, for cubes of all sizes up to 512, by
+    a (n + 2 R)³ + b n³. Counted are the graph's intermediate values, each from the node that computes it to
+    the last one that needs it, in the file's order; neither its inputs nor an operator's scratch space.
+    """
+    sides = [stride_cells * -(-side // stride_cells) for side in (8, 32, 64, 128, 256, 512)]
+    windows = [side + 2 * radius_cells for side in sides]
+    peaks = [_alive_bytes(model, (window,) * 3) for window in windows]
+    per_window_cell = peaks[0] / windows[0] ** 3
+    per_cell = max(
+        (peak - per_window_cell * window**3) / side**3
+        for peak, window, side in zip(peaks, windows, sides, strict=True)
+    )
+    return per_window_cell, max(per_cell, 0.0)
+
+
+def _alive_bytes(model: onnx.ModelProto, window: Sequence[int]) -> int:
+    sizes = _sizes(model, window)
+    graph = model.graph
+    owner: dict[str, str] = {}
+    last_use: dict[str, int] = {}
+    for position, node in enumerate(graph.node):
+        for name in node.input:
+            last_use[owner.get(name, name)] = position
+        if node.op_type in _ALIASES:
+            owner[node.output[0]] = owner.get(node.input[0], node.input[0])
+    computed = {name for node in graph.node for name in node.output if name not in owner}
+    alive = peak = 0
+    for position, node in enumerate(graph.node):
+        alive += sum(sizes.get(name, 0) for name in node.output if name in computed)
+        peak = max(peak, alive)
+        used = {owner.get(name, name) for name in node.input} & computed
+        alive -= sum(sizes.get(name, 0) for name in used if last_use[name] == position)
+    return peak
+
+
+def _sizes(model: onnx.ModelProto, window: Sequence[int]) -> Mapping[str, int]:
+    """Bytes of every float32 value when the wrap hands a window of that shape to the network."""
+    import numpy as np
+    import onnx
+
+    sized = onnx.ModelProto()
+    sized.CopyFrom(model)
+    graph = sized.graph
+    constants = {tensor.name for tensor in graph.initializer}
+    for node in graph.node:
+        # The wrap's indices depend on the input's values, which shape inference does not follow.
+        if node.op_type == "Gather" and node.input[1] not in constants:
+            axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
+            index = np.zeros(window[axis - 1], dtype=np.int64)
+            node.input[1] = f"index of axis {axis}, {node.name}"
+            graph.initializer.append(onnx.numpy_helper.from_array(index, node.input[1]))
+    for value in graph.input:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_value = {"batch": 1, "x": window[0], "y": window[1], "z": window[2]}[dim.dim_param]
+    for value in graph.output:
+        for dim in value.type.tensor_type.shape.dim:
+            dim.Clear()
+    inferred = onnx.shape_inference.infer_shapes(sized, data_prop=True).graph
+    return {
+        value.name: 4 * math.prod(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+        for value in (*inferred.value_info, *inferred.output)
+        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    }
