@@ -25,6 +25,7 @@ from reion.simulation import (
     check_simulation,
     check_values,
     cubic_cell_size_mpc,
+    n_ion_units,
     require_fields,
     with_n_ion,
 )
@@ -103,7 +104,9 @@ class Emulator:
         UserWarning
             If a redshift lies outside the range the model was trained on.
         """
-        sim = self.check(check_simulation(sim, values=False))
+        self.check(check_simulation(sim, values=False))
+        if "n_ion" in self.card.inputs:
+            sim = with_n_ion(sim)
         xi = np.empty(tuple(sim.sizes[dim] for dim in DIMS), dtype=np.float32)
         for index, redshift in enumerate(sim["redshift"].values):
             fields = {name: sim[name][index].values for name in self.card.inputs}
@@ -112,44 +115,47 @@ class Emulator:
         coords = {dim: sim.coords[dim] for dim in DIMS}
         return xr.DataArray(xi, dims=DIMS, coords=coords, name="xi", attrs=attrs)
 
-    def check(self, sim: xr.Dataset, *, file: str | None = None) -> xr.Dataset:
-        """Return the Simulation with every input this model needs, or say why it cannot be predicted.
+    def check(self, sim: xr.Dataset, *, file: str | None = None) -> None:
+        """Check that this model can predict a Simulation: fields, units, cells and redshifts.
+
+        n_ion counts as there if n_src is, from which it can be derived.
 
         Raises
         ------
         InputError
             See `predict`.
+
+        Warns
+        -----
+        UserWarning
+            See `predict`.
         """
-        wanted = self.card.inputs
-        if "n_ion" in wanted and "n_ion" not in sim.data_vars and "n_src" in sim.data_vars:
-            sim = with_n_ion(sim)
-        require_fields(sim, wanted, purpose=f"the model {self.card.name}", file=file)
-        self.check_box(sim, file=file)
-        for name, units in wanted.items():
-            received = sim[name].attrs["units"]
-            if received != units:
+        card = self.card
+        received = {name: sim[name].attrs["units"] for name in FIELDS if name in sim.data_vars}
+        if "n_src" in received:
+            received.setdefault("n_ion", n_ion_units(received["n_src"]))
+        wanted = [name for name in card.inputs if name not in received]
+        require_fields(sim, wanted, purpose=f"the model {card.name}", file=file)
+        for name, units in card.inputs.items():
+            if received[name] != units:
                 raise InputError(
-                    f"{name}: the model {self.card.name} was trained on {units!r}; received {received!r}",
+                    f"{name}: the model {card.name} was trained on {units!r}; received {received[name]!r}",
                     file=file,
                     hint="convert the data to the units of the training, or train on these",
                 )
-        return sim
-
-    def check_box(self, sim: xr.Dataset, *, file: str | None = None) -> None:
-        """Check cell size and redshifts of a Simulation against those of the training; see `predict`."""
         side = cubic_cell_size_mpc(sim)
-        if abs(side / self.card.cell_size_mpc - 1.0) > CELL_SIZE_TOLERANCE:
+        if abs(side / card.cell_size_mpc - 1.0) > CELL_SIZE_TOLERANCE:
             raise InputError(
-                f"the model {self.card.name} was trained on cells of {self.card.cell_size_mpc:g} Mpc; "
+                f"the model {card.name} was trained on cells of {card.cell_size_mpc:g} Mpc; "
                 f"received cells of {side:g} Mpc",
                 file=file,
-                hint=f"regrid with `reion convert --cell-size {self.card.cell_size_mpc:g}`",
+                hint=f"regrid with `reion convert --cell-size {card.cell_size_mpc:g}`",
             )
-        lowest, highest = self.card.redshift_range
+        lowest, highest = card.redshift_range
         outside = [z for z in sim["redshift"].values.tolist() if not lowest <= z <= highest]
         if outside:
             warnings.warn(
-                f"the model {self.card.name} was trained at z = {lowest:g} to {highest:g}; its answer at "
+                f"the model {card.name} was trained at z = {lowest:g} to {highest:g}; its answer at "
                 f"z = {', '.join(f'{z:g}' for z in outside)} is an extrapolation",
                 stacklevel=3,
             )

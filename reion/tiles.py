@@ -28,7 +28,7 @@ class Predictor(Protocol):
     halo and with the box's own length; returns (X, Y, Z).
     """
 
-    def __call__(self, fields: Mapping[str, np.ndarray], periodic: Shape) -> np.ndarray:  # noqa: D102
+    def __call__(self, fields: Mapping[str, np.ndarray], /, *, periodic: Shape) -> np.ndarray:  # noqa: D102
         ...
 
 
@@ -195,7 +195,7 @@ def predict_tiles(
             continue
         origin, shape = tiling.window(tile)
         windows = {name: read_window(box, origin, shape) for name, box in fields.items()}
-        answer = predict(windows, tiling.periodic)
+        answer = predict(windows, periodic=tiling.periodic)
         x, y, z = (
             slice(start, min(start + side, n))
             for start, side, n in zip(tile.origin, tile.shape, tiling.mesh, strict=True)
