@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import math
 import os
 import platform
@@ -14,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from reion.excursion_set import fit_threshold
 from reion.losses import build_loss
 from reion.models import Model, build_model, build_network
 from reion.normalizer import Normalizer, fit_normalizer
+from reion.runs import read_json, write_json
 from reion.sampler import Batch, CropSequence, Snapshot, prepare_snapshots, validation_pair
 from reion.simulation import FIELDS, cubic_cell_size_mpc
 
@@ -98,8 +97,8 @@ def train(
         ((snapshot.redshift, snapshot.channels, snapshot.xi) for snapshot in snapshots),
     )
     write_config(config, out / "config.toml")
-    _write_json(out / "normalizer.json", normalizer.to_dict())
-    _write_json(out / "provenance.json", provenance)
+    write_json(out / "normalizer.json", normalizer.to_dict())
+    write_json(out / "provenance.json", provenance)
 
     loop = _Loop(out, config, model, normalizer, snapshots, progress)
     if checkpoint is not None:
@@ -121,58 +120,9 @@ def train(
         "n_src_units": _n_src_units(simulations),
         "excursion_set_threshold": fit_threshold(simulations, config.data.inputs),
     }
-    _write_json(out / "metrics.json", metrics)
+    write_json(out / "metrics.json", metrics)
     shutil.rmtree(out / "cache", ignore_errors=True)
     return metrics
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run folder, read back."""
-
-    folder: Path
-    config: RunConfig
-    model: Model
-    normalizer: Normalizer
-    network: keras.Model
-    metrics: dict[str, Any]
-    provenance: dict[str, Any]
-
-
-def load_run(folder: str | Path) -> Run:
-    """Read a finished run folder.
-
-    Raises
-    ------
-    InputError
-        If it is not one, or its training has not finished.
-    """
-    folder = Path(folder)
-    if not (folder / "config.toml").is_file():
-        raise InputError("expected a run folder, as `reion train --out` writes it", file=folder)
-    if not (folder / "metrics.json").is_file():
-        raise InputError(
-            "this run has not finished",
-            file=folder,
-            hint="finish it: reion train ... --resume with the same data",
-        )
-    config = load_config(folder / "config.toml")
-    normalizer = Normalizer.from_dict(_read_json(folder / "normalizer.json"))
-    model = build_model(config)
-    network = build_network(model, normalizer)
-    try:
-        network.load_weights(folder / "model.keras")
-    except (OSError, ValueError) as error:
-        raise InputError(f"the weights do not fit the configuration: {error}", file=folder) from error
-    return Run(
-        folder,
-        config,
-        model,
-        normalizer,
-        network,
-        _read_json(folder / "metrics.json"),
-        _read_json(folder / "provenance.json"),
-    )
 
 
 class _Loop:
@@ -386,7 +336,7 @@ def _enter(
                 file=out / "config.toml",
                 hint="resume with that one, or start a new run",
             )
-        if _read_json(out / "provenance.json")["data"] != provenance["data"]:
+        if read_json(out / "provenance.json")["data"] != provenance["data"]:
             raise InputError("the run was started with other simulations", file=out)
         return load_newest(out / "checkpoints")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -503,17 +453,3 @@ def _log_to_tensorboard(folder: Path, rows: Sequence[Mapping[str, float]]) -> No
             )
             writer.write(event.SerializeToString())
     temporary.replace(folder / "events.out.tfevents.reion")
-
-
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(values, indent=1), encoding="utf-8")
-    temporary.replace(path)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"expected a file of a run folder; {error}", file=path) from error
-    return values

@@ -21,6 +21,7 @@ from reion_kernels import Transform
 _REFERENCE_DENSITY = 4.2108e-31
 """n_igm in g cm-3 of gas at about the cosmic mean; a fixed unit, whatever the simulation."""
 
+_AS_IT_IS: Transform = "none"
 _SHINING_TIME = 1e-2
 """Photons for a rate: 1e48 s-1 over 1e16 s (about the age at z = 12), in 1e66."""
 
@@ -120,7 +121,7 @@ class PhotonBalance(keras.layers.Layer):
             [self.support_cells[-1], *(self.support_cells[level] + half for level, half in self.painted)]
         )
         self.scale = (1.0,) * len(self.channels)
-        self.transform: tuple[Transform, ...] = ("none",) * len(self.channels)
+        self.transform = (_AS_IT_IS,) * len(self.channels)
         atoms = hydrogen_per_density()
         self.photons_scale = 1.0 if photon_field == "n_ion" else _SHINING_TIME
         self.atoms_scale = atoms

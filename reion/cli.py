@@ -1,0 +1,334 @@
+"""The command line: parse, call, print. What a command does is in the module it calls."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from reion.errors import InputError
+
+app = typer.Typer(
+    name="reion",
+    help="Radiative transfer of cosmic reionisation, learnt: gas density and ionising sources in, "
+    "ionised fraction of every cell out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+export_app = typer.Typer(help="Export a trained run.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(export_app, name="export")
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; progress on stderr.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")]
+Format = Annotated[str | None, typer.Option("--format", help="Format of the files, if not recognised.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="What the files lack, or a setting.")
+]
+Sources = Annotated[list[Path], typer.Argument(metavar="SOURCE...", help="Files, folders or Zarr stores.")]
+
+
+def main() -> None:
+    """Run the command line: exit code 0 done, 2 bad usage or bad input, 1 our fault, 130 interrupted."""
+    as_json = "--json" in sys.argv
+    try:
+        app()
+    except InputError as error:
+        from reion.terminal import print_error
+
+        print_error(error, as_json=as_json)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output has gone, as `| head` does: nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:  # noqa: BLE001 (the last handler: whatever is left is our fault)
+        traceback.print_exc()
+        if as_json:
+            from reion.terminal import print_json
+
+            print_json({"error": {"message": f"{type(error).__name__}: {error}", "file": None, "hint": None}})
+        sys.stderr.write("this is an error of reion, not yours: please report it with the lines above\n")
+        sys.exit(1)
+
+
+@app.command()
+def quickstart(
+    out: Annotated[Path, typer.Option(help="Folder for the run, the model and the report.")] = Path(
+        "reion-quickstart"
+    ),
+    settings: Set = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted one.")] = False,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Go the whole way on the packaged sample: train, export, predict a held-out box, evaluate, report."""
+    _need_training("reion quickstart")
+    from reion.config import load_config
+    from reion.quickstart import STEPS
+    from reion.quickstart import quickstart as run_quickstart
+    from reion.terminal import print_json, print_table, progress_bar, say
+
+    config = load_config(None, settings or [], base={"training": {"steps": STEPS}})
+    try:
+        with progress_bar("training") as progress:
+            result = run_quickstart(
+                out, config=config, resume=resume, force=force, progress=progress, say=say
+            )
+    except KeyboardInterrupt:
+        say(f"interrupted: `reion quickstart --out {out} --resume` goes on from the last checkpoint")
+        raise
+    if json:
+        print_json(result)
+        return
+    from reion.evaluation import render
+
+    print_table(render(result["evaluation"]))
+    sys.stdout.write(
+        f"\nmodel   {result['model']}\nreport  {result['report']}\nrun     {result['run']}\n"
+        f"{result['seconds']:.0f} s\n"
+    )
+
+
+@app.command()
+def convert(
+    sources: Sources,
+    out: Annotated[Path, typer.Option(help="The Zarr store to write; a folder for several simulations.")],
+    format_: Format = None,
+    settings: Set = None,
+    cell_size: Annotated[
+        float | None, typer.Option(help="Regrid to cells of this size, Mpc comoving.")
+    ] = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Convert a simulation to Zarr, units checked, every value checked."""
+    from reion.conversion import convert as run_convert
+    from reion.terminal import print_json, progress_bar
+
+    with progress_bar("converting") as progress:
+        result = run_convert(
+            sources,
+            out,
+            format=format_,
+            settings=_settings(settings),
+            cell_size_mpc=cell_size,
+            force=force,
+            progress=progress,
+        )
+    if json:
+        print_json(result)
+        return
+    for store in result["stores"]:
+        fields = ", ".join(f"{name} [{units}]" for name, units in store["fields"].items())
+        sys.stdout.write(
+            f"{store['path']}: {len(store['redshifts'])} snapshots of {store['shape']}, {fields}\n"
+        )
+        if store["cosmology"].get("assumed"):
+            sys.stdout.write(f"  cosmology assumed: {store['cosmology']}\n")
+
+
+@app.command()
+def inspect(
+    sources: Sources,
+    format_: Format = None,
+    settings: Set = None,
+    plot: Annotated[Path | None, typer.Option(help="Folder for pictures.")] = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Look at every value of a simulation once: moments, axis profiles, history, what looks wrong."""
+    from reion.inspection import inspect as run_inspect
+    from reion.inspection import render
+    from reion.readers import open_simulation
+    from reion.terminal import print_json, print_table, progress_bar
+
+    sim = open_simulation(sources, format=format_, settings=_settings(settings))
+    with progress_bar("reading") as progress:
+        result = run_inspect(sim, plot=plot, force=force, progress=progress)
+    if json:
+        print_json(result)
+    else:
+        print_table(render(result))
+
+
+@app.command()
+def train(
+    sources: Sources,
+    out: Annotated[Path, typer.Option(help="The run folder to write.")],
+    config: Annotated[Path | None, typer.Option(help="TOML file with the schema of the run.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A value of the schema: model.name=patch, seed=1."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Train a network on one or more simulations."""
+    _need_training("reion train")
+    from reion.config import load_config
+    from reion.readers import open_simulation
+    from reion.terminal import print_json, progress_bar, say
+    from reion.training import train as run_train
+
+    schema = load_config(config, settings or [])
+    simulations = [open_simulation(source) for source in sources]
+    try:
+        with progress_bar("training") as progress:
+            result = run_train(simulations, out, schema, resume=resume, force=force, progress=progress)
+    except KeyboardInterrupt:
+        say(f"interrupted: the same command with --resume goes on from the last checkpoint in {out}")
+        raise
+    if json:
+        print_json({"run": str(out), **result})
+    else:
+        sys.stdout.write(
+            f"{out}: validation R² {result['validation_r2']:.4f} after {result['steps']} steps, "
+            f"{result['seconds']:.0f} s, {result['cells_per_second']} cells a second, "
+            f"{result['waiting_share']:.1%} of the time waiting for data\n"
+        )
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A run folder, an ONNX file or a shipped model's name.")],
+    sources: Sources,
+    against: Annotated[
+        list[str] | None, typer.Option(help="More models, or files with the xi of another method.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Folder for report.html.")] = None,
+    format_: Format = None,
+    settings: Set = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Judge predictions against the truth, beside the excursion set and the mean field."""
+    from reion.evaluation import evaluate as run_evaluate
+    from reion.evaluation import render
+    from reion.judging import predict_with
+    from reion.readers import open_simulation
+    from reion.report import write_report
+    from reion.terminal import print_json, print_table, say
+
+    sim = open_simulation(sources, format=format_, settings=_settings(settings))
+    judged = [predict_with(source, sim) for source in [model, *(against or [])]]
+    predictions = {prediction.name: prediction.xi for prediction in judged}
+    if len(predictions) < len(judged):
+        raise InputError(f"expected different names; received {', '.join(p.name for p in judged)}")
+    result = run_evaluate(
+        predictions,
+        sim,
+        excursion_threshold=judged[0].excursion_set_threshold,
+        excursion_inputs=judged[0].inputs,
+    )
+    if report is not None:
+        provenance = {prediction.name: prediction.provenance for prediction in judged}
+        provenance["command"] = {"line": " ".join(sys.argv)}
+        say(f"report {write_report(result, sim, predictions, report, provenance=provenance, force=force)}")
+    if json:
+        print_json(result)
+    else:
+        print_table(render(result))
+
+
+@export_app.command("onnx")
+def export_onnx(
+    run: Annotated[Path, typer.Argument(help="A finished run folder.")],
+    out: Annotated[Path, typer.Option(help="The ONNX file to write.")],
+    half: Annotated[bool, typer.Option("--half", help="Store weights in half precision.")] = False,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Write one self-contained ONNX file, proved against Keras."""
+    _need_training("reion export onnx")
+    from reion.runs import export_run
+    from reion.terminal import print_json
+
+    result = export_run(run, out, half=half, force=force)
+    if json:
+        print_json(result)
+    else:
+        sys.stdout.write(
+            f"{result['output']}: {result['bytes'] / 1e6:.2f} MB, {result['nodes']} nodes, "
+            f"differs from Keras by at most {result['max_difference']:.1e}\n"
+        )
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="An ONNX file or a shipped model's name.")],
+    simulation: Annotated[Path, typer.Argument(metavar="SIM", help="The simulation to predict.")],
+    out: Annotated[Path, typer.Option(help="The Zarr store to write.")],
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    memory: Annotated[str, typer.Option(help="Memory to stay within, e.g. 2GiB.")] = "2GiB",
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Predict the ionised fraction, any box in bounded memory."""
+    from reion.prediction import parse_bytes
+    from reion.prediction import predict as run_predict
+    from reion.terminal import print_json, progress_bar
+
+    with progress_bar("predicting") as progress:
+        result = run_predict(
+            model,
+            simulation,
+            out,
+            device=device,
+            memory_bytes=parse_bytes(memory),
+            force=force,
+            progress=progress,
+        )
+    if json:
+        print_json(result)
+    else:
+        sys.stdout.write(
+            f"{result['output']}: {result['cells']} cells in {result['seconds']:.1f} s, "
+            f"{result['cells_per_second']:.0f} a second on {result['provider']}, "
+            f"{result['peak_memory_bytes'] / 2**30:.2f} GiB at most\n"
+        )
+
+
+@app.command()
+def bench(
+    suites: Annotated[
+        list[str] | None, typer.Argument(metavar="[SUITE...]", help="kernels, data, train, predict.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Measure ratios against the hardware and the alternatives, both sides in one process."""
+    from reion.bench import render
+    from reion.bench import run as run_bench
+    from reion.terminal import print_json, print_table, say
+
+    result = run_bench(suites or [], say)
+    if json:
+        print_json(result)
+    else:
+        print_table(render(result))
+
+
+def _need_training(command: str) -> None:
+    missing = [name for name in ("tensorflow", "keras", "onnx", "tf2onnx") if find_spec(name) is None]
+    if missing:
+        raise InputError(f"{command} needs {', '.join(missing)}", hint="pip install 'reion[train]'")
+    # TensorFlow reports its CPU features and missing GPUs in a dozen lines that help nobody here.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def _settings(settings: list[str] | None) -> dict[str, Any]:
+    pairs = [(text, *text.partition("=")) for text in settings or []]
+    for text, key, equals, _ in pairs:
+        if not equals or not key:
+            raise InputError(f"expected --set key=value; received {text!r}")
+    return {key.strip(): value.strip() for _, key, _, value in pairs}

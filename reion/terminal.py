@@ -1,0 +1,95 @@
+"""What a person sees: progress bars on a terminal and quiet lines elsewhere, tables, one clear error."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from reion.errors import InputError
+
+_QUIET_INTERVAL_S = 15.0
+
+
+def print_json(values: Mapping[str, Any]) -> None:
+    """Print one JSON object on stdout."""
+    sys.stdout.write(json.dumps(values, allow_nan=False) + "\n")
+
+
+def print_error(error: InputError, *, as_json: bool) -> None:
+    """Print what went wrong: as JSON on stdout, or in words on stderr."""
+    if as_json:
+        print_json({"error": {"message": error.message, "file": error.file, "hint": error.hint}})
+    else:
+        sys.stderr.write(f"error: {error}\n")
+
+
+def say(line: str) -> None:
+    """Print a line of log on stderr."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[..., None]]:
+    """Give a function (done, total, values) that shows progress with time left, and what is in `values`."""
+    if sys.stderr.isatty():
+        yield from _bar(title)
+    else:
+        yield _quiet(title)
+
+
+def _bar(title: str) -> Iterator[Callable[..., None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[values]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=None, values="")
+
+        def update(done: int, total: int, values: Mapping[str, float] | None = None) -> None:
+            bar.update(task, completed=done, total=total, values=_in_words(values))
+
+        yield update
+
+
+def _quiet(title: str) -> Callable[..., None]:
+    started = time.monotonic()
+    last = started
+
+    def update(done: int, total: int, values: Mapping[str, float] | None = None) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if done < total and now - last < _QUIET_INTERVAL_S:
+            return
+        last = now
+        left = (now - started) / max(done, 1) * (total - done)
+        say(f"{title}: {done} of {total}, {left:.0f} s left {_in_words(values)}".rstrip())
+
+    return update
+
+
+def _in_words(values: Mapping[str, float] | None) -> str:
+    names = {"r2": "R²"}
+    return "  ".join(
+        f"{names.get(name, name)} {value:.4f}" for name, value in (values or {}).items() if value == value
+    )
+
+
+def print_table(renderable: Any) -> None:
+    """Print a table on stdout, as wide as it needs to be where stdout is not a terminal."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    console.print(renderable)
