@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,14 +10,15 @@ import xarray as xr
 
 from reion import excursion_set
 from reion.errors import InputError
-from reion.metrics.pointwise import ErrorSums
-from reion.metrics.spectra import BANDS, BandSums, Modes, coefficient, dimensionless_factor
+from reion.metrics.spectra import Modes
+from reion.scores import POOLED_MEAN_XI, POOLED_REDSHIFT, Scores, Truth
 from reion.simulation import (
     DIMS,
     PHOTON_RATE_UNITS,
     box_size_mpc,
     check_simulation,
     check_values,
+    cosmology,
     hydrogen_density,
     n_ion_units,
     require_fields,
@@ -27,94 +27,8 @@ from reion.simulation import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-POOLED_REDSHIFT = 11.5
-POOLED_MEAN_XI = (1e-3, 1 - 1e-3)
-"""Pooled are the snapshots at or below this redshift whose true mean xi lies within these bounds."""
-
-FEATURELESS_STD = 1e-3
-"""A snapshot whose true xi scatters less than this has no structure to compare: R2 and spectra are null."""
-
 REDSHIFT_TOLERANCE = 1e-3
 """How far two redshifts may differ and still be the same snapshot."""
-
-
-@dataclass
-class _Scores:
-    """One method's statistics: a row a snapshot, and the sums that pooling needs."""
-
-    redshifts: list[dict[str, Any]] = field(default_factory=list)
-    errors: ErrorSums = field(default_factory=ErrorSums)
-    bands: dict[str, BandSums] = field(default_factory=lambda: {name: BandSums() for name in BANDS})
-
-    def add(self, pred: np.ndarray, truth: _Truth) -> None:
-        errors = ErrorSums.of(pred, truth.xi)
-        transform = truth.modes.transform(pred)
-        bands = truth.modes.band_sums(transform, truth.transform)
-        featureless = (errors.std_true or 0.0) < FEATURELESS_STD
-        self.redshifts.append(
-            {
-                "redshift": truth.redshift,
-                **_errors(errors, defined=not featureless),
-                **_bands(bands, defined=not featureless),
-                "spectrum": None if featureless else _spectrum(transform, truth),
-            }
-        )
-        if truth.pooled:
-            self.errors += errors
-            self.bands = {name: self.bands[name] + bands[name] for name in BANDS}
-
-    def result(self) -> dict[str, Any]:
-        return {"pooled": {**_errors(self.errors), **_bands(self.bands)}, "redshifts": self.redshifts}
-
-
-def _errors(sums: ErrorSums, *, defined: bool = True) -> dict[str, float | None]:
-    return {
-        "r2": sums.r2 if defined else None,
-        "mse": sums.mse,
-        "mae": sums.mae,
-        "mean_xi_true": sums.mean_true,
-        "mean_xi_pred": sums.mean_pred,
-    }
-
-
-def _bands(sums: Mapping[str, BandSums], *, defined: bool = True) -> dict[str, dict[str, float | None]]:
-    return {
-        "power_ratio": {name: band.power_ratio if defined else None for name, band in sums.items()},
-        "cross_correlation": {
-            name: band.cross_correlation if defined else None for name, band in sums.items()
-        },
-    }
-
-
-def _spectrum(transform: np.ndarray, truth: _Truth) -> dict[str, list[float | None]]:
-    """Dimensionless power of both, and their cross-correlation coefficient, in shells of k."""
-    modes = truth.modes
-    power_true, power_pred = modes.power(truth.transform), modes.power(transform)
-    factor = dimensionless_factor(modes.shell_k)
-    return {
-        "k": _listed_numbers(modes.shell_k),
-        "modes": _listed_numbers(modes.shell_modes),
-        "power_true": _listed_numbers(factor * power_true),
-        "power_pred": _listed_numbers(factor * power_pred),
-        "cross_correlation": _listed_numbers(
-            coefficient(modes.power(transform, truth.transform), power_true, power_pred)
-        ),
-    }
-
-
-def _listed_numbers(values: np.ndarray) -> list[float | None]:
-    return [float(value) if np.isfinite(value) else None for value in values]
-
-
-@dataclass(frozen=True)
-class _Truth:
-    """One true snapshot and what every method is compared with."""
-
-    redshift: float
-    xi: np.ndarray
-    modes: Modes
-    transform: np.ndarray
-    pooled: bool
 
 
 def evaluate(
@@ -164,15 +78,16 @@ def evaluate(
         )
     threshold = 1.0 if excursion_threshold is None else float(excursion_threshold)
     missing = _excursion_set_lacks(true, excursion_inputs)
-    scores = {name: _Scores() for name in by_name}
-    mean_field, excursion = _Scores(), _Scores()
+    model = cosmology(true)
+    scores = {name: Scores(model) for name in by_name}
+    mean_field, excursion = Scores(model), Scores(model)
     modes = Modes(tuple(true.sizes[axis] for axis in DIMS[1:]), box_size_mpc(true))  # type: ignore[arg-type]
     photons = None if missing else excursion_set.photons(true, excursion_inputs)
     for index, z in enumerate(redshift.tolist()):
         n_photons = None if photons is None else next(photons)
         if index not in common:
             continue
-        truth = _read_truth(true, index, modes)
+        truth = Truth.read(true, index, modes)
         for name, pred in by_name.items():
             values = pred[indices[name][index]].values
             check_values("xi", values, redshift=z, file=name)
@@ -195,21 +110,6 @@ def evaluate(
         "against": {rival: scores[rival].result() for rival in rivals},
         "left_out": [float(z) for i, z in enumerate(redshift) if i not in common],
     }
-
-
-def _read_truth(true: xr.Dataset, index: int, modes: Modes) -> _Truth:
-    redshift = float(true["redshift"][index])
-    xi = true["xi"][index].values
-    check_values("xi", xi, redshift=redshift, file="truth")
-    mean = float(xi.mean(dtype=np.float64))
-    low, high = POOLED_MEAN_XI
-    return _Truth(
-        redshift=redshift,
-        xi=xi,
-        modes=modes,
-        transform=modes.transform(xi),
-        pooled=redshift <= POOLED_REDSHIFT and low <= mean <= high,
-    )
 
 
 def matching_snapshots(name: str, pred: xr.DataArray, true: xr.Dataset) -> dict[int, int]:
@@ -253,44 +153,49 @@ def render(evaluation: Mapping[str, Any], *, band: str = "0.5") -> Table:
 
     `band` is the band of k (Mpc-1) whose power ratio and cross-correlation are shown.
     """
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(
-        title="Ionised fraction against the true one",
-        caption=f"P, r: power over true power and cross-correlation at k = {band} Mpc-1. "
-        f"Pooled: all cells at z <= {POOLED_REDSHIFT:g} with mean xi between {POOLED_MEAN_XI[0]:g} and "
-        f"{POOLED_MEAN_XI[1]:g}. A dash: not defined.",
-    )
     methods = {
         str(evaluation["name"]): evaluation,
         **evaluation["against"],
-        "excursion set": evaluation["baselines"]["excursion_set"],
-        "mean field": evaluation["baselines"]["mean_field"],
+        "exc. set": evaluation["baselines"]["excursion_set"],
     }
-    table.add_column("z", justify="right")
-    table.add_column("true xi", justify="right")
+    low, high = POOLED_MEAN_XI
+    table = Table(
+        title="Ionised fraction against the true one",
+        caption=f"xi: mean ionised fraction; exc. set: excursion set. P, r: power over true power and cross-correlation at k = {band} "
+        f"Mpc-1. Pooled: all cells at z <= {POOLED_REDSHIFT:g} where true xi is {low:g} to {high:g}. A dash: "
+        "not defined.",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    table.add_column("\n\nz", justify="right", no_wrap=True)
+    table.add_column("\ntrue\nxi", justify="right", no_wrap=True)
     for name in methods:
-        table.add_column(f"{name}\nxi", justify="right")
+        # A name takes at most two short lines over its first column, so that the table fits a terminal.
+        first, _, second = name.partition(" ")
+        table.add_column(f"{first}\n{second}\nxi", justify="right", no_wrap=True)
         for heading in ("R2", "P", "r"):
-            table.add_column(f"\n{heading}", justify="right")
-    rows: list[tuple[str, Mapping[str, Any], list[Mapping[str, Any] | None]]] = []
-    for index, row in enumerate(evaluation["redshifts"]):
-        of_methods = [m["redshifts"][index] if m["redshifts"] else None for m in methods.values()]
-        rows.append((f"{row['redshift']:g}", row, of_methods))
-    rows.append(("pooled", evaluation["pooled"], [m["pooled"] for m in methods.values()]))
-    for number, (label, row, scores) in enumerate(rows):
-        cells = [label, _figure(row["mean_xi_true"])]
-        for score in scores:
-            if score is None:
+            table.add_column(f"\n\n{heading}", justify="right", no_wrap=True)
+    table.add_column("mean\nfield\nR2", justify="right", no_wrap=True)
+    mean_field = evaluation["baselines"]["mean_field"]
+    rows = [
+        (f"{row['redshift']:g}", [method["redshifts"][index : index + 1] for method in methods.values()])
+        for index, row in enumerate(evaluation["redshifts"])
+    ]
+    rows.append(("pooled", [[method["pooled"]] if method["pooled"] else [] for method in methods.values()]))
+    for (label, scores), flat in zip(rows, (*mean_field["redshifts"], mean_field["pooled"]), strict=True):
+        cells = [label, _figure(flat["mean_xi_true"])]
+        for found in scores:
+            if not found:
                 cells += ["-"] * 4
-            else:
-                cells += [
-                    _figure(score["mean_xi_pred"]),
-                    _figure(score["r2"]),
-                    _figure(score["power_ratio"][band]),
-                    _figure(score["cross_correlation"][band]),
-                ]
-        table.add_row(*cells, end_section=number == len(rows) - 2)
+            for score in found:
+                cells += [_figure(score["mean_xi_pred"]), _figure(score["r2"])]
+                cells += [_figure(score[key][band]) for key in ("power_ratio", "cross_correlation")]
+        cells.append(_figure(flat["r2"]))
+        table.add_row(*cells, style="bold" if label == "pooled" else None)
     return table
 
 

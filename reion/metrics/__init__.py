@@ -1,10 +1,48 @@
 """The statistics a reionisation paper reports, on plain arrays with the box size in comoving Mpc.
 
-Fields are arrays of shape (x, y, z) of a periodic box. What is not defined (R2 of a uniform field, the
-cross-correlation with one) is None, never a number and never a warning.
+Fields are arrays of shape (x, y, z) of a periodic box. What is not defined (R2 of a uniform field, sizes
+where nothing is ionised) is None, or NaN within an array: never a made-up number and never a warning.
 """
 
+from reion.metrics.brightness_temperature import brightness_temperature
+from reion.metrics.bubbles import BubbleSizes, bubble_sizes, granulometry
+from reion.metrics.calibration import DensityErrors, Reliability, error_by_density, reliability
+from reion.metrics.history import mass_mean, optical_depth, volume_mean
 from reion.metrics.pointwise import mae, mse, r2
-from reion.metrics.spectra import BANDS, cross_correlation, power_ratio
+from reion.metrics.spectra import (
+    BANDS,
+    PowerSpectrum,
+    cross_coefficient,
+    cross_correlation,
+    power_ratio,
+    power_spectrum,
+    transfer_function,
+)
+from reion.metrics.topology import betti_numbers, euler_characteristic, largest_cluster_fraction
 
-__all__ = ["BANDS", "cross_correlation", "mae", "mse", "power_ratio", "r2"]
+__all__ = [
+    "BANDS",
+    "BubbleSizes",
+    "DensityErrors",
+    "PowerSpectrum",
+    "Reliability",
+    "betti_numbers",
+    "brightness_temperature",
+    "bubble_sizes",
+    "cross_coefficient",
+    "cross_correlation",
+    "error_by_density",
+    "euler_characteristic",
+    "granulometry",
+    "largest_cluster_fraction",
+    "mae",
+    "mass_mean",
+    "mse",
+    "optical_depth",
+    "power_ratio",
+    "power_spectrum",
+    "r2",
+    "reliability",
+    "transfer_function",
+    "volume_mean",
+]

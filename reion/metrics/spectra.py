@@ -137,7 +137,8 @@ class Modes:
     @cached_property
     def shell_k(self) -> np.ndarray:
         """Mean |k| of the modes in each shell, in Mpc-1."""
-        return self.shell_sums(self.k) / self.shell_modes
+        mean: np.ndarray = self.shell_sums(self.k) / self.shell_modes
+        return mean
 
     def shell_sums(self, values: np.ndarray) -> np.ndarray:
         """Sum of `values` (shape of `k`) over the modes of each shell, float64."""
@@ -153,7 +154,8 @@ class Modes:
         other = transform if other is None else other
         product = transform.real * other.real + transform.imag * other.imag
         cells = float(np.prod(self.shape))
-        return self.shell_sums(product) / self.shell_modes * (self.volume_mpc3 / cells**2)
+        power: np.ndarray = self.shell_sums(product) / self.shell_modes * (self.volume_mpc3 / cells**2)
+        return power
 
     def transform(self, field: np.ndarray) -> np.ndarray:
         """Fourier transform of `field` (x, y, z) less its mean: complex128, shape (x, y, z // 2 + 1).
@@ -230,7 +232,8 @@ class PowerSpectrum:
     @property
     def dimensionless(self) -> np.ndarray:
         """k^3 P / (2 pi^2): the variance per unit of ln k, in the field's unit squared."""
-        return self.power * dimensionless_factor(self.k)
+        variance: np.ndarray = self.power * dimensionless_factor(self.k)
+        return variance
 
     @property
     def relative_error(self) -> np.ndarray:

@@ -1,0 +1,190 @@
+"""Sizes of ionised regions: along rays (mean free path), and by the spheres that fit in (granulometry)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+
+from reion.metrics.fields import checked_box_size, checked_field
+
+IONISED = 0.5
+"""A cell at or above this ionised fraction counts as ionised."""
+
+RAYS = 10_000
+SIZE_BINS = 24
+
+
+@dataclass(frozen=True)
+class BubbleSizes:
+    """Lengths of rays from random ionised points to the first neutral cell.
+
+    edges_mpc: bin edges, shape (bins + 1,). probability: dP / d ln R in each bin, shape (bins,).
+    mean_mpc: mean length. unbounded: fraction of rays that met no neutral cell within one box side; they
+    count with that length.
+    """
+
+    edges_mpc: np.ndarray
+    probability: np.ndarray
+    mean_mpc: float
+    unbounded: float
+
+    @property
+    def radius_mpc(self) -> np.ndarray:
+        """Centres of the bins, geometric."""
+        centres: np.ndarray = np.sqrt(self.edges_mpc[1:] * self.edges_mpc[:-1])
+        return centres
+
+
+def size_edges_mpc(shape: Sequence[int], box_size_mpc: float | Sequence[float]) -> np.ndarray:
+    """Bin edges of `BubbleSizes`: half the smallest cell side to the longest box side, equal in ln R."""
+    lengths = np.array(checked_box_size(box_size_mpc))
+    return np.geomspace(0.5 * (lengths / np.array(shape)).min(), lengths.max(), SIZE_BINS + 1)
+
+
+def bubble_sizes(
+    xi: np.ndarray,
+    box_size_mpc: float | Sequence[float],
+    *,
+    threshold: float = IONISED,
+    rays: int = RAYS,
+    seed: int = 0,
+) -> BubbleSizes | None:
+    """Size distribution of ionised regions by the mean free path.
+
+    From random points of the ionised volume, in random directions, to the first neutral cell (Mesinger &
+    Furlanetto 2007, ApJ 669, 663), followed exactly from cell to cell through the periodic box.
+
+    Parameters
+    ----------
+    xi
+        Ionised fraction, shape (x, y, z); a cell is ionised from `threshold` on.
+    box_size_mpc
+        Comoving, one length or three.
+    rays
+        How many; the mean is good to about one over their root.
+    seed
+        Of the points and directions: the same field gives the same answer.
+
+    Returns
+    -------
+    None where no cell is ionised, or every cell is.
+
+    Raises
+    ------
+    InputError
+        If a value is not finite or the box size is none.
+    """
+    xi = checked_field(xi, "xi")
+    lengths = np.array(checked_box_size(box_size_mpc))
+    ionised = xi >= threshold
+    inside = np.flatnonzero(ionised)
+    if inside.size in (0, xi.size):
+        return None
+    rng = np.random.default_rng(seed)
+    start = rng.choice(inside, size=rays)
+    free = _free_paths(ionised, start, lengths, rng)
+    edges = size_edges_mpc(xi.shape, box_size_mpc)
+    counts, _ = np.histogram(np.clip(free, edges[0], edges[-1]), edges)
+    return BubbleSizes(
+        edges_mpc=edges,
+        probability=counts / rays / np.diff(np.log(edges)),
+        mean_mpc=float(free.mean()),
+        unbounded=float(np.mean(free >= lengths.max())),
+    )
+
+
+def _free_paths(
+    ionised: np.ndarray, start: np.ndarray, lengths: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Follow a ray from a random point in each cell of `start` to the first neutral cell, in Mpc."""
+    shape = np.array(ionised.shape)
+    cell_mpc = lengths / shape
+    cell = np.stack(np.unravel_index(start, ionised.shape), axis=1)
+    direction = rng.normal(size=cell.shape)
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    # A direction along an axis never crosses the other two; a tiny slope crosses too late to matter.
+    direction[np.abs(direction) < 1e-12] = 1e-12
+    step = np.where(direction > 0, 1, -1)
+    between = cell_mpc / np.abs(direction)
+    offset = rng.random(cell.shape)
+    crossing = np.where(direction > 0, 1 - offset, offset) * between
+    farthest = float(lengths.max())
+    free = np.full(start.size, farthest)
+    ray = np.arange(start.size)
+    while ray.size:
+        row = np.arange(ray.size)
+        axis = crossing.argmin(axis=1)
+        travelled = crossing[row, axis]
+        cell[row, axis] = (cell[row, axis] + step[row, axis]) % shape[axis]
+        crossing[row, axis] += between[row, axis]
+        neutral = ~ionised[cell[:, 0], cell[:, 1], cell[:, 2]]
+        ended = neutral | (travelled >= farthest)
+        free[ray[ended]] = np.minimum(travelled[ended], farthest)
+        on = ~ended
+        ray, cell, step = ray[on], cell[on], step[on]
+        between, crossing = between[on], crossing[on]
+    return free
+
+
+def granulometry_radii_mpc(shape: Sequence[int], box_size_mpc: float | Sequence[float]) -> np.ndarray:
+    """Radii of `granulometry`: from one cell by factors of the root of two to a quarter of the box."""
+    lengths = np.array(checked_box_size(box_size_mpc))
+    cell = float((lengths / np.array(shape)).min())
+    steps = max(0, int(np.floor(2 * np.log2(lengths.min() / 4 / cell) + 1e-9)))
+    radii: np.ndarray = cell * 2 ** (0.5 * np.arange(steps + 1))
+    return radii
+
+
+def granulometry(
+    xi: np.ndarray, box_size_mpc: float | Sequence[float], *, threshold: float = IONISED
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Fraction of the ionised volume that balls of radius R reach without touching neutral cells.
+
+    The morphological opening with balls of growing radius (Kakiichi et al. 2017, MNRAS 471, 1936), in the
+    periodic box: its decrease with R is the distribution of sizes.
+
+    Parameters
+    ----------
+    xi
+        Ionised fraction, shape (x, y, z); a cell is ionised from `threshold` on.
+    box_size_mpc
+        Comoving, one length or three.
+
+    Returns
+    -------
+    Radii (Mpc; see `granulometry_radii_mpc`) and fractions, both float64 of shape (radii,); None where no
+    cell is ionised. A ball is all cells whose centre is at most R away.
+
+    Raises
+    ------
+    InputError
+        If a value is not finite or the box size is none.
+    """
+    xi = checked_field(xi, "xi")
+    lengths = np.array(checked_box_size(box_size_mpc))
+    ionised = xi >= threshold
+    volume = int(ionised.sum())
+    if volume == 0:
+        return None
+    radii = granulometry_radii_mpc(xi.shape, box_size_mpc)
+    fractions = np.zeros(radii.size)
+    distance = sum(
+        np.expand_dims((np.minimum(np.arange(n), n - np.arange(n)) * (length / n)) ** 2, others)
+        for n, length, others in zip(xi.shape, lengths, ((1, 2), (0, 2), (0, 1)), strict=True)
+    )
+    transform = scipy.fft.rfftn(ionised.astype(np.float64), workers=-1)
+    for index, radius in enumerate(radii):
+        within = distance <= radius**2 * (1 + 1e-9)
+        # A ball is its own mirror image, so its transform is real and the two convolutions need no flip.
+        ball = scipy.fft.rfftn(within.astype(np.float64), workers=-1).real
+        covered = scipy.fft.irfftn(transform * ball, xi.shape, workers=-1)
+        fits = covered > within.sum() - 0.5
+        if not fits.any():
+            break
+        spread = scipy.fft.rfftn(fits.astype(np.float64), workers=-1)
+        reached = scipy.fft.irfftn(spread * ball, xi.shape, workers=-1) > 0.5
+        fractions[index] = reached.sum() / volume
+    return radii, fractions

@@ -1,0 +1,144 @@
+"""Whether a predicted ionised fraction means what it says, and where in the density field it errs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from reion.errors import InputError
+from reion.metrics.fields import checked_pair
+
+RELIABILITY_BINS = 20
+DENSITY_BINS = 10
+
+
+def _zeros(size: int) -> np.ndarray:
+    return np.zeros(size)
+
+
+@dataclass
+class Reliability:
+    """Cells sorted by their predicted xi into equal bins from 0 to 1; adding two pools their cells.
+
+    cells, pred, true: number of cells, sum of prediction and sum of truth in each bin, float64.
+    """
+
+    cells: np.ndarray = field(default_factory=lambda: _zeros(RELIABILITY_BINS))
+    pred: np.ndarray = field(default_factory=lambda: _zeros(RELIABILITY_BINS))
+    true: np.ndarray = field(default_factory=lambda: _zeros(RELIABILITY_BINS))
+
+    def __add__(self, other: Reliability) -> Reliability:
+        return Reliability(self.cells + other.cells, self.pred + other.pred, self.true + other.true)
+
+    @property
+    def mean_pred(self) -> np.ndarray:
+        """Mean prediction in each bin; NaN where no cell is."""
+        return _ratio(self.pred, self.cells)
+
+    @property
+    def mean_true(self) -> np.ndarray:
+        """Mean truth in each bin; NaN where no cell is. Equal to `mean_pred` for a calibrated prediction."""
+        return _ratio(self.true, self.cells)
+
+    @property
+    def error(self) -> float | None:
+        """Calibration error: |mean prediction - mean truth| averaged over cells; None without cells.
+
+        The expected calibration error of Naeini, Cooper & Hauskrecht 2015 (AAAI), for a fraction.
+        """
+        total = float(self.cells.sum())
+        return float(np.abs(self.pred - self.true).sum() / total) if total else None
+
+
+def reliability(pred: np.ndarray, true: np.ndarray) -> Reliability:
+    """Reliability curve of a predicted ionised fraction, in 20 bins of the prediction.
+
+    Parameters
+    ----------
+    pred, true
+        Fields of shape (x, y, z); predictions outside 0 to 1 count in the outermost bins.
+
+    Raises
+    ------
+    InputError
+        If the shapes differ or a value is not finite.
+    """
+    pred, true = checked_pair(pred, true)
+    bins = np.clip((pred * RELIABILITY_BINS).astype(np.intp), 0, RELIABILITY_BINS - 1).reshape(-1)
+    return Reliability(*_sums(bins, RELIABILITY_BINS, pred, true))
+
+
+@dataclass
+class DensityErrors:
+    """Cells sorted by density into ten bins of equal volume; adding two pools their cells.
+
+    cells, overdensity, error, squared_error, true: number of cells and sums in each bin (float64) of density
+    over its mean, prediction - truth, its square, and the truth.
+    """
+
+    cells: np.ndarray = field(default_factory=lambda: _zeros(DENSITY_BINS))
+    overdensity: np.ndarray = field(default_factory=lambda: _zeros(DENSITY_BINS))
+    error: np.ndarray = field(default_factory=lambda: _zeros(DENSITY_BINS))
+    squared_error: np.ndarray = field(default_factory=lambda: _zeros(DENSITY_BINS))
+    true: np.ndarray = field(default_factory=lambda: _zeros(DENSITY_BINS))
+
+    def __add__(self, other: DensityErrors) -> DensityErrors:
+        return DensityErrors(
+            self.cells + other.cells,
+            self.overdensity + other.overdensity,
+            self.error + other.error,
+            self.squared_error + other.squared_error,
+            self.true + other.true,
+        )
+
+    @property
+    def mean_overdensity(self) -> np.ndarray:
+        """Mean density over the cosmic mean in each bin; NaN where no cell is."""
+        return _ratio(self.overdensity, self.cells)
+
+    @property
+    def bias(self) -> np.ndarray:
+        """Mean of prediction - truth in each bin; NaN where no cell is."""
+        return _ratio(self.error, self.cells)
+
+    @property
+    def mse(self) -> np.ndarray:
+        """Mean squared error in each bin; NaN where no cell is."""
+        return _ratio(self.squared_error, self.cells)
+
+
+def error_by_density(pred: np.ndarray, true: np.ndarray, density: np.ndarray) -> DensityErrors:
+    """Where in the density field the error lives, from the emptiest tenth of the volume to the fullest.
+
+    Parameters
+    ----------
+    pred, true, density
+        Fields of shape (x, y, z); the density in any unit.
+
+    Raises
+    ------
+    InputError
+        If the shapes differ, a value is not finite, or there is no mass.
+    """
+    pred, true = checked_pair(pred, true)
+    density, _ = checked_pair(density, true)
+    mean = float(density.mean(dtype=np.float64))
+    if mean <= 0:
+        raise InputError("expected a density above zero; received an empty box")
+    edges = np.quantile(density, np.arange(1, DENSITY_BINS) / DENSITY_BINS)
+    bins = np.searchsorted(edges, density.reshape(-1), side="right")
+    error = pred.astype(np.float64) - true
+    return DensityErrors(*_sums(bins, DENSITY_BINS, density / mean, error, np.square(error), true))
+
+
+def _sums(bins: np.ndarray, count: int, *fields: np.ndarray) -> list[np.ndarray]:
+    sums: list[np.ndarray] = [np.bincount(bins, minlength=count).astype(np.float64)]
+    sums += [np.bincount(bins, weights=values.reshape(-1), minlength=count) for values in fields]
+    return sums
+
+
+def _ratio(sums: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    out = np.full(cells.shape, np.nan)
+    np.divide(sums, cells, out=out, where=cells > 0)
+    return out
