@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,10 @@ class Conversion:
     units: str
     scale: float = 1.0
     offset: float = 0.0
+
+    def times(self, factor: float) -> Conversion:
+        """The conversion of values that are in `factor` times the unit."""
+        return replace(self, scale=self.scale * factor)
 
     def __call__(self, raw: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Convert an array of any shape, memory order, byte order and number type.
@@ -128,6 +132,16 @@ def field_conversion(
     raise _unknown(name, unit, f"its dimension is {quantity.unit.physical_type}", file)
 
 
+def length_mpc(unit: str, cosmology: Mapping[str, float]) -> float | None:
+    """Mpc in a unit of length such as `kpc/h`; None if it is not one."""
+    from astropy import units
+
+    try:
+        return float(_without_h(unit, cosmology).to_value("Mpc"))
+    except (ValueError, TypeError, KeyError, OverflowError, ZeroDivisionError, units.UnitConversionError):
+        return None
+
+
 def mean_density(cosmology: Mapping[str, float]) -> float:
     """Cosmic mean comoving baryon density in g cm-3: Ob0 times the critical density today."""
     from astropy import constants, units
@@ -163,26 +177,30 @@ def _parse(name: str, text: str, cosmology: Mapping[str, float], file: Path | st
             mass = MEAN_MOLECULAR_WEIGHT * constants.m_p
         elif baryons:
             mass = constants.m_p
-    # In astropy h is an hour, which no field has; here it is the Hubble constant.
-    words, count = re.subn(r"(?<![A-Za-z])h(?![A-Za-z])", "littleh", words)
     try:
-        import astropy.cosmology.units as cosmology_units
-
-        with units.add_enabled_units([cosmology_units.littleh]):
-            unit = units.Unit(words.strip() or "1")
-            h = cosmology["H0"] / 100.0
-            if count:
-                power = dict(zip(unit.bases, unit.powers, strict=True)).get(cosmology_units.littleh, 0)
-                unit = unit / cosmology_units.littleh**power * h ** float(power)
+        quantity = _without_h(words, cosmology) * mass
     except (ValueError, TypeError, KeyError, OverflowError, ZeroDivisionError) as error:
         raise _unknown(name, text, f"astropy says: {error}", file) from error
-    quantity = 1.0 * unit * mass
-    if name == "n_igm" and mass == 1.0 and unit.is_equivalent("cm-3"):
+    if name == "n_igm" and quantity.unit.is_equivalent("cm-3"):
         quantity = quantity * MEAN_MOLECULAR_WEIGHT * constants.m_p
     volumes = "per cell" not in text and _has_no_volume(quantity)
     if per_cell or volumes:
         return quantity / units.Mpc**3, True
     return quantity, False
+
+
+def _without_h(text: str, cosmology: Mapping[str, float]) -> Any:
+    """One of a unit, as a Quantity without h. In astropy h is an hour; here it is the Hubble constant."""
+    import astropy.cosmology.units as cosmology_units
+    from astropy import units
+
+    words, count = re.subn(r"(?<![A-Za-z])h(?![A-Za-z])", "littleh", text)
+    with units.add_enabled_units([cosmology_units.littleh]):
+        unit = units.Unit(words.strip() or "1")
+    if count:
+        power = dict(zip(unit.bases, unit.powers, strict=True)).get(cosmology_units.littleh, 0)
+        return (cosmology["H0"] / 100.0) ** float(power) * (unit / cosmology_units.littleh**power)
+    return 1.0 * unit
 
 
 def _has_no_volume(quantity: Any) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 import xarray as xr
 
 from reion.errors import InputError
-from reion.readers import npz
+from reion.readers import c2ray, epfl, hdf5, npz, pinion, pyc2ray, twentyonecmfast
 from reion.readers import zarr as zarr_store
 from reion.readers.format import Format
 from reion.readers.settings import Settings
@@ -22,6 +22,12 @@ FORMATS: Mapping[str, Format] = {
     for reader in (
         zarr_store,
         npz,
+        c2ray,
+        pyc2ray,
+        twentyonecmfast,
+        epfl,
+        pinion,
+        hdf5,
     )
 }
 """Every format by its name, as `--format` takes it."""
@@ -132,6 +138,8 @@ def _recognise(paths: Sequence[Path], wanted: str | None, source: Source) -> tup
             file=_name(source),
             hint="--format names the format; the formats' pages show the files each one has",
         )
+    if any(not FORMATS[name].generic for name in claims):
+        claims = {name: claimed for name, claimed in claims.items() if not FORMATS[name].generic}
     # A format whose files are all another one's as well, which has more, is that other one.
     best = [
         name

@@ -16,7 +16,8 @@ class Format:
 
     `claim` returns the paths that are this format's, an empty list when nothing is; it looks at names and
     first bytes only. `scan` reads headers and returns the simulations found. `settings` are the `--set` keys
-    of this format besides the common ones, with their meaning.
+    of this format besides the common ones, with their meaning. A `generic` format is one only where no other
+    format claims anything.
     """
 
     name: str
@@ -24,3 +25,4 @@ class Format:
     claim: Callable[[Sequence[Path]], list[Path]]
     scan: Callable[[Sequence[Path], Settings], list[Box]]
     settings: Mapping[str, str] = field(default_factory=dict)
+    generic: bool = False

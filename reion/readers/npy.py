@@ -18,7 +18,7 @@ import numpy as np
 
 from reion.errors import InputError
 
-_MAGIC = b"\x93NUMPY"
+MAGIC = b"\x93NUMPY"
 _MAX_HEADER_BYTES = 10_000
 _DEFLATE_LIMIT = 1032
 """Deflate cannot compress by more than this factor (zlib's documentation)."""
@@ -52,9 +52,9 @@ def read_header(stream: IO[bytes], *, file: Path, name: str) -> Header:
         If it is not the header of an array of plain numbers.
     """
     start = stream.read(8)
-    if len(start) < 8 or start[:6] != _MAGIC:
+    if len(start) < 8 or start[:6] != MAGIC:
         raise InputError(
-            f"{name}: expected .npy data starting with {_MAGIC!r}; received {start[:6]!r}", file=file
+            f"{name}: expected .npy data starting with {MAGIC!r}; received {start[:6]!r}", file=file
         )
     width = 2 if start[6] == 1 else 4
     size = int.from_bytes(stream.read(width), "little")

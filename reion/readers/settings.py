@@ -11,6 +11,7 @@ import numpy as np
 
 from reion.errors import InputError
 from reion.simulation import DEFAULT_COSMOLOGY
+from reion.units import length_mpc
 
 if TYPE_CHECKING:
     from reion.readers.snapshot import Snapshot
@@ -71,22 +72,26 @@ class Settings:
             raise InputError(f"--set {key}: expected a number ({self._known[key]}); received {text!r}")
         return value
 
-    def required_number(self, key: str, *, file: Path) -> float:
-        """The value as a finite number.
+    def required_numbers(self, *keys: str, file: Path, otherwise: str | None = None) -> list[float]:
+        """The values as finite numbers.
 
         Raises
         ------
         InputError
-            If it is not given: the message asks for it by name.
+            If one is not given: the message asks by name for all that are missing, and the hint says what
+            could be given `otherwise`.
         """
-        value = self.number(key)
-        if value is None:
+        values = [self.number(key) for key in keys]
+        missing = [key for key, value in zip(keys, values, strict=True) if value is None]
+        if missing:
+            asked = "; ".join(f"{key}: {self._known[key]}" for key in missing)
+            hint = "give " + " ".join(f"--set {key}=..." for key in missing)
             raise InputError(
-                f"the files do not say {key} ({self._known[key]})",
+                f"the files do not say {', '.join(missing)} ({asked})",
                 file=file,
-                hint=f"give it: --set {key}=...",
+                hint=f"{hint}, or {otherwise}" if otherwise else hint,
             )
-        return value
+        return [value for value in values if value is not None]
 
     def choice(self, key: str, options: Sequence[str]) -> str | None:
         """The value as one of `options`, or None where it is not given."""
@@ -179,8 +184,7 @@ class Settings:
                     hint="give it, comoving: --set box_size=714.2857 (Mpc) or --set box_size=500/h",
                 )
             return float(found) if np.isscalar(found) else [float(length) for length in found]  # type: ignore[arg-type, union-attr]
-        h = (cosmology or DEFAULT_COSMOLOGY)["H0"] / 100.0
-        lengths = [_length_mpc(part, h) for part in text.split(",")]
+        lengths = [_length_mpc(part, cosmology or DEFAULT_COSMOLOGY) for part in text.split(",")]
         if len(lengths) not in (1, 3) or any(length is None for length in lengths):
             raise InputError(
                 f"--set box_size: expected {COMMON['box_size']}; received {text!r}",
@@ -233,9 +237,12 @@ def _number(text: str) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def _length_mpc(text: str, h: float) -> float | None:
-    match = re.fullmatch(r"\s*([0-9.eE+-]+)\s*(?:(?:c?Mpc)?\s*(/\s*h|h-1)?(?:\s*c?Mpc)?)\s*", text)
+def _length_mpc(text: str, cosmology: Mapping[str, float]) -> float | None:
+    """A length such as 714.3, 500/h, 500 Mpc/h; None if it is not a positive one."""
+    match = re.fullmatch(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*(.*)", text)
     value = _number(match.group(1)) if match else None
     if match is None or value is None or value <= 0:
         return None
-    return value / h if match.group(2) else value
+    unit = match.group(2)
+    factor = length_mpc(unit if unit and not unit.startswith("/") else "Mpc" + unit, cosmology)
+    return None if factor is None else value * factor

@@ -24,6 +24,7 @@ from reion.simulation import (
     DEFAULT_COSMOLOGY,
     PHOTON_UNITS,
     SOURCE_UNITS,
+    check_simulation,
     check_values,
     make_simulation,
     n_ion_units,
@@ -36,7 +37,7 @@ Region = tuple[slice, slice, slice]
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """One field at one redshift, as one file holds it.
+    """One field at one redshift, as one file holds it: values in `scale` times `units`.
 
     `read(region, conversion)` returns the cells of `region` as an array indexed (x, y, z), converted:
     most readers return `conversion(raw)`; those of large files convert block by block.
@@ -48,13 +49,15 @@ class Snapshot:
     shape: tuple[int, int, int]
     units: str
     read: Callable[[Region, Conversion], np.ndarray]
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Box:
     """Everything a reader found that belongs to one simulation.
 
-    `box_size` (comoving Mpc) and `cosmology` (H0, Om0, Ob0) are None where the files do not say.
+    `box_size` (comoving Mpc) and `cosmology` (H0, Om0, Ob0) are None where the files do not say. `centres`
+    are cell centres along axes (comoving Mpc), where the files have them.
     """
 
     label: str
@@ -63,6 +66,7 @@ class Box:
     box_size: float | Sequence[float] | None = None
     cosmology: Mapping[str, float] | None = None
     attrs: Mapping[str, Any] = field(default_factory=dict)
+    centres: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class SnapshotArray(BackendArray):
@@ -177,7 +181,7 @@ def assemble(box: Box, settings: Settings) -> xr.Dataset:
                 cosmology=known_cosmology,
                 cell_volume_mpc3=cell_volume_mpc3,
                 file=snapshot.file,
-            )
+            ).times(snapshot.scale)
             for snapshot in snapshots
         ]
         units[name] = conversions[0].units
@@ -198,6 +202,9 @@ def assemble(box: Box, settings: Settings) -> xr.Dataset:
             f"received {units['n_ion']!r}",
             file=series["n_ion"][0].file,
         )
+    if box.centres:
+        found = sim.assign_coords({axis: (axis, values) for axis, values in box.centres.items()})
+        check_simulation(found, values=False, file=str(first.file))
     return sim.assign_attrs({**box.attrs, **settings.attrs()})
 
 

@@ -1,13 +1,15 @@
-"""Our native format: a Zarr group, as `reion convert` writes it.
+"""Zarr: our native format, as `reion convert` writes it, and any other store through a mapping.
 
-Layout: arrays `n_igm`, `n_src`, `n_ion`, `xi` (any of them) of shape (redshift, x, y, z) with `units` in
-their attributes; coordinates `redshift`, `x`, `y`, `z`; group attributes `box_size` (comoving Mpc), `H0`,
-`Om0`, `Ob0`, `cosmology_assumed`, `source_code` and where everything came from.
+Layout of ours: arrays `n_igm`, `n_src`, `n_ion`, `xi` (any of them) of shape (redshift, x, y, z) with `units`
+in their attributes; coordinates `redshift`, `x`, `y`, `z`; group attributes `box_size` (comoving Mpc), `H0`,
+`Om0`, `Ob0`, `cosmology_assumed`, `source_code` and where everything came from. Other names and units are
+given by a mapping (`reion.readers.mapping`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,10 @@ import numpy as np
 
 from reion.errors import InputError
 from reion.readers.format import Format
+from reion.readers.mapping import SETTINGS, box_from, names_from
 from reion.readers.settings import Settings
-from reion.readers.snapshot import Box, Region, Snapshot
-from reion.simulation import AXES, DEFAULT_COSMOLOGY, FIELDS
-from reion.units import Conversion
+from reion.readers.snapshot import Box
+from reion.readers.zarr_chunks import check_chunks, check_size
 
 
 def is_store(path: Path) -> bool:
@@ -26,80 +28,73 @@ def is_store(path: Path) -> bool:
     return (path / "zarr.json").is_file() or (path / ".zgroup").is_file()
 
 
+class ZarrTree:
+    """A Zarr group as `reion.readers.mapping.Tree`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def _group(self) -> Any:
+        import zarr
+
+        try:
+            return zarr.open_group(self.path, mode="r")
+        except Exception as error:  # whatever a damaged store raises, the store is damaged
+            raise InputError(f"the Zarr store cannot be opened: {error}", file=self.path) from error
+
+    def _find(self, name: str) -> Any | None:
+        try:
+            return self._group.get(name) if name else self._group
+        except Exception as error:  # whatever a damaged store raises, the store is damaged
+            raise InputError(f"{name}: cannot be opened: {error}", file=self.path) from error
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """Shape of an array of floating-point numbers; None if there is none of that name."""
+        array = self._find(name)
+        if array is None:
+            return None
+        if not hasattr(array, "shape") or array.dtype.kind != "f":
+            raise InputError(f"{name}: expected an array of floating-point numbers", file=self.path)
+        shape = tuple(array.shape)
+        check_size(array, shape, self.path)
+        return shape
+
+    def read(self, name: str, key: tuple[int | slice, ...]) -> np.ndarray:
+        """Numbers of an array, from chunks that expand to what their shape needs."""
+        array = self._find(name)
+        check_chunks(array, key, self.path)
+        try:
+            return np.asarray(array[key])  # type: ignore[index]
+        except Exception as error:  # whatever a damaged chunk raises, the store is damaged
+            raise InputError(f"{name}: a chunk cannot be read: {error}", file=self.path) from error
+
+    def attribute(self, name: str) -> Any | None:
+        """An attribute, `group/name`."""
+        group, _, attribute = name.rpartition("/")
+        holder = self._find(group)
+        return None if holder is None else holder.attrs.get(attribute)
+
+    def attributes(self) -> dict[str, Any]:
+        """The attributes of the group."""
+        return dict(self._group.attrs)
+
+
 def claim(paths: Sequence[Path]) -> list[Path]:
-    """Folders that are Zarr groups with one of our fields."""
-    return [path for path in paths if is_store(path) and any((path / name).is_dir() for name in FIELDS)]
+    """Folders that are Zarr groups."""
+    return [path for path in paths if is_store(path)]
 
 
-def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:  # noqa: ARG001 (the store says it all)
+def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:
     """One box for each store."""
-    return [_scan_store(path) for path in paths]
-
-
-def _scan_store(path: Path) -> Box:
-    import zarr
-
-    try:
-        group = zarr.open_group(path, mode="r")
-        arrays = {name: array for name, array in group.arrays() if name in (*FIELDS, "redshift", *AXES)}
-        attrs: dict[str, Any] = dict(group.attrs)
-        if "redshift" not in arrays:
-            raise InputError("expected an array 'redshift'", file=path)
-        redshift = np.asarray(arrays["redshift"][:], dtype=np.float64).reshape(-1)
-    except InputError:
-        raise
-    except Exception as error:  # whatever it raises, the store is damaged
-        raise InputError(f"the Zarr store cannot be opened: {error}", file=path) from error
-    snapshots = []
-    for name in FIELDS:
-        if name not in arrays:
-            continue
-        array = arrays[name]
-        if len(array.shape) != 4 or array.shape[0] != redshift.size or array.dtype.kind != "f":
-            raise InputError(
-                f"{name}: expected floating-point numbers of shape ({redshift.size}, x, y, z); "
-                f"received {array.dtype} of shape {array.shape}",
-                file=path,
-            )
-        for index, z in enumerate(redshift):
-
-            def read(
-                region: Region, conversion: Conversion, array: Any = array, index: int = index
-            ) -> np.ndarray:
-                return conversion(_cells(array, (index, *region), path))
-
-            snapshots.append(
-                Snapshot(
-                    name=name,
-                    redshift=float(z),
-                    file=path,
-                    shape=(array.shape[1], array.shape[2], array.shape[3]),
-                    units=str(array.attrs.get("units", "")),
-                    read=read,
-                )
-            )
-    known = all(key in attrs for key in DEFAULT_COSMOLOGY) and not attrs.get("cosmology_assumed")
-    own = {"box_size", "cosmology_assumed", "source_code", *DEFAULT_COSMOLOGY}
-    return Box(
-        label=path.name.removesuffix(".zarr"),
-        snapshots=snapshots,
-        box_size=attrs.get("box_size"),
-        cosmology={key: float(attrs[key]) for key in DEFAULT_COSMOLOGY} if known else None,
-        source_code=str(attrs.get("source_code", "unknown")),
-        attrs={key: value for key, value in attrs.items() if key not in own},
-    )
-
-
-def _cells(array: Any, key: tuple[int | slice, ...], path: Path) -> np.ndarray:
-    try:
-        return np.asarray(array[key])
-    except Exception as error:  # whatever a damaged chunk raises, the store is damaged
-        raise InputError(f"{array.basename}: a chunk cannot be read: {error}", file=path) from error
+    names = names_from(settings)
+    return [box_from(ZarrTree(path), names, settings) for path in paths]
 
 
 FORMAT = Format(
     name="zarr",
-    description="our Zarr stores, as reion convert writes them",
+    description="Zarr stores: those of reion convert, and any others through a mapping",
     claim=claim,
     scan=scan,
+    settings=SETTINGS,
 )

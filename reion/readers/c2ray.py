@@ -1,0 +1,304 @@
+"""C2-Ray: ionised fractions, CUBEP3M densities and source lists of one simulation.
+
+Byte level, little-endian (`--set byte_order=big` for the other), x fastest:
+
+- `xfrac3d_8.397.bin` (also `xfrac3D_`): Fortran sequential records. int32 12, nx, ny, nz, 12; then int32 n, n
+  bytes of float64 (or float32) numbers, int32 n. Records of 2^31 bytes and more are split as gfortran does:
+  pieces of at most 2147483639 bytes, each between two lengths, the first of which is negative where another
+  piece follows and the second of which is negative where one went before.
+- `8.397n_all.dat`: int32 nx, ny, nz, then float32 numbers: mass in N-body grid masses (comoving baryons in
+  g cm-3 are number x critical density today x Omega_b x (nx / nbox_fine)^3).
+- `8.397-coarsest_wsubgrid_sources.dat`: text. The number of sources; then for each, on one line or wrapped
+  over two, i, j, k (from 1), mass in haloes above the atomic cooling limit, and mass in smaller ones, both in
+  N-body grid masses. Photons per second are mass x Omega_b / (Omega_m m_p) x photons per baryon / lifetime.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reion.errors import InputError
+from reion.readers.binary import BinaryCube
+from reion.readers.format import Format
+from reion.readers.settings import Settings
+from reion.readers.snapshot import Box, Snapshot
+from reion.readers.source_list import SourceList
+from reion.simulation import DEFAULT_COSMOLOGY
+from reion.units import mean_density
+
+XFRAC = re.compile(r"xfrac3[dD]_(\d+\.\d+)\.bin")
+DENSITY = re.compile(r"(\d+\.\d+)n_all\.dat")
+SOURCES = re.compile(r"(\d+\.\d+)-coarsest\w*_sources\.dat")
+
+C2RAY_COSMOLOGY = {"H0": 70.0, "Om0": 0.27, "Ob0": 0.044}
+PRESETS: dict[str, dict[str, float]] = {
+    "500/h": {"box_size": 500 / 0.7, "nbox_fine": 13824},
+    "244/h": {"box_size": 244 / 0.7, "nbox_fine": 8000},
+}
+"""Boxes whose box size (comoving Mpc) and N-body mesh are known; with `C2RAY_COSMOLOGY`."""
+
+SETTINGS = {
+    "preset": "500/h or 244/h: box size, N-body mesh and cosmology (H0 = 70, Om0 = 0.27, Ob0 = 0.044)",
+    "nbox_fine": "cells along a side of the N-body mesh, 13824 in the 500/h box",
+    "sources": "photons (the default), or mass to keep the mass in haloes instead",
+    "f_gamma": "ionising photons per baryon in haloes above the atomic cooling limit",
+    "f_gamma_low": "the same for smaller haloes; 0 where it is not given",
+    "lifetime_myr": "lifetime of sources in Myr: they emit their photons in this time",
+    "mean_molecular_weight": "baryon mass in proton masses; 1 in C2-Ray, 1.222 in pyC2Ray",
+    "mesh": "cells along a side, where there are only source lists",
+    "byte_order": "little (the default) or big",
+}
+_HEADER_BYTES = 20
+
+
+def claim(paths: Sequence[Path]) -> list[Path]:
+    """Files with the names of C2-Ray's, if there are ionised fractions, densities or sources among them."""
+    return [path for path in paths if any(name.fullmatch(path.name) for name in (XFRAC, DENSITY, SOURCES))]
+
+
+def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:
+    """All files as one box."""
+    snapshots = [
+        Snapshot(
+            name="xi",
+            redshift=float(match.group(1)),
+            file=path,
+            shape=cube.shape,
+            units="1",
+            read=cube.read,
+        )
+        for path in paths
+        if (match := XFRAC.fullmatch(path.name))
+        for cube in [xfrac_cube(path, byte_order(settings))]
+    ]
+    return [box_of(paths, snapshots, settings, source_code="C2-Ray", mean_molecular_weight=1.0)]
+
+
+def box_of(
+    paths: Sequence[Path],
+    xi: Sequence[Snapshot],
+    settings: Settings,
+    *,
+    source_code: str,
+    mean_molecular_weight: float,
+    photon_lists: Callable[[tuple[int, int, int]], list[Snapshot]] = lambda _: [],
+) -> Box:
+    """The snapshots of xi with the densities and source lists among `paths` as one box.
+
+    `photon_lists` gives more sources for a mesh of a shape.
+    """
+    preset = PRESETS.get(settings.choice("preset", list(PRESETS)) or "", {})
+    density = [_density(path, settings, preset) for path in paths if DENSITY.fullmatch(path.name)]
+    shape = next((snapshot.shape for snapshot in [*xi, *density]), None) or _mesh(settings, paths[0])
+    masses = [path for path in paths if SOURCES.fullmatch(path.name)]
+    weights: tuple[float, ...] = ()
+    units = ""
+    if masses:
+        weights, units = _source_weights(settings, preset, mean_molecular_weight, masses[0])
+    sources = [
+        Snapshot(
+            name="n_src",
+            redshift=float(match.group(1)),
+            file=path,
+            shape=shape,
+            units=units,
+            read=SourceList(path, shape, weights).read,
+        )
+        for path in masses
+        if (match := SOURCES.fullmatch(path.name))
+    ]
+    return Box(
+        label=paths[0].resolve().parent.name,
+        snapshots=[*density, *sources, *photon_lists(shape), *xi],
+        box_size=None if settings.text("box_size") else preset.get("box_size"),
+        cosmology=C2RAY_COSMOLOGY if preset and not _has_cosmology(settings) else None,
+        source_code=source_code,
+    )
+
+
+def byte_order(settings: Settings) -> str:
+    """The byte order that is set, as numpy writes it."""
+    return ">" if settings.choice("byte_order", ("little", "big")) == "big" else "<"
+
+
+def xfrac_cube(path: Path, order: str) -> BinaryCube:
+    """The numbers of an `xfrac3d` file.
+
+    Raises
+    ------
+    InputError
+        If markers, shape and size of the file do not fit together.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        header = np.frombuffer(stream.read(_HEADER_BYTES), dtype=order + "i4")
+        if header.size < 5 or header[0] != 12 or header[4] != 12:
+            swapped = header.size == 5 and header[0].byteswap() == 12
+            raise InputError(
+                f"expected a Fortran record of 12 bytes (12, nx, ny, nz, 12); received {header.tolist()}",
+                file=path,
+                hint=_other_order_hint(order) if swapped else None,
+            )
+        shape = cube_shape(header[1:4], path)
+        spans: list[tuple[int, int]] = []
+        position = _HEADER_BYTES
+        continues = True
+        while continues:
+            stream.seek(position)
+            start = stream.read(4)
+            length = abs(int.from_bytes(start, _endian(order), signed=True))
+            continues = int.from_bytes(start, _endian(order), signed=True) < 0
+            stream.seek(position + 4 + length)
+            end = stream.read(4)
+            marker = int.from_bytes(end, _endian(order), signed=True)
+            if len(start) < 4 or len(end) < 4 or length == 0 or marker != (-length if spans else length):
+                raise InputError(
+                    f"expected a record between two markers at byte {position}; received {length} and "
+                    f"{marker} in a file of {size} bytes: the file is truncated or damaged",
+                    file=path,
+                )
+            spans.append((position + 4, length))
+            position += length + 8
+    cells = shape[0] * shape[1] * shape[2]
+    dtype = {8 * cells: "f8", 4 * cells: "f4"}.get(sum(length for _, length in spans))
+    if dtype is None or position != size:
+        raise InputError(
+            f"shape {shape} needs a record of {8 * cells} bytes (or {4 * cells}, float32); received "
+            f"{sum(length for _, length in spans)} in a file of {size} bytes",
+            file=path,
+        )
+    return BinaryCube(path, np.dtype(order + dtype), shape, "F", spans)
+
+
+def raw_cube(path: Path, order: str, dtypes: Sequence[str]) -> BinaryCube:
+    """The numbers of a file of int32 nx, ny, nz and then numbers of one of `dtypes`, x fastest.
+
+    Raises
+    ------
+    InputError
+        If shape and size of the file do not fit together.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        header = stream.read(12)
+    for candidate in (order, "<" if order == ">" else ">"):
+        numbers = np.frombuffer(header, dtype=candidate + "i4")
+        cells = 1
+        for n in numbers.tolist():
+            cells *= n
+        fitting = [dtype for dtype in dtypes if 12 + cells * np.dtype(dtype).itemsize == size]
+        if numbers.size == 3 and min(numbers.tolist()) > 0 and fitting:
+            if candidate != order:
+                raise InputError(
+                    "the bytes of the numbers are in the other order",
+                    file=path,
+                    hint=_other_order_hint(order),
+                )
+            dtype = np.dtype(order + fitting[0])
+            return BinaryCube(path, dtype, cube_shape(numbers, path), "F", [(12, size - 12)])
+    numbers = np.frombuffer(header[: len(header) // 4 * 4], dtype=order + "i4")
+    raise InputError(
+        f"expected nx, ny, nz and then that many numbers of {' or '.join(dtypes)}; received "
+        f"{numbers.tolist()} in a file of {size} bytes: it is truncated, damaged or something else",
+        file=path,
+    )
+
+
+def cube_shape(numbers: np.ndarray, path: Path) -> tuple[int, int, int]:
+    """Three numbers of cells.
+
+    Raises
+    ------
+    InputError
+        If one is not positive.
+    """
+    nx, ny, nz = (int(n) for n in numbers)
+    if min(nx, ny, nz) < 1:
+        raise InputError(f"expected three positive numbers of cells; received {[nx, ny, nz]}", file=path)
+    return nx, ny, nz
+
+
+def _density(path: Path, settings: Settings, preset: dict[str, float]) -> Snapshot:
+    cube = raw_cube(path, byte_order(settings), ("f4",))
+    match = DENSITY.fullmatch(path.name)
+    scale = 1.0
+    if settings.text("n_igm_unit") is None:
+        scale = (cube.shape[0] / _nbox_fine(settings, preset, path)) ** 3
+    return Snapshot(
+        name="n_igm",
+        redshift=float(match.group(1)) if match else np.nan,
+        file=path,
+        shape=cube.shape,
+        units="1 + overdensity",
+        read=cube.read,
+        scale=scale,
+    )
+
+
+def _nbox_fine(settings: Settings, preset: dict[str, float], path: Path) -> float:
+    value = settings.number("nbox_fine") or preset.get("nbox_fine")
+    if value is not None:
+        return value
+    return settings.required_numbers("nbox_fine", file=path, otherwise="--set preset=500/h")[0]
+
+
+def _source_weights(
+    settings: Settings,
+    preset: dict[str, float],
+    mean_molecular_weight: float,
+    path: Path,
+) -> tuple[tuple[float, ...], str]:
+    """What large and small haloes count, and the unit of the sum."""
+    from astropy import constants, units
+
+    if settings.text("n_src_unit") is not None:
+        return (1.0, 1.0), ""
+    cosmology: Any = settings.cosmology(None, file=path) or (C2RAY_COSMOLOGY if preset else DEFAULT_COSMOLOGY)
+    box_size = settings.box_size(preset.get("box_size"), cosmology, file=path)
+    side_mpc = float(np.atleast_1d(box_size)[0])
+    matter = mean_density(cosmology) * cosmology["Om0"] / cosmology["Ob0"] * units.g / units.cm**3
+    cell = (side_mpc * units.Mpc / _nbox_fine(settings, preset, path)) ** 3
+    grid_mass = (matter * cell).to_value("Msun")
+    if settings.choice("sources", ("photons", "mass")) == "mass":
+        return (grid_mass, grid_mass), "Msun per cell"
+    weight = settings.number("mean_molecular_weight") or mean_molecular_weight
+    baryons = grid_mass * units.Msun * cosmology["Ob0"] / cosmology["Om0"] / (weight * constants.m_p)
+    f_gamma, lifetime_myr = settings.required_numbers(
+        "f_gamma", "lifetime_myr", file=path, otherwise="--set sources=mass to keep the mass in haloes"
+    )
+    rate = (baryons / (lifetime_myr * units.Myr)).to_value("s-1")
+    return (rate * f_gamma, rate * (settings.number("f_gamma_low") or 0.0)), "s-1 per cell"
+
+
+def _mesh(settings: Settings, path: Path) -> tuple[int, int, int]:
+    n = int(settings.required_numbers("mesh", file=path)[0])
+    if not 0 < n <= 10_000:
+        raise InputError(f"--set mesh: expected a number of cells along a side; received {n}")
+    return n, n, n
+
+
+def _has_cosmology(settings: Settings) -> bool:
+    return any(settings.text(key) is not None for key in ("cosmology", *DEFAULT_COSMOLOGY))
+
+
+def _other_order_hint(order: str) -> str:
+    other = "big" if order == "<" else "little"
+    return f"the file was written in the other byte order: --set byte_order={other}"
+
+
+def _endian(order: str) -> Any:
+    return "little" if order == "<" else "big"
+
+
+FORMAT = Format(
+    name="c2ray",
+    description="C2-Ray: xfrac3d_*.bin, *n_all.dat, *-coarsest*_sources.dat",
+    claim=claim,
+    scan=scan,
+    settings=SETTINGS,
+)

@@ -1,0 +1,184 @@
+"""HDF5 datasets read without trusting the file.
+
+Links to other files, external and virtual storage are refused. Nothing is allocated for a shape that the
+bytes in the file cannot fill: contiguous data must be there in full, every chunk must be there, and deflated
+chunks are expanded under a bound before the HDF5 library sees them. Filters other than deflate, shuffle and
+Fletcher-32 are refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reion.errors import InputError
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3
+
+
+def is_hdf5(path: Path) -> bool:
+    """Whether a file starts with HDF5's signature."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return stream.read(len(SIGNATURE)) == SIGNATURE
+
+
+@contextlib.contextmanager
+def open_hdf5(path: Path) -> Iterator[Any]:
+    """The file as an `h5py.File`; whatever HDF5 raises inside the block becomes an `InputError`."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except InputError:
+        raise
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, UnicodeError) as error:
+        raise InputError(f"the HDF5 file is damaged: {error}", file=path) from error
+
+
+def find(file: Any, name: str, path: Path) -> Any | None:
+    """The group or dataset `name` (a path with slashes), or None.
+
+    Raises
+    ------
+    InputError
+        If a link on the way leads out of the file.
+    """
+    import h5py
+
+    here = file
+    for part in (part for part in name.split("/") if part):
+        if not isinstance(here, h5py.Group) or here.get(part, getlink=True) is None:
+            return None
+        link = here.get(part, getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            raise InputError(
+                f"{name}: expected data in this file; received a link to {link.filename!r}",
+                file=path,
+                hint="links to other files are not followed: copy the data into one file",
+            )
+        here = here[part]
+    return here
+
+
+def attributes(group: Any) -> Mapping[str, Any]:
+    """The attributes of a group that are single numbers or texts."""
+    found = {}
+    for name in group.attrs:
+        value = group.attrs[name]
+        if np.ndim(value) == 0 or np.size(value) == 1:
+            item = np.asarray(value).reshape(-1)[0]
+            found[name] = item.decode("utf-8", "replace") if isinstance(item, bytes) else item
+    return found
+
+
+def shape_of(dataset: Any, name: str, path: Path) -> tuple[int, ...]:
+    """The shape of a dataset of floating-point numbers that are all there.
+
+    Raises
+    ------
+    InputError
+        If it is something else, or larger than what the file holds.
+    """
+    import h5py
+
+    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind != "f" or dataset.dtype.itemsize > 8:
+        kind = dataset.dtype if isinstance(dataset, h5py.Dataset) else "a group"
+        raise InputError(f"{name}: expected a dataset of floating-point numbers; received {kind}", file=path)
+    if dataset.external or dataset.is_virtual:
+        raise InputError(
+            f"{name}: expected data in this file; received storage in other files, which are not followed",
+            file=path,
+        )
+    shape = tuple(int(n) for n in dataset.shape)
+    needed = dataset.dtype.itemsize
+    for n in shape:
+        needed *= n
+    if dataset.chunks is None:
+        held = int(dataset.id.get_storage_size())
+        if held != needed:
+            raise InputError(
+                f"{name}: shape {shape} of {dataset.dtype} needs {needed} bytes; the file holds {held}",
+                file=path,
+            )
+        return shape
+    _check_chunks(dataset, shape, name, path)
+    return shape
+
+
+def read(dataset: Any, key: tuple[int | slice, ...], name: str, path: Path) -> np.ndarray:
+    """The numbers of `dataset` (checked by `shape_of`) at `key`, in the file's number type.
+
+    Raises
+    ------
+    InputError
+        If a chunk expands to more or less than its shape needs.
+    """
+    if dataset.chunks is not None and dataset.compression == "gzip":
+        _check_expansion(dataset, key, name, path)
+    return np.asarray(dataset[key])
+
+
+def _check_chunks(dataset: Any, shape: tuple[int, ...], name: str, path: Path) -> None:
+    filters = dataset.id.get_create_plist()
+    for number in range(filters.get_nfilters()):
+        code = filters.get_filter(number)[0]
+        if code not in (_DEFLATE, _SHUFFLE, _FLETCHER32):
+            raise InputError(
+                f"{name}: expected the filters deflate, shuffle or fletcher32; received filter {code}",
+                file=path,
+                hint="rewrite the dataset with compression='gzip', or none",
+            )
+    expected = 1
+    for n, size in zip(shape, dataset.chunks, strict=True):
+        expected *= -(-n // int(size))
+    held = int(dataset.id.get_num_chunks())
+    # Each chunk holds at most its share of bytes, so that this also bounds the declared shape.
+    chunk_bytes = int(np.prod(dataset.chunks, dtype=object)) * dataset.dtype.itemsize
+    size = path.stat().st_size
+    if held != expected or (filters.get_nfilters() == 0 and held * chunk_bytes > size):
+        raise InputError(
+            f"{name}: shape {shape} needs {expected} chunks of {chunk_bytes} bytes; the file of {size} bytes "
+            f"holds {held}",
+            file=path,
+        )
+    if chunk_bytes > 1040 * size:
+        raise InputError(
+            f"{name}: a chunk of {chunk_bytes} bytes cannot be held by a file of {size} bytes", file=path
+        )
+
+
+def _check_expansion(dataset: Any, key: tuple[int | slice, ...], name: str, path: Path) -> None:
+    sizes = dataset.chunks
+    expected = int(np.prod(sizes, dtype=object)) * dataset.dtype.itemsize
+    ranges = []
+    for k, n, size in zip(key, dataset.shape, sizes, strict=True):
+        cells = range(n)[k]
+        first, last = (cells, cells) if isinstance(cells, int) else (cells[0], cells[-1])
+        ranges.append(range(first // size, last // size + 1))
+    for corner in np.ndindex(*(len(r) for r in ranges)):
+        offset = tuple(int(r[c]) * size for r, c, size in zip(ranges, corner, sizes, strict=True))
+        mask, raw = dataset.id.read_direct_chunk(offset)
+        if mask:
+            continue
+        fletcher = 4 if dataset.fletcher32 else 0
+        raw = raw[: len(raw) - fletcher] if fletcher else raw
+        expander = zlib.decompressobj()
+        try:
+            expanded = len(expander.decompress(raw, expected + 1))
+        except zlib.error as error:
+            raise InputError(f"{name}: the chunk at {offset} is damaged: {error}", file=path) from error
+        if expanded != expected:
+            raise InputError(
+                f"{name}: expected the chunk at {offset} to expand to {expected} bytes; received "
+                f"{'more' if expanded > expected else expanded}",
+                file=path,
+            )
