@@ -188,6 +188,14 @@ def moments(x: Real, weights: Real | None = None, *, threads: int | None = None)
 
 
 @kernel()
+def _product(shape):  # type: ignore[no-untyped-def]
+    size = 1
+    for n in shape:
+        size *= n
+    return size
+
+
+@kernel()
 def _gather(x, x_first, x_strides, shape, start, buffer):  # type: ignore[no-untyped-def]
     # Elements start, start + 1, ... of a view, in its own order.
     last = len(shape) - 1
@@ -289,8 +297,8 @@ def _masked(x, weights, row, count):  # type: ignore[no-untyped-def]
     row[5] = low
     row[6] = high
     if weight == 0.0:
-        row[:5] = 0.0
-        row[1] = np.nan
+        for k in range(5):
+            row[k] = np.nan if k == 1 else 0.0
         return
     pivot = first + total / weight
     s1 = 0.0
@@ -305,6 +313,30 @@ def _masked(x, weights, row, count):  # type: ignore[no-untyped-def]
     _finish(row, weight, pivot, s1, s2, s3)
 
 
+@kernel()
+def _whole_block(x, signed, unsigned, row, count):  # type: ignore[no-untyped-def]
+    # One block if all its values are finite; says whether they are.
+    pivot = _pivot(x)
+    s1, s2, s3, low, high, far = _sums(x, signed, unsigned, pivot)
+    ends = np.empty(3, dtype=x.dtype)
+    bits = ends.view(signed.dtype)
+    bits[0] = low
+    bits[1] = high
+    ends.view(unsigned.dtype)[2] = far
+    for end in ends:
+        if not np.isfinite(end):
+            return False
+    if not np.isfinite(s3):
+        return False
+    mixed = low < 0 and high >= 0
+    row[5] = ends[2] if mixed else min(ends[0], ends[1])
+    row[6] = ends[1] if mixed else max(ends[0], ends[1])
+    count[0] = len(x)
+    count[1] = 0
+    _finish(row, float(len(x)), pivot, s1, s2, s3)
+    return True
+
+
 @kernel(
     *[
         (source(r), INT, INTS, source(i), source(u), INTS, INT, INT, target(FLOAT, 2), target(INT, 2))
@@ -312,50 +344,21 @@ def _masked(x, weights, row, count):  # type: ignore[no-untyped-def]
     ]
 )
 def _blocks(x, x_first, x_strides, signed, unsigned, shape, first, last, rows, counts):  # type: ignore[no-untyped-def]
-    size = 1
-    for n in shape:
-        size *= n
     in_line = len(shape) == 1 and x_strides[0] == 1
     buffer = np.empty(BLOCK, dtype=np.float64)
     buffer_signed = buffer.view(np.int64)
     buffer_unsigned = buffer.view(np.uint64)
     ones = np.ones(BLOCK, dtype=np.float64)
-    ends = np.empty(3, dtype=x.dtype)
-    ends_signed = ends.view(signed.dtype)
-    ends_unsigned = ends.view(unsigned.dtype)
-    wide_ends = np.empty(3, dtype=np.float64)
-    wide_signed = wide_ends.view(np.int64)
-    wide_unsigned = wide_ends.view(np.uint64)
     for b in range(first, last):
         start = b * BLOCK
-        n = min(BLOCK, size - start)
+        n = min(BLOCK, _product(shape) - start)
         if in_line:
-            block = x[start : start + n]
-            pivot = _pivot(block)
-            s1, s2, s3, low, high, far = _sums(
-                block, signed[start : start + n], unsigned[start : start + n], pivot
-            )
-            ends_signed[0] = low
-            ends_signed[1] = high
-            ends_unsigned[2] = far
-            wide_ends[:] = ends
+            end = start + n
+            done = _whole_block(x[start:end], signed[start:end], unsigned[start:end], rows[b], counts[b])
         else:
             _gather(x, x_first, x_strides, shape, start, buffer[:n])
-            pivot = _pivot(buffer[:n])
-            s1, s2, s3, wide_signed[0], wide_signed[1], wide_unsigned[2] = _sums(
-                buffer[:n], buffer_signed[:n], buffer_unsigned[:n], pivot
-            )
-        if np.isfinite(s3) and np.isfinite(wide_ends).all():
-            _finish(rows[b], float(n), pivot, s1, s2, s3)
-            if wide_signed[0] < 0 and wide_signed[1] >= 0:
-                rows[b, 5] = wide_ends[2]
-                rows[b, 6] = wide_ends[1]
-            else:
-                rows[b, 5] = min(wide_ends[0], wide_ends[1])
-                rows[b, 6] = max(wide_ends[0], wide_ends[1])
-            counts[b, 0] = n
-            counts[b, 1] = 0
-        else:
+            done = _whole_block(buffer[:n], buffer_signed[:n], buffer_unsigned[:n], rows[b], counts[b])
+        if not done:
             _gather(x, x_first, x_strides, shape, start, buffer[:n])
             _masked(buffer[:n], ones[:n], rows[b], counts[b])
 
@@ -368,14 +371,11 @@ def _blocks(x, x_first, x_strides, signed, unsigned, shape, first, last, rows, c
     ]
 )
 def _weighted_blocks(w, w_first, w_strides, x, x_first, x_strides, shape, first, last, rows, counts):  # type: ignore[no-untyped-def]
-    size = 1
-    for n in shape:
-        size *= n
     values = np.empty(BLOCK, dtype=np.float64)
     weights = np.empty(BLOCK, dtype=np.float64)
     for b in range(first, last):
         start = b * BLOCK
-        n = min(BLOCK, size - start)
+        n = min(BLOCK, _product(shape) - start)
         _gather(x, x_first, x_strides, shape, start, values[:n])
         _gather(w, w_first, w_strides, shape, start, weights[:n])
         _masked(values[:n], weights[:n], rows[b], counts[b])
@@ -394,7 +394,8 @@ def _merge_rows(rows):  # type: ignore[no-untyped-def]
             if b[0] == 0.0:
                 continue
             if a[0] == 0.0:
-                a[:5] = b[:5]
+                for k in range(5):
+                    a[k] = b[k]
                 continue
             weight = a[0] + b[0]
             part_a = a[0] / weight

@@ -57,5 +57,5 @@ def test_symmetry_is_transpose_and_flip(index):
 
 
 def test_rotate_refuses_reflections():
-    with pytest.raises(ValueError, match="expected a rotation from 0 to 23. Received: 24"):
+    with pytest.raises(ValueError, match="expected a rotation from 0 to 23"):
         rotate(np.zeros((2, 2, 2)), 24)
