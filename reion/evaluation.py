@@ -164,8 +164,8 @@ def render(evaluation: Mapping[str, Any], *, band: str = "0.5") -> Table:
     low, high = POOLED_MEAN_XI
     table = Table(
         title="Ionised fraction against the true one",
-        caption=f"xi: mean ionised fraction; exc. set: excursion set. P, r: power over true power and cross-correlation at k = {band} "
-        f"Mpc-1. Pooled: all cells at z <= {POOLED_REDSHIFT:g} where true xi is {low:g} to {high:g}. A dash: "
+        caption="xi: mean ionised fraction; exc. set: excursion set. P, r: power over true power and "
+        f"cross-correlation at k = {band} Mpc-1. Pooled: all cells at z <= {POOLED_REDSHIFT:g} where true xi is {low:g} to {high:g}. A dash: "
         "not defined.",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
