@@ -7,7 +7,7 @@ import sys
 import traceback
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -269,23 +269,28 @@ def predict(
     model: Annotated[str, typer.Argument(help="An ONNX file or a shipped model's name.")],
     simulation: Annotated[Path, typer.Argument(metavar="SIM", help="The simulation to predict.")],
     out: Annotated[Path, typer.Option(help="The Zarr store to write.")],
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
     memory: Annotated[str, typer.Option(help="Memory to stay within, e.g. 2GiB.")] = "2GiB",
     force: Force = False,
     json: Json = False,
 ) -> None:
     """Predict the ionised fraction, any box in bounded memory."""
-    from reion.prediction import parse_bytes
+    from pydantic import ByteSize, TypeAdapter, ValidationError
+
     from reion.prediction import predict as run_predict
     from reion.terminal import print_json, progress_bar
 
+    try:
+        memory_bytes = int(TypeAdapter(ByteSize).validate_python(memory))
+    except ValidationError as error:
+        raise InputError(f"expected --memory such as 2GiB or 500MB; received {memory!r}") from error
     with progress_bar("predicting") as progress:
         result = run_predict(
             model,
             simulation,
             out,
             device=device,
-            memory_bytes=parse_bytes(memory),
+            memory_bytes=memory_bytes,
             force=force,
             progress=progress,
         )
@@ -322,8 +327,15 @@ def _need_training(command: str) -> None:
     missing = [name for name in ("tensorflow", "keras", "onnx", "tf2onnx") if find_spec(name) is None]
     if missing:
         raise InputError(f"{command} needs {', '.join(missing)}", hint="pip install 'reion[train]'")
-    # TensorFlow reports its CPU features and missing GPUs in a dozen lines that help nobody here.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
+        from reion.terminal import quiet_stderr
+
+        # TensorFlow reports its CPU features and missing GPUs in a dozen lines that help nobody here.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        with quiet_stderr():
+            import tensorflow as tf
+
+            tf.config.list_physical_devices("GPU")
 
 
 def _settings(settings: list[str] | None) -> dict[str, Any]:

@@ -1,0 +1,5 @@
+"""`python -m reion`."""
+
+from reion.cli import main
+
+main()

@@ -1,0 +1,74 @@
+"""The schema: one object, whatever it is written in."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reion.config import MODEL_NAMES, load_config, write_config
+from reion.errors import InputError
+
+
+@pytest.mark.parametrize("name", MODEL_NAMES)
+def test_written_and_read_back_it_is_the_same(name, tmp_path):
+    config = load_config(settings=[f"model.name={name}", "seed=7"])
+    write_config(config, tmp_path / "config.toml")
+    assert load_config(tmp_path / "config.toml") == config
+    assert config.model.name == name
+
+
+@given(
+    steps=st.integers(1, 10**6),
+    rate=st.floats(1e-6, 1.0),
+    augmentation=st.sampled_from(["none", "rotations", "symmetries"]),
+    loss=st.sampled_from(["mse", "binary_cross_entropy", "focal"]),
+)
+@settings(deadline=None, max_examples=30)
+def test_settings_reach_the_schema(steps, rate, augmentation, loss):
+    config = load_config(
+        settings=[
+            f"training.steps={steps}",
+            f"training.learning_rate={rate!r}",
+            f"data.augmentation={augmentation}",
+            f"training.loss.kind={loss}",
+        ]
+    )
+    assert config.training.steps == steps
+    assert config.training.learning_rate == rate
+    assert config.data.augmentation == augmentation
+    assert config.training.loss.kind == loss
+
+
+def test_settings_win_over_the_file_and_the_file_over_the_base(tmp_path):
+    (tmp_path / "c.toml").write_text("seed = 2\n[training]\nsteps = 20\n")
+    config = load_config(tmp_path / "c.toml", ["seed=3"], base={"seed": 1, "training": {"steps": 10}})
+    assert (config.seed, config.training.steps) == (3, 20)
+
+
+def test_defaults_depend_on_the_model():
+    assert load_config().training.crop_cells == 24
+    assert load_config(settings=["model.name=patch"]).training.crop_cells == 1
+    assert load_config(settings=["model.name=patch", "training.crop_cells=3"]).training.crop_cells == 3
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("model.name=transformer", "transformer"),
+        ("training.stepz=3", "stepz"),
+        ("training.steps=0", "steps"),
+        ("model.smoothing_cells=[4]", "must be odd"),
+        ("nonsense", "key=value"),
+        ("training.learning_rate=fast", "learning_rate"),
+    ],
+)
+def test_what_does_not_fit_is_one_error_that_names_it(setting, expected):
+    with pytest.raises(InputError, match=expected):
+        load_config(settings=[setting])
+
+
+def test_a_file_that_is_no_toml_is_named(tmp_path):
+    (tmp_path / "c.toml").write_text("steps: 3")
+    with pytest.raises(InputError, match=r"c\.toml"):
+        load_config(tmp_path / "c.toml")
