@@ -7,6 +7,7 @@ rotations.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import permutations, product
 from typing import Any
@@ -155,7 +156,7 @@ def symmetry(x: Real, index: int, *, out: Real | None = None, threads: int | Non
     def task(a: Real, b: Real) -> None:
         line_a, first_a, strides_a = flat(a)
         line_b, first_b, strides_b = flat(b, writeable=True)
-        cubes = np.indices(a.shape[:-3]).reshape(lead, -1)
+        cubes = np.indices(a.shape[:-3]).reshape(lead, math.prod(a.shape[:-3]))
         starts_a = first_a + strides_a[:-3] @ cubes
         starts_b = first_b + strides_b[:-3] @ cubes
         shape = np.array(a.shape[-3:], dtype=np.int64)
