@@ -115,7 +115,7 @@ def box_of(
     return Box(
         label=paths[0].resolve().parent.name,
         snapshots=[*density, *sources, *photon_lists(shape), *xi],
-        box_size=None if settings.text("box_size") else preset.get("box_size"),
+        box_size=_preset_box_size(settings, preset),
         cosmology=C2RAY_COSMOLOGY if preset and not _has_cosmology(settings) else None,
         source_code=source_code,
     )
@@ -259,7 +259,7 @@ def _source_weights(
     if settings.text("n_src_unit") is not None:
         return (1.0, 1.0), ""
     cosmology: Any = settings.cosmology(None, file=path) or (C2RAY_COSMOLOGY if preset else DEFAULT_COSMOLOGY)
-    box_size = settings.box_size(preset.get("box_size"), cosmology, file=path)
+    box_size = settings.box_size(_preset_box_size(settings, preset), cosmology, file=path)
     side_mpc = float(np.atleast_1d(box_size)[0])
     matter = mean_density(cosmology) * cosmology["Om0"] / cosmology["Ob0"] * units.g / units.cm**3
     cell = (side_mpc * units.Mpc / _nbox_fine(settings, preset, path)) ** 3
@@ -280,6 +280,10 @@ def _mesh(settings: Settings, path: Path) -> tuple[int, int, int]:
     if not 0 < n <= 10_000:
         raise InputError(f"--set mesh: expected a number of cells along a side; received {n}")
     return n, n, n
+
+
+def _preset_box_size(settings: Settings, preset: dict[str, float]) -> float | None:
+    return None if settings.text("box_size") else preset.get("box_size")
 
 
 def _has_cosmology(settings: Settings) -> bool:

@@ -19,6 +19,7 @@ import numpy as np
 from reion.errors import InputError
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_MOST_NUMBERS = 16
 _DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3
 
 
@@ -70,13 +71,15 @@ def find(file: Any, name: str, path: Path) -> Any | None:
 
 
 def attributes(group: Any) -> Mapping[str, Any]:
-    """The attributes of a group that are single numbers or texts."""
-    found = {}
+    """The attributes of a group that are texts or a few numbers, as Python has them."""
+    found: dict[str, Any] = {}
     for name in group.attrs:
         value = group.attrs[name]
-        if np.ndim(value) == 0 or np.size(value) == 1:
-            item = np.asarray(value).reshape(-1)[0]
-            found[name] = item.decode("utf-8", "replace") if isinstance(item, bytes) else item
+        if isinstance(value, bytes):
+            found[name] = value.decode("utf-8", "replace")
+        elif isinstance(value, str) or np.size(value) <= _MOST_NUMBERS:
+            plain = value.tolist() if hasattr(value, "tolist") else value
+            found[name] = plain[0] if isinstance(plain, list) and len(plain) == 1 else plain
     return found
 
 

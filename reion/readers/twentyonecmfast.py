@@ -95,6 +95,13 @@ def _scan_file(path: Path) -> Box:
             raise InputError(f"expected simulation_options and cosmo_params in {inputs}", file=path)
         side = _number(attributes(options), "BOX_LEN", inputs, path)
         stretch = float(attributes(options).get("NON_CUBIC_FACTOR", 1.0))
+        cells = int(_number(attributes(options), "HII_DIM", inputs, path))
+        if any(one.shape != (cells, cells, round(cells * stretch)) for one in snapshots):
+            raise InputError(
+                f"expected shape {(cells, cells, round(cells * stretch))} (HII_DIM, NON_CUBIC_FACTOR); "
+                f"received {', '.join(str(one.shape) for one in snapshots)}",
+                file=path,
+            )
         cosmo = attributes(cosmology)
         return Box(
             label=f"{label_of(path)}_seed{attributes(parameters).get('random_seed', '')}",

@@ -1,0 +1,56 @@
+"""Every format gives the same simulation, in the same units."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reion.readers import FORMATS, open_simulation
+from reion.simulation import box_size_mpc, check_simulation
+from tests.readers.layouts import LAYOUTS, random_simulation
+
+
+def assert_same(found, expected):
+    check_simulation(found)
+    np.testing.assert_allclose(found["redshift"].values, expected["redshift"].values, atol=1e-9)
+    np.testing.assert_allclose(box_size_mpc(found), box_size_mpc(expected), rtol=1e-6)
+    for name in ("n_igm", "n_src", "xi"):
+        assert found[name].dtype == np.float32
+        atol = 1e-7 if name == "xi" else 0
+        np.testing.assert_allclose(found[name].values, expected[name].values, rtol=3e-6, atol=atol)
+
+
+def test_every_format_is_tested():
+    assert set(LAYOUTS) == set(FORMATS)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_format_is_recognised_and_read(name, tmp_path):
+    sim = random_simulation((5, 5, 3))
+    given_settings = LAYOUTS[name](tmp_path, sim)
+    for chosen in (None, name):
+        found = open_simulation(tmp_path, format=chosen, settings=given_settings)
+        assert_same(found, sim)
+        assert found.attrs["H0"] == 70
+        assert not found.attrs["cosmology_assumed"]
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+@settings(deadline=None, max_examples=12)
+@given(
+    shape=st.tuples(*[st.integers(1, 7)] * 3),
+    redshift=st.lists(st.integers(4000, 20000), min_size=1, max_size=3, unique=True),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_any_shape_and_redshifts(name, shape, redshift, seed):
+    if name == "21cmfast":
+        shape = (shape[0], shape[0], shape[2])
+    sim = random_simulation(shape, sorted((z / 1000 for z in redshift), reverse=True), seed)
+    with tempfile.TemporaryDirectory() as folder:
+        given_settings = LAYOUTS[name](Path(folder), sim)
+        assert_same(open_simulation(folder, settings=given_settings), sim)
