@@ -68,10 +68,10 @@ class Emulator:
     def __init__(
         self, source: str | Path | bytes, *, device: Device = "auto", threads: int | None = None
     ) -> None:
-        content, self.file = _read(source)
-        self.card = _check_file(content, self.file)
-        self.sha256 = hashlib.sha256(content).hexdigest()
-        self._session = _open(content, device, threads, self.file)
+        self.content, self.file = _read(source)
+        self.card = _check_file(self.content, self.file)
+        self.sha256 = hashlib.sha256(self.content).hexdigest()
+        self._session = _open(self.content, device, threads, self.file)
         self.provider: str = self._session.get_providers()[0]
         _check_session(self._session, self.card, self.file)
 

@@ -1,0 +1,122 @@
+"""A page that predicts in the browser: the model, a sample and onnxruntime's web build in one folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from reion.emulator import Emulator
+from reion.errors import InputError
+from reion.simulation import AXES, DEFAULT_COSMOLOGY, box_size_mpc, with_n_ion
+from reion.storage import whole_folder
+
+RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+"""What the page needs of onnxruntime-web; they lie in the `dist` folder of its npm package."""
+
+_PAGE_FILES = ("index.html", "demo.js", "boxes.js", "style.css")
+
+
+def write_demo_page(
+    model: str | Path | bytes | Emulator,
+    out: str | Path,
+    *,
+    runtime: str | Path = "node_modules/onnxruntime-web/dist",
+    sim: xr.Dataset | None = None,
+    force: bool = False,
+) -> dict[str, Any]:
+    """Write a folder with a page that loads a model, shows a box and predicts it, all in the browser.
+
+    The folder needs nothing from outside; any file server will do, such as `python -m http.server`.
+
+    Parameters
+    ----------
+    model
+        See `reion.emulator.Emulator`.
+    out
+        The folder.
+    runtime
+        Folder with `RUNTIME_FILES`.
+    sim
+        The sample on the page, by default the held-out box that comes with reion.
+
+    Returns
+    -------
+    `output` (path), `model` (its name), `snapshots` (redshifts of the sample), `bytes` (of the folder).
+
+    Raises
+    ------
+    InputError
+        If something is at `out` and `force` is not set, if onnxruntime-web is not in `runtime`, or if the
+        model does not fit the sample.
+    """
+    runtime = Path(runtime)
+    missing = [name for name in RUNTIME_FILES if not (runtime / name).is_file()]
+    if missing:
+        raise InputError(
+            f"expected the web build of onnxruntime; missing {', '.join(missing)}",
+            file=runtime,
+            hint="`npm install onnxruntime-web` puts them into node_modules/onnxruntime-web/dist; another "
+            "folder can be given with --runtime",
+        )
+    emulator = model if isinstance(model, Emulator) else Emulator(model, device="cpu")
+    if sim is None:
+        from reion.sample import load_sample
+
+        sim = load_sample().held_out
+    emulator.check(sim)
+    if "n_ion" in emulator.card.inputs:
+        sim = with_n_ion(sim)
+    with whole_folder(out, force=force) as folder:
+        for name in _PAGE_FILES:
+            with resources.as_file(resources.files(__package__) / name) as file:
+                shutil.copyfile(file, folder / name)
+        for name in RUNTIME_FILES:
+            shutil.copyfile(runtime / name, folder / name)
+        (folder / "model.onnx").write_bytes(emulator.content)
+        samples = _write_samples(sim, emulator, folder)
+        card = emulator.card
+        (folder / "model.json").write_text(
+            json.dumps(
+                {
+                    "name": card.name,
+                    "version": card.version,
+                    "inputs": dict(card.inputs),
+                    "cell_size_mpc": card.cell_size_mpc,
+                    "redshift_range": list(card.redshift_range),
+                    "cosmology": DEFAULT_COSMOLOGY,
+                    "samples": samples,
+                }
+            )
+        )
+        size = sum(path.stat().st_size for path in folder.iterdir())
+    return {
+        "output": str(out),
+        "model": f"{card.name} {card.version}",
+        "snapshots": [sample["redshift"] for sample in samples],
+        "bytes": size,
+    }
+
+
+def _write_samples(sim: xr.Dataset, emulator: Emulator, folder: Path) -> list[dict[str, Any]]:
+    """Write one .npz a snapshot, with the fields the model takes and the true xi if there is one."""
+    box_size = box_size_mpc(sim)
+    samples = []
+    for index, redshift in enumerate(sim["redshift"].values.tolist()):
+        names = [*emulator.card.inputs, *(["xi"] if "xi" in sim.data_vars else [])]
+        fields = {name: sim[name][index].values.astype(np.float32) for name in names}
+        file = f"sample_z{redshift:06.3f}.npz"
+        np.savez_compressed(
+            folder / file,
+            allow_pickle=False,
+            redshift=np.float64(redshift),
+            box_size=np.asarray(box_size),
+            **fields,
+        )
+        samples.append({"file": file, "redshift": redshift, "shape": [sim.sizes[axis] for axis in AXES]})
+    return samples
