@@ -71,6 +71,13 @@ FIELDS: Mapping[str, FieldSpec] = {
             maximum=np.inf,
         ),
         FieldSpec(
+            name="propagation_mask",
+            units=SOURCE_UNITS,
+            long_name="mean of n_src over the ball that its photons can reach",
+            minimum=0.0,
+            maximum=np.inf,
+        ),
+        FieldSpec(
             name="xi",
             units=("1",),
             long_name="ionised fraction of hydrogen",
@@ -120,7 +127,7 @@ def make_simulation(
         if spec is None:
             raise InputError(f"expected fields named {', '.join(FIELDS)}; received {name!r}")
         units = spec.units[0]
-        if name == "n_src":
+        if name in ("n_src", "propagation_mask"):
             units = n_src_units
         elif name == "n_ion":
             units = n_ion_units(n_src_units)

@@ -34,6 +34,7 @@ from reion.simulation import (
 _EXAMPLES = {
     "n_igm": "'g cm-3', 'proper g cm-3', 'h2 Msun Mpc-3', 'Msun per cell', 'hydrogen cm-3', 'overdensity'",
     "n_src": "'1e48 s-1 Mpc-3', 's-1 per cell', 'Msun Mpc-3', 'Msun/h per cell', 'Mpc-3', 'per cell'",
+    "propagation_mask": "that of n_src",
     "n_ion": "'1e66 Mpc-3', 'cm-3', 'per cell'",
     "xi": "'1', 'neutral fraction'",
 }
@@ -213,7 +214,7 @@ def _targets(name: str, quantity: Any) -> list[tuple[str, float]]:
 
     if name == "n_igm":
         candidates = {DENSITY_UNITS: DENSITY_UNITS}
-    elif name == "n_src":
+    elif name in ("n_src", "propagation_mask"):
         candidates = {unit: unit for unit in SOURCE_UNITS}
     else:
         candidates = {n_ion_units(unit): n_ion_units(unit) for unit in SOURCE_UNITS}

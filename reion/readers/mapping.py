@@ -105,6 +105,7 @@ class Names(_Strict):
     n_igm: ArrayPlace | None = None
     n_src: ArrayPlace | None = None
     n_ion: ArrayPlace | None = None
+    propagation_mask: ArrayPlace | None = None
     xi: ArrayPlace | None = None
     redshift: NumberPlace | None = None
     box_size: NumberPlace | None = None

@@ -26,6 +26,7 @@ COMMON = {
     "n_src_unit": "unit of the sources, such as 's-1 per cell' or 'Msun Mpc-3'",
     "n_ion_unit": "unit of the photons emitted so far",
     "xi_unit": "'1', or 'neutral fraction' where files hold neutral fractions",
+    "max_mfp": "adds the field propagation_mask: a comoving radius in Mpc, or a model such as worseck-2014",
     "redshifts": "the redshifts to read, such as 9,8,7; the default is all",
 }
 """Settings that every format takes."""

@@ -19,6 +19,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from reion.errors import InputError
+from reion.mean_free_path import with_propagation_mask
 from reion.readers.settings import Settings
 from reion.simulation import (
     DEFAULT_COSMOLOGY,
@@ -205,6 +206,9 @@ def assemble(box: Box, settings: Settings) -> xr.Dataset:
     if box.centres:
         found = sim.assign_coords({axis: (axis, values) for axis, values in box.centres.items()})
         check_simulation(found, values=False, file=str(first.file))
+    max_mfp = settings.text("max_mfp")
+    if max_mfp is not None:
+        sim = with_propagation_mask(sim, max_mfp)
     return sim.assign_attrs({**box.attrs, **settings.attrs()})
 
 
