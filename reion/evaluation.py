@@ -165,8 +165,8 @@ def render(evaluation: Mapping[str, Any], *, band: str = "0.5") -> Table:
     table = Table(
         title="Ionised fraction against the true one",
         caption="xi: mean ionised fraction; exc. set: excursion set. P, r: power over true power and "
-        f"cross-correlation at k = {band} Mpc-1. Pooled: all cells at z <= {POOLED_REDSHIFT:g} where true xi is {low:g} to {high:g}. A dash: "
-        "not defined.",
+        f"cross-correlation at k = {band} Mpc-1. Pooled: all cells at z <= {POOLED_REDSHIFT:g} where mean "
+        f"xi is {low:g} to {high:g}. A dash: not defined.",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,

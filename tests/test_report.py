@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import gzip
 import json
 import re
@@ -52,7 +53,7 @@ def page_data(page):
 def test_the_page_needs_nothing_else(page):
     html = page.read_text(encoding="utf-8")
     assert page.name == "report.html"
-    assert not re.search(r"""(src|href)\s*=\s*["']|@import|url\(""", html)
+    assert not re.search(r"""(src|href)\s*=\s*["']|@import|url\((?!#)""", html)
     assert html.count("</script>") == 2
     assert "{{" not in html
 
@@ -96,6 +97,44 @@ def test_a_large_box_is_averaged_in_blocks():
 def test_packing_clips_to_the_scale():
     levels = gzip.decompress(base64.b64decode(pack(np.array([-5.0, 0.0, 1.0, 2.0, 9.0]), 0.0, 2.0)))
     assert list(levels) == [0, 0, 128, 255, 255]
+
+
+def test_figures_and_numbers_are_files(page, evaluation):
+    folder = page.parent
+    assert {path.name for path in folder.iterdir()} == {"report.html", "figures", "numbers"}
+    names = {path.stem for path in (folder / "figures").iterdir()}
+    assert {"slices", "history", "power_spectrum", "bubble_sizes", "calibration"} <= names
+    for name in names:
+        assert (folder / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (folder / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+    numbers = json.loads((folder / "numbers" / "evaluation.json").read_text(encoding="utf-8"))
+    assert numbers == json.loads(json.dumps(evaluation))
+
+
+def test_the_csv_files_hold_the_evaluation(page, evaluation):
+    with (page.parent / "numbers" / "scores.csv").open(encoding="utf-8", newline="") as file:
+        scores = {(row["method"], row["redshift"]): row for row in csv.DictReader(file)}
+    row = evaluation["redshifts"][1]
+    assert float(scores["reion", "9.0"]["r2"]) == row["r2"]
+    assert float(scores["reion", "9.0"]["power_ratio_1.0"]) == row["power_ratio"]["1.0"]
+    assert int(scores["reion", "9.0"]["betti_true_0"]) == row["betti_true"][0]
+    assert float(scores["excursion set", "pooled"]["optical_depth_pred"]) > 0
+    assert scores["reion", "9.0"]["cross_correlation_0.1"] == ""
+    with (page.parent / "numbers" / "spectrum.csv").open(encoding="utf-8", newline="") as file:
+        points = [
+            point
+            for point in csv.DictReader(file)
+            if (point["method"], point["redshift"]) == ("reion", "8.0")
+        ]
+    spectrum = evaluation["redshifts"][2]["spectrum"]
+    assert [float(point["k"]) for point in points] == spectrum["k"]
+    assert [float(point["power_true"]) for point in points] == spectrum["power_true"]
+
+
+def test_the_figures_are_the_same_every_time(page, evaluation, true, predictions, tmp_path):
+    again = write_report(evaluation, true, predictions, tmp_path).parent
+    for path in (page.parent / "figures").iterdir():
+        assert path.read_bytes() == (again / "figures" / path.name).read_bytes()
 
 
 def test_nothing_is_overwritten_without_force(page, evaluation, true, predictions):

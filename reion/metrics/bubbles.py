@@ -21,9 +21,9 @@ SIZE_BINS = 24
 class BubbleSizes:
     """Lengths of rays from random ionised points to the first neutral cell.
 
-    edges_mpc: bin edges, shape (bins + 1,). probability: dP / d ln R in each bin, shape (bins,).
-    mean_mpc: mean length. unbounded: fraction of rays that met no neutral cell within one box side; they
-    count with that length.
+    edges_mpc: bin edges, shape (bins + 1,). probability: dP / d ln R in each bin, shape (bins,); rays shorter
+    than the first edge (half a cell) and unbounded ones are in no bin. unbounded: fraction of rays that met
+    no neutral cell within one box side. mean_mpc: mean length of all rays, the unbounded with that length.
     """
 
     edges_mpc: np.ndarray
@@ -87,7 +87,7 @@ def bubble_sizes(
     start = rng.choice(inside, size=rays)
     free = _free_paths(ionised, start, lengths, rng)
     edges = size_edges_mpc(xi.shape, box_size_mpc)
-    counts, _ = np.histogram(np.clip(free, edges[0], edges[-1]), edges)
+    counts, _ = np.histogram(free[free < lengths.max()], edges)
     return BubbleSizes(
         edges_mpc=edges,
         probability=counts / rays / np.diff(np.log(edges)),

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ import xarray as xr
 from reion import excursion_set
 from reion.errors import InputError
 from reion.evaluation import matching_snapshots
+from reion.report.figures import figures, save_figure
+from reion.report.numbers import write_csv
 from reion.report.slices import Slicer, colour_tables, pack
 from reion.report.summary import summary_html
 from reion.report.tables import tables_html
@@ -30,7 +33,7 @@ def write_report(
     provenance: Mapping[str, Any] | None = None,
     force: bool = False,
 ) -> Path:
-    """Write the page of an evaluation.
+    """Write the page of an evaluation and, into a folder, its figures and numbers as files.
 
     Parameters
     ----------
@@ -39,7 +42,8 @@ def write_report(
     true, predictions
         The same Simulation and predictions, for the slices.
     folder_or_file
-        A name that ends in .html, or a folder, in which the page is called report.html.
+        A name that ends in .html: the page alone. Otherwise a folder: report.html, `figures/` (PNG and PDF)
+        and `numbers/` (CSV and JSON).
     provenance
         What the last section lists: model, data, versions, command, ...; nested mappings are flattened.
     force
@@ -55,16 +59,62 @@ def write_report(
         If the page exists and `force` is not given.
     """
     target = Path(folder_or_file)
-    page = target if target.suffix == ".html" else target / "report.html"
+    by_name = predictions if isinstance(predictions, Mapping) else {str(evaluation["name"]): predictions}
+    alone = target.suffix == ".html"
+    page = target if alone else target / "report.html"
     if page.exists() and not force:
         raise InputError("the report exists already", file=page, hint="--force replaces it")
-    by_name = predictions if isinstance(predictions, Mapping) else {str(evaluation["name"]): predictions}
-    html = render_page(evaluation, true, by_name, provenance or {})
-    page.parent.mkdir(parents=True, exist_ok=True)
-    partial = page.with_name(f".{page.name}.partial")
-    partial.write_text(html, encoding="utf-8")
-    partial.replace(page)
+    folder = page.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".report-", dir=folder) as partial:
+        draft = Path(partial)
+        (draft / page.name).write_text(
+            render_page(evaluation, true, by_name, provenance or {}), encoding="utf-8"
+        )
+        if not alone:
+            _write_files(evaluation, true, by_name, draft)
+        # The page comes last: where it is, the rest is too.
+        for file in sorted(draft.rglob("*"), key=lambda file: file.name == page.name):
+            if file.is_file():
+                place = folder / file.relative_to(draft)
+                place.parent.mkdir(exist_ok=True)
+                file.replace(place)
     return page
+
+
+def _write_files(
+    evaluation: Mapping[str, Any],
+    true: xr.Dataset,
+    predictions: Mapping[str, xr.DataArray],
+    folder: Path,
+) -> None:
+    """Figures as PNG and PDF, numbers as CSV and JSON."""
+    (folder / "figures").mkdir()
+    (folder / "numbers").mkdir()
+    text = json.dumps(evaluation, allow_nan=False, indent=1)
+    (folder / "numbers" / "evaluation.json").write_text(text + "\n", encoding="utf-8")
+    write_csv(evaluation, folder / "numbers")
+    name = str(evaluation["name"])
+    indices = evaluated_snapshots(evaluation, true)
+    found = matching_snapshots(name, predictions[name], true)
+    slicer = Slicer((true.sizes["x"], true.sizes["y"], 1), len(indices))
+    middle = slice(true.sizes["z"] // 2, true.sizes["z"] // 2 + 1)
+    planes = {
+        "true": slicer.cut(true["xi"][index, :, :, middle].values for index in indices)[:, 0],
+        "pred": slicer.cut(predictions[name][found[index], :, :, middle].values for index in indices)[:, 0],
+    }
+    if "n_igm" in true.data_vars:
+        boxes = (_overdensity(true["n_igm"][index].values)[:, :, middle] for index in indices)
+        planes["density"] = slicer.cut(boxes)[:, 0]
+    for figure_name, figure in figures(styled_methods(evaluation), planes, box_size_mpc(true)[:2]):
+        save_figure(figure_name, figure, folder / "figures")
+
+
+def evaluated_snapshots(evaluation: Mapping[str, Any], true: xr.Dataset) -> list[int]:
+    """Indices in `true` of the snapshots that were evaluated."""
+    return [
+        int(np.abs(true["redshift"].values - row["redshift"]).argmin()) for row in evaluation["redshifts"]
+    ]
 
 
 def render_page(
@@ -124,7 +174,7 @@ def _slices(
     evaluation: Mapping[str, Any], true: xr.Dataset, predictions: Mapping[str, xr.DataArray]
 ) -> dict[str, Any]:
     redshift = [row["redshift"] for row in evaluation["redshifts"]]
-    indices = [int(np.abs(true["redshift"].values - z).argmin()) for z in redshift]
+    indices = evaluated_snapshots(evaluation, true)
     sizes = true.sizes
     slicer = Slicer((sizes["x"], sizes["y"], sizes["z"]), len(indices))
     fields: dict[str, str] = {}
@@ -135,7 +185,13 @@ def _slices(
         low, high = (float(edge) for edge in np.percentile(density, [0.5, 99.5]))
         high = max(high, low + 1e-3)
         fields["density"] = pack(density, low, high)
-        scales["density"] = {"low": low, "high": high, "log": True, "units": "mean", "colours": "density"}
+        scales["density"] = {
+            "low": low,
+            "high": high,
+            "log": True,
+            "units": "density / mean",
+            "colours": "density",
+        }
     sources = next((name for name in ("n_src", "n_ion") if name in true.data_vars), None)
     if sources is not None:
         rate = slicer.cut(true[sources][index].values for index in indices)
@@ -154,8 +210,12 @@ def _slices(
             "colours": "sources",
         }
     fields["true"] = pack(slicer.cut(true["xi"][index].values for index in indices), 0, 1)
-    xi = {"low": 0, "high": 1, "log": False, "units": "1", "colours": "xi"}
-    scales |= {"true": xi, "pred": xi, "difference": {**xi, "low": -1, "colours": "difference"}}
+    xi = {"low": 0, "high": 1, "log": False, "units": "ionised fraction", "colours": "xi"}
+    scales |= {
+        "true": xi,
+        "pred": xi,
+        "difference": {**xi, "low": -1, "units": "difference", "colours": "difference"},
+    }
     methods = []
     for name in (evaluation["name"], *evaluation["against"]):
         found = matching_snapshots(name, predictions[name], true)

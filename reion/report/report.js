@@ -5,7 +5,7 @@ const { evaluation, slices, methods } = data;
 const byId = (id) => document.getElementById(id);
 
 function element(tag, attributes = {}, ...children) {
-  const svg = ["svg", "path", "line", "rect", "text", "circle", "g", "title"].includes(tag);
+  const svg = ["svg", "path", "line", "rect", "text", "circle", "g", "title", "clipPath"].includes(tag);
   const node = svg ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
   node.append(...children);
@@ -151,6 +151,7 @@ async function showSlices() {
 
 const DASHES = ["", "", "7 3", "2 3", "9 3 2 3", "5 2", "1 2"];
 const WIDTH = 460;
+let charts = 0;
 const MARGIN = { left: 58, right: 12, top: 8, bottom: 40 };
 
 function linearTicks(low, high, count = 5) {
@@ -177,12 +178,14 @@ function logTicks(low, high) {
   return ticks;
 }
 
-function axis({ log, reverse, range }, values, from, to) {
-  let [low, high] = range || [null, null];
+/* From data to pixels; an end of the range that is not given leaves a little room around the values. */
+function axis({ log, reverse, range = [] }, values, from, to) {
   const usable = values.filter((v) => Number.isFinite(v) && (!log || v > 0));
-  if (low === null || low === undefined) low = Math.min(...usable);
-  if (high === null || high === undefined) high = Math.max(...usable);
-  if (!(high > low)) { high = log ? low * 2 : low + 1; }
+  const least = Math.min(...usable);
+  const most = Math.max(...usable);
+  const room = log ? 1.25 : (most - least || Math.abs(most) || 1) * 0.06;
+  const low = range[0] ?? (log ? least / room : least - room);
+  const high = Math.max(range[1] ?? (log ? most * room : most + room), log ? low * 1.01 : low + 1e-12);
   const scale = log ? Math.log10 : (v) => v;
   const [a, b] = reverse ? [high, low] : [low, high];
   return {
@@ -193,19 +196,9 @@ function axis({ log, reverse, range }, values, from, to) {
   };
 }
 
-function padded(values, log) {
-  const usable = values.filter((v) => Number.isFinite(v) && (!log || v > 0));
-  if (!usable.length) return [0, 1];
-  const low = Math.min(...usable);
-  const high = Math.max(...usable);
-  if (log) return [low / 1.3, high * 1.3];
-  const room = (high - low || Math.abs(high) || 1) * 0.06;
-  return [low - room, high + room];
-}
-
 /* One chart: series are {name, style, x, y, spread?}; x and y are {label, log, reverse, range}. */
-function chart({ title, series, x, y, height = 280, rule, cursor, note }) {
-  const drawn = series.filter((s) => s.y.some((v) => v !== null && v !== undefined));
+function chart({ title, series, x, y, height = 280, rule, diagonal }) {
+  const drawn = series.filter((s) => s.y.some((v, i) => Number.isFinite(v) && (!y.log || v > 0) && Number.isFinite(s.x[i])));
   const legend = element("div", { class: "legend" });
   const plot = element("svg", { class: "plot", viewBox: `0 0 ${WIDTH} ${height}`, role: "img", "aria-label": title });
   const figure = element("figure", { class: "chart" }, element("figcaption", {}, title), legend, plot);
@@ -215,10 +208,8 @@ function chart({ title, series, x, y, height = 280, rule, cursor, note }) {
     return figure;
   }
   const bottom = height - MARGIN.bottom;
-  const xs = axis({ range: padded(drawn.flatMap((s) => s.x), x.log), ...x }, drawn.flatMap((s) => s.x),
-    MARGIN.left, WIDTH - MARGIN.right);
-  const everyY = drawn.flatMap((s) => s.y.concat(s.low || [], s.high || []));
-  const ys = axis({ range: padded(everyY, y.log), ...y }, everyY, bottom, MARGIN.top);
+  const xs = axis(x, drawn.flatMap((s) => s.x), MARGIN.left, WIDTH - MARGIN.right);
+  const ys = axis(y, drawn.flatMap((s) => s.y), bottom, MARGIN.top);
 
   for (const tick of xs.ticks) {
     plot.append(element("line", { class: "grid", x1: xs.at(tick), x2: xs.at(tick), y1: MARGIN.top, y2: bottom }),
@@ -239,31 +230,39 @@ function chart({ title, series, x, y, height = 280, rule, cursor, note }) {
     plot.append(element("line", { class: "rule", x1: MARGIN.left, x2: WIDTH - MARGIN.right, y1: ys.at(rule),
       y2: ys.at(rule) }));
   }
-  if (cursor !== undefined) {
-    plot.append(element("line", { class: "cursor", x1: xs.at(cursor), x2: xs.at(cursor), y1: MARGIN.top, y2: bottom }));
+  if (diagonal) {
+    plot.append(element("line", { class: "rule", x1: xs.at(xs.low), x2: xs.at(xs.high), y1: ys.at(ys.low),
+      y2: ys.at(ys.high) }));
   }
-  const clip = (v) => Math.min(Math.max(v, MARGIN.top - 2), bottom + 2);
+  // What leaves the frame is cut off there: a curve that ends at the edge goes on beyond it.
+  charts += 1;
+  const frame = element("rect", { x: MARGIN.left, y: MARGIN.top, width: WIDTH - MARGIN.left - MARGIN.right,
+    height: bottom - MARGIN.top });
+  plot.append(element("clipPath", { id: `frame-${charts}` }, frame));
+  const curves = element("g", { "clip-path": `url(#frame-${charts})` });
+  plot.append(curves);
   for (const s of drawn) {
     const colour = `var(--s${s.style})`;
     if (s.low) {
       const points = s.x.map((v, i) => [v, s.low[i], s.high[i]])
+        .map(([v, l, h]) => [v, Math.max(l, ys.low), h])
         .filter(([v, l, h]) => xs.holds(v) && ys.holds(l) && ys.holds(h));
-      const up = points.map(([v, , h]) => `${xs.at(v)},${clip(ys.at(h))}`);
-      const down = points.reverse().map(([v, l]) => `${xs.at(v)},${clip(ys.at(l))}`);
-      if (points.length) plot.append(element("path", { d: `M${up.concat(down).join("L")}Z`, fill: colour, opacity: 0.15 }));
+      const up = points.map(([v, , h]) => `${xs.at(v)},${ys.at(h)}`);
+      const down = points.reverse().map(([v, l]) => `${xs.at(v)},${ys.at(l)}`);
+      if (points.length) curves.append(element("path", { d: `M${up.concat(down).join("L")}Z`, fill: colour, opacity: 0.15 }));
     }
     let path = "";
     let pen = "M";
     s.x.forEach((v, i) => {
-      const inside = xs.holds(v) && s.y[i] !== null && ys.holds(s.y[i]);
+      const inside = xs.holds(v) && ys.holds(s.y[i]);
       if (!inside) { pen = "M"; return; }
-      path += `${pen}${xs.at(v).toFixed(1)},${clip(ys.at(s.y[i])).toFixed(1)}`;
+      path += `${pen}${xs.at(v).toFixed(1)},${ys.at(s.y[i]).toFixed(1)}`;
       pen = "L";
     });
-    plot.append(element("path", { d: path, fill: "none", stroke: colour, "stroke-width": s.style === 0 ? 2.4 : 1.8,
+    curves.append(element("path", { d: path, fill: "none", stroke: colour, "stroke-width": s.style === 0 ? 2.4 : 1.8,
       "stroke-dasharray": DASHES[s.style] }));
     s.x.forEach((v, i) => {
-      if (!xs.holds(v) || s.y[i] === null || !ys.holds(s.y[i])) return;
+      if (!xs.holds(v) || !ys.holds(s.y[i])) return;
       if (ys.at(s.y[i]) < MARGIN.top - 2 || ys.at(s.y[i]) > bottom + 2) return;
       plot.append(element("circle", { cx: xs.at(v), cy: ys.at(s.y[i]), r: 2.6, fill: colour },
         element("title", {}, `${s.name}: ${shown(v)}, ${shown(s.y[i], 4)}`)));
@@ -272,7 +271,6 @@ function chart({ title, series, x, y, height = 280, rule, cursor, note }) {
       element("path", { d: "M0,5L28,5", stroke: colour, "stroke-width": 2.4, "stroke-dasharray": DASHES[s.style] })),
     s.name));
   }
-  if (note) figure.append(element("p", { class: "note" }, note));
   return figure;
 }
 
@@ -283,47 +281,91 @@ function overRedshift(pick) {
   return methods.map((method) => ({ ...method, x: redshifts, y: method.result.redshifts.map(pick) }));
 }
 
-function show(id, charts) {
-  byId(id).replaceChildren(...charts.filter(Boolean).map((one) => chart(one)));
+function show(id, specifications) {
+  byId(id).replaceChildren(...specifications.map((one) => chart(one)));
 }
 
 function showHistoryCharts() {
   const x = { label: "redshift z", reverse: true };
+  const truth = (pick) => ({ ...TRUTH, x: redshifts, y: evaluation.redshifts.map(pick) });
   show("history-charts", [
     { title: "Reionisation history", x, y: { label: "mean ionised fraction", range: [0, 1] },
-      series: [{ ...TRUTH, x: redshifts, y: evaluation.redshifts.map((row) => row.mean_xi_true) },
-        ...overRedshift((row) => row.mean_xi_pred)] },
+      series: [truth((row) => row.mean_xi_true), ...overRedshift((row) => row.mean_xi_pred)] },
     { title: "Error of the history", x, y: { label: "mean xi, predicted − true" }, rule: 0,
       series: overRedshift((row) => row.mean_xi_pred - row.mean_xi_true) },
     { title: "Cell by cell", x, y: { label: "R²", range: [null, 1] }, rule: 0, series: overRedshift((row) => row.r2) },
+    { title: "Mean bubble size", x, y: { label: "mean free path [Mpc]", log: true },
+      series: [truth((row) => row.bubble_size_mpc_true), ...overRedshift((row) => row.bubble_size_mpc_pred)] },
+    { title: "Percolation", x, y: { label: "largest region / ionised volume", range: [0, 1] },
+      series: [truth((row) => row.largest_cluster_true), ...overRedshift((row) => row.largest_cluster_pred)] },
+    { title: "Topology", x, y: { label: "Euler characteristic" }, rule: 0,
+      series: [truth((row) => row.euler_characteristic_true),
+        ...overRedshift((row) => row.euler_characteristic_pred)] },
   ]);
 }
 
+/* A quantity in shells or bins: `truth` and `pred` name its arrays within the row's group. */
+function pairs(group, x, truth, pred, scatter) {
+  const rows = methods.map((method) => ({ ...method, found: method.result.redshifts[state.snapshot][group] }))
+    .filter(({ found }) => found && found[pred]);
+  const first = methods[0].result.redshifts[state.snapshot][group];
+  const series = rows.map((method) => ({ ...method, x: method.found[x], y: method.found[pred] }));
+  if (first && first[truth]) {
+    const spread = scatter ? first.modes.map((modes) => Math.sqrt(2 / modes)) : null;
+    series.unshift({ ...TRUTH, x: first[x], y: first[truth],
+      low: spread && first[truth].map((p, i) => p * (1 - spread[i])),
+      high: spread && first[truth].map((p, i) => p * (1 + spread[i])) });
+  }
+  return series;
+}
+
+function ratios(series) {
+  const [truth, ...others] = series;
+  return others.map((one) => ({ ...one, y: one.y.map((p, i) => p === null || !truth.y[i] ? null : p / truth.y[i]) }));
+}
+
 function showSnapshotCharts() {
-  const row = (method) => method.result.redshifts[state.snapshot];
   document.querySelectorAll(".current-redshift").forEach((node) => {
     node.textContent = `z = ${shown(redshifts[state.snapshot], 4)}`;
   });
   const k = { label: "k [Mpc⁻¹]", log: true };
-  const spectra = methods.map((method) => ({ ...method, spectrum: row(method) && row(method).spectrum }))
-    .filter((method) => method.spectrum);
-  const first = spectra.length ? spectra[0].spectrum : { k: [], power_true: [], modes: [] };
-  const scatter = first.modes.map((modes) => Math.sqrt(2 / modes));
+  const radius = { label: "R [Mpc]", log: true };
+  const spectra = pairs("spectrum", "k", "power_true", "power_pred", true);
+  const brightness = pairs("spectrum", "k", "brightness_power_true", "brightness_power_pred", true);
   show("snapshot-charts", [
-    { title: "Power spectrum of xi", x: k, y: { label: "k³P/2π²", log: true },
-      series: [{ ...TRUTH, x: first.k, y: first.power_true,
-        low: first.power_true.map((p, i) => p * (1 - scatter[i])),
-        high: first.power_true.map((p, i) => p * (1 + scatter[i])) },
-      ...spectra.map((s) => ({ ...s, x: s.spectrum.k, y: s.spectrum.power_pred }))] },
+    { title: "Power spectrum of xi", x: k, y: { label: "k³P/2π²", log: true }, series: spectra },
     { title: "Power over true power", x: k, y: { label: "ratio of power", range: [0, 2] }, rule: 1,
-      series: spectra.map((s) => ({ ...s, x: s.spectrum.k,
-        y: s.spectrum.power_pred.map((p, i) => p === null ? null : p / s.spectrum.power_true[i]) })) },
-    { title: "Cross-correlation with the truth", x: k, y: { label: "r(k)", range: [null, 1.02] }, rule: 1,
-      series: spectra.map((s) => ({ ...s, x: s.spectrum.k, y: s.spectrum.cross_correlation })) },
+      series: ratios(spectra) },
+    { title: "Cross-correlation with the truth", x: k, y: { label: "r(k)", range: [null, 1.02] }, rule: 0,
+      series: pairs("spectrum", "k", null, "cross_correlation") },
+    { title: "Cross-correlation of xi with density", x: k, y: { label: "r(k)" }, rule: 0,
+      series: pairs("spectrum", "k", "density_correlation_true", "density_correlation_pred") },
+    { title: "21-cm power spectrum", x: k, y: { label: "k³P/2π² [mK²]", log: true }, series: brightness },
+    { title: "21-cm power over true power", x: k, y: { label: "ratio of power", range: [0, 2] }, rule: 1,
+      series: ratios(brightness) },
+    { title: "Bubble sizes, mean free path", x: radius, y: { label: "dP / d ln R", range: [0, null] },
+      series: pairs("bubble_sizes", "radius_mpc", "probability_true", "probability_pred") },
+    { title: "Bubble sizes, granulometry", x: radius, y: { label: "ionised volume in balls of R", range: [0, 1] },
+      series: pairs("granulometry", "radius_mpc", "fraction_true", "fraction_pred") },
   ]);
 }
 
-byId("pooled-heading").hidden = true;
+function showPooledCharts() {
+  const group = (name) => methods.filter((method) => method.result.pooled && method.result.pooled[name])
+    .map((method) => ({ ...method, found: method.result.pooled[name] }));
+  const density = { label: "density over its mean, tenths of the volume", log: true };
+  show("pooled-charts", [
+    { title: "Reliability", x: { label: "predicted xi", range: [0, 1] }, y: { label: "mean true xi", range: [0, 1] },
+      diagonal: true, series: group("reliability").map((one) => (
+        { ...one, x: one.found.mean_xi_pred, y: one.found.mean_xi_true })) },
+    { title: "Bias by density", x: density, y: { label: "mean of predicted − true" }, rule: 0,
+      series: group("error_by_density").map((one) => ({ ...one, x: one.found.overdensity, y: one.found.bias })) },
+    { title: "Squared error by density", x: density, y: { label: "MSE", range: [0, null] },
+      series: group("error_by_density").map((one) => ({ ...one, x: one.found.overdensity, y: one.found.mse })) },
+  ]);
+}
+
 showHistoryCharts();
 showSnapshotCharts();
+showPooledCharts();
 showSlices();
