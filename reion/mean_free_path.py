@@ -1,7 +1,7 @@
 """How far ionising photons reach: `max_mfp` in comoving Mpc, in cells, and as a propagation mask.
 
-`max_mfp` is a comoving radius: the farthest that a source reaches. It is one number, or one of `MODELS` of the
-mean free path, which give proper lengths; a proper length times 1 + z is comoving.
+`max_mfp` is a comoving radius: the farthest that a source reaches. It is one number, or one of `MODELS` of
+the mean free path, which give proper lengths; a proper length times 1 + z is comoving.
 """
 
 from __future__ import annotations
@@ -94,8 +94,9 @@ def max_mfp_cells(sim: xr.Dataset, max_mfp: float | str) -> np.ndarray:
         (redshift, 3), float64.
     """
     model = cosmology(sim)
-    radii = [max_mfp_mpc(max_mfp, float(redshift), model) for redshift in sim["redshift"].values]
-    return np.asarray(radii)[:, np.newaxis] / np.asarray(cell_size_mpc(sim))
+    radii_mpc = [max_mfp_mpc(max_mfp, float(redshift), model) for redshift in sim["redshift"].values]
+    radii_cells: np.ndarray = np.asarray(radii_mpc)[:, np.newaxis] / np.asarray(cell_size_mpc(sim))
+    return radii_cells
 
 
 def with_propagation_mask(sim: xr.Dataset, max_mfp: float | str) -> xr.Dataset:
@@ -141,7 +142,7 @@ def ball_mean(field: np.ndarray, radii_cells: np.ndarray) -> np.ndarray:
     kernel = _ball_transform(field.shape, tuple(float(radius) for radius in radii_cells))
     spectrum = rfftn(field)
     spectrum *= kernel.astype(spectrum.real.dtype, copy=False)
-    mean = irfftn(spectrum, s=field.shape, overwrite_x=True)
+    mean: np.ndarray = irfftn(spectrum, s=field.shape, overwrite_x=True)
     # What rounding takes below zero.
     return np.maximum(mean, 0, out=mean)
 
