@@ -37,7 +37,8 @@ def check_out(out: Real, shape: tuple[int, ...], *inputs: Real, in_place: bool =
     if out.shape != shape:
         message = f"out: expected shape {shape}. Received: {out.shape}"
         raise ValueError(message)
-    if not out.flags.writeable or any(s == 0 and n > 1 for s, n in zip(out.strides, out.shape, strict=True)):
+    shared = out.size > 0 and any(s == 0 and n > 1 for s, n in zip(out.strides, out.shape, strict=True))
+    if shared or not out.flags.writeable:
         message = "out: expected an array that can be written, each element in its own place of memory"
         raise ValueError(message)
     for x in inputs:

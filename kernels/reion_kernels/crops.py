@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numba import float32
 from numpy.typing import ArrayLike, NDArray
 
-from reion_kernels._jit import INT, INTS, REALS, kernel, source, target
+from reion_kernels._jit import FLOAT, INT, INTS, REALS, kernel, source, target
 from reion_kernels._layout import Real, check_out, check_real, flat
 from reion_kernels._threads import run, thread_count
 from reion_kernels.affine import Transform, folded
 from reion_kernels.symmetry import permutation_and_flips
+
+BLOCK_ROWS = 16
+"""Rows of a window that are read before they are written."""
 
 
 def crop(
@@ -143,32 +147,30 @@ def crop_batch(
         message = f"indices: expected one symmetry for each of {len(out)} windows. Received: {len(turns)}"
         raise ValueError(message)
     elements = [permutation_and_flips(index) for index in turns]
+    permutations = np.array([permutation for permutation, _ in elements], dtype=np.int64)
+    flips = np.array([flip for _, flip in elements], dtype=np.int64)
     codes, constants = _constants(count, scale, mean, std, transform)
     box = np.array(fields.shape[1:], dtype=np.int64)
     starts = (starts % box).astype(np.int64)
-    line_x, first_x, strides_x = flat(fields)
+    shape = np.array(out.shape[1:], dtype=np.int64)
+    lines = (*flat(fields), *flat(out, writeable=True))
 
-    def task(b: int) -> None:
-        line_y, first_y, strides_y = flat(out[b], writeable=True)
-        permutation, flips = elements[b]
-        shape = np.array(out.shape[1:4], dtype=np.int64)
+    def task(windows: NDArray[np.int64]) -> None:
         _crop(
-            line_x,
-            line_y,
-            first_x,
-            first_y,
-            strides_x,
-            strides_y,
+            *lines,
             box,
             shape,
-            starts[b],
-            np.array(permutation, dtype=np.int64),
-            np.array(flips, dtype=np.int64),
+            windows,
+            starts[windows],
+            permutations[windows],
+            flips[windows],
             codes,
             constants,
         )
 
-    run(task, [(b,) for b in range(len(out))], thread_count(threads, out.size))
+    if out.size:
+        threads = min(len(out), thread_count(threads, out.size))
+        run(task, [(windows,) for windows in np.array_split(np.arange(len(out)), threads)], threads)
     return out
 
 
@@ -186,7 +188,7 @@ def _constants(
         if column.shape not in ((), (count,)):
             message = f"{name}: expected one number or {count}, one for each field. Received: {value!r}"
             raise ValueError(message)
-        columns.append(np.broadcast_to(column, (count,)).tolist())
+        columns.append(column.tolist() if column.ndim else [float(column)] * count)
     if transform is None:
         transform = "none"
     transforms = [transform] * count if isinstance(transform, str) else list(transform)
@@ -198,31 +200,112 @@ def _constants(
     return codes, np.array([row[1:] for row in rows], dtype=np.float64).reshape(count, 3)
 
 
-@kernel(*[(source(r), target(REALS[0]), INT, INT, *(INTS,) * 7, INTS, target(REALS[1], 2)) for r in REALS])
+@kernel()
+def _read_row(x, a, step, n, buffer, at, code, factor, gain, shift):  # type: ignore[no-untyped-def]
+    if code == 0 and step == 1:
+        x_row = x[a : a + n]
+        row = buffer[at : at + n]
+        for k in range(n):
+            row[k] = np.float64(x_row[k]) * gain + shift
+    else:
+        for k in range(n):
+            value = np.float64(x[a + k * step]) * factor
+            if code == 1:
+                value = np.log1p(value)
+            elif code == 2:
+                value = np.arcsinh(value)
+            buffer[at + k] = value * gain + shift
+
+
+@kernel()
+def _write_rows(buffer, at, v_row, u_row, n_v, n_u, y, b, v_step, u_step):  # type: ignore[no-untyped-def]
+    # Unsigned indices spare the check whether they count from the end.
+    for u in range(n_u):
+        for v in range(n_v):
+            value = buffer[np.uintp(at + u * u_row + v * v_row)]
+            y[np.uintp(b + u * u_step + v * v_step)] = value
+
+
+@kernel(
+    *[
+        (
+            source(r),
+            INT,
+            INTS,
+            target(float32),
+            INT,
+            *(INTS,) * 4,
+            *(target(INT, 2),) * 3,
+            INTS,
+            target(FLOAT, 2),
+        )
+        for r in REALS
+    ]
+)
 def _crop(  # type: ignore[no-untyped-def]
-    x, y, x_first, y_first, x_strides, y_strides, box, shape, start, permutation, flips, codes, constants
+    x,
+    x_first,
+    x_strides,
+    y,
+    y_first,
+    y_strides,
+    box,
+    shape,
+    windows,
+    starts,
+    permutations,
+    flips,
+    codes,
+    constants,
 ):
-    # Where in the line of memory each cell of an output axis comes from, wrapping done.
-    longest = max(shape[0], shape[1], shape[2])
-    offsets = np.empty((3, longest), dtype=np.int64)
-    for a in range(3):
-        axis = permutation[a]
-        for i in range(shape[a]):
-            along = shape[a] - 1 - i if flips[a] else i
-            offsets[a, i] = (start[axis] + along) % box[axis] * x_strides[1 + axis]
-    for f in range(len(codes)):
-        code = codes[f]
-        factor = constants[f, 0]
-        gain = constants[f, 1]
-        shift = constants[f, 2]
-        for i in range(shape[0]):
-            for j in range(shape[1]):
-                a = x_first + f * x_strides[0] + offsets[0, i] + offsets[1, j]
-                b = y_first + f * y_strides[3] + i * y_strides[0] + j * y_strides[1]
-                for k in range(shape[2]):
-                    value = np.float64(x[a + offsets[2, k]]) * factor
-                    if code == 1:
-                        value = np.log1p(value)
-                    elif code == 2:
-                        value = np.arcsinh(value)
-                    y[b + k * y_strides[2]] = value * gain + shift
+    # Axes here are those of the window. Rows along z are read as they lie in the box, normalised into a block
+    # that the nearest cache holds, and written in the order of the output: "near" is the axis that becomes
+    # its last one, or y where that is z itself.
+    n = np.empty(3, dtype=np.int64)
+    step = np.empty(3, dtype=np.int64)
+    fields = len(codes)
+    for w in range(len(windows)):
+        corner = y_first + windows[w] * y_strides[0]
+        for a in range(3):
+            axis = permutations[w, a]
+            n[axis] = shape[a]
+            step[axis] = y_strides[1 + a]
+            if flips[w, a]:
+                corner += (shape[a] - 1) * step[axis]
+                step[axis] = -step[axis]
+        last = permutations[w, 2]
+        near = 0 if last == 0 else 1
+        far = 1 - near
+        n_z = n[2]
+        buffer = np.empty(fields * BLOCK_ROWS * n_z, dtype=np.float32)
+        for i in range(n[far]):
+            from_far = x_first + (starts[w, far] + i) % box[far] * x_strides[1 + far]
+            for first in range(0, n[near], BLOCK_ROWS):
+                rows = min(BLOCK_ROWS, n[near] - first)
+                for j in range(rows):
+                    from_near = from_far + (starts[w, near] + first + j) % box[near] * x_strides[1 + near]
+                    k = 0
+                    while k < n_z:
+                        z = (starts[w, 2] + k) % box[2]
+                        run_length = min(n_z - k, box[2] - z)
+                        for f in range(fields):
+                            _read_row(
+                                x,
+                                from_near + z * x_strides[3] + f * x_strides[0],
+                                x_strides[3],
+                                run_length,
+                                buffer,
+                                (f * BLOCK_ROWS + j) * n_z + k,
+                                codes[f],
+                                constants[f, 0],
+                                constants[f, 1],
+                                constants[f, 2],
+                            )
+                        k += run_length
+                for f in range(fields):
+                    at = f * BLOCK_ROWS * n_z
+                    to = corner + i * step[far] + first * step[near] + f * y_strides[4]
+                    if last == 2:
+                        _write_rows(buffer, at, 1, n_z, n_z, rows, y, to, step[2], step[near])
+                    else:
+                        _write_rows(buffer, at, n_z, 1, rows, n_z, y, to, step[near], step[2])

@@ -1,0 +1,246 @@
+"""The kernels against the bandwidth of memory and against the NumPy a user would write."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from reion.bench.harness import Comparison, Result, interleaved
+from reion_kernels import N_ROTATIONS, affine, crop, crop_batch, moments, permutation_and_flips, rotate
+
+Field = NDArray[np.float32]
+
+CELLS = 300
+CONSTANTS: dict[str, Any] = {"scale": 2.93799895e30, "mean": 1.15, "std": 0.62}
+"""g cm-3 to 1e25 g pc-3, which float32 can still hold, and the mean and σ of a density field in that unit."""
+
+
+def measure(progress: Callable[[str], None]) -> Iterator[Result]:
+    """Measure every kernel; `progress` is called with a line before each.
+
+    Bandwidths are those of arrays too large for the caches; each side uses as many threads as serve it best.
+    """
+    progress("kernels: compiling all of them in a fresh process, up to 15 s")
+    yield from _first_calls()
+    rng = np.random.default_rng(0)
+    density = (3.9e-31 * rng.lognormal(-0.1, 0.5, (CELLS,) * 3)).astype(np.float32)
+    progress(f"kernels: unit conversion and normalisation of {CELLS}^3 cells")
+    yield from _affine(density)
+    progress(f"kernels: moments of {CELLS}^3 cells")
+    yield from _moments(density)
+    del density
+    progress("kernels: the 24 rotations of 32 x 2 cubes of 64^3 cells")
+    yield from _rotations(rng.random((32, 2, 64, 64, 64), dtype=np.float32))
+    progress("kernels: the sampler's path, windows of 32^3 cells and three fields")
+    yield from _sampler(rng)
+
+
+def _affine(x: Field) -> Iterator[Result]:
+    out = np.zeros_like(x)
+    by_order = {
+        "C": interleaved(lambda: affine(x, **CONSTANTS, out=out), lambda: np.copyto(out, x)),
+        "Fortran": interleaved(lambda: affine(x.T, **CONSTANTS, out=out.T), lambda: np.copyto(out.T, x.T)),
+    }
+    worse = min(by_order.values(), key=lambda comparison: comparison.ratio)
+    yield Result(
+        name="affine_vs_copy",
+        ratio=worse.ratio,
+        against="numpy.copyto of the same array; the worse of C and Fortran order",
+        target=0.85,
+        spread=worse.spread,
+        extra={f"{order} order": comparison.ratio for order, comparison in by_order.items()}
+        | {"GB per second": 2 * x.nbytes / worse.seconds / 1e9},
+    )
+
+    scale, mean, std = (np.float32(CONSTANTS[name]) for name in ("scale", "mean", "std"))
+    numpy = interleaved(lambda: affine(x, **CONSTANTS, out=out), lambda: (x * scale - mean) / std)
+    yield Result(
+        name="affine_vs_numpy",
+        ratio=numpy.ratio,
+        against="numpy: (x * scale - mean) / std in float32",
+        target=1.5,
+        spread=numpy.spread,
+    )
+
+
+@njit(nogil=True, fastmath=True)
+def _read(line):  # type: ignore[no-untyped-def]
+    total = np.float32(0.0)
+    for i in range(len(line)):
+        total += line[i]
+    return total
+
+
+def _moments(x: Field) -> Iterator[Result]:
+    line = x.reshape(-1)
+    halves = np.array_split(line, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
+
+    def read_on_threads() -> None:
+        with ThreadPoolExecutor(len(halves)) as pool:
+            list(pool.map(_read, halves))
+
+    by_reader = [interleaved(lambda: moments(x), read) for read in (lambda: _read(line), read_on_threads)]
+    read = min(by_reader, key=lambda comparison: comparison.ratio)
+    yield Result(
+        name="moments_vs_read",
+        ratio=read.ratio,
+        against="a sum of the same array, on one thread or all, whichever is faster",
+        target=0.6,
+        spread=read.spread,
+        extra={"GB per second": x.nbytes / read.seconds / 1e9},
+    )
+    numpy = interleaved(
+        lambda: moments(x), lambda: (np.mean(x, dtype=np.float64), np.std(x, dtype=np.float64)), rounds=7
+    )
+    yield Result(
+        name="moments_vs_numpy",
+        ratio=numpy.ratio,
+        against="numpy.mean and numpy.std in float64, without skewness and range",
+        target=10.0,
+        spread=numpy.spread,
+    )
+
+
+def _rotations(batch: Field) -> Iterator[Result]:
+    out = np.zeros_like(batch)
+
+    def with_numpy(index: int) -> Field:
+        permutation, flips = permutation_and_flips(index)
+        turned = batch.transpose(0, 1, *(2 + axis for axis in permutation))
+        return np.ascontiguousarray(np.flip(turned, tuple(2 + axis for axis in range(3) if flips[axis])))
+
+    copies, numpys = [], []
+    for index in range(N_ROTATIONS):
+
+        def turn(index: int = index) -> Field:
+            return rotate(batch, index, out=out)
+
+        copies.append(interleaved(turn, lambda: np.copyto(out, batch)))
+        numpys.append(interleaved(turn, lambda index=index: with_numpy(index), rounds=3))  # type: ignore[misc]
+    for name, against, target, group in (
+        ("rotations_vs_copy", "numpy.copyto of the same array; the mean over the group", 0.5, copies),
+        ("rotations_vs_numpy", "numpy transpose, flip and contiguous copy; the mean", 1.5, numpys),
+    ):
+        ratios = [comparison.ratio for comparison in group]
+        yield Result(
+            name=name,
+            ratio=statistics.mean(ratios),
+            against=against,
+            target=target,
+            spread=(min(ratios), max(ratios)),
+            extra={"worst rotation": min(ratios)},
+        )
+
+
+def _sampler(rng: np.random.Generator) -> Iterator[Result]:
+    fields = rng.random((3, 128, 128, 128), dtype=np.float32)
+    batch = np.zeros((64, 32, 32, 32, 3), dtype=np.float32)
+    origins = rng.integers(0, 128, (64, 3))
+    indices = rng.integers(0, N_ROTATIONS, 64)
+    scale, mean, std = [2.0, 3.0, 4.0], [0.9, 1.4, 2.1], [0.6, 0.9, 1.2]
+
+    def with_numpy() -> Field:
+        windows = []
+        for origin, index in zip(origins, indices, strict=True):
+            channels = []
+            for field, a, b, c in zip(fields, scale, mean, std, strict=True):
+                for axis in range(3):
+                    field = np.take(field, np.arange(origin[axis], origin[axis] + 32), axis=axis, mode="wrap")
+                field = (field * np.float32(a) - np.float32(b)) / np.float32(c)
+                field = np.rot90(field, index % 4, axes=((0, 1), (0, 2), (1, 2))[index % 3])
+                channels.append(field)
+            windows.append(np.stack(channels, axis=-1))
+        return np.stack(windows)
+
+    def ours() -> None:
+        for b, (origin, index) in enumerate(zip(origins, indices, strict=True)):
+            crop(fields, origin, out=batch[b], index=index, scale=scale, mean=mean, std=std)
+
+    def on_threads(threads: int) -> Callable[[], object]:
+        constants: dict[str, Any] = {"scale": scale, "mean": mean, "std": std}
+        return lambda: crop_batch(fields, origins, out=batch, indices=indices, threads=threads, **constants)
+
+    numpy = interleaved(ours, with_numpy, rounds=7)
+    two: Comparison = interleaved(on_threads(2), on_threads(1))
+    yield Result(
+        name="sampler_vs_numpy",
+        ratio=numpy.ratio,
+        against="numpy.take(mode=wrap), normalise, rot90, stack",
+        target=5.0,
+        spread=numpy.spread,
+        extra={
+            "patches per second": len(batch) / numpy.seconds,
+            "two threads to one": two.ratio,
+            "two threads to one, arithmetic alone": _free_cores().ratio,
+        },
+    )
+
+
+@njit(nogil=True)
+def _spin(n):  # type: ignore[no-untyped-def]
+    value = 1.0
+    for _ in range(n):
+        value = value * 0.999999 + 1e-9
+    return value
+
+
+def _free_cores() -> Comparison:
+    """How much of a second core is ours right now: work without memory, on two threads and on one."""
+
+    def on_two() -> None:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(_spin, [5_000_000, 5_000_000]))
+
+    return interleaved(on_two, lambda: (_spin(5_000_000), _spin(5_000_000)))
+
+
+_FIRST_CALLS = """
+import sys, time
+import numpy as np
+import reion_kernels as rk
+x = np.ones((8, 8, 8), np.float32)
+start = time.perf_counter()
+if sys.argv[1] == "cold":
+    rk.compile_kernels()
+rk.affine(x, std=2.0)
+rk.moments(x)
+rk.rotate(x, 5)
+rk.crop(x[None], (1, 2, 3), out=np.empty((4, 4, 4, 1), np.float32))
+print(time.perf_counter() - start)
+"""
+
+
+def _first_calls() -> Iterator[Result]:
+    with tempfile.TemporaryDirectory() as cache:
+        for name, state, target_s in (("first_call_cold", "cold", 15.0), ("first_call_warm", "warm", 0.5)):
+            seconds = [
+                float(
+                    subprocess.run(
+                        [sys.executable, "-c", _FIRST_CALLS, state],
+                        env={**os.environ, "NUMBA_CACHE_DIR": cache},
+                        check=True,
+                        capture_output=True,
+                        text=True,
+                    ).stdout
+                )
+                for _ in range(1 if state == "cold" else 5)
+            ]
+            ratios = [target_s / s for s in seconds]
+            yield Result(
+                name=name,
+                ratio=statistics.median(ratios),
+                against=f"{target_s:g} s",
+                target=1.0,
+                spread=(min(ratios), max(ratios)),
+                extra={"seconds": statistics.median(seconds)},
+            )

@@ -1,0 +1,255 @@
+"""Prediction against Keras, against the excursion set, against the arithmetic the machine can do at best."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from reion.bench.harness import Comparison, Result, interleaved
+from reion.emulator import Emulator
+from reion.simulation import hydrogen_density, make_simulation
+from reion.storage import write_simulation
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+ROUNDS = 5
+CELLS = 64
+SIDES = (64, 128, 192)
+"""Boxes that are predicted from store to store, within `MEMORY_BYTES`."""
+
+MEMORY_BYTES = 1 << 30
+
+_STARTUP_TARGET_S = 1.5
+
+_FRESH_PROCESS = """
+import json, sys, time
+begin = time.perf_counter()
+from reion.prediction import predict
+result = predict(*sys.argv[1:4], device="cpu", memory_bytes=int(sys.argv[4]))
+print(json.dumps({**result, "seconds": time.perf_counter() - begin}))
+"""
+
+
+def measure(progress: Callable[[str], None]) -> Iterator[Result]:
+    """Measure prediction with the default network of the schema, its weights as they are before training."""
+    import onnx
+
+    from reion_exports.cost import convolution_flops
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        progress("predict: building and exporting the default network")
+        network, model = _default_model(folder)
+        emulator = Emulator(model, device="cpu")
+        sim = _box(CELLS)
+        fields = {name: sim[name][0].values for name in emulator.card.inputs}
+        window = (CELLS + 2 * emulator.card.receptive_radius_cells,) * 3
+        flops = convolution_flops(onnx.load(model), window)
+
+        def ours() -> Any:
+            return emulator.predict_arrays(8.0, **fields)
+
+        progress(f"predict: {CELLS}^3 cells against Keras with the same weights")
+        keras = interleaved(ours, _keras(network, emulator, fields), rounds=ROUNDS)
+        yield _result("predict_vs_keras", keras, "Keras on TensorFlow, the same weights and fields", 1.0)
+        progress("predict: against a matrix product")
+        yield _against_matrix_product(ours, flops)
+        progress("predict: against the excursion set")
+        es = interleaved(ours, lambda: _excursion_set(sim), rounds=3)
+        yield _result("predict_vs_excursion_set", es, "the excursion set on the same fields", 1.0)
+        progress("predict: 3D convolution against 2D ones over folded depth")
+        yield _folded_convolution()
+        progress("predict: starting in a fresh process")
+        yield _startup(model, folder)
+        yield from _store_to_store(model, folder, progress)
+
+
+def _default_model(folder: Path) -> tuple[Any, Path]:
+    from reion.config import RunConfig
+    from reion.models import build_model, build_network
+    from reion.normalizer import Normalizer
+    from reion_exports import ModelCard, export
+
+    parts = build_model(RunConfig.model_validate({}))
+    channels = tuple(parts.stem.channels)
+    normalizer = Normalizer(
+        channels=channels,
+        scale=(1.0,) * len(channels),
+        transform=("none",) * len(channels),
+        mean=(0.0,) * len(channels),
+        std=(3.0,) * len(channels),
+        redshift_mean=8.0,
+        redshift_std=2.0,
+        xi_mean=0.5,
+        xi_std=0.4,
+    )
+    network = build_network(parts, normalizer)
+    card = ModelCard(
+        name="untrained",
+        version="0",
+        inputs={"n_igm": "g cm-3", "n_ion": "1e66 Mpc-3"},
+        cell_size_mpc=2.0,
+        redshift_range=(6.0, 12.0),
+        receptive_radius_cells=parts.radius_cells,
+    )
+    return network, export(network, card, folder / "model.onnx").path
+
+
+def _box(side: int) -> xr.Dataset:
+    rng = np.random.default_rng(0)
+    shape = (1, side, side, side)
+    shining = rng.random(shape) < 0.02
+    fields = {
+        "n_igm": (4.2e-31 * rng.lognormal(-0.1, 0.4, shape)).astype(np.float32),
+        "n_ion": np.where(shining, 2e2 * rng.lognormal(0, 1, shape), 0).astype(np.float32),
+    }
+    return make_simulation(fields, redshift=[8.0], box_size=2.0 * side)
+
+
+def _keras(network: Any, emulator: Emulator, fields: dict[str, np.ndarray]) -> Callable[[], Any]:
+    """Return the whole-box prediction of the Keras network: compiled, its periodic halo from numpy."""
+    import tensorflow as tf
+
+    radius = emulator.card.receptive_radius_cells
+    compiled = tf.function(lambda inputs: network(inputs, training=False), jit_compile=False)
+    redshift = tf.constant([8.0])
+
+    def call() -> Any:
+        haloed = {name: np.pad(values, radius, mode="wrap")[None] for name, values in fields.items()}
+        return compiled({**{k: tf.constant(v) for k, v in haloed.items()}, "redshift": redshift}).numpy()
+
+    return call
+
+
+def _against_matrix_product(ours: Callable[[], Any], flops: int) -> Result:
+    """Arithmetic of the convolutions a second, as a share of what a large matrix product reaches."""
+    side = 2048
+    left = np.random.default_rng(0).random((side, side), dtype=np.float32)
+    right = left.T.copy()
+    compared = interleaved(ours, lambda: left @ right, rounds=ROUNDS)
+    share = flops / (2 * side**3)
+    return Result(
+        name="predict_share_of_sgemm",
+        ratio=compared.ratio * share,
+        against=f"float32 matrix product of {side} x {side}; the convolutions' operations only",
+        target=0.5,
+        spread=(compared.spread[0] * share, compared.spread[1] * share),
+        extra={"flops_per_cell": flops / CELLS**3, "cells_per_second": CELLS**3 / compared.seconds},
+    )
+
+
+def _excursion_set(sim: xr.Dataset) -> Any:
+    from reion.excursion_set import ionised
+
+    return ionised(sim["n_ion"][0].values, hydrogen_density(sim["n_igm"][0].values))
+
+
+def _folded_convolution() -> Result:
+    """One 3x3x3 convolution of 32 to 24 channels, as the graph has it and as 2D ones over folded depth."""
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    inside, outside, side = 32, 24, 48
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(outside, inside, 3, 3, 3)).astype(np.float32)
+    x = rng.normal(size=(1, inside, *(side + 2,) * 3)).astype(np.float32)
+
+    def session(nodes: list[Any], constants: dict[str, np.ndarray], shape: list[Any]) -> Any:
+        graph = helper.make_graph(
+            nodes,
+            "convolution",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+            [numpy_helper.from_array(value, name) for name, value in constants.items()],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+        return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+    volume = session([helper.make_node("Conv", ["x", "k"], ["y"])], {"k": kernel}, [1, inside, *[None] * 3])
+    # The three planes of the kernel side by side as channels: one 2D convolution over all planes of the box.
+    planes = [helper.make_node("Slice", ["x", f"from{k}", f"to{k}", "axis"], [f"x{k}"]) for k in range(3)]
+    bounds = {f"from{k}": np.array([k]) for k in range(3)} | {
+        f"to{k}": np.array([side + k]) for k in range(3)
+    }
+    flat = session(
+        [
+            *planes,
+            helper.make_node("Concat", ["x0", "x1", "x2"], ["wide"], axis=1),
+            helper.make_node("Conv", ["wide", "k"], ["y"]),
+        ],
+        {**bounds, "axis": np.array([0]), "k": np.concatenate([kernel[:, :, k] for k in range(3)], axis=1)},
+        [None, inside, None, None],
+    )
+    folded = np.ascontiguousarray(x[0].swapaxes(0, 1))
+    compared = interleaved(lambda: volume.run(None, {"x": x}), lambda: flat.run(None, {"x": folded}))
+    against = "the same as a 2D convolution over folded depth, without the transposes it would need"
+    return _result("conv3d_vs_folded_2d", compared, against, 0.8)
+
+
+def _startup(model: Path, folder: Path) -> Result:
+    side = 8
+    source = write_simulation(_box(side), folder / "small.zarr")
+    seconds = []
+    for attempt in range(3):
+        begin = time.perf_counter()
+        _run_fresh(model, source, folder / f"small_xi{attempt}.zarr")
+        seconds.append(time.perf_counter() - begin)
+    ratios = sorted(_STARTUP_TARGET_S / second for second in seconds)
+    return Result(
+        name="predict_startup",
+        ratio=ratios[1],
+        against=f"{_STARTUP_TARGET_S} s for a whole process that predicts {side}^3 cells from store to store",
+        target=1.0,
+        spread=(ratios[0], ratios[-1]),
+        extra={"seconds": sorted(seconds)[1]},
+    )
+
+
+def _store_to_store(model: Path, folder: Path, progress: Callable[[str], None]) -> Iterator[Result]:
+    """Time a cell from store to store, each box in a process of its own, against that of the smallest."""
+    first = 0.0
+    for side in SIDES:
+        progress(f"predict: {side}^3 cells from store to store within {MEMORY_BYTES >> 20} MiB")
+        source = write_simulation(_box(side), folder / f"{side}.zarr")
+        result = _run_fresh(model, source, folder / f"{side}_xi.zarr")
+        rate = result["cells"] / result["seconds"]
+        first = first or rate
+        yield Result(
+            name=f"predict_{side}_from_store_to_store",
+            ratio=rate / first,
+            against=f"the time per cell of {SIDES[0]}^3 cells",
+            target=0.5,
+            spread=(rate / first, rate / first),
+            extra={
+                "cells_per_second": rate,
+                "peak_memory_MiB": result["peak_memory_bytes"] / 2**20,
+                "tiles": result["tiles"],
+            },
+        )
+
+
+def _run_fresh(model: Path, source: Path, out: Path) -> dict[str, Any]:
+    command = [sys.executable, "-c", _FRESH_PROCESS, str(model), str(source), str(out), str(MEMORY_BYTES)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def _result(name: str, compared: Comparison, against: str, target: float) -> Result:
+    return Result(
+        name=name,
+        ratio=compared.ratio,
+        against=against,
+        target=target,
+        spread=compared.spread,
+        extra={"seconds": compared.seconds},
+    )

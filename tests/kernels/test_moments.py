@@ -1,0 +1,193 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.preprocessing import StandardScaler
+
+from reion_kernels import Moments, moments
+from tests.kernels.strategies import arrays
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # without JIT, NumPy comments on NaN
+
+BLOCK = 1 << 14
+
+
+def reference(x, weights=None):
+    """Two passes in the widest float there is, from the first value on: mean, variance, skewness."""
+    x = np.asarray(x, dtype=np.longdouble).ravel()
+    first = x[0]
+    x = x - first
+    w = np.ones_like(x) if weights is None else np.asarray(weights, dtype=np.longdouble).ravel()
+    mean = (w * x).sum() / w.sum()
+    d = x - mean
+    variance = (w * d * d).sum() / w.sum()
+    return first + mean, variance, (w * d**3).sum() / w.sum() / variance**1.5
+
+
+def assert_exact(m, x, weights=None):
+    mean, variance, skewness = reference(x, weights)
+    assert abs(m.mean - mean) <= 1e-12 * np.abs(x).mean(dtype=np.float64)
+    assert abs(m.variance - variance) <= 1e-12 * variance
+    assert m.std == pytest.approx(float(variance) ** 0.5, rel=1e-12)
+    assert abs(m.skewness - skewness) <= 1e-12
+
+
+def in_chunks(x, cuts, weights=None, **keywords):
+    merged = Moments.empty()
+    for k, chunk in enumerate(np.split(x, cuts)):
+        part = None if weights is None else np.split(weights, cuts)[k]
+        merged = merged.merge(moments(chunk, part, **keywords))
+    return merged
+
+
+DISTRIBUTIONS = {
+    "normal": lambda rng, n: rng.normal(1.0, 0.3, n),
+    "lognormal": lambda rng, n: rng.lognormal(0.0, 0.6, n),
+    "far from zero": lambda rng, n: rng.normal(1e7, 1.0, n),
+    "rising": lambda rng, n: np.linspace(0.0, 1.0, n) ** 3 + 1.0,
+    "first values apart": lambda rng, n: np.where(np.arange(n) < 256, 1e3, 1.0) * rng.normal(1.0, 0.1, n),
+    "binary": lambda rng, n: (rng.random(n) < 0.3).astype(float),
+}
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+@pytest.mark.parametrize("magnitude", [1.0, 1e-31, 1e55])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_moments_are_exact_whatever_the_magnitude_and_the_chunks(name, magnitude, dtype):
+    if dtype is np.float32 and magnitude > 1e38:
+        pytest.skip("float32 ends at 3.4e38")
+    rng = np.random.default_rng(1)
+    n = 5 * BLOCK + 123
+    x = (DISTRIBUTIONS[name](rng, n) * magnitude).astype(dtype)
+    assert_exact(moments(x), x)
+    for cuts in ([1], [7, 8, 9, 50_000], range(0, n, 10_007), sorted(rng.integers(0, n, 40))):
+        assert_exact(in_chunks(x, cuts), x)
+
+
+def test_many_small_chunks():
+    x = np.random.default_rng(2).lognormal(size=3000)
+    assert_exact(in_chunks(x, range(1, 3000)), x)
+
+
+@given(x=arrays(), threads=st.integers(1, 3))
+@settings(deadline=None, max_examples=150)
+def test_moments_of_any_array(x, threads):
+    m = moments(x, threads=threads)
+    values = x[np.isfinite(x)].astype(np.float64)
+    assert m.count == values.size == m.weight
+    assert m.nonfinite == x.size - values.size
+    if values.size == 0:
+        assert (m.minimum, m.maximum) == (np.inf, -np.inf)
+        assert np.isnan([m.mean, m.variance, m.std, m.skewness]).all()
+        return
+    assert (m.minimum, m.maximum) == (values.min(), values.max())
+    assert m.mean == pytest.approx(values.mean(), rel=1e-12, abs=1e-12 * np.abs(values).mean())
+    assert m.variance == pytest.approx(values.var(), rel=1e-10, abs=1e-28 * np.abs(values).max() ** 2)
+    if np.all(values == values[0]):
+        assert m.m2 == m.m3 == 0.0
+        assert np.isnan(m.skewness)
+
+
+@given(data=st.data())
+@settings(deadline=None, max_examples=100)
+def test_weighted_moments_of_any_array(data):
+    x = data.draw(arrays(magnitudes=(1.0, 1e-31)))
+    seed = data.draw(st.integers(0, 99))
+    rng = np.random.default_rng(seed)
+    weights = rng.integers(0, 4, x.shape).astype(data.draw(st.sampled_from([np.float32, np.float64])))
+    if data.draw(st.booleans()):
+        weights[rng.random(x.shape) < 0.1] = np.nan
+    m = moments(x, weights, threads=data.draw(st.integers(1, 3)))
+    ok = np.isfinite(x) & np.isfinite(weights)
+    assert (m.count, m.nonfinite) == (ok.sum(), x.size - ok.sum())
+    repeated = np.repeat(x[ok].astype(np.float64), weights[ok].astype(int))
+    assert m.weight == repeated.size
+    if repeated.size:
+        scale = np.abs(repeated).max()
+        assert m.mean == pytest.approx(repeated.mean(), rel=1e-12, abs=1e-13 * scale)
+        assert m.variance == pytest.approx(repeated.var(), rel=1e-10, abs=1e-28 * scale**2)
+    else:
+        assert np.isnan(m.mean)
+
+
+def test_weights_are_exact_over_many_blocks_and_may_be_broadcast():
+    rng = np.random.default_rng(3)
+    x = rng.lognormal(size=(3, 40_000))
+    weights = rng.random((3, 1))
+    everywhere = np.broadcast_to(weights, x.shape)
+    assert_exact(moments(x, weights), x, everywhere)
+    merged = moments(x[:1], weights[:1]).merge(moments(x[1:], weights[1:]))
+    assert_exact(merged, x, everywhere)
+
+
+def test_weightless_values_count_but_do_not_weigh():
+    light = moments(np.array([5.0, 7.0]), np.zeros(2))
+    assert (light.count, light.weight, light.maximum) == (2, 0.0, 7.0)
+    merged = light.merge(moments(np.array([1.0, 2.0])))
+    assert (merged.count, merged.mean, merged.maximum) == (4, 1.5, 7.0)
+    assert moments(np.array([1.0, 2.0])).merge(light).mean == 1.5
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_threads_do_not_change_a_bit(dtype, spoilt):
+    rng = np.random.default_rng(4)
+    x = rng.lognormal(size=(37, 61, 53)).astype(dtype)
+    if spoilt:
+        x[rng.random(x.shape) < 1e-4] = np.nan
+    for view in (x, x[:, ::2], x.T, x[::-1, :, 3:]):
+        one = moments(view, threads=1)
+        assert all(moments(view, threads=n) == one for n in (2, 3, 8))
+        weights = np.abs(view)
+        one = moments(view, weights, threads=1)
+        assert all(moments(view, weights, threads=n) == one for n in (2, 5))
+
+
+def test_the_default_uses_threads_and_gives_the_same_bits():
+    x = np.random.default_rng(5).normal(size=1_000_001).astype(np.float32)
+    assert moments(x) == moments(x, threads=1)
+
+
+def test_layout_does_not_matter():
+    x = np.random.default_rng(6).lognormal(size=(31, 32, 33))
+    m = moments(x)
+    assert moments(np.asfortranarray(x)).m2 == pytest.approx(m.m2, rel=1e-13)
+    assert moments(x[::-1, ::-1]) == m
+    assert_exact(moments(x[::2, 1:-1, ::3]), x[::2, 1:-1, ::3])
+
+
+def test_merging_is_what_scikit_learn_does():
+    rng = np.random.default_rng(7)
+    scaler = StandardScaler()
+    merged = Moments.empty()
+    for _ in range(5):
+        chunk = rng.normal(3.0, 2.0, rng.integers(1, 5000))
+        scaler.partial_fit(chunk[:, None])
+        merged = merged.merge(moments(chunk))
+    assert merged.mean == pytest.approx(scaler.mean_[0], rel=1e-12)
+    assert merged.variance == pytest.approx(scaler.var_[0], rel=1e-12)
+
+
+def test_empty_is_neutral():
+    m = moments(np.array([1.0, 2.0, 4.0, np.nan]))
+    assert m.merge(Moments.empty()) == m
+    assert Moments.empty().merge(m) == m
+    assert dataclasses.asdict(moments(np.empty((0, 3)))) == pytest.approx(
+        dataclasses.asdict(Moments.empty()), nan_ok=True
+    )
+
+
+def test_the_range_is_right_even_where_sums_overflow():
+    m = moments(np.array([1e308, -1e308, 1e308]))
+    assert (m.minimum, m.maximum, m.count, m.nonfinite) == (-1e308, 1e308, 3, 0)
+
+
+def test_bad_weights_are_named():
+    with pytest.raises(ValueError, match="weights: expected a shape that broadcasts to"):
+        moments(np.zeros((2, 3)), np.zeros(4))
+    with pytest.raises(ValueError, match="weights: expected weights that are not negative"):
+        moments(np.zeros(3), np.array([1.0, -1.0, 1.0]))
+    with pytest.raises(TypeError, match="weights: expected a numpy array"):
+        moments(np.zeros(3), [1.0, 1.0, 1.0])
