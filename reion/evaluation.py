@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +37,7 @@ def evaluate(
     *,
     excursion_threshold: float | None = 1.0,
     excursion_inputs: excursion_set.Inputs = "history",
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Compare predicted with true ionised fractions, snapshot by snapshot and pooled.
 
@@ -51,6 +52,8 @@ def evaluate(
         Photons per hydrogen atom at which the excursion set ionises; None: 1.
     excursion_inputs
         `history` (n_ion) or `instant` (n_src times the cosmic age).
+    progress
+        Called after each snapshot with how many are done and how many there are.
 
     Returns
     -------
@@ -97,6 +100,8 @@ def evaluate(
             atoms = hydrogen_density(true["n_igm"][index].values)
             ionised = excursion_set.ionised(n_photons, atoms, threshold=threshold)
             excursion.add(ionised.astype(np.float32), truth)
+        if progress is not None:
+            progress(common.index(index) + 1, len(common))
     name, *rivals = by_name
     return {
         "name": name,

@@ -7,7 +7,10 @@ import csv
 import gzip
 import json
 import re
+import shutil
+import subprocess
 
+import matplotlib.image
 import numpy as np
 import pytest
 
@@ -150,3 +153,57 @@ def test_a_file_name_and_a_simulation_without_sources(true, predictions, tmp_pat
     assert page == tmp_path / "deep" / "one.html"
     assert list(page.parent.iterdir()) == [page]
     assert set(page_data(page)["slices"]["fields"]) == {"true"}
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if found := shutil.which(name):
+            return found
+    return pytest.skip("no Chromium")
+
+
+def run_chromium(chromium, tmp_path, page, *flags):
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    command += [
+        "--disable-component-update",
+        "--no-first-run",
+        "--hide-scrollbars",
+        "--enable-logging=stderr",
+    ]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=10000", *flags]
+    done = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120, check=True)
+    assert ":CONSOLE" not in done.stderr, done.stderr
+    return done.stdout
+
+
+def test_chromium_draws_every_chart_and_map(chromium, page, tmp_path):
+    dom = run_chromium(chromium, tmp_path, page, "--dump-dom")
+    assert dom.count('class="plot"') == 6 + 8 + 3
+    assert dom.count('<canvas class="map"') == 5
+    assert dom.count("<option") == 3
+    assert "NaN" not in re.sub(r"<script.*?</script>", "", dom, flags=re.S)
+    assert re.search(r'id="redshift-value">z = \d', dom)
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_chromium_paints_the_page_in_light_and_dark(chromium, page, tmp_path, width):
+    brightness = []
+    for scheme in (1, 0):
+        picture = tmp_path / f"{scheme}.png"
+        flags = [f"--window-size={width},1600", f"--screenshot={picture}"]
+        run_chromium(chromium, tmp_path, page, f"--blink-settings=preferredColorScheme={scheme}", *flags)
+        pixels = matplotlib.image.imread(picture)[..., :3]
+        assert pixels.shape[:2] == (1600, width)
+        # Charts and maps are there: text alone would leave hardly a saturated pixel.
+        assert np.mean(np.ptp(pixels, axis=-1) > 0.3) > 0.01
+        brightness.append(np.median(pixels))
+    assert brightness[0] > 0.9
+    assert brightness[1] < 0.2
+
+
+def test_chromium_prints_the_page(chromium, page, tmp_path):
+    run_chromium(
+        chromium, tmp_path, page, "--no-pdf-header-footer", f"--print-to-pdf={tmp_path / 'page.pdf'}"
+    )
+    assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")

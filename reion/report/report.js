@@ -28,6 +28,10 @@ setTheme(prefersDark.matches);
 prefersDark.addEventListener("change", (event) => setTheme(event.matches));
 byId("theme").addEventListener("click", () => setTheme(document.documentElement.dataset.theme !== "dark"));
 
+window.addEventListener("beforeprint", () => {
+  document.querySelectorAll("details").forEach((node) => { node.open = true; });
+});
+
 /* ---------------------------------------------------------------- slices */
 
 const state = { snapshot: slices.first, depth: Math.floor(slices.depths.length / 2), method: 0 };

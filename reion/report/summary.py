@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from reion.report.wording import figure
+
 
 def summary_html(evaluation: Mapping[str, Any]) -> str:
     """One sentence and a few numbers, each beside the excursion set's."""
     cards = "".join(
-        f"<div class='card'><span>{escape(label)}</span><b>{escape(figure)}</b>"
+        f"<div class='card'><span>{escape(label)}</span><b>{escape(value)}</b>"
         f"<span class='than'>{escape(than)}</span></div>"
-        for label, figure, than in _cards(evaluation)
+        for label, value, than in _cards(evaluation)
     )
     return f"<p class='headline'>{escape(headline(evaluation))}</p><div class='cards'>{cards}</div>"
 
@@ -51,29 +53,30 @@ def _cards(evaluation: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     excursion = evaluation["baselines"]["excursion_set"]
     pooled, rival = evaluation["pooled"], excursion["pooled"]
 
-    def than(figure: str | None) -> str:
-        return "" if figure is None or rival is None else f"excursion set {figure}"
+    def than(text: str | None) -> str:
+        return "" if text is None or rival is None else f"excursion set {text}"
 
-    cards = [("R², all cells pooled", _figure(pooled["r2"]), than(rival and _figure(rival["r2"])))]
+    cards = [("R², all cells pooled", figure(pooled["r2"]), than(rival and figure(rival["r2"])))]
     ours, theirs = history_error(evaluation), history_error(excursion)
     if ours is not None:
         cards.append(
             (
                 "largest error of mean xi",
-                f"{ours[0]:+.3f} at z = {ours[1]:g}",
-                than(theirs and f"{theirs[0]:+.3f} at z = {theirs[1]:g}"),
+                _at(ours),
+                than(theirs and _at(theirs)),
             )
         )
-    for label, key in (("power over true power", "power_ratio"), ("cross-correlation", "cross_correlation")):
+    for label, key in (("power ratio", "power_ratio"), ("cross-correlation", "cross_correlation")):
         cards.append(
             (
-                f"{label}, k = 0.5 and 1 Mpc⁻¹",
-                " · ".join(_figure(pooled[key][k], 2) for k in ("0.5", "1.0")),
-                than(rival and " · ".join(_figure(rival[key][k], 2) for k in ("0.5", "1.0"))),
+                f"{label} at k = 0.5 · 1 Mpc⁻¹",
+                " · ".join(figure(pooled[key][k], 2) for k in ("0.5", "1.0")),
+                than(rival and " · ".join(figure(rival[key][k], 2) for k in ("0.5", "1.0"))),
             )
         )
     return cards
 
 
-def _figure(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+def _at(error: tuple[float, float]) -> str:
+    sign = "+" if error[0] > 0 else ""
+    return f"{sign}{figure(error[0])} at z = {error[1]:g}"
