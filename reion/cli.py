@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -37,16 +38,14 @@ Sources = Annotated[list[Path], typer.Argument(metavar="SOURCE...", help="Files,
 def main() -> None:
     """Run the command line: exit code 0 done, 2 bad usage or bad input, 1 our fault, 130 interrupted."""
     as_json = "--json" in sys.argv
+    warnings.showwarning = _show_warning
     try:
-        app()
+        app(prog_name="reion")
     except InputError as error:
         from reion.terminal import print_error
 
         print_error(error, as_json=as_json)
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        sys.exit(130)
     except BrokenPipeError:
         # The reader of our output has gone, as `| head` does: nothing is wrong.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -59,6 +58,10 @@ def main() -> None:
             print_json({"error": {"message": f"{type(error).__name__}: {error}", "file": None, "hint": None}})
         sys.stderr.write("this is an error of reion, not yours: please report it with the lines above\n")
         sys.exit(1)
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    sys.stderr.write(f"warning: {message}\n")
 
 
 @app.command()
@@ -201,7 +204,9 @@ def train(
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A run folder, an ONNX file or a shipped model's name.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A run folder, an ONNX file or a shipped model's name.")
+    ],
     sources: Sources,
     against: Annotated[
         list[str] | None, typer.Option(help="More models, or files with the xi of another method.")
@@ -243,7 +248,7 @@ def evaluate(
 
 @export_app.command("onnx")
 def export_onnx(
-    run: Annotated[Path, typer.Argument(help="A finished run folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")],
     out: Annotated[Path, typer.Option(help="The ONNX file to write.")],
     half: Annotated[bool, typer.Option("--half", help="Store weights in half precision.")] = False,
     force: Force = False,
@@ -266,7 +271,7 @@ def export_onnx(
 
 @app.command()
 def predict(
-    model: Annotated[str, typer.Argument(help="An ONNX file or a shipped model's name.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="An ONNX file or a shipped model's name.")],
     simulation: Annotated[Path, typer.Argument(metavar="SIM", help="The simulation to predict.")],
     out: Annotated[Path, typer.Option(help="The Zarr store to write.")],
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",

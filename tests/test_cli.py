@@ -1,0 +1,191 @@
+"""The command line: exit codes, one clear message, nothing written when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from reion.cli import main
+from reion.storage import write_simulation
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["reion", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def npz(path, **changes):
+    rng = np.random.default_rng(0)
+    values = {
+        "n_igm": np.full((6, 6, 6), 4.2e-31, np.float32),
+        "n_src": rng.random((6, 6, 6)).astype(np.float32),
+        "xi": rng.random((6, 6, 6)).astype(np.float32),
+        "redshift": 12.0,
+        "box_size": 12.0,
+    }
+    values.update(changes)
+    np.savez(path, **{key: value for key, value in values.items() if value is not None})
+    return path
+
+
+def with_value(value, name, base=0.5):
+    field = np.full((6, 6, 6), base, np.float32)
+    field[1, 2, 3] = value
+    return {name: field}
+
+
+BAD = {
+    "a NaN in a field": (with_value(np.nan, "n_igm", 4e-31), "(1, 2, 3)"),
+    "xi above one": (with_value(1.5, "xi"), "(1, 2, 3)"),
+    "negative sources": (with_value(-1.0, "n_src"), "(1, 2, 3)"),
+    "fields of different shape": ({"xi": np.zeros((6, 6, 5), np.float32)}, "(6, 6, 5)"),
+    "no box size": ({"box_size": None}, "box_size"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_fields_are_one_message_and_nothing_is_written(command, tmp_path, case):
+    changes, expected = BAD[case]
+    source = npz(tmp_path / "box_z12.000.npz", **changes)
+    code, printed, said = command("convert", source, "--out", tmp_path / "sim.zarr")
+    assert (code, printed) == (2, "")
+    assert expected in said
+    assert "Traceback" not in said
+    assert [path.name for path in tmp_path.iterdir()] == ["box_z12.000.npz"]
+
+
+@pytest.mark.parametrize("verb", ["convert", "inspect", "train"])
+@pytest.mark.parametrize("kind", ["empty folder", "text", "nothing"])
+def test_what_is_no_simulation_is_refused(command, tmp_path, verb, kind):
+    source = tmp_path / "source"
+    if kind == "empty folder":
+        source.mkdir()
+    elif kind == "text":
+        source = tmp_path / "source.npz"
+        source.write_text("not a simulation")
+    out = [] if verb == "inspect" else ["--out", tmp_path / "out"]
+    code, printed, said = command(verb, source, *out, "--json")
+    assert code == 2
+    error = json.loads(printed)["error"]
+    assert set(error) == {"message", "file", "hint"}
+    assert "source" in error["file"]
+    assert "Traceback" not in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_boxes_of_different_shape_are_refused(command, tmp_path):
+    npz(tmp_path / "box_z12.000.npz")
+    other = {name: np.ones((5, 5, 5), np.float32) * 1e-31 for name in ("n_igm", "n_src", "xi")}
+    npz(tmp_path / "box_z07.000.npz", redshift=7.0, **other)
+    code, _, said = command("convert", tmp_path, "--out", tmp_path / "sim.zarr")
+    assert code == 2
+    assert "5" in said
+    assert not (tmp_path / "sim.zarr").exists()
+
+
+def test_convert_inspect_and_back(command, tmp_path):
+    source = npz(tmp_path / "box_z12.000.npz")
+    code, printed, _ = command("convert", source, "--out", tmp_path / "sim.zarr", "--json")
+    assert code == 0
+    assert json.loads(printed)["stores"][0]["redshifts"] == [12.0]
+    code, printed, _ = command("inspect", tmp_path / "sim.zarr", "--json")
+    assert code == 0
+    assert json.loads(printed)["fields"]["n_igm"]["snapshots"][0]["mean"] == pytest.approx(4.2e-31, rel=1e-6)
+    code, printed, _ = command("inspect", tmp_path / "sim.zarr")
+    assert code == 0
+    assert "n_igm" in printed
+    code, _, said = command("convert", source, "--out", tmp_path / "sim.zarr")
+    assert code == 2
+    assert "--force" in said
+
+
+def test_predict_and_evaluate_with_a_file(command, tmp_path, toy, toy_model):
+    write_simulation(toy(), tmp_path / "sim.zarr")
+    code, printed, _ = command(
+        "predict",
+        toy_model,
+        tmp_path / "sim.zarr",
+        "--out",
+        tmp_path / "xi.zarr",
+        "--device",
+        "cpu",
+        "--json",
+    )
+    assert code == 0
+    result = json.loads(printed)
+    assert result["cells"] == 4 * 12 * 10 * 8
+    assert {"output", "seconds", "cells_per_second", "provider", "peak_memory_bytes"} <= set(result)
+    code, printed, _ = command(
+        "evaluate", toy_model, tmp_path / "sim.zarr", "--against", tmp_path / "xi.zarr", "--json"
+    )
+    assert code == 0
+    evaluation = json.loads(printed)
+    assert {"pooled", "redshifts", "baselines"} <= set(evaluation)
+    assert evaluation["against"]["xi"]["pooled"]["mse"] == pytest.approx(
+        evaluation["pooled"]["mse"], rel=1e-5
+    )
+    code, printed, _ = command("evaluate", toy_model, tmp_path / "sim.zarr", "--report", tmp_path / "report")
+    assert code == 0
+    assert "excursion set" in printed
+    assert (tmp_path / "report" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["predict", "no-such-model", "SIM", "--out", "OUT"], "no-such-model"),
+        (["predict", "MODEL", "SIM", "--out", "OUT", "--memory", "lots"], "--memory"),
+        (["evaluate", "MODEL", "SIM", "--against", "nowhere"], "nowhere"),
+        (["train", "SIM", "--out", "OUT", "--set", "training.stepz=1"], "stepz"),
+        (["train", "SIM", "--out", "OUT", "--config", "nowhere.toml"], "nowhere.toml"),
+        (["train", "SIM", "--out", "OUT", "--resume"], "without --resume"),
+        (["export", "onnx", "nowhere", "--out", "OUT"], "run folder"),
+        (["bench", "nothing"], "nothing"),
+        (["inspect", "SIM", "--set", "box_size"], "key=value"),
+        (["frobnicate"], "frobnicate"),
+        (["predict"], "MODEL"),
+    ],
+)
+def test_bad_usage_is_code_2_and_names_what_is_wrong(command, tmp_path, toy, toy_model, arguments, expected):
+    write_simulation(toy(), tmp_path / "sim.zarr")
+    places = {"MODEL": toy_model, "SIM": tmp_path / "sim.zarr", "OUT": tmp_path / "out"}
+    code, printed, said = command(*(places.get(argument, argument) for argument in arguments))
+    assert code == 2
+    assert expected in said
+    assert "Traceback" not in said
+    assert printed == ""
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_error_of_ours_is_code_1(command, tmp_path, monkeypatch):
+    def fail(*_args, **_options):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("reion.readers.open_simulation", fail)
+    code, printed, said = command("inspect", tmp_path, "--json")
+    assert code == 1
+    assert "a bug" in json.loads(printed)["error"]["message"]
+    assert "please report" in said
+
+
+def test_interrupted_is_code_130(command, tmp_path, monkeypatch):
+    def interrupt(*_args, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("reion.readers.open_simulation", interrupt)
+    code, printed, said = command("inspect", tmp_path)
+    assert (code, printed) == (130, "")
+    assert "Traceback" not in said

@@ -1,0 +1,99 @@
+"""The whole way through the house, with a network small enough for a test."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("keras")
+pytest.importorskip("tf2onnx")
+
+import reion
+from reion.cli import main
+from reion.emulator import Emulator
+
+SMALL = (
+    "model.smoothing_cells=[3,5,7,11]",
+    "model.reaches=[0.8]",
+    "model.width=12",
+    "model.hidden=8",
+    "model.blocks=1",
+    "training.crop_cells=16",
+    "training.steps=60",
+    "training.round_steps=30",
+    "training.learning_rate=0.01",
+)
+
+
+def run(arguments, monkeypatch, capsys):
+    """What the command line prints as JSON, and its exit code."""
+    monkeypatch.setattr(sys, "argv", ["reion", *map(str, arguments)])
+    code = 0
+    try:
+        main()
+    except SystemExit as stop:
+        code = stop.code or 0
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.mark.slow
+def test_the_whole_way(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "quickstart"
+    settings = [part for setting in SMALL for part in ("--set", setting)]
+    code, printed, _ = run(["quickstart", "--out", out, "--json", *settings], monkeypatch, capsys)
+    assert code == 0
+    result = json.loads(printed)
+    assert set(result) == {"seconds", "run", "model", "report", "evaluation"}
+    evaluation = result["evaluation"]
+    mean_field = evaluation["baselines"]["mean_field"]["pooled"]["r2"]
+    assert evaluation["pooled"]["r2"] > max(0.75, mean_field)
+    assert 0.7 < evaluation["baselines"]["excursion_set"]["pooled"]["r2"] < 0.9
+    assert [row["redshift"] for row in evaluation["redshifts"]] == [12, 11, 10, 9, 8.5, 8, 7.5, 7, 6.5, 6]
+
+    # The page is one file that fetches nothing.
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "https://" not in page
+
+    # The file that was judged is the file that was written, and it agrees with the run it came from.
+    held_out = reion.load_sample().held_out.isel(redshift=[4])
+    with pytest.warns(UserWarning, match="starts at"):
+        from_file = Emulator(out / "model.onnx").predict(held_out)
+    code, printed, _ = run(["evaluate", out / "run", "--json", out / "nowhere"], monkeypatch, capsys)
+    assert code == 2
+    assert json.loads(printed)["error"]["file"].endswith("nowhere")
+
+    from reion.runs import load_run
+
+    with pytest.warns(UserWarning, match="starts at"):
+        from_run = load_run(out / "run").predict(held_out)
+    np.testing.assert_allclose(from_file.values, from_run.values, atol=1e-5)
+
+    # A second one does not touch the first.
+    before = (out / "model.onnx").read_bytes()
+    code, _, said = run(["quickstart", "--out", out, *settings], monkeypatch, capsys)
+    assert code == 2
+    assert "--force" in said
+    assert (out / "model.onnx").read_bytes() == before
+
+
+def test_without_the_training_packages_it_says_what_to_install():
+    """In a process in which TensorFlow cannot be found, as after `pip install reion`."""
+    program = """
+import importlib.util, sys
+find = importlib.util.find_spec
+hidden = ("tensorflow", "tf2onnx")
+importlib.util.find_spec = lambda name, *rest: None if name in hidden else find(name, *rest)
+sys.argv = ["reion", "train", "x.zarr", "--out", "run"]
+from reion.cli import main
+main()
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "pip install 'reion[train]'" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 2
