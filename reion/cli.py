@@ -38,7 +38,7 @@ Sources = Annotated[list[Path], typer.Argument(metavar="SOURCE...", help="Files,
 def main() -> None:
     """Run the command line: exit code 0 done, 2 bad usage or bad input, 1 our fault, 130 interrupted."""
     as_json = "--json" in sys.argv
-    warnings.showwarning = _show_warning
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     try:
         app(prog_name="reion")
     except InputError as error:
@@ -58,10 +58,6 @@ def main() -> None:
             print_json({"error": {"message": f"{type(error).__name__}: {error}", "file": None, "hint": None}})
         sys.stderr.write("this is an error of reion, not yours: please report it with the lines above\n")
         sys.exit(1)
-
-
-def _show_warning(message: Warning | str, *_: object) -> None:
-    sys.stderr.write(f"warning: {message}\n")
 
 
 @app.command()

@@ -34,7 +34,7 @@ def quickstart(
     Parameters
     ----------
     out
-        A folder for run/, model.onnx and report.html.
+        A folder for run/, model.onnx and report/.
     config
         The schema of the training; the default trains the default model for `STEPS` steps.
     resume, force
@@ -55,8 +55,8 @@ def quickstart(
     started = time.perf_counter()
     say = say or (lambda _: None)
     out = Path(out)
-    run, model, page = out / "run", out / "model.onnx", out / "report.html"
-    if (model.exists() or page.exists()) and not (force or resume):
+    run, model, report = out / "run", out / "model.onnx", out / "report"
+    if (model.exists() or report.exists()) and not (force or resume):
         raise InputError(
             "the output is already there", file=out, hint="--force replaces it, or give another --out"
         )
@@ -83,8 +83,14 @@ def quickstart(
         "largest difference between Keras and ONNX": export["max_difference"],
         **emulator.card.provenance,
     }
-    write_report(
-        evaluation, sample.held_out, {"reion": prediction}, page, provenance=provenance, force=force or resume
+    say("writing the report")
+    page = write_report(
+        evaluation,
+        sample.held_out,
+        {"reion": prediction},
+        report,
+        provenance=provenance,
+        force=force or resume,
     )
     return {
         "seconds": round(time.perf_counter() - started, 1),

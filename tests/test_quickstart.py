@@ -56,7 +56,7 @@ def test_the_whole_way(tmp_path, monkeypatch, capsys):
     assert [row["redshift"] for row in evaluation["redshifts"]] == [12, 11, 10, 9, 8.5, 8, 7.5, 7, 6.5, 6]
 
     # The page is one file that fetches nothing.
-    page = (out / "report.html").read_text(encoding="utf-8")
+    page = (out / "report" / "report.html").read_text(encoding="utf-8")
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert "https://" not in page
 
