@@ -73,7 +73,9 @@ def flat(x: Real, *, writeable: bool = False) -> tuple[Real, int, NDArray[np.int
     """
     strides = np.array(x.strides, dtype=np.int64) // x.itemsize
     if x.size == 0:
-        return np.empty(0, dtype=x.dtype), 0, strides
+        nothing = np.empty(0, dtype=x.dtype)
+        nothing.flags.writeable = writeable
+        return nothing, 0, strides
     reach = strides * (np.array(x.shape, dtype=np.int64) - 1)
     lowest = x[tuple(slice(None, None, -1 if s < 0 else 1) for s in strides)]
     line = np.lib.stride_tricks.as_strided(

@@ -81,7 +81,7 @@ def deposit(
     line, first, strides = flat(out, writeable=True)
     cells = np.array(shape, dtype=np.int64)
     half = 0.5 if scheme == "cloud_in_cell" else 0.0
-    _scatter(*flat(positions), *flat(rates), line, first, strides, cells, half)
+    _scatter(rates.size, *flat(positions), *flat(rates), line, first, strides, cells, half)
     return out
 
 
@@ -133,17 +133,17 @@ def accumulate(
 
 @kernel(
     *[
-        (source(p), INT, INTS, source(r), INT, INTS, target(FLOAT), INT, INTS, INTS, FLOAT)
+        (INT, source(p), INT, INTS, source(r), INT, INTS, target(FLOAT), INT, INTS, INTS, FLOAT)
         for p in REALS
         for r in REALS
     ]
 )
-def _scatter(p, p_first, p_strides, r, r_first, r_strides, y, y_first, y_strides, cells, half):  # type: ignore[no-untyped-def]
+def _scatter(count, p, p_first, p_strides, r, r_first, r_strides, y, y_first, y_strides, cells, half):  # type: ignore[no-untyped-def]
     # half is 0.5 where the source is a cube that reaches into the next cells, 0 where it is a point.
     low = np.empty(3, dtype=np.int64)
     high = np.empty(3, dtype=np.int64)
     upper = np.empty(3, dtype=np.float64)
-    for s in range(len(r)):
+    for s in range(count):
         for axis in range(3):
             n = cells[axis]
             place = np.float64(p[p_first + s * p_strides[0] + axis * p_strides[1]]) - half

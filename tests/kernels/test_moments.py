@@ -53,11 +53,11 @@ DISTRIBUTIONS = {
 
 
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
-@pytest.mark.parametrize("magnitude", [1.0, 1e-31, 1e55])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("dtype", "magnitude"),
+    [(np.float32, 1.0), (np.float32, 1e-31), (np.float64, 1.0), (np.float64, 1e-31), (np.float64, 1e55)],
+)
 def test_moments_are_exact_whatever_the_magnitude_and_the_chunks(name, magnitude, dtype):
-    if dtype is np.float32 and magnitude > 1e38:
-        pytest.skip("float32 ends at 3.4e38")
     rng = np.random.default_rng(1)
     n = 5 * BLOCK + 123
     x = (DISTRIBUTIONS[name](rng, n) * magnitude).astype(dtype)

@@ -1,5 +1,8 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numba.core.registry import CPUDispatcher
 from scipy.spatial.transform import Rotation
 
 from reion_kernels import (
@@ -11,6 +14,8 @@ from reion_kernels import (
     rotate,
     symmetry,
 )
+from reion_kernels.symmetry import _tile
+from tests.kernels.strategies import arrays
 
 
 def matrix(index):
@@ -50,12 +55,70 @@ def test_the_group_table_is_that_of_the_matrices():
 
 
 @pytest.mark.parametrize("index", range(N_SYMMETRIES))
-def test_symmetry_is_transpose_and_flip(index):
-    x = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_symmetry_is_transpose_and_flip(index, dtype):
+    x = np.random.default_rng(0).normal(size=(2, 18, 33, 40)).astype(dtype)
     assert np.array_equal(symmetry(x, index), twin(x, index))
     assert np.array_equal(symmetry(symmetry(x, index), inverse(index)), x)
 
 
-def test_rotate_refuses_reflections():
-    with pytest.raises(ValueError, match="expected a rotation from 0 to 23"):
-        rotate(np.zeros((2, 2, 2)), 24)
+@given(
+    x=st.one_of(arrays(ndim=3), arrays(ndim=4), arrays(shape=(2, 3, 1, 2, 3))),
+    index=st.integers(0, N_SYMMETRIES - 1),
+    threads=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+@settings(deadline=None, max_examples=200)
+def test_symmetry_of_any_layout_into_any_layout(x, index, threads, seed):
+    expected = twin(x, index)
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(x.ndim)
+    out = np.empty([expected.shape[axis] for axis in order], dtype=x.dtype).transpose(np.argsort(order))
+    out = np.flip(out, tuple(np.flatnonzero(rng.random(x.ndim) < 0.3)))
+    assert symmetry(x, index, out=out, threads=threads) is out
+    assert np.array_equal(out, expected, equal_nan=True)
+    assert np.array_equal(symmetry(x, index), expected, equal_nan=True)
+
+
+def test_channels_last_batches_turn_too():
+    batch = np.random.default_rng(0).normal(size=(2, 16, 16, 16, 3)).astype(np.float32)
+    x = np.moveaxis(batch, -1, 1)
+    assert np.array_equal(symmetry(x, 7), twin(x, 7))
+
+
+@pytest.mark.parametrize("index", [0, 5, 13, 21, 47])
+def test_all_cores_give_what_one_gives(index):
+    x = np.random.default_rng(0).normal(size=(80, 81, 82)).astype(np.float32)
+    assert np.array_equal(symmetry(x, index), symmetry(x, index, threads=1))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_vector_tile_is_the_plain_one(dtype):
+    # Compiled even where NUMBA_DISABLE_JIT is set, so that both forms are always compared.
+    width = 64 // np.dtype(dtype).itemsize
+    x = np.random.default_rng(0).normal(size=3 * width * width).astype(dtype)
+    plain, vector = np.zeros_like(x), np.zeros_like(x)
+
+    def turn(x, y):
+        _tile(x, 2, 2 * width + 1, y, 1, 2 * width)
+
+    turn(x, plain)
+    CPUDispatcher(turn, targetoptions={"nopython": True})(x, vector)
+    assert np.count_nonzero(plain) == width * width
+    assert np.array_equal(plain, vector)
+
+
+def test_bad_arguments_are_named():
+    x = np.zeros((2, 3, 4))
+    with pytest.raises(ValueError, match="index: expected a rotation from 0 to 23"):
+        rotate(x, 24)
+    with pytest.raises(ValueError, match="index: expected a symmetry from 0 to 47"):
+        symmetry(x, 48)
+    with pytest.raises(ValueError, match="x: expected an array"):
+        symmetry(x[0], 1)
+    with pytest.raises(ValueError, match="out: expected shape"):
+        rotate(x, 5, out=np.zeros((2, 2, 2)))
+    with pytest.raises(TypeError, match="out: expected the dtype of x, float64"):
+        rotate(x, 0, out=np.zeros((2, 3, 4), dtype=np.float32))
+    with pytest.raises(ValueError, match="overlaps an input"):
+        rotate(x, 0, out=x)
