@@ -61,8 +61,10 @@ class FieldStatistics:
         """Add the cells (x, y, `slab`)."""
         from reion_kernels import moments
 
-        self.moments = self.moments.merge(moments(values))
-        self.empty += values.size - int(np.count_nonzero(values))
+        here = moments(values)
+        self.moments = self.moments.merge(here)
+        if here.minimum == 0:
+            self.empty += values.size - int(np.count_nonzero(values))
         x, y, z = self._middle
         self.lines["z"][slab] = values[x, y]
         if slab.start <= z < slab.stop:
@@ -129,17 +131,19 @@ def inspect(
         statistics = {name: FieldStatistics(shape) for name in present}
         means = _WeightedXi()
         for count, slab in enumerate(slabs):
-            values = {name: sim[name][index, :, :, slab].values for name in present}
-            for name, block in values.items():
-                statistics[name].add(block, slab)
+            values: dict[str, np.ndarray] = {}
+            for name in present:
+                values[name] = sim[name][index, :, :, slab].values
+                statistics[name].add(values[name], slab)
                 if pictures is not None:
-                    pictures.add(name, index, block, slab)
+                    pictures.add(name, index, values[name], slab)
             means.add(values)
             if progress is not None:
                 progress(index * len(slabs) + count + 1, sim.sizes["redshift"] * len(slabs))
-            if len(slabs) == 1 and "n_igm" in values:
+            if "n_igm" in values and len(slabs) == 1:
                 steps.append(boundary_steps(values["n_igm"]))
-        weighted.append(means.result())
+            del values  # before the next ones are read
+        weighted.append(means.means(statistics))
         for name in present:
             snapshots[name].append(statistics[name])
     fields = {name: _field_result(sim, name, snapshots[name]) for name in present}
@@ -169,27 +173,28 @@ def inspect(
 
 
 class _WeightedXi:
-    """Mean xi weighted by mass and by photons, slab by slab."""
+    """Sums of xi weighted by mass and by photons, slab by slab."""
 
     def __init__(self) -> None:
-        self._by: dict[str, Moments] = {}
+        self._sums: dict[str, float] = {}
 
     def add(self, values: Mapping[str, np.ndarray]) -> None:
-        from reion_kernels import Moments, moments
+        for name in ("n_igm", "n_ion", "n_src"):
+            if name in values and "xi" in values:
+                self._sums[name] = self._sums.get(name, 0.0) + _sum_of_products(values["xi"], values[name])
 
-        if "xi" not in values:
-            return
-        photons = "n_ion" if "n_ion" in values else "n_src"
-        for key, name in (("mass", "n_igm"), ("photons", photons)):
-            if name in values:
-                here = moments(values["xi"], weights=values[name])
-                self._by[key] = self._by.get(key, Moments.empty()).merge(here)
+    def means(self, statistics: Mapping[str, FieldStatistics]) -> dict[str, float | None]:
+        by: dict[str, float | None] = {}
+        for name, total in self._sums.items():
+            weight = statistics[name].moments.mean * statistics[name].moments.count
+            by[name] = float(total / weight) if weight > 0 else None
+        photons = by.get("n_ion")
+        return {"mass": by.get("n_igm"), "photons": photons if photons is not None else by.get("n_src")}
 
-    def result(self) -> dict[str, float | None]:
-        return {
-            key: float(self._by[key].mean) if key in self._by and self._by[key].weight > 0 else None
-            for key in ("mass", "photons")
-        }
+
+def _sum_of_products(x: np.ndarray, y: np.ndarray) -> float:
+    """Summed in float64, plane by plane: whatever the memory orders are, without a large intermediate."""
+    return sum(float(np.multiply(a, b).sum(dtype=np.float64)) for a, b in zip(x, y, strict=True))
 
 
 def _statistics(moments: Moments, empty: int) -> dict[str, Any]:

@@ -143,8 +143,8 @@ def ball_mean(field: np.ndarray, radii_cells: np.ndarray) -> np.ndarray:
     spectrum = rfftn(field)
     spectrum *= kernel.astype(spectrum.real.dtype, copy=False)
     mean: np.ndarray = irfftn(spectrum, s=field.shape, overwrite_x=True)
-    # What rounding takes below zero.
-    return np.maximum(mean, 0, out=mean)
+    np.maximum(mean, 0, out=mean)  # what rounding takes below zero
+    return mean
 
 
 @lru_cache(maxsize=1)

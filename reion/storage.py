@@ -29,8 +29,8 @@ from reion.simulation import (
 )
 
 _CHUNK_BYTES = 32 << 20
-_SLAB_BYTES = 256 << 20
-"""Snapshots up to this size (float32) are written in one piece, larger ones in slabs along z."""
+_SLAB_BYTES = 64 << 20
+"""Snapshots up to this size (float32) are handled in one piece, larger ones in slabs along z."""
 
 Progress = Callable[[int, int], None]
 """Called with the pieces done and the pieces there are."""
@@ -72,9 +72,9 @@ def write_simulation(
 
 
 def slabs_of(sim: xr.Dataset) -> list[slice]:
-    """The z axis in pieces of whole chunks, so that a piece of a snapshot is at most 256 MiB of float32.
+    """The z axis in pieces of whole chunks, so that a piece of a snapshot is at most 64 MiB of float32.
 
-    One piece for all but very large boxes: what streams through a simulation does so slab by slab.
+    One piece up to 256^3 cells: what streams through a simulation does so slab by slab.
     """
     nx, ny, nz = (sim.sizes[axis] for axis in AXES)
     depth = _chunk_shape((nx, ny, nz))[2]
@@ -204,10 +204,10 @@ def _put(
 
 
 def _chunk_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The snapshot's shape, halved along its longest axis until a chunk is small enough."""
+    """The snapshot's shape, halved along its longest axis (the last of equal ones) until small enough."""
     chunk = list(shape)
     while 4 * int(np.prod(chunk)) > _CHUNK_BYTES:
-        longest = int(np.argmax(chunk))
+        longest = len(chunk) - 1 - int(np.argmax(chunk[::-1]))
         chunk[longest] = -(-chunk[longest] // 2)
     return tuple(chunk)
 

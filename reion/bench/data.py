@@ -21,7 +21,7 @@ _GIBIBYTE = 1 << 30
 
 
 def measure(progress: Callable[[str], None]) -> Iterator[Result]:
-    """Measure on a generated C2-Ray simulation of four snapshots of 300^3 cells; one line before each step."""
+    """Measure on a generated C2-Ray simulation of four snapshots; `progress` gets a line before each step."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         run.mkdir()

@@ -19,7 +19,7 @@ import numpy as np
 from reion.errors import InputError
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_MOST_NUMBERS = 16
+_MOST_NUMBERS, _MOST_TEXT = 16, 4096
 _DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3
 
 
@@ -74,10 +74,13 @@ def attributes(group: Any) -> Mapping[str, Any]:
     """The attributes of a group that are texts or a few numbers, as Python has them."""
     found: dict[str, Any] = {}
     for name in group.attrs:
+        stored = group.attrs.get_id(name)
+        if np.prod(stored.shape, dtype=object) > _MOST_NUMBERS or stored.dtype.itemsize > _MOST_TEXT:
+            continue
         value = group.attrs[name]
         if isinstance(value, bytes):
             found[name] = value.decode("utf-8", "replace")
-        elif isinstance(value, str) or np.size(value) <= _MOST_NUMBERS:
+        else:
             plain = value.tolist() if hasattr(value, "tolist") else value
             found[name] = plain[0] if isinstance(plain, list) and len(plain) == 1 else plain
     return found
