@@ -1,0 +1,175 @@
+"""The house: imports only point down, go round in no circle, and load nothing heavy before it is needed."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = {
+    "reion": ROOT / "reion",
+    "reion_kernels": ROOT / "kernels" / "reion_kernels",
+    "reion_exports": ROOT / "exports" / "reion_exports",
+}
+TRAINING_EXTRA = ("tensorflow", "keras", "onnx", "tf2onnx")
+NEEDS_TRAINING_EXTRA = (
+    "reion.__main__",  # runs the command line
+    "reion.losses",
+    "reion.models",
+    "reion.quickstart",
+    "reion.runs",
+    "reion.sampler",
+    "reion.training",
+)
+DISTRIBUTIONS = {"skimage": "scikit-image", "llvmlite": "numba"}
+"""Where the import's name is not the distribution's; llvmlite is Numba's compiler and comes with it."""
+
+
+def module_files() -> dict[str, Path]:
+    """Name to file of every module of the three packages."""
+    found = {}
+    for package, folder in PACKAGES.items():
+        for path in sorted(folder.rglob("*.py")):
+            parts = path.relative_to(folder).with_suffix("").parts
+            found[".".join((package, *(part for part in parts if part != "__init__")))] = path
+    return found
+
+
+MODULES = module_files()
+
+
+def imported(tree: ast.AST, module: str, *, only_at_import: bool) -> Iterator[str]:
+    """Absolute names that a module imports: all of them, or those that importing it imports."""
+    for node in ast.iter_child_nodes(tree):
+        if only_at_import and (isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or for_types(node)):
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, (
+                f"{module}: expected absolute imports; line {node.lineno} has a relative one"
+            )
+            base = node.module or ""
+            for alias in node.names:
+                whole = f"{base}.{alias.name}"
+                yield whole if whole in MODULES else base
+        else:
+            yield from imported(node, module, only_at_import=only_at_import)
+
+
+def for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+
+
+def imports_of(module: str, *, only_at_import: bool = False) -> set[str]:
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    return set(imported(tree, module, only_at_import=only_at_import))
+
+
+def top(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def declared(requirements: list[str]) -> set[str]:
+    return {re.split(r"[\s<>=!~;\[]", text, maxsplit=1)[0].lower() for text in requirements}
+
+
+def run(code: str) -> str:
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if top(name) == "reion_kernels"])
+def test_kernels_know_numpy_and_numba_only(module):
+    allowed = sys.stdlib_module_names | {"numpy", "numba", "llvmlite", "reion_kernels"}
+    assert {top(name) for name in imports_of(module)} <= allowed
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if top(name) == "reion_exports"])
+def test_exports_know_nothing_of_the_other_floors(module):
+    assert not {top(name) for name in imports_of(module)} & {"reion", "reion_kernels"}
+
+
+def test_no_module_imports_itself_round_a_circle():
+    graph = {}
+    for module in MODULES:
+        wanted = {name for name in imports_of(module, only_at_import=True) if name in MODULES}
+        # Importing a.b.c also runs a and a.b, unless the importer lies in them.
+        parents = {
+            parent
+            for name in wanted
+            for parent in (name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1))
+            if not f"{module}.".startswith(f"{parent}.")
+        }
+        graph[module] = wanted | parents
+    list(TopologicalSorter(graph).static_order())
+
+
+def test_what_is_imported_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    known = declared(project["dependencies"]) | declared(project["optional-dependencies"]["train"])
+    third_party = {
+        (top(name), module)
+        for module in MODULES
+        for name in imports_of(module)
+        if top(name) not in sys.stdlib_module_names and top(name) not in PACKAGES
+    }
+    undeclared = {item for item in third_party if DISTRIBUTIONS.get(item[0], item[0]) not in known}
+    assert not undeclared
+
+
+@pytest.mark.parametrize(
+    ("code", "unwanted"),
+    [
+        ("import reion", {"numba", "onnxruntime", *TRAINING_EXTRA}),
+        (
+            "from contextlib import redirect_stdout, suppress\n"
+            "from io import StringIO\n"
+            "from reion.cli import main\n"
+            "sys.argv = ['reion', '--help']\n"
+            "with suppress(SystemExit), redirect_stdout(StringIO()) as printed:\n"
+            "    main()\n"
+            "assert 'quickstart' in printed.getvalue()",
+            {"numba", "onnxruntime", *TRAINING_EXTRA},
+        ),
+        ("import reion.emulator, reion.prediction", set(TRAINING_EXTRA)),
+    ],
+    ids=["import reion", "reion --help", "prediction"],
+)
+def test_nothing_heavy_is_loaded_early(code, unwanted):
+    loaded = json.loads(run(f"import json, sys\n{code}\nprint(json.dumps(list(sys.modules)))"))
+    assert not {top(name) for name in loaded} & unwanted
+
+
+def test_without_the_training_extra_everything_else_imports():
+    modules = [
+        name
+        for name in MODULES
+        if not any(f"{name}.".startswith(f"{module}.") for module in NEEDS_TRAINING_EXTRA)
+    ]
+    run(
+        "import sys\n"
+        "from importlib import import_module\n"
+        f"sys.modules.update(dict.fromkeys({TRAINING_EXTRA!r}))\n"
+        f"for name in {modules!r}:\n"
+        "    import_module(name)\n"
+    )
+
+
+def test_the_public_names_of_reion_exist():
+    run(
+        "import reion\n"
+        "for name in reion.__all__:\n"
+        "    getattr(reion, name)\n"
+        "assert dir(reion) == sorted(reion.__all__)\n"
+    )
