@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -179,8 +180,8 @@ def render(evaluation: Mapping[str, Any], *, band: str = "0.5") -> Table:
     table.add_column("\n\nz", justify="right", no_wrap=True)
     table.add_column("\ntrue\nxi", justify="right", no_wrap=True)
     for name in methods:
-        # A name takes at most two short lines over its first column, so that the table fits a terminal.
-        first, _, second = name.partition(" ")
+        # A name takes two short lines over its first column, so that the table fits a terminal.
+        first, second = (*re.split(r"(?<=[ _-])", name, maxsplit=1), "")[:2]
         table.add_column(f"{first}\n{second}\nxi", justify="right", no_wrap=True)
         for heading in ("R2", "P", "r"):
             table.add_column(f"\n\n{heading}", justify="right", no_wrap=True)

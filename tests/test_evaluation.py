@@ -11,8 +11,21 @@ from rich.console import Console
 import reion
 from reion import InputError, excursion_set
 from reion.evaluation import evaluate, render
-from reion.metrics import BANDS, cross_correlation, mse, power_ratio, r2
-from reion.simulation import hydrogen_density
+from reion.metrics import (
+    BANDS,
+    betti_numbers,
+    brightness_temperature,
+    bubble_sizes,
+    cross_coefficient,
+    cross_correlation,
+    mass_mean,
+    mse,
+    optical_depth,
+    power_ratio,
+    power_spectrum,
+    r2,
+)
+from reion.simulation import cosmology, hydrogen_density
 
 
 @pytest.fixture
@@ -157,3 +170,51 @@ def text(table, width=160):
     with console.capture() as capture:
         console.print(table)
     return capture.get()
+
+
+def test_progress_counts_snapshots(true):
+    seen = []
+    evaluate(disturbed(true), true, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_curves_and_history(true):
+    result = evaluate(disturbed(true), true)
+    row = result["redshifts"][2]
+    p, t = disturbed(true)[2].values, true["xi"][2].values
+    spectrum = power_spectrum(t, 24.0)
+    assert row["spectrum"]["k"] == pytest.approx(spectrum.k)
+    assert row["spectrum"]["power_true"] == pytest.approx(spectrum.dimensionless)
+    assert row["spectrum"]["cross_correlation"] == pytest.approx(cross_coefficient(p, t, 24.0)[1])
+    density = true["n_igm"][2].values / true["n_igm"][2].values.mean(dtype=np.float64)
+    with_density = cross_coefficient(t, density, 24.0)[1]
+    assert row["spectrum"]["density_correlation_true"] == pytest.approx(with_density)
+    model = cosmology(true)
+    signal = brightness_temperature(p, density - 1, row["redshift"], model)
+    power = power_spectrum(signal, 24.0).dimensionless
+    assert row["spectrum"]["brightness_power_pred"] == pytest.approx(power)
+    assert row["bubble_size_mpc_true"] == pytest.approx(bubble_sizes(t, 24.0).mean_mpc)
+    assert row["betti_pred"] == list(betti_numbers(p))
+    history = [mass_mean(xi, n) for xi, n in zip(true["xi"].values, true["n_igm"].values, strict=True)]
+    expected = optical_depth(true["redshift"].values, history, model)
+    assert result["pooled"]["optical_depth_true"] == pytest.approx(expected)
+
+
+def test_turning_the_box_turns_nothing_in_the_scores(true):
+    pred = disturbed(true)
+    turned = evaluate(pred.copy(data=np.rot90(pred.values, axes=(1, 2))), turn(true))
+    straight = evaluate(pred, true)
+    for name in ("r2", "mse", "calibration_error", "optical_depth_pred"):
+        assert turned["pooled"][name] == pytest.approx(straight["pooled"][name], rel=1e-5), name
+    for name in ("power_ratio", "cross_correlation"):
+        for band in ("1.0", "nyquist"):
+            assert turned["pooled"][name][band] == pytest.approx(straight["pooled"][name][band], rel=1e-5)
+    excursion = [result["baselines"]["excursion_set"]["pooled"] for result in (turned, straight)]
+    assert excursion[0]["r2"] == pytest.approx(excursion[1]["r2"])
+
+
+def turn(sim):
+    """The simulation turned by ninety degrees about z."""
+    return sim.assign(
+        {name: sim[name].copy(data=np.rot90(sim[name].values, axes=(1, 2))) for name in sim.data_vars}
+    )
