@@ -305,6 +305,27 @@ def predict(
         )
 
 
+@app.command("demo-page")
+def demo_page(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="An ONNX file or a shipped model's name.")],
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    runtime: Annotated[Path, typer.Option(help="Folder with onnxruntime's web build.")] = Path(
+        "node_modules/onnxruntime-web/dist"
+    ),
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Write a page that loads the model and predicts in the browser."""
+    from reion.demo import write_demo_page
+    from reion.terminal import print_json
+
+    result = write_demo_page(model, out, runtime=runtime, force=force)
+    if json:
+        print_json(result)
+    else:
+        sys.stdout.write(f"{result['output']}: look at it with `python -m http.server -d {out}`\n")
+
+
 @app.command()
 def bench(
     suites: Annotated[

@@ -88,26 +88,21 @@ def train(
     provenance = _provenance(config, simulations)
     checkpoint = _enter(out, config, provenance, resume=resume, force=force)
 
-    model = build_model(config, precision=config.training.precision)
-    snapshots = prepare_snapshots(simulations, model.stem, config, out / "cache")
-    normalizer = fit_normalizer(
-        model.stem.channels,
-        model.stem.scale,
-        model.stem.transform,
-        ((snapshot.redshift, snapshot.channels, snapshot.xi) for snapshot in snapshots),
-    )
+    loop = Loop.on(simulations, out, config, progress)
+    if force and not resume:
+        shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True, exist_ok=True)
     write_config(config, out / "config.toml")
-    write_json(out / "normalizer.json", normalizer.to_dict())
+    write_json(out / "normalizer.json", loop.normalizer.to_dict())
     write_json(out / "provenance.json", provenance)
 
-    loop = _Loop(out, config, model, normalizer, snapshots, progress)
     if checkpoint is not None:
         loop.restore(checkpoint)
     loop.run()
 
     single = build_model(config)
     single.trunk.set_weights(loop.best_weights())
-    network = build_network(single, normalizer)
+    network = build_network(single, loop.normalizer)
     temporary = out / ".model.tmp.keras"
     network.save(temporary)
     temporary.replace(out / "model.keras")
@@ -121,11 +116,11 @@ def train(
         "excursion_set_threshold": fit_threshold(simulations, config.data.inputs),
     }
     write_json(out / "metrics.json", metrics)
-    shutil.rmtree(out / "cache", ignore_errors=True)
+    shutil.rmtree(_cache(out), ignore_errors=True)
     return metrics
 
 
-class _Loop:
+class Loop:
     """The state of a training run between two steps, and the loop over them."""
 
     def __init__(
@@ -161,7 +156,27 @@ class _Loop:
         )
         self.trunk.optimizer.build(self.trunk.trainable_variables)
 
+    @classmethod
+    def on(
+        cls,
+        simulations: Sequence[xr.Dataset],
+        out: Path,
+        config: RunConfig,
+        progress: Progress | None = None,
+    ) -> Loop:
+        """Prepare the simulations, measure their normalisation, build the network."""
+        model = build_model(config, precision=config.training.precision)
+        snapshots = prepare_snapshots(simulations, model.stem, config, _cache(out))
+        normalizer = fit_normalizer(
+            model.stem.channels,
+            model.stem.scale,
+            model.stem.transform,
+            ((snapshot.redshift, snapshot.channels, snapshot.xi) for snapshot in snapshots),
+        )
+        return cls(out, config, model, normalizer, snapshots, progress)
+
     def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint."""
         variables = [*self.trunk.variables, *self.trunk.optimizer.variables]
         arrays = [*checkpoint.arrays["network"], *checkpoint.arrays["optimizer"]]
         for variable, array in zip(variables, arrays, strict=True):
@@ -176,43 +191,46 @@ class _Loop:
         self.waiting = state["waiting"]
 
     def run(self) -> None:
+        """Go on to the end of the schema's steps, or of its patience."""
         training = self.config.training
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="reion-sampler") as reader:
-            while self.step < training.steps and not self._out_of_patience():
-                stop = min(training.steps, (self.step // training.round_steps + 1) * training.round_steps)
-                loss = self._round(reader, stop)
-                self._validate(loss)
-                self._save()
+        while self.step < training.steps and not self._out_of_patience():
+            stop = min(training.steps, (self.step // training.round_steps + 1) * training.round_steps)
+            loss = self.steps(stop - self.step)
+            self._validate(loss)
+            self._save()
 
-    def _round(self, reader: ThreadPoolExecutor, stop: int) -> float:
-        batches = CropSequence(
-            self.snapshots, self.normalizer, self.model, first=self.step, batches=stop - self.step
-        )
+    def batches(self, count: int) -> CropSequence:
+        """The next batches."""
+        return CropSequence(self.snapshots, self.normalizer, self.model, first=self.step, batches=count)
+
+    def steps(self, count: int) -> float:
+        """Take `count` steps, reading one batch ahead, and return their mean loss."""
+        batches = self.batches(count)
         losses = []
         last_r2 = self.rows[-1]["validation_r2"] if self.rows else math.nan
         started = time.perf_counter()
-        pending = reader.submit(batches.__getitem__, 0)
-        for index in range(len(batches)):
-            before = time.perf_counter()
-            batch: Batch = pending.result()
-            self.waiting += time.perf_counter() - before
-            if index + 1 < len(batches):
-                pending = reader.submit(batches.__getitem__, index + 1)
-            inputs, target = batch
-            loss = float(self.trunk.train_on_batch(list(inputs), target))
-            if not math.isfinite(loss):
-                self._keep_bad_batch(batch)
-                raise TrainingDivergedError(
-                    f"the loss is {loss} at step {self.step + index + 1}; the batch is kept in "
-                    f"{self.out / 'diverged.npz'}, the last good checkpoint in {self.out / 'checkpoints'}"
-                )
-            losses.append(loss)
-            if self.progress is not None:
-                self.progress(
-                    self.step + index + 1, self.config.training.steps, {"loss": loss, "r2": last_r2}
-                )
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="reion-sampler") as reader:
+            pending = reader.submit(batches.__getitem__, 0)
+            for index in range(count):
+                before = time.perf_counter()
+                batch: Batch = pending.result()
+                self.waiting += time.perf_counter() - before
+                if index + 1 < count:
+                    pending = reader.submit(batches.__getitem__, index + 1)
+                (values, redshift), target = batch
+                loss = float(self.trunk.train_on_batch([values, redshift], target))
+                self.step += 1
+                if not math.isfinite(loss):
+                    self._keep_bad_batch(batch)
+                    raise TrainingDivergedError(
+                        f"the loss is {loss} at step {self.step}; the batch is kept in "
+                        f"{self.out / 'diverged.npz'}, the last good checkpoint in {self.out / 'checkpoints'}"
+                    )
+                losses.append(loss)
+                if self.progress is not None:
+                    values_now = {"loss": loss, "r2": last_r2}
+                    self.progress(self.step, self.config.training.steps, values_now)
         self.seconds += time.perf_counter() - started
-        self.step = stop
         return float(np.mean(losses))
 
     def _validate(self, loss: float) -> None:
@@ -274,7 +292,17 @@ class _Loop:
             "seconds": self.seconds,
             "waiting": self.waiting,
         }
-        save_checkpoint(self.out / "checkpoints", Checkpoint(self.step, arrays, state))
+        try:
+            save_checkpoint(self.out / "checkpoints", Checkpoint(self.step, arrays, state))
+            self._write_history()
+        except OSError as error:
+            raise InputError(
+                f"the checkpoint of step {self.step} could not be written: {error}",
+                file=self.out,
+                hint="the run is whole up to the one before: make room and go on with --resume",
+            ) from error
+
+    def _write_history(self) -> None:
         temporary = self.out / ".history.csv.tmp"
         with temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=_HISTORY)
@@ -288,10 +316,12 @@ class _Loop:
         np.savez(self.out / "diverged.npz", channels=values, redshift=redshift, xi=target)
 
     def best_weights(self) -> list[np.ndarray]:
+        """Weights of the trunk: the best by patience's measure, or else the last."""
         weights: list[np.ndarray] = self.trunk.get_weights() if self.best is None else self.best
         return weights
 
     def metrics(self) -> dict[str, Any]:
+        """What the run came to so far."""
         training = self.config.training
         last = self.rows[-1]
         cells = self.step * training.batch_size * training.crop_cells**3
@@ -303,6 +333,10 @@ class _Loop:
             "cells_per_second": round(cells / max(self.seconds, 1e-9)),
             "waiting_share": last["waiting_share"],
         }
+
+
+def _cache(out: Path) -> Path:
+    return out.with_name(f".{out.name}.cache")
 
 
 def _optimizer(config: RunConfig) -> keras.optimizers.Optimizer:
@@ -325,7 +359,7 @@ def _optimizer(config: RunConfig) -> keras.optimizers.Optimizer:
 def _enter(
     out: Path, config: RunConfig, provenance: Mapping[str, Any], *, resume: bool, force: bool
 ) -> Checkpoint | None:
-    """Make the run folder ready; with `resume`, return the checkpoint to go on from."""
+    """Check that the run folder may be written; with `resume`, return the checkpoint to go on from."""
     if resume:
         if not (out / "config.toml").is_file():
             raise InputError("expected a run folder to resume", file=out, hint="start it without --resume")
@@ -346,8 +380,6 @@ def _enter(
             )
         if out.is_dir() and not (out / "config.toml").is_file():
             raise InputError("will not replace a folder that is not a run", file=out)
-        shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
     return None
 
 

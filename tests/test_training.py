@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import signal
@@ -191,6 +192,32 @@ def test_a_loss_that_is_no_number_stops_with_the_batch_that_caused_it(toy, tmp_p
     with np.load(tmp_path / "run" / "diverged.npz") as batch:
         assert np.isnan(batch["channels"]).sum() == 1
     assert load_newest(tmp_path / "run" / "checkpoints").step == 4
+
+
+def test_a_full_disk_leaves_a_run_that_can_be_resumed(toy, tmp_path, unbroken, monkeypatch):
+    original = training.save_checkpoint
+
+    def full(folder, checkpoint):
+        if checkpoint.step == 8:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        original(folder, checkpoint)
+
+    monkeypatch.setattr(training, "save_checkpoint", full)
+    with pytest.raises(InputError, match=r"step 8 could not be written.*No space left(.|\n)*--resume"):
+        train([toy()], tmp_path / "run", config())
+    monkeypatch.undo()
+    train([toy()], tmp_path / "run", config(), resume=True)
+    assert_same_run(tmp_path / "run", unbroken)
+
+
+def test_a_box_that_does_not_fit_leaves_what_was_there(toy, tmp_path):
+    with pytest.raises(InputError, match="room for crops"):
+        train([toy()], tmp_path / "new", config("training.crop_cells=12"))
+    assert not (tmp_path / "new").exists()
+    train([toy()], tmp_path / "run", config())
+    with pytest.raises(InputError, match="room for crops"):
+        train([toy()], tmp_path / "run", config("training.crop_cells=12"), force=True)
+    assert load_run(tmp_path / "run").metrics["steps"] == 12
 
 
 def test_an_occupied_folder_is_left_alone(toy, tmp_path):
