@@ -170,7 +170,7 @@ def _parse(name: str, text: str, cosmology: Mapping[str, float], file: Path | st
     """Value of one unit, as a Quantity per comoving Mpc3, without h; and whether it is per cell."""
     from astropy import constants, units
 
-    words = re.sub(r"\b(proper|photons?|atoms?|halos?|sources?|per cell)\b", " ", text)
+    words = re.sub(r"\b(proper|photons?|atoms?|halo(?:e?s)?|sources?|per cell)\b", " ", text)
     per_cell = "per cell" in text
     mass = 1.0
     if name == "n_igm":
@@ -183,7 +183,7 @@ def _parse(name: str, text: str, cosmology: Mapping[str, float], file: Path | st
     try:
         quantity = _without_h(words, cosmology) * mass
     except (ValueError, TypeError, KeyError, OverflowError, ZeroDivisionError) as error:
-        raise _unknown(name, text, f"astropy says: {error}", file) from error
+        raise _unknown(name, text, f"astropy says: {str(error).split(' If this')[0]}", file) from error
     if name == "n_igm" and quantity.unit.is_equivalent("cm-3"):
         quantity = quantity * MEAN_MOLECULAR_WEIGHT * constants.m_p
     volumes = "per cell" not in text and _has_no_volume(quantity)
