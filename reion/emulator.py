@@ -350,6 +350,8 @@ def _open(
     options.intra_op_num_threads = threads or 0
     # A plan of memory made for one size of box doubles what the next one needs, and saves no time.
     options.enable_mem_pattern = False
+    # Threads that wait spinning gain nothing on operators this large and take the core from others.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers: list[Any] = ["CPUExecutionProvider"]
     available = onnxruntime.get_available_providers()
     if device != "cpu" and "CUDAExecutionProvider" in available and _has_nvidia_driver():

@@ -51,7 +51,7 @@ def measure(progress: Callable[[str], None]) -> Iterator[Result]:
         network, model = _default_model(folder)
         emulator = Emulator(model, device="cpu")
         sim = _box(CELLS)
-        fields = {name: sim[name][0].values for name in emulator.card.inputs}
+        fields: dict[str, Any] = {name: sim[name][0].values for name in emulator.card.inputs}
         window = (CELLS + 2 * emulator.card.receptive_radius_cells,) * 3
         flops = convolution_flops(onnx.load(model), window)
 
@@ -81,12 +81,13 @@ def _default_model(folder: Path) -> tuple[Any, Path]:
 
     parts = build_model(RunConfig.model_validate({}))
     channels = tuple(parts.stem.channels)
+    count = len(channels)
     normalizer = Normalizer(
         channels=channels,
-        scale=(1.0,) * len(channels),
-        transform=("none",) * len(channels),
-        mean=(0.0,) * len(channels),
-        std=(3.0,) * len(channels),
+        scale=parts.stem.scale,
+        transform=parts.stem.transform,
+        mean=(0.0,) * count,
+        std=(3.0,) * count,
         redshift_mean=8.0,
         redshift_std=2.0,
         xi_mean=0.5,

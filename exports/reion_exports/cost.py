@@ -1,4 +1,4 @@
-"""How much memory a graph works in, worked out from the sizes of what it computes."""
+"""What running a graph costs in memory and arithmetic, worked out from the sizes of what it computes."""
 
 from __future__ import annotations
 
@@ -30,6 +30,17 @@ def working_bytes(model: onnx.ModelProto, *, radius_cells: int, stride_cells: in
         for peak, window, side in zip(peaks, windows, sides, strict=True)
     )
     return per_window_cell, max(per_cell, 0.0)
+
+
+def convolution_flops(model: onnx.ModelProto, window: Sequence[int]) -> int:
+    """Floating-point operations of all convolutions for one window of that shape, halo included."""
+    sizes = _sizes(model, window)
+    kernels = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    return sum(
+        2 * (sizes[node.output[0]] // 4) * math.prod(kernels[node.input[1]][1:])
+        for node in model.graph.node
+        if node.op_type == "Conv"
+    )
 
 
 def _alive_bytes(model: onnx.ModelProto, window: Sequence[int]) -> int:

@@ -1,0 +1,76 @@
+"""Every kind of network of the schema becomes a file that agrees with Keras and predicts in tiles."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from reion import prediction
+from reion.config import RunConfig
+from reion.emulator import Emulator
+from reion.models import build_model, build_network
+from reion.normalizer import Normalizer
+from reion.simulation import make_simulation
+from reion.storage import write_simulation
+from reion.tiles import Tiling
+from reion_exports import TOLERANCE, ModelCard, export
+
+UNITS = {"n_igm": "g cm-3", "n_ion": "1e66 Mpc-3", "n_src": "1e48 s-1 Mpc-3"}
+SMALL = {"name": "reion", "smoothing_cells": (3, 5), "width": 8, "hidden": 8, "blocks": 2}
+KINDS = {
+    "reion": {"model": SMALL},
+    "reion, instant": {"model": SMALL, "data": {"inputs": "instant"}},
+    "reion, not symmetric": {"model": {**SMALL, "symmetric": False}},
+    "patch": {"model": {"name": "patch"}},
+    "patch, maxima, own branches": {"model": {"name": "patch", "pooling": "max", "shared_branch": False}},
+    "patch, normalised target": {"model": {"name": "patch", "target": "normalised"}},
+    "voxel": {"model": {"name": "voxel"}},
+    "voxel, asinh": {"model": {"name": "voxel", "transforms": {"n_igm": "none", "photons": "asinh"}}},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_network(kind, tmp_path):
+    parts = build_model(RunConfig.model_validate(KINDS[kind]))
+    count = len(parts.stem.channels)
+    normalizer = Normalizer(
+        channels=tuple(parts.stem.channels),
+        scale=parts.stem.scale,
+        transform=parts.stem.transform,
+        mean=(0.5,) * count,
+        std=(2.0,) * count,
+        redshift_mean=8.0,
+        redshift_std=2.0,
+        xi_mean=0.5,
+        xi_std=0.3,
+    )
+    card = ModelCard(
+        name="kind",
+        version="1",
+        inputs={name: UNITS[name] for name in parts.config.inputs},
+        cell_size_mpc=2.0,
+        redshift_range=(6.0, 12.0),
+        receptive_radius_cells=parts.radius_cells,
+        symmetric=parts.symmetric,
+    )
+    report = export(build_network(parts, normalizer), card, tmp_path / "kind.onnx")
+    assert report.difference < TOLERANCE
+    assert "BatchNormalization" not in report.operators
+
+    rng = np.random.default_rng(0)
+    mesh = (11, 6, 8)
+    magnitude = {"n_igm": 4e-31, "n_ion": 50.0, "n_src": 1e5}
+    fields = {
+        name: (magnitude[name] * rng.lognormal(0, 0.5, (1, *mesh))).astype(np.float32) for name in card.inputs
+    }
+    sim = make_simulation(fields, redshift=[12.0], box_size=[2.0 * n for n in mesh])
+    emulator = Emulator(report.path, device="cpu", threads=1)
+    whole = emulator.predict(sim)
+    tiling = Tiling(mesh=mesh, tile=(4, 6, 5), halo_cells=card.receptive_radius_cells)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prediction, "_plan", lambda *_: (tiling, True))
+        prediction.predict(emulator, write_simulation(sim, tmp_path / "sim.zarr"), tmp_path / "xi.zarr")
+    with xr.open_zarr(tmp_path / "xi.zarr") as stored:
+        np.testing.assert_allclose(stored["xi"].values, whole.values, rtol=0, atol=1e-6)
+    if card.symmetric:
+        mean = emulator.predict(sim, symmetrise=48)
+        np.testing.assert_allclose(mean.values, whole.values, rtol=0, atol=1e-5)
