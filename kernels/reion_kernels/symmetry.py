@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import types
-from numba.extending import intrinsic, overload
+from numba import config, types
+from numba.extending import intrinsic
 
 from reion_kernels._jit import INTS, REALS, kernel, source, target
 from reion_kernels._layout import Real, check_out, check_real, flat
@@ -184,11 +184,8 @@ def _ordered(a: Real, b: Real) -> tuple[Real, Real]:
     return np.flip(a, tuple(backwards)), np.flip(b, tuple(backwards))
 
 
-def _tile(x: Real, a: int, step_a: int, y: Real, b: int, step_b: int) -> None:
-    """Transpose a square tile, 64 bytes wide.
-
-    Compiled kernels use `_vector_tile` in its place.
-    """
+def _plain_tile(x: Real, a: int, step_a: int, y: Real, b: int, step_b: int) -> None:
+    """Transpose a square tile, 64 bytes wide: what `_vector_tile` does where nothing is compiled."""
     width = 64 // x.itemsize
     for i in range(width):
         for j in range(width):
@@ -230,9 +227,7 @@ def _vector_tile(_, x, a, step_a, y, b, step_b):  # type: ignore[no-untyped-def]
     return types.void(x, a, step_a, y, b, step_b), generate
 
 
-@overload(_tile, inline="always")
-def _compiled_tile(x, a, step_a, y, b, step_b):  # type: ignore[no-untyped-def]  # noqa: ARG001
-    return lambda x, a, step_a, y, b, step_b: _vector_tile(x, a, step_a, y, b, step_b)  # type: ignore[call-arg]
+_tile: Any = _plain_tile if config.DISABLE_JIT else _vector_tile  # type: ignore[attr-defined]
 
 
 @kernel(*[(source(r), target(r), *(INTS,) * 5) for r in REALS])

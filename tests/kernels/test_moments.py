@@ -47,7 +47,9 @@ DISTRIBUTIONS = {
     "lognormal": lambda rng, n: rng.lognormal(0.0, 0.6, n),
     "far from zero": lambda rng, n: rng.normal(1e7, 1.0, n),
     "rising": lambda rng, n: np.linspace(0.0, 1.0, n) ** 3 + 1.0,
-    "first values apart": lambda rng, n: np.where(np.arange(n) < 256, 1e3, 1.0) * rng.normal(1.0, 0.1, n),
+    "a few values far away": lambda rng, n: (
+        np.where(np.arange(n) % 256 == 0, 1e3, 1.0) * rng.normal(1.0, 0.1, n)
+    ),
     "binary": lambda rng, n: (rng.random(n) < 0.3).astype(float),
 }
 
@@ -59,10 +61,10 @@ DISTRIBUTIONS = {
 )
 def test_moments_are_exact_whatever_the_magnitude_and_the_chunks(name, magnitude, dtype):
     rng = np.random.default_rng(1)
-    n = 5 * BLOCK + 123
+    n = 2 * BLOCK + 123
     x = (DISTRIBUTIONS[name](rng, n) * magnitude).astype(dtype)
     assert_exact(moments(x), x)
-    for cuts in ([1], [7, 8, 9, 50_000], range(0, n, 10_007), sorted(rng.integers(0, n, 40))):
+    for cuts in ([1], [7, 8, 9, BLOCK], sorted(rng.integers(0, n, 40))):
         assert_exact(in_chunks(x, cuts), x)
 
 
@@ -114,7 +116,7 @@ def test_weighted_moments_of_any_array(data):
 
 def test_weights_are_exact_over_many_blocks_and_may_be_broadcast():
     rng = np.random.default_rng(3)
-    x = rng.lognormal(size=(3, 40_000))
+    x = rng.lognormal(size=(3, 20_000))
     weights = rng.random((3, 1))
     everywhere = np.broadcast_to(weights, x.shape)
     assert_exact(moments(x, weights), x, everywhere)
@@ -134,7 +136,7 @@ def test_weightless_values_count_but_do_not_weigh():
 @pytest.mark.parametrize("spoilt", [False, True])
 def test_threads_do_not_change_a_bit(dtype, spoilt):
     rng = np.random.default_rng(4)
-    x = rng.lognormal(size=(37, 61, 53)).astype(dtype)
+    x = rng.lognormal(size=(17, 31, 53)).astype(dtype)
     if spoilt:
         x[rng.random(x.shape) < 1e-4] = np.nan
     for view in (x, x[:, ::2], x.T, x[::-1, :, 3:]):
@@ -146,7 +148,7 @@ def test_threads_do_not_change_a_bit(dtype, spoilt):
 
 
 def test_the_default_uses_threads_and_gives_the_same_bits():
-    x = np.random.default_rng(5).normal(size=1_000_001).astype(np.float32)
+    x = np.random.default_rng(5).normal(size=600_001).astype(np.float32)
     assert moments(x) == moments(x, threads=1)
 
 

@@ -14,7 +14,7 @@ from reion_kernels import (
     rotate,
     symmetry,
 )
-from reion_kernels.symmetry import _tile
+from reion_kernels.symmetry import _plain_tile, _vector_tile
 from tests.kernels.strategies import arrays
 
 
@@ -100,9 +100,9 @@ def test_the_vector_tile_is_the_plain_one(dtype):
     plain, vector = np.zeros_like(x), np.zeros_like(x)
 
     def turn(x, y):
-        _tile(x, 2, 2 * width + 1, y, 1, 2 * width)
+        _vector_tile(x, 2, 2 * width + 1, y, 1, 2 * width)
 
-    turn(x, plain)
+    _plain_tile(x, 2, 2 * width + 1, plain, 1, 2 * width)
     CPUDispatcher(turn, targetoptions={"nopython": True})(x, vector)
     assert np.count_nonzero(plain) == width * width
     assert np.array_equal(plain, vector)
