@@ -186,6 +186,27 @@ def test_chromium_draws_every_chart_and_map(chromium, page, tmp_path):
     assert re.search(r'id="redshift-value">z = \d', dom)
 
 
+def test_the_sliders_choose_what_is_drawn(chromium, page, true, tmp_path):
+    move = """<script>setTimeout(() => {
+      for (const [id, value] of [["redshift", 1], ["depth", 3]]) {
+        document.getElementById(id).value = value;
+        document.getElementById(id).dispatchEvent(new Event("input"));
+      }
+      const map = document.querySelectorAll("canvas.map")[2];
+      const pixels = map.getContext("2d").getImageData(0, 0, map.width, map.height).data;
+      document.body.dataset.pixels = Array.from(pixels).join(" ");
+    }, 3000);</script></body>"""
+    moved = tmp_path / "moved.html"
+    moved.write_text(page.read_text(encoding="utf-8").replace("</body>", move), encoding="utf-8")
+    dom = run_chromium(chromium, tmp_path, moved, "--dump-dom")
+    assert 'id="redshift-value">z = 9<' in dom
+    assert 'id="depth-value">7 Mpc<' in dom
+    (pixels,) = re.findall(r'data-pixels="([\d ]+)"', dom)
+    drawn = np.array(pixels.split(), dtype=np.uint8).reshape(12, 12, 4)
+    levels = np.rint(true["xi"].values[1, :, :, 3].T[::-1] * 255).astype(int)
+    assert np.abs(drawn[..., :3] - 255 * matplotlib.colormaps["viridis"](levels)[..., :3]).max() <= 1
+
+
 @pytest.mark.parametrize("width", [1280, 400])
 def test_chromium_paints_the_page_in_light_and_dark(chromium, page, tmp_path, width):
     brightness = []

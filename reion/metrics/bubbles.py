@@ -170,6 +170,8 @@ def granulometry(
     if volume == 0:
         return None
     radii = granulometry_radii_mpc(xi.shape, box_size_mpc)
+    if volume == xi.size:
+        return radii, np.ones(radii.size)
     fractions = np.zeros(radii.size)
     distance = sum(
         np.expand_dims((np.minimum(np.arange(n), n - np.arange(n)) * (length / n)) ** 2, others)

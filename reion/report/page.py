@@ -139,7 +139,7 @@ def render_page(
         "title": escape(f"{name}: ionised fraction against the truth"),
         "subtitle": escape(
             f"{' x '.join(map(str, shape))} cells in {' x '.join(f'{side:g}' for side in sides)} Mpc "
-            f"(comoving), {len(redshift)} snapshots from z = {redshift[0]:g} to {redshift[-1]:g}"
+            f"(comoving), {_snapshots(redshift)}"
         ),
         "summary": summary_html(evaluation),
         "tables": tables_html(evaluation),
@@ -154,6 +154,12 @@ def render_page(
     for key, text in parts.items():
         html = html.replace("{{" + key + "}}", text)
     return html
+
+
+def _snapshots(redshift: list[float]) -> str:
+    if len(redshift) == 1:
+        return f"one snapshot at z = {redshift[0]:g}"
+    return f"{len(redshift)} snapshots from z = {redshift[0]:g} to {redshift[-1]:g}"
 
 
 def styled_methods(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -42,9 +42,11 @@ async function unpacked(text) {
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-function lookup(text) {
+/* The 256 colours of a map as opaque pixels (little-endian RGBA, as every browser stores them). */
+function colours(text) {
   const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-  return (level) => [bytes[3 * level], bytes[3 * level + 1], bytes[3 * level + 2]];
+  return Uint32Array.from({ length: 256 }, (_, i) =>
+    0xff000000 + bytes[3 * i] + (bytes[3 * i + 1] << 8) + (bytes[3 * i + 2] << 16));
 }
 
 function value(field, level) {
@@ -69,22 +71,18 @@ function currentPlane(field, fields) {
 
 function drawMap(canvas, levels, colour) {
   const context = canvas.getContext("2d");
-  const image = context.createImageData(slices.columns, slices.rows);
-  levels.forEach((level, i) => image.data.set([...colour(level), 255], 4 * i));
+  const image = context.createImageData(canvas.width, canvas.height);
+  new Uint32Array(image.data.buffer).set(Uint32Array.from(levels, (level) => colour[level]));
   context.putImageData(image, 0, 0);
 }
 
 function makePanel(field, title) {
-  const colour = lookup(slices.colours[slices.scales[field].colours]);
+  const colour = colours(slices.colours[slices.scales[field].colours]);
   const map = element("canvas", { class: "map", width: slices.columns, height: slices.rows, role: "img",
     "aria-label": title });
   map.style.aspectRatio = `${slices.side_mpc[0]} / ${slices.side_mpc[1]}`;
   const bar = element("canvas", { class: "bar", width: 256, height: 1 });
-  const context = bar.getContext("2d");
-  for (let level = 0; level < 256; level += 1) {
-    context.fillStyle = `rgb(${colour(level).join(",")})`;
-    context.fillRect(level, 0, 1, 1);
-  }
+  drawMap(bar, Uint8Array.from({ length: 256 }, (_, level) => level), colour);
   const caption = element("figcaption", { title }, title);
   const panel = element("figure", { class: "panel" }, caption, map,
     element("div", { class: "axis" }, element("span", {}, "0"), element("span", {}, "x, y [Mpc]"),
@@ -156,7 +154,7 @@ async function showSlices() {
 const DASHES = ["", "", "7 3", "2 3", "9 3 2 3", "5 2", "1 2"];
 const WIDTH = 460;
 let charts = 0;
-const MARGIN = { left: 58, right: 12, top: 8, bottom: 40 };
+const MARGIN = { left: 66, right: 12, top: 8, bottom: 40 };
 
 function linearTicks(low, high, count = 5) {
   const rough = (high - low) / count;
@@ -208,7 +206,7 @@ function chart({ title, series, x, y, height = 280, rule, diagonal }) {
   const figure = element("figure", { class: "chart" }, element("figcaption", {}, title), legend, plot);
   if (!drawn.length) {
     plot.append(element("text", { x: WIDTH / 2, y: height / 2, "text-anchor": "middle" },
-      "not defined at this redshift"));
+      "not defined here"));
     return figure;
   }
   const bottom = height - MARGIN.bottom;

@@ -70,6 +70,7 @@ def test_without_a_boundary_there_are_no_sizes():
     assert bubble_sizes(np.zeros((4, 4, 4)), 8.0) is None
     assert bubble_sizes(np.ones((4, 4, 4)), 8.0) is None
     assert granulometry(np.zeros((4, 4, 4)), 8.0) is None
+    assert granulometry(np.ones((8, 8, 8)), 8.0)[1].tolist() == [1.0, 1.0, 1.0]
     with pytest.raises(InputError, match="finite"):
         bubble_sizes(np.full((4, 4, 4), np.nan), 8.0)
     with pytest.raises(InputError, match="box size"):
