@@ -111,7 +111,7 @@ def _expand(source: Source) -> list[Path]:
         if not found or not found[0].exists():
             raise InputError("no such file or folder", file=path)
         for match in found:
-            if match.is_dir() and not zarr_store.is_store(match):
+            if match.is_dir() and not zarr_store.claim([match]):
                 try:
                     paths += sorted(child for child in match.iterdir() if not child.name.startswith("."))
                 except OSError as error:

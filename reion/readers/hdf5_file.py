@@ -24,9 +24,11 @@ _DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3
 
 
 def is_hdf5(path: Path) -> bool:
-    """Whether a file starts with HDF5's signature."""
+    """Whether a file is named as HDF5 or starts with its signature."""
     if not path.is_file():
         return False
+    if path.suffix in (".h5", ".hdf5"):
+        return True
     with path.open("rb") as stream:
         return stream.read(len(SIGNATURE)) == SIGNATURE
 

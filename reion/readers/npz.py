@@ -16,7 +16,7 @@ import numpy as np
 from reion.errors import InputError
 from reion.readers.filenames import label_of
 from reion.readers.format import Format
-from reion.readers.npy import Archive
+from reion.readers.npy import MAGIC, Archive
 from reion.readers.settings import Settings
 from reion.readers.snapshot import Box, Region, Snapshot
 from reion.simulation import DEFAULT_COSMOLOGY, FIELDS
@@ -24,8 +24,8 @@ from reion.units import Conversion
 
 
 def claim(paths: Sequence[Path]) -> list[Path]:
-    """Zip archives named `.npz`."""
-    return [path for path in paths if path.suffix == ".npz" and path.is_file() and _is_zip(path)]
+    """Files named `.npz`, but for those that are `.npy` inside."""
+    return [path for path in paths if path.suffix == ".npz" and path.is_file() and not _is_npy(path)]
 
 
 def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:  # noqa: ARG001 (the files say it all)
@@ -76,9 +76,9 @@ def _scan_file(path: Path) -> Box:
     )
 
 
-def _is_zip(path: Path) -> bool:
+def _is_npy(path: Path) -> bool:
     with path.open("rb") as stream:
-        return stream.read(2) == b"PK"
+        return stream.read(len(MAGIC)) == MAGIC
 
 
 FORMAT = Format(

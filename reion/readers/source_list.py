@@ -69,10 +69,11 @@ class SourceList:
             raise InputError(f"expected the number of sources first; received {text[:20]!r}", file=self.file)
         count, rest = int(numbers[0]), numbers[1:]
         columns = rest.size // count if count else 0
-        if rest.size != count * columns or (count and not _FEWEST <= columns <= _MOST):
+        # A source has at least the numbers of the first one's line: a list cut short can divide evenly, too.
+        fewest = max(_FEWEST, len(text.split(b"\n", 2)[1].split())) if count and b"\n" in text else _FEWEST
+        if rest.size != count * columns or (count and not fewest <= columns <= _MOST):
             raise InputError(
-                f"expected {count} sources of {_FEWEST} to {_MOST} numbers each; "
-                f"received {rest.size} numbers",
+                f"expected {count} sources of {fewest} to {_MOST} numbers each; received {rest.size} numbers",
                 file=self.file,
             )
         return rest.reshape(count, columns or _FEWEST)

@@ -40,8 +40,8 @@ FIELDS = {
 
 
 def claim(paths: Sequence[Path]) -> list[Path]:
-    """HDF5 files that say they are from 21cmFAST."""
-    claimed = []
+    """HDF5 files that say they are from 21cmFAST, and beside them those that are too damaged to say."""
+    claimed, damaged = [], []
     for path in paths:
         if is_hdf5(path):
             try:
@@ -49,8 +49,8 @@ def claim(paths: Sequence[Path]) -> list[Path]:
                     if "21cmFAST-version" in file.attrs:
                         claimed.append(path)
             except InputError:
-                continue  # damaged: the generic reader says how
-    return claimed
+                damaged.append(path)
+    return claimed + damaged if claimed else []
 
 
 def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:  # noqa: ARG001 (the files say it all)

@@ -81,8 +81,8 @@ class ZarrTree:
 
 
 def claim(paths: Sequence[Path]) -> list[Path]:
-    """Folders that are Zarr groups."""
-    return [path for path in paths if is_store(path)]
+    """Folders that are Zarr groups, or are named so."""
+    return [path for path in paths if is_store(path) or (path.is_dir() and path.suffix == ".zarr")]
 
 
 def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:
