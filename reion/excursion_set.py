@@ -69,9 +69,13 @@ def photons_per_atom(
         return np.full(n_photons.shape, np.inf)
     photons = scipy.fft.rfftn(n_photons / np.float64(photon_scale), workers=-1)
     atoms = scipy.fft.rfftn(n_hydrogen / np.float64(atom_scale), workers=-1)
+    cells = 0.0
     for radius in radii_cells:
+        inside = _ball(n_photons.shape, radius)
+        if cells == (cells := inside.sum()):
+            continue  # on a mesh, a slightly smaller radius can be the same sphere
         # The transform of a ball is real: it is its own mirror image.
-        ball = scipy.fft.rfftn(_ball(n_photons.shape, radius), workers=-1).real
+        ball = scipy.fft.rfftn(inside, workers=-1).real
         inside_photons = scipy.fft.irfftn(photons * ball, n_photons.shape, workers=-1, overwrite_x=True)
         inside_atoms = scipy.fft.irfftn(atoms * ball, n_photons.shape, workers=-1, overwrite_x=True)
         inside_photons[inside_photons < 1e-9] = 0.0
