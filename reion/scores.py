@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from reion.metrics.brightness_temperature import brightness_temperature
 from reion.metrics.bubbles import bubble_sizes, granulometry, granulometry_radii_mpc, size_edges_mpc
 from reion.metrics.calibration import DensityErrors, Reliability, error_by_density, reliability
 from reion.metrics.history import mass_mean, optical_depth
 from reion.metrics.pointwise import ErrorSums
 from reion.metrics.spectra import BANDS, BandSums, Modes, coefficient, dimensionless_factor
 from reion.metrics.topology import betti_numbers, euler_characteristic, largest_cluster_fraction
+from reion.metrics.twenty_one_cm import brightness_temperature
 from reion.simulation import check_values
 
 if TYPE_CHECKING:

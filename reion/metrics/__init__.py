@@ -4,7 +4,6 @@ Fields are arrays of shape (x, y, z) of a periodic box. What is not defined (R2 
 where nothing is ionised) is None, or NaN within an array: never a made-up number and never a warning.
 """
 
-from reion.metrics.brightness_temperature import brightness_temperature
 from reion.metrics.bubbles import BubbleSizes, bubble_sizes, granulometry
 from reion.metrics.calibration import DensityErrors, Reliability, error_by_density, reliability
 from reion.metrics.history import mass_mean, optical_depth, volume_mean
@@ -19,6 +18,7 @@ from reion.metrics.spectra import (
     transfer_function,
 )
 from reion.metrics.topology import betti_numbers, euler_characteristic, largest_cluster_fraction
+from reion.metrics.twenty_one_cm import brightness_temperature
 
 __all__ = [
     "BANDS",
