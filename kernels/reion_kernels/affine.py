@@ -15,6 +15,8 @@ Transform = Literal["none", "log1p", "asinh"]
 
 TRANSFORMS: tuple[Transform, ...] = ("none", "log1p", "asinh")
 
+_NONE, _LOG1P, _ASINH, _EXPM1, _SINH = range(5)
+
 
 def affine(
     x: Real,
@@ -61,7 +63,7 @@ def affine(
         overlaps `x` without being it.
     """
     code, factor, gain, shift = folded(scale, mean, std, transform)
-    return _elementwise(_forward, x, out, (code, factor, gain, shift), threads)
+    return _elementwise(x, out, (code, factor, 0.0, gain, shift), threads)
 
 
 def inverse_affine(
@@ -99,12 +101,12 @@ def inverse_affine(
     if scale == 0:
         message = "scale: expected a factor that can be undone. Received: 0"
         raise ValueError(message)
-    if code == 0:
-        constants = (code, std / scale, mean / scale, 1.0)
+    if code == _NONE:
+        constants = (code, 1.0, 0.0, std / scale, mean / scale)
     else:
-        constants = (code, float(std), float(mean), 1.0 / scale)
+        constants = (_EXPM1 if code == _LOG1P else _SINH, float(std), float(mean), 1.0 / scale, 0.0)
     _check_finite(scale, mean, std, constants[1:])
-    return _elementwise(_backward, y, out, constants, threads)
+    return _elementwise(y, out, constants, threads)
 
 
 def folded(scale: float, mean: float, std: float, transform: str) -> tuple[int, float, float, float]:
@@ -120,7 +122,7 @@ def folded(scale: float, mean: float, std: float, transform: str) -> tuple[int, 
         message = "std: expected a standard deviation other than zero. Received: 0; is the field constant?"
         raise ValueError(message)
     code = TRANSFORMS.index(transform)
-    factor, gain = (1.0, scale / std) if code == 0 else (scale, 1.0 / std)
+    factor, gain = (1.0, scale / std) if code == _NONE else (scale, 1.0 / std)
     shift = -mean / std
     _check_finite(scale, mean, std, (factor, gain, shift))
     return code, factor, gain, shift
@@ -136,11 +138,7 @@ def _check_finite(scale: float, mean: float, std: float, constants: tuple[float,
 
 
 def _elementwise(
-    function: object,
-    x: Real,
-    out: Real | None,
-    constants: tuple[int, float, float, float],
-    threads: int | None,
+    x: Real, out: Real | None, constants: tuple[int, float, float, float, float], threads: int | None
 ) -> Real:
     check_real(x, "x")
     if out is None:
@@ -152,54 +150,42 @@ def _elementwise(
         line_a, first_a, strides_a = flat(a)
         line_b, first_b, strides_b = flat(b, writeable=True)
         shape = np.array(a.shape, dtype=np.int64)
-        function(line_a, line_b, first_a, first_b, shape, strides_a, strides_b, *constants)  # type: ignore[operator]
+        _apply(line_a, line_b, first_a, first_b, shape, strides_a, strides_b, *constants)
 
     run(task, blocks(threads, *together(x, out)), threads)
     return out
 
 
-_SIGNATURES = [
-    (source(a), target(b), INT, INT, INTS, INTS, INTS, INT, FLOAT, FLOAT, FLOAT) for a in REALS for b in REALS
-]
-
-
-@kernel(*_SIGNATURES)
-def _forward(x, y, x_first, y_first, shape, x_strides, y_strides, code, factor, gain, shift):  # type: ignore[no-untyped-def]
+@kernel(
+    *[
+        (source(a), target(b), INT, INT, INTS, INTS, INTS, INT, FLOAT, FLOAT, FLOAT, FLOAT)
+        for a in REALS
+        for b in REALS
+    ]
+)
+def _apply(  # type: ignore[no-untyped-def]
+    x, y, x_first, y_first, shape, x_strides, y_strides, code, inner_gain, inner_shift, gain, shift
+):
     for i in range(shape[0]):
         for j in range(shape[1]):
             a = x_first + i * x_strides[0] + j * x_strides[1]
             b = y_first + i * y_strides[0] + j * y_strides[1]
-            if code == 0 and x_strides[2] == 1 and y_strides[2] == 1:
+            if code == _NONE and x_strides[2] == 1 and y_strides[2] == 1:
                 x_row = x[a : a + shape[2]]
                 y_row = y[b : b + shape[2]]
                 for k in range(shape[2]):
                     y_row[k] = np.float64(x_row[k]) * gain + shift
-            else:
-                for k in range(shape[2]):
-                    value = np.float64(x[a + k * x_strides[2]]) * factor
-                    if code == 1:
-                        value = np.log1p(value)
-                    elif code == 2:
-                        value = np.arcsinh(value)
-                    y[b + k * y_strides[2]] = value * gain + shift
-
-
-@kernel(*_SIGNATURES)
-def _backward(x, y, x_first, y_first, shape, x_strides, y_strides, code, gain, shift, factor):  # type: ignore[no-untyped-def]
-    for i in range(shape[0]):
-        for j in range(shape[1]):
-            a = x_first + i * x_strides[0] + j * x_strides[1]
-            b = y_first + i * y_strides[0] + j * y_strides[1]
-            if code == 0 and x_strides[2] == 1 and y_strides[2] == 1:
-                x_row = x[a : a + shape[2]]
-                y_row = y[b : b + shape[2]]
-                for k in range(shape[2]):
-                    y_row[k] = np.float64(x_row[k]) * gain + shift
-            else:
-                for k in range(shape[2]):
-                    value = np.float64(x[a + k * x_strides[2]]) * gain + shift
-                    if code == 1:
-                        value = np.expm1(value)
-                    elif code == 2:
-                        value = np.sinh(value)
-                    y[b + k * y_strides[2]] = value * factor
+                continue
+            for k in range(shape[2]):
+                value = np.float64(x[a + k * x_strides[2]])
+                if code != _NONE:
+                    value = value * inner_gain + inner_shift
+                if code == _LOG1P:
+                    value = np.log1p(value)
+                elif code == _ASINH:
+                    value = np.arcsinh(value)
+                elif code == _EXPM1:
+                    value = np.expm1(value)
+                elif code == _SINH:
+                    value = np.sinh(value)
+                y[b + k * y_strides[2]] = value * gain + shift

@@ -99,6 +99,19 @@ def interleaved(
     )
 
 
+def fastest(*calls: Callable[[], object], rounds: int = 7) -> Callable[[], object]:
+    """Return the callable with the smallest median time, of several that do the same.
+
+    One thread or all, for example: which is faster depends on what else the machine is doing.
+    """
+    times: list[list[float]] = [[] for _ in calls]
+    for _ in range(rounds):
+        for call, seconds in zip(calls, times, strict=True):
+            seconds.append(_time(call, 1))
+    medians = [statistics.median(seconds) for seconds in times]
+    return calls[medians.index(min(medians))]
+
+
 def _repeats(call: Callable[[], object], at_least_s: float) -> int:
     call()
     return max(1, round(at_least_s / max(_time(call, 1), 1e-9)))

@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from reion.bench.harness import Comparison, Result, interleaved
+from reion.bench.harness import Comparison, Result, fastest, interleaved
 from reion_kernels import N_ROTATIONS, affine, crop, crop_batch, moments, permutation_and_flips, rotate
 
 Field = NDArray[np.float32]
@@ -28,7 +28,8 @@ CONSTANTS: dict[str, Any] = {"scale": 2.93799895e30, "mean": 1.15, "std": 0.62}
 def measure(progress: Callable[[str], None]) -> Iterator[Result]:
     """Measure every kernel; `progress` is called with a line before each.
 
-    Bandwidths are those of arrays too large for the caches; each side uses as many threads as serve it best.
+    Bandwidths are those of arrays too large for the caches; each side runs on
+    one thread or on all, whichever serves it better at the time.
     """
     progress("kernels: compiling all of them in a fresh process, up to 15 s")
     yield from _first_calls()
@@ -45,11 +46,53 @@ def measure(progress: Callable[[str], None]) -> Iterator[Result]:
     yield from _sampler(rng)
 
 
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _copy(out: Field, x: Field) -> Callable[[], object]:
+    """Copy on one thread or on all, whichever is faster now."""
+    pieces = list(zip(np.array_split(out, _cores()), np.array_split(x, _cores()), strict=True))
+
+    def on_all() -> None:
+        with ThreadPoolExecutor(len(pieces)) as pool:
+            list(pool.map(lambda piece: np.copyto(*piece), pieces))
+
+    return fastest(lambda: np.copyto(out, x), on_all)
+
+
+def _read(x: Field) -> Callable[[], object]:
+    """Read every value on one thread or on all, whichever is faster now."""
+    line = x.reshape(-1)
+    pieces = np.array_split(line, _cores())
+
+    def on_all() -> None:
+        with ThreadPoolExecutor(len(pieces)) as pool:
+            list(pool.map(_sum, pieces))
+
+    return fastest(lambda: _sum(line), on_all)
+
+
+@njit(nogil=True, fastmath=True)
+def _sum(line):  # type: ignore[no-untyped-def]
+    total = np.float32(0.0)
+    for i in range(len(line)):
+        total += line[i]
+    return total
+
+
 def _affine(x: Field) -> Iterator[Result]:
     out = np.zeros_like(x)
+    copy = _copy(out, x)
+
+    def convert(x: Field, out: Field) -> Callable[[], object]:
+        return fastest(
+            lambda: affine(x, **CONSTANTS, out=out, threads=1), lambda: affine(x, **CONSTANTS, out=out)
+        )
+
     by_order = {
-        "C": interleaved(lambda: affine(x, **CONSTANTS, out=out), lambda: np.copyto(out, x)),
-        "Fortran": interleaved(lambda: affine(x.T, **CONSTANTS, out=out.T), lambda: np.copyto(out.T, x.T)),
+        "C": interleaved(convert(x, out), copy, rounds=25),
+        "Fortran": interleaved(convert(x.T, out.T), copy, rounds=25),
     }
     worse = min(by_order.values(), key=lambda comparison: comparison.ratio)
     yield Result(
@@ -63,7 +106,7 @@ def _affine(x: Field) -> Iterator[Result]:
     )
 
     scale, mean, std = (np.float32(CONSTANTS[name]) for name in ("scale", "mean", "std"))
-    numpy = interleaved(lambda: affine(x, **CONSTANTS, out=out), lambda: (x * scale - mean) / std)
+    numpy = interleaved(convert(x, out), lambda: (x * scale - mean) / std)
     yield Result(
         name="affine_vs_numpy",
         ratio=numpy.ratio,
@@ -73,35 +116,18 @@ def _affine(x: Field) -> Iterator[Result]:
     )
 
 
-@njit(nogil=True, fastmath=True)
-def _read(line):  # type: ignore[no-untyped-def]
-    total = np.float32(0.0)
-    for i in range(len(line)):
-        total += line[i]
-    return total
-
-
 def _moments(x: Field) -> Iterator[Result]:
-    line = x.reshape(-1)
-    halves = np.array_split(line, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
-
-    def read_on_threads() -> None:
-        with ThreadPoolExecutor(len(halves)) as pool:
-            list(pool.map(_read, halves))
-
-    by_reader = [interleaved(lambda: moments(x), read) for read in (lambda: _read(line), read_on_threads)]
-    read = min(by_reader, key=lambda comparison: comparison.ratio)
+    ours = fastest(lambda: moments(x, threads=1), lambda: moments(x))
+    read = interleaved(ours, _read(x), rounds=25)
     yield Result(
         name="moments_vs_read",
         ratio=read.ratio,
-        against="a sum of the same array, on one thread or all, whichever is faster",
+        against="a sum of the same array",
         target=0.6,
         spread=read.spread,
         extra={"GB per second": x.nbytes / read.seconds / 1e9},
     )
-    numpy = interleaved(
-        lambda: moments(x), lambda: (np.mean(x, dtype=np.float64), np.std(x, dtype=np.float64)), rounds=7
-    )
+    numpy = interleaved(ours, lambda: (np.mean(x, dtype=np.float64), np.std(x, dtype=np.float64)), rounds=7)
     yield Result(
         name="moments_vs_numpy",
         ratio=numpy.ratio,
@@ -119,13 +145,15 @@ def _rotations(batch: Field) -> Iterator[Result]:
         turned = batch.transpose(0, 1, *(2 + axis for axis in permutation))
         return np.ascontiguousarray(np.flip(turned, tuple(2 + axis for axis in range(3) if flips[axis])))
 
+    copy = _copy(out, batch)
     copies, numpys = [], []
     for index in range(N_ROTATIONS):
-
-        def turn(index: int = index) -> Field:
-            return rotate(batch, index, out=out)
-
-        copies.append(interleaved(turn, lambda: np.copyto(out, batch)))
+        turn = fastest(
+            lambda index=index: rotate(batch, index, out=out, threads=1),  # type: ignore[misc]
+            lambda index=index: rotate(batch, index, out=out),  # type: ignore[misc]
+            rounds=5,
+        )
+        copies.append(interleaved(turn, copy))
         numpys.append(interleaved(turn, lambda index=index: with_numpy(index), rounds=3))  # type: ignore[misc]
     for name, against, target, group in (
         ("rotations_vs_copy", "numpy.copyto of the same array; the mean over the group", 0.5, copies),
