@@ -92,6 +92,20 @@ def test_a_network_with_a_stride_takes_any_box(strided_toy_network, tmp_path):
     np.testing.assert_allclose(moved, np.roll(still, (4, -4, 8), axis=(1, 2, 3)), rtol=0, atol=1e-6)
 
 
+def test_on_no_multiple_of_the_stride_the_answer_rolls_where_the_blocks_do(strided_toy_network, tmp_path):
+    network, card = strided_toy_network
+    session = open_session(export(network, card, tmp_path / "strided.onnx").path.read_bytes())
+    cells, shift = 30, 4 * card.stride_cells
+    box = random_box((1, cells, 8, 8))
+    (still,) = session.run(["xi"], box)
+    rolled = {name: np.roll(box[name], shift, axis=1) for name in INPUTS}
+    (moved,) = session.run(["xi"], {**box, **rolled})
+    difference = np.abs(np.roll(moved, -shift, axis=1) - still).max(axis=(0, 2, 3))
+    reach = card.receptive_radius_cells + card.stride_cells
+    np.testing.assert_allclose(difference[reach : cells - shift - reach], 0, atol=1e-6)
+    assert difference[cells - shift :].min() > 1e-3, "blocks are cut two cells further here"
+
+
 def test_a_wrong_receptive_radius_is_found_and_nothing_is_written(toy_network, tmp_path):
     network, card = toy_network
     wrong = dataclasses.replace(card, receptive_radius_cells=card.receptive_radius_cells + 1)
