@@ -146,8 +146,8 @@ class Pictures:
             ("mean_xi_mass", "mean xi, by mass"),
             ("photons_per_hydrogen", "photons per hydrogen atom"),
         ):
-            values = [np.nan if row[key] is None else row[key] for row in history]
-            if not np.all(np.isnan(np.asarray(values, dtype=np.float64))):
+            values = np.array([row[key] for row in history], dtype=np.float64)
+            if not np.all(np.isnan(values)):
                 axes.plot(self._redshift, values, marker="o", markersize=3, label=label)
         axes.set_xlabel("redshift")
         axes.invert_xaxis()

@@ -15,7 +15,7 @@ from reion.readers.format import Format
 from reion.readers.settings import Settings
 from reion.readers.snapshot import assemble, join_boxes
 
-__all__ = ["FORMATS", "Format", "open_simulation", "open_simulations"]
+__all__ = ["FORMATS", "Format", "open_each", "open_simulation", "open_simulations"]
 
 FORMATS: Mapping[str, Format] = {
     reader.FORMAT.name: reader.FORMAT
@@ -75,6 +75,31 @@ def open_simulation(
             f"'{next(iter(sims))}_*' does), or give `reion convert` a folder as --out: one store each",
         )
     return next(iter(sims.values()))
+
+
+def open_each(
+    sources: Sequence[str | Path],
+    *,
+    format: str | None = None,  # noqa: A002 (the name of the command's flag)
+    settings: Mapping[str, str] | None = None,
+) -> list[xr.Dataset]:
+    """Open several simulations, such as the boxes of a training set.
+
+    A folder, a store and a pattern are one simulation each. Plain files are put together by the name that
+    they share, so that `box1_*.npz box3_*.npz`, spelled out by the shell, are two simulations.
+
+    Raises
+    ------
+    InputError
+        As `open_simulation`, for each.
+    """
+    files = [source for source in sources if Path(source).is_file()]
+    sims = [
+        open_simulation(source, format=format, settings=settings) for source in sources if source not in files
+    ]
+    if files:
+        sims += open_simulations(files, format=format, settings=settings).values()
+    return sims
 
 
 def open_simulations(

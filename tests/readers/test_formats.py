@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reion.readers import FORMATS, open_simulation
+from reion.errors import InputError
+from reion.readers import FORMATS, open_each, open_simulation
 from reion.simulation import box_size_mpc, check_simulation
 from tests.readers.layouts import LAYOUTS, random_simulation
 
@@ -38,6 +39,25 @@ def test_the_format_is_recognised_and_read(name, tmp_path):
         assert_same(found, sim)
         assert found.attrs["H0"] == 70
         assert not found.attrs["cosmology_assumed"]
+
+
+def test_many_boxes_of_different_size_and_kind(tmp_path):
+    small, large = (
+        random_simulation((4, 4, 4), box_size=8.0),
+        random_simulation((6, 5, 4), (7.0, 6.0), seed=1),
+    )
+    for folder, sim in (("small", small), ("large", large)):
+        (tmp_path / folder).mkdir()
+        LAYOUTS["npz"](tmp_path / folder, sim)
+        for path in list((tmp_path / folder).iterdir()):
+            path.rename(tmp_path / f"{folder}{path.name.removeprefix('box')}")
+    LAYOUTS["zarr"](tmp_path, small)
+    files = sorted(tmp_path.glob("*.npz"))
+    found = open_each([*files, tmp_path / "box.zarr", str(tmp_path / "large_*.npz")])
+    for sim, expected in zip(found, [small, large, large, small], strict=True):
+        assert_same(sim, expected)
+    with pytest.raises(InputError, match="expected one simulation; received 2: large, small"):
+        open_each([str(tmp_path / "*.npz")])
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
