@@ -176,12 +176,12 @@ def train(
     """Train a network on one or more simulations."""
     _need_training("reion train")
     from reion.config import load_config
-    from reion.readers import open_simulation
+    from reion.readers import open_each
     from reion.terminal import print_json, progress_bar, say
     from reion.training import train as run_train
 
     schema = load_config(config, settings or [])
-    simulations = [open_simulation(source) for source in sources]
+    simulations = open_each(sources)
     try:
         with progress_bar("training") as progress:
             result = run_train(simulations, out, schema, resume=resume, force=force, progress=progress)
