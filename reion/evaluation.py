@@ -58,9 +58,10 @@ def evaluate(
 
     Returns
     -------
-    As JSON: `pooled` and `redshifts` of the first prediction, the same of the `baselines` (`excursion_set`,
-    `mean_field`: the true mean of each snapshot in every cell) and of the rivals (`against`). What is not
-    defined is None.
+    dict
+        As JSON: `pooled` and `redshifts` of the first prediction, the same of the `baselines`
+        (`excursion_set`; `mean_field`: the true mean of each snapshot in every cell) and of the rivals
+        (`against`). What is not defined is None.
 
     Raises
     ------

@@ -50,7 +50,8 @@ def photons_per_atom(
 
     Returns
     -------
-    float64, shape (x, y, z). Infinite where a sphere holds photons but no atoms, zero where neither.
+    numpy.ndarray
+        float64, shape (x, y, z). Infinite where a sphere holds photons but no atoms, zero where neither.
 
     Raises
     ------

@@ -70,7 +70,8 @@ def bubble_sizes(
 
     Returns
     -------
-    None where no cell is ionised, or every cell is.
+    BubbleSizes or None
+        None where no cell is ionised, or every cell is.
 
     Raises
     ------
@@ -155,8 +156,9 @@ def granulometry(
 
     Returns
     -------
-    Radii (Mpc; see `granulometry_radii_mpc`) and fractions, both float64 of shape (radii,); None where no
-    cell is ionised. A ball is all cells whose centre is at most R away.
+    tuple of numpy.ndarray or None
+        Radii (Mpc; see `granulometry_radii_mpc`) and fractions, both float64 of shape (radii,); None where no
+        cell is ionised. A ball is all cells whose centre is at most R away.
 
     Raises
     ------

@@ -106,7 +106,8 @@ def r2(pred: np.ndarray, true: np.ndarray) -> float | None:
 
     Returns
     -------
-    None where the truth is uniform (up to the rounding of float32): R2 is not defined there.
+    float or None
+        None where the truth is uniform (up to the rounding of float32): R2 is not defined there.
 
     Raises
     ------

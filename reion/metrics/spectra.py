@@ -197,7 +197,8 @@ def power_ratio(
 
     Returns
     -------
-    Band to ratio; None where the band has no modes or the truth is uniform.
+    dict
+        Band to ratio; None where the band has no modes or the truth is uniform.
 
     Raises
     ------
@@ -272,7 +273,8 @@ def transfer_function(
 
     Returns
     -------
-    k in Mpc-1 and the function, shape (shells,); NaN where the truth has no power.
+    tuple of numpy.ndarray
+        k in Mpc-1 and the function, shape (shells,); NaN where the truth has no power.
 
     Raises
     ------

@@ -26,7 +26,8 @@ def largest_cluster_fraction(xi: np.ndarray, *, threshold: float = IONISED) -> f
 
     Returns
     -------
-    None where no cell is ionised.
+    float or None
+        None where no cell is ionised.
 
     Raises
     ------

@@ -30,7 +30,8 @@ def brightness_temperature(
 
     Returns
     -------
-    float64, shape (x, y, z), in mK.
+    numpy.ndarray
+        float64, shape (x, y, z), in mK.
 
     Raises
     ------

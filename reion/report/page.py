@@ -51,7 +51,8 @@ def write_report(
 
     Returns
     -------
-    The page's path.
+    Path
+        The page's path.
 
     Raises
     ------
