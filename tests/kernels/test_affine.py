@@ -149,16 +149,6 @@ def test_memory_that_overlaps_is_refused():
     assert affine(batch[:, 0], mean=1.0, out=batch[:, 1]).tolist() == [-1.0] * 4
 
 
-def test_overlap_too_hard_to_tell_counts_as_overlap():
-    memory = np.zeros(5_000_000)
-    strides = [8 * s for s in (5, 19, 71, 263, 977, 3629)]
-    x, y = (
-        np.lib.stride_tricks.as_strided(memory[i:], shape=(9, 8, 7, 9, 8, 7), strides=strides) for i in (0, 3)
-    )
-    with pytest.raises(ValueError, match="out: expected memory of its own"):
-        affine(x, out=y)
-
-
 @pytest.mark.parametrize("order", "CF")
 def test_strides_in_only_one_of_the_two(order):
     values = np.random.default_rng(0).normal(size=(5, 6, 7))

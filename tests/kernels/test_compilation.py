@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from numba import config
+from numba import config, float64
 from numba.core.dispatcher import Dispatcher
+from numba.core.registry import CPUDispatcher
 
 import reion_kernels
-from reion_kernels import cache_is_cold, compile_kernels
+from reion_kernels import _jit, cache_is_cold, compile_kernels
 from reion_kernels._jit import FASTMATH, KERNELS
 
 PACKAGE = Path(reion_kernels.__file__).parent
@@ -68,6 +69,52 @@ def test_numpy_and_numba_are_all_that_is_imported():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def twice(x):
+    return 2.0 * x
+
+
+@pytest.fixture
+def dispatcher(monkeypatch, tmp_path):
+    """The only kernel there is, compiled and cached in a folder of its own, with or without JIT."""
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
+    dispatcher = CPUDispatcher(twice, targetoptions={"nopython": True})
+    monkeypatch.setattr(_jit, "KERNELS", [(dispatcher, [(float64,)])])
+    return dispatcher
+
+
+def test_the_cache_is_cold_until_it_is_filled_and_again_when_the_source_changes(dispatcher, tmp_path):
+    dispatcher.enable_caching()
+    assert cache_is_cold()
+    compile_kernels()
+    assert not cache_is_cold()
+    assert dispatcher(3.0) == 6.0
+    for index in tmp_path.rglob("*.nbi"):
+        os.utime(index, (0, 0))
+    assert cache_is_cold()
+
+
+def test_without_a_cache_what_is_not_compiled_yet_is_cold(dispatcher):
+    assert cache_is_cold()
+    compile_kernels()
+    assert not cache_is_cold()
+
+
+def test_a_kernel_that_cannot_be_cached_is_compiled_all_the_same(monkeypatch):
+    asked = []
+
+    def njit(*, cache=False, **options):
+        asked.append(cache)
+        if cache:
+            raise RuntimeError("cannot cache function 'twice': no locator available")
+        return lambda function: function
+
+    monkeypatch.setattr(_jit, "njit", njit)
+    monkeypatch.setattr(_jit, "KERNELS", [])
+    assert _jit.kernel()(twice) is twice
+    assert asked == [True, False]
+    assert [(twice, ())] == _jit.KERNELS
 
 
 @compiled_only
