@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reion_exports.anatomy import dissect
+from reion_exports.blame import disagreeing_layer
 from reion_exports.card import ModelCard
 from reion_exports.convert import ExportError, in_single_precision, layer_of, to_onnx
-from reion_exports.parity import HALF_TOLERANCE, TOLERANCE, Case, compare
+from reion_exports.parity import HALF_TOLERANCE, TOLERANCE, Case, compare, haloed_inputs
 
 if TYPE_CHECKING:
     import onnx
@@ -123,9 +124,11 @@ def prove(
         raise ExportError(f"onnxruntime does not run the converted graph: {error}") from error
     worst = max(cases, key=lambda case: case.difference)
     if worst.difference > tolerance:
+        layer = disagreeing_layer(network, haloed_inputs(card, worst.batch, worst.cells))
         raise ExportError(
             f"expected the file to agree with Keras within {tolerance:g} in every cell; it differs by "
             f"{worst.difference:.2g} (batch {worst.batch}, cells {worst.cells})"
+            + (f"; the first layer that differs is {layer}" if layer else "")
         )
     return content, cases
 

@@ -62,28 +62,37 @@ def compare(network: Any, session: onnxruntime.InferenceSession, card: ModelCard
     receptive fields, so that the wrap goes round more than once. The network gets its periodic halo from
     numpy here: the wrap inside the graph is part of what is proved.
     """
-    stride, radius = card.stride_cells, card.receptive_radius_cells
+    stride = card.stride_cells
+    shapes: list[tuple[int, int, int]]
     shapes = [(4 * stride,) * 3, (2 * stride, 4 * stride, 6 * stride), (4 * stride + 1, 2 * stride + 3, 7)]
     for batch, cells in [(1, shapes[0]), (3, shapes[0]), (1, shapes[1]), (2, shapes[2])]:
-        fields = realistic_fields(card, (batch, *cells), seed=batch)
-        redshift = np.linspace(*card.redshift_range, batch + 1, dtype=np.float32)[1:]
-        padded = [-(-n // stride) * stride for n in cells]
-        haloed = {
-            name: np.pad(
-                values,
-                [(0, 0), *((radius, radius + p - n) for n, p in zip(cells, padded, strict=True))],
-                mode="wrap",
-            )
-            for name, values in fields.items()
-        }
-        expected = np.asarray(network({**haloed, "redshift": redshift}, training=False), dtype=np.float32)
+        box = _inputs(card, batch, cells)
+        haloed = haloed_inputs(card, batch, cells)
+        expected = np.asarray(network(haloed, training=False), dtype=np.float32)
         expected = expected[:, : cells[0], : cells[1], : cells[2]]
-        (whole,) = session.run(["xi"], {**fields, "redshift": redshift})
+        (whole,) = session.run(["xi"], box)
         yield _case(whole, expected, cells, periodic=True)
-        if list(cells) == padded:
-            tile: Mapping[str, Any] = {**haloed, "redshift": redshift, PERIODIC: np.zeros(3, dtype=np.int64)}
+        if all(n % stride == 0 for n in cells):
+            tile: Mapping[str, Any] = {**haloed, PERIODIC: np.zeros(3, dtype=np.int64)}
             (interior,) = session.run(["xi"], tile)
             yield _case(interior, expected, cells, periodic=False)
+
+
+def haloed_inputs(card: ModelCard, batch: int, cells: tuple[int, int, int]) -> dict[str, np.ndarray]:
+    """Return what the network itself is called with in the comparison of that shape: the boxes with halos."""
+    radius, stride = card.receptive_radius_cells, card.stride_cells
+    width = [(0, 0), *((radius, radius + -n % stride) for n in cells)]
+    box = _inputs(card, batch, cells)
+    redshift = box.pop("redshift")
+    return {
+        **{name: np.pad(values, width, mode="wrap") for name, values in box.items()},
+        "redshift": redshift,
+    }
+
+
+def _inputs(card: ModelCard, batch: int, cells: tuple[int, int, int]) -> dict[str, np.ndarray]:
+    redshift = np.linspace(*card.redshift_range, batch + 1, dtype=np.float32)[1:]
+    return {**realistic_fields(card, (batch, *cells), seed=batch), "redshift": redshift}
 
 
 def _case(received: np.ndarray, expected: np.ndarray, cells: tuple[int, ...], *, periodic: bool) -> Case:

@@ -146,3 +146,32 @@ def test_weights_that_float16_cannot_hold_are_refused(toy_network):
     kernel.CopyFrom(onnx.numpy_helper.from_array(values, kernel.name))
     with pytest.raises(ExportError, match="float16 can hold; layer toy"):
         with_half_weights(model)
+
+
+def test_the_layer_that_differs_is_named(toy_network, tmp_path):
+    import keras
+    import tensorflow as tf
+
+    class TwoFaced(keras.layers.Layer):
+        """Computes one thing when called and another in a graph, as a conversion that goes wrong does."""
+
+        def call(self, values):
+            return values if tf.executing_eagerly() else 0.9 * values
+
+    _, card = toy_network
+    inner_input = keras.Input((None, None, None, 2))
+    hidden = keras.layers.Conv3D(4, 1, name="innocent")(inner_input)
+    hidden = TwoFaced(name="culprit")(hidden)
+    hidden = keras.layers.Conv3D(1, 1, activation="sigmoid", name="misled")(hidden)
+    trunk = keras.Model(inner_input, hidden, name="trunk")
+    fields = {name: keras.Input((None, None, None), name=name) for name in INPUTS}
+    redshift = keras.Input((), name="redshift")
+    scaled = [
+        keras.layers.Rescaling(scale)(keras.ops.expand_dims(field, -1))
+        for field, scale in zip(fields.values(), (1 / 4e-31, 1e-2), strict=True)
+    ]
+    xi = keras.ops.squeeze(trunk(keras.layers.Concatenate()(scaled)), -1)
+    network = keras.Model({**fields, "redshift": redshift}, xi)
+    with pytest.raises(ExportError, match="the first layer that differs is trunk/culprit"):
+        export(network, dataclasses.replace(card, receptive_radius_cells=0), tmp_path / "wrong.onnx")
+    assert list(tmp_path.iterdir()) == []
