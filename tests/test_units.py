@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from astropy import constants
@@ -191,3 +194,14 @@ def test_a_conversion_is_one_float64_multiplication_in_any_layout(shape, dtype, 
 
 def test_what_does_not_fit_float32_becomes_infinite_without_a_warning():
     assert np.isinf(Conversion("1", 1e30)(np.array([1e30]))).all()
+
+
+def test_the_table_in_the_docs_is_what_is_tested():
+    page = (Path(__file__).parents[1] / "docs" / "reference" / "units.md").read_text()
+    rows = re.findall(r"^\| `(.+?)` \| ([\d.e+-]+) \| `(.+?)` \|$", page, flags=re.MULTILINE)
+    tested = [(unit, value, "g cm-3") for unit, value in DENSITY.items()]
+    tested += [(unit, *value) for unit, value in SOURCES.items()]
+    tested += [(unit, value, "1e66 Mpc-3") for unit, value in PHOTONS.items()]
+    assert [(unit, kept) for unit, _, kept in rows] == [(unit, kept) for unit, _, kept in tested]
+    for (_, shown, _), (_, value, kept) in zip(rows, tested, strict=True):
+        assert float(shown) == pytest.approx(value.to_value(u.Unit(kept)), rel=1e-6)
