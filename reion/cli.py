@@ -246,16 +246,20 @@ def evaluate(
 def export_onnx(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")],
     out: Annotated[Path, typer.Option(help="The ONNX file to write.")],
+    scores: Annotated[
+        Path | None, typer.Option(help="What `reion evaluate --json` printed for it, for the metadata.")
+    ] = None,
     half: Annotated[bool, typer.Option("--half", help="Store weights in half precision.")] = False,
     force: Force = False,
     json: Json = False,
 ) -> None:
     """Write one self-contained ONNX file, proved against Keras."""
     _need_training("reion export onnx")
-    from reion.runs import export_run
+    from reion.runs import export_run, held_out_scores, read_json
     from reion.terminal import print_json
 
-    result = export_run(run, out, half=half, force=force)
+    held_out = None if scores is None else held_out_scores(read_json(scores))
+    result = export_run(run, out, scores=held_out, half=half, force=force)
     if json:
         print_json(result)
     else:

@@ -110,7 +110,8 @@ def export_run(
     name
         Of the model, in the file's metadata; the default is the file's name.
     scores
-        Held-out scores for the metadata; by default the training's own validation score, named as such.
+        Held-out scores for the metadata (see `held_out_scores`); by default the training's own validation
+        score, named as such.
     half
         Store weights in float16 where parity allows.
 
@@ -168,10 +169,28 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     temporary.replace(path)
 
 
+def held_out_scores(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """The scores of an evaluation (`reion evaluate --json`) that a model file carries.
+
+    Raises
+    ------
+    InputError
+        If it is not an evaluation.
+    """
+    kept = ("redshift", "r2", "mean_xi_true", "mean_xi_pred", "power_ratio", "cross_correlation")
+    try:
+        rows = [{name: row[name] for name in kept} for row in evaluation["redshifts"]]
+        pooled = {name: evaluation["pooled"][name] for name in kept[1:]}
+        excursion_set = evaluation["baselines"]["excursion_set"]["pooled"]["r2"]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"expected the JSON of `reion evaluate`; missing {error}") from error
+    return {"pooled": pooled, "redshifts": rows, "excursion_set_r2": excursion_set}
+
+
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file of a run folder."""
+    """Read a JSON file."""
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"expected a file of a run folder; {error}", file=path) from error
+        raise InputError(f"expected a JSON file; {error}", file=path) from error
     return values

@@ -9,7 +9,6 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -415,7 +414,6 @@ def _provenance(config: RunConfig, simulations: Sequence[xr.Dataset]) -> dict[st
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
         "backend": keras.backend.backend(),
         "seed": config.seed,
-        "command": sys.argv,
         "git_commit": _git_commit(),
         "data": [
             {
@@ -449,14 +447,13 @@ def _version(package: str) -> str:
 
 
 def _git_commit() -> str | None:
+    """The commit of reion's own checkout, where it runs from one."""
     git = shutil.which("git")
-    if git is None:
+    checkout = Path(__file__).resolve().parents[1]
+    if git is None or not (checkout / ".git").exists():
         return None
     result = subprocess.run(
-        [git, "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
+        [git, "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
     )
     return result.stdout.strip() or None
 
