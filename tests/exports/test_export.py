@@ -175,3 +175,24 @@ def test_the_layer_that_differs_is_named(toy_network, tmp_path):
     with pytest.raises(ExportError, match="the first layer that differs is trunk/culprit"):
         export(network, dataclasses.replace(card, receptive_radius_cells=0), tmp_path / "wrong.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_in_mixed_precision_is_exported_in_single(toy_network, tmp_path):
+    import keras
+
+    _, card = toy_network
+    fields = {name: keras.Input((None, None, None), name=name) for name in INPUTS}
+    redshift = keras.Input((), name="redshift")
+    scaled = [
+        keras.layers.Rescaling(scale)(keras.ops.expand_dims(field, -1))
+        for field, scale in zip(fields.values(), (1 / 4e-31, 1e-3), strict=True)
+    ]
+    x = keras.layers.Conv3D(8, 3, activation="silu", dtype="mixed_float16")(
+        keras.layers.Concatenate()(scaled)
+    )
+    xi = keras.layers.Conv3D(1, 1, activation="sigmoid", dtype="float32")(x)
+    network = keras.Model({**fields, "redshift": redshift}, keras.ops.squeeze(xi, -1))
+    card = dataclasses.replace(card, receptive_radius_cells=1)
+    report = export(network, card, tmp_path / "single.onnx")
+    assert "Cast" not in report.operators
+    assert report.difference < TOLERANCE
