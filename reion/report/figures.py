@@ -22,9 +22,12 @@ STYLES: Mapping[int, Mapping[str, Any]] = {
     0: {"color": "#000000", "linestyle": "-", "linewidth": 1.6},
     1: {"color": "#0072b2", "linestyle": "-", "linewidth": 1.2},
     2: {"color": "#c25200", "linestyle": "--", "linewidth": 1.2},
-    4: {"color": "#007d5c", "linestyle": "-.", "linewidth": 1.2},
-    5: {"color": "#a8518a", "linestyle": (0, (5, 2)), "linewidth": 1.2},
-    6: {"color": "#8a6d00", "linestyle": (0, (1, 1.5)), "linewidth": 1.4},
+    3: {"color": "#007d5c", "linestyle": "-.", "linewidth": 1.2},
+    4: {"color": "#a8518a", "linestyle": (0, (5, 2)), "linewidth": 1.2},
+    5: {"color": "#8a6d00", "linestyle": (0, (1, 1.5)), "linewidth": 1.4},
+    6: {"color": "#3f6fb5", "linestyle": (0, (9, 2)), "linewidth": 1.2},
+    7: {"color": "#a33d3d", "linestyle": (0, (3, 3)), "linewidth": 1.2},
+    8: {"color": "#5b5b9a", "linestyle": (0, (7, 2, 1, 2, 1, 2)), "linewidth": 1.2},
 }
 """Line styles by number, the page's; colours that the colour-blind can tell apart, and dashes besides."""
 

@@ -45,7 +45,8 @@ def write_report(
         A name that ends in .html: the page alone. Otherwise a folder: report.html, `figures/` (PNG and PDF)
         and `numbers/` (CSV and JSON).
     provenance
-        What the last section lists: model, data, versions, command, ...; nested mappings are flattened.
+        What the last section lists: model, training data, command, ...; nested mappings are flattened. What
+        the truth says of itself and the versions of the packages are added.
     force
         Replace a page that is there.
 
@@ -145,7 +146,7 @@ def render_page(
         "summary": summary_html(evaluation),
         "tables": tables_html(evaluation),
         "slices_note": escape(_slices_note(true)),
-        "provenance": _provenance_html(provenance),
+        "provenance": _provenance_html({**provenance, "truth": _described(true), "written by": _versions()}),
         "css": (folder / "report.css").read_text(encoding="utf-8"),
         "js": (folder / "report.js").read_text(encoding="utf-8"),
         # Inside a script element only a closing tag could end the data early.
@@ -164,17 +165,18 @@ def _snapshots(redshift: list[float]) -> str:
 
 
 def styled_methods(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every method but the mean field, with its result and the number of its line style."""
-    found: list[dict[str, Any]] = [{"name": str(evaluation["name"]), "style": 1, "result": evaluation}]
+    """Every method but the mean field: `name`, `style` (the number of its line style) and `result`."""
     excursion = evaluation["baselines"]["excursion_set"]
+    found = [(str(evaluation["name"]), 1, evaluation)]
     if excursion["redshifts"]:
-        found.append({"name": "excursion set", "style": 2, "result": excursion})
-    for number, (name, result) in enumerate(evaluation["against"].items()):
-        found.append({"name": name, "style": 4 + number % 3, "result": result})
-    for method in found:
-        result = method["result"]
-        method["result"] = {"pooled": result["pooled"], "redshifts": result["redshifts"]}
-    return found
+        found.append(("excursion set", 2, excursion))
+    found += [
+        (name, 3 + number % 6, result) for number, (name, result) in enumerate(evaluation["against"].items())
+    ]
+    return [
+        {"name": name, "style": style, "result": {key: result[key] for key in ("pooled", "redshifts")}}
+        for name, style, result in found
+    ]
 
 
 def _slices(
@@ -277,6 +279,30 @@ def _slices_note(true: xr.Dataset) -> str:
         + "; ".join(parts)
         + " (both logarithmic); xi: ionised fraction of hydrogen."
     )
+
+
+def _described(true: xr.Dataset) -> dict[str, Any]:
+    """Where the truth comes from: what its attributes say, fields and units."""
+    fields = [f"{name} [{variable.attrs.get('units')}]" for name, variable in true.data_vars.items()]
+    return {"fields": fields, **{str(key): value for key, value in true.attrs.items()}}
+
+
+def _versions() -> dict[str, str]:
+    import platform
+
+    import matplotlib as mpl
+    import scipy
+
+    import reion
+
+    return {
+        "reion": reion.__version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "xarray": xr.__version__,
+        "matplotlib": mpl.__version__,
+    }
 
 
 def _provenance_html(provenance: Mapping[str, Any]) -> str:

@@ -151,7 +151,8 @@ async function showSlices() {
 
 /* ---------------------------------------------------------------- charts */
 
-const DASHES = ["", "", "7 3", "2 3", "9 3 2 3", "5 2", "1 2"];
+/* By style: the truth, the judged, the excursion set, and rivals from 3 on. */
+const DASHES = ["", "", "7 3", "9 3 2 3", "5 2", "1 2", "12 3", "4 4", "9 3 2 3 2 3"];
 const WIDTH = 460;
 let charts = 0;
 const MARGIN = { left: 66, right: 12, top: 8, bottom: 40 };

@@ -119,11 +119,12 @@ def _redshift_table(method: Mapping[str, Any]) -> str:
     pair = "<th scope='col'>true</th><th scope='col'>pred</th>"
     head = (
         "<tr><th rowspan='2' scope='col'>z</th><th colspan='2'>mean xi</th>"
+        "<th colspan='2'>mass-weighted</th>"
         "<th rowspan='2' scope='col'>R²</th><th rowspan='2' scope='col'>MSE</th>"
         f"<th colspan='{len(BANDS)}'>power ratio at k [Mpc⁻¹]</th>"
         f"<th colspan='{len(BANDS)}'>cross-correlation at k [Mpc⁻¹]</th>"
         "<th colspan='2'>bubbles [Mpc]</th><th colspan='2'>largest region</th></tr>"
-        f"<tr>{pair}{bands}{bands}{pair}{pair}</tr>"
+        f"<tr>{pair}{pair}{bands}{bands}{pair}{pair}</tr>"
     )
     rows = "".join(_row(f"{row['redshift']:g}", row) for row in method["redshifts"])
     pooled = _row("pooled", method["pooled"], "pooled")
@@ -131,10 +132,14 @@ def _redshift_table(method: Mapping[str, Any]) -> str:
 
 
 def _row(label: str, row: Mapping[str, Any], kind: str = "") -> str:
-    values = [row["mean_xi_true"], row["mean_xi_pred"], row["r2"], row["mse"]]
+    both = ("true", "pred")
+    values = [row[f"mean_xi_{which}"] for which in both]
+    values += [row.get(f"mass_weighted_xi_{which}", "") for which in both]
+    values += [row["r2"], row["mse"]]
     values += [row["power_ratio"][band] for band in BANDS]
     values += [row["cross_correlation"][band] for band in BANDS]
-    cells = [figure(value) for value in values]
-    cells += [figure(row[f"bubble_size_mpc_{which}"], 1) for which in ("true", "pred")]
-    cells += [figure(row[f"largest_cluster_{which}"]) if kind == "" else "" for which in ("true", "pred")]
-    return f"<tr class='{kind}'><th scope='row'>{label}</th>{''.join(f'<td>{c}</td>' for c in cells)}</tr>"
+    sizes = [figure(row[f"bubble_size_mpc_{which}"], 1) for which in both]
+    values += [*sizes, *(row.get(f"largest_cluster_{which}", "") for which in both)]
+    # What a pooled row does not have stays empty; a dash is for what is not defined.
+    cells = "".join(f"<td>{value if isinstance(value, str) else figure(value)}</td>" for value in values)
+    return f"<tr class='{kind}'><th scope='row'>{label}</th>{cells}</tr>"
