@@ -20,7 +20,7 @@ import xarray as xr
 
 from reion.emulator import Device, Emulator
 from reion.errors import InputError
-from reion.memory import peak_memory_bytes
+from reion.memory import peak_memory_bytes, resident_memory_bytes
 from reion.readers import open_simulation
 from reion.simulation import AXES, DIMS
 from reion.storage import write_simulation
@@ -137,7 +137,7 @@ def _plan(emulator: Emulator, sim: xr.Dataset, memory_bytes: int) -> tuple[Tilin
     mesh = [sim.sizes[axis] for axis in AXES]
     radius = card.receptive_radius_cells
     fields = len(card.inputs)
-    allowed = memory_bytes - (peak_memory_bytes() or _PROGRAM_BYTES) - _READING_BYTES
+    allowed = memory_bytes - (resident_memory_bytes() or _PROGRAM_BYTES) - _READING_BYTES
     snapshot_bytes = 4 * fields * math.prod(mesh)
     resident = snapshot_bytes <= allowed // 4
     if resident:

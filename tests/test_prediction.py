@@ -1,5 +1,9 @@
 """From file to file: what is stored is the prediction of the whole box, however it was cut or interrupted."""
 
+import json
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -171,6 +175,24 @@ def test_nothing_is_overwritten_without_force(toy_model, sim_path, tmp_path):
     predict(toy_model, sim_path, out, device="cpu", force=True)
     with xr.open_zarr(out) as stored:
         assert bool(np.isfinite(stored["xi"]).all())
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs the process's own peak memory")
+def test_a_box_in_many_tiles_stays_within_its_memory(toy_model, tmp_path):
+    rng = np.random.default_rng(0)
+    shape = (1, 100, 100, 100)
+    fields = {name: rng.random(shape, dtype=np.float32) for name in ("n_igm", "n_ion")}
+    path = write_simulation(make_simulation(fields, redshift=[8.0], box_size=200.0), tmp_path / "sim.zarr")
+    allowed = 400 << 20
+    code = (
+        "import json, sys; from reion.prediction import predict\n"
+        f"print(json.dumps(predict(*sys.argv[1:], device='cpu', memory_bytes={allowed})))"
+    )
+    command = [sys.executable, "-c", code, toy_model, path, tmp_path / "xi.zarr"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    result = json.loads(done.stdout)
+    assert result["tiles"] > 1
+    assert result["peak_memory_bytes"] < 1.25 * allowed
 
 
 def test_too_little_memory_is_said_and_nothing_is_left(toy_model, sim_path, tmp_path):
