@@ -8,6 +8,7 @@ fraction). The spheres are sharp in real space: all cells whose centre is at mos
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
@@ -31,6 +32,9 @@ RADII_CELLS = tuple(float(16 * 2 ** (-step / 8)) for step in range(33))
 
 A coarser ladder misses the sphere that just reaches the threshold; a finer one changes nothing.
 """
+
+LATE_START_REDSHIFT = 11.0
+"""A series that starts below this redshift, with sources shining, misses photons that were emitted before."""
 
 Inputs = Literal["history", "instant"]
 
@@ -132,6 +136,11 @@ def photons(sim: xr.Dataset, inputs: Inputs) -> Iterator[np.ndarray]:
     ------
     InputError
         If the field is missing.
+
+    Warns
+    -----
+    UserWarning
+        If photons have to be summed up and the series starts below z = 11 with sources shining.
     """
     if inputs not in ("history", "instant"):
         raise InputError(f"expected inputs 'history' or 'instant'; received {inputs!r}")
@@ -144,6 +153,13 @@ def photons(sim: xr.Dataset, inputs: Inputs) -> Iterator[np.ndarray]:
         for index, age in enumerate(cosmology(sim).age(sim["redshift"].values).to_value("s")):
             yield sim["n_src"][index].values * np.float64(age / N_ION_TIME_S)
         return
+    first = float(sim["redshift"][0])
+    if first < LATE_START_REDSHIFT and float(sim["n_src"][0].max()) > 0:
+        warnings.warn(
+            f"the series starts at z = {first:g}, with sources already shining: the excursion set lacks the "
+            "photons emitted before",
+            stacklevel=2,
+        )
     total = np.zeros(sim["n_src"].shape[1:])
     for index, seconds in enumerate((*intervals_s(sim), 0.0)):
         yield total.copy()

@@ -106,6 +106,15 @@ def test_history_is_n_ion_and_instant_is_the_rate_times_the_age(simulation):
         list(excursion_set.photons(simulation, "past"))
 
 
+def test_a_series_that_starts_late_is_a_warning(toy):
+    late = toy(shape=(6, 6, 6), redshift=(9.0, 8.0))
+    with pytest.warns(UserWarning, match="starts at z = 9.*lacks the photons emitted before"):
+        list(excursion_set.photons(late, "history"))
+    list(excursion_set.photons(late, "instant"))
+    dark = late.assign(n_src=late["n_src"] * 0)
+    assert not any(photons.any() for photons in excursion_set.photons(dark, "history"))
+
+
 @pytest.mark.parametrize("threshold", [0.4, 1.0, 2.3])
 def test_the_fitted_threshold_is_the_one_that_made_the_truth(toy, threshold):
     boxes = []

@@ -17,6 +17,8 @@ import pytest
 from reion import InputError, evaluate
 from reion.report import write_report
 from reion.report.slices import Slicer, pack
+from reion.report.summary import headline
+from reion.report.wording import figure
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +155,21 @@ def test_a_file_name_and_a_simulation_without_sources(true, predictions, tmp_pat
     assert page == tmp_path / "deep" / "one.html"
     assert list(page.parent.iterdir()) == [page]
     assert set(page_data(page)["slices"]["fields"]) == {"true"}
+
+
+def test_the_summary_says_where_it_fails_and_when_it_cannot_say(evaluation):
+    worst = min((row for row in evaluation["redshifts"] if row["r2"] is not None), key=lambda row: row["r2"])
+    text = headline(evaluation)
+    assert f"reion reproduces {100 * evaluation['pooled']['r2']:.1f} %" in text
+    assert f"weakest at z = {worst['redshift']:g} (R² {worst['r2']:.3f})" in text
+    undefined = {**evaluation, "pooled": {**evaluation["pooled"], "r2": None}}
+    assert "cannot be judged" in headline(undefined)
+
+
+def test_figures_are_written_without_a_minus_before_zero():
+    assert figure(None) == "–"
+    assert figure(-1e-9) == "0.000"
+    assert figure(-0.25, 1) == "−0.2"
 
 
 @pytest.fixture(scope="module")
