@@ -173,9 +173,9 @@ def moments(x: Real, weights: Real | None = None, *, threads: int | None = None)
         if weights is None:
             line = lines[0][0]
             signed, unsigned = (line.view(f"{kind}{line.itemsize}") for kind in "iu")
-            _blocks(*lines[0], signed, unsigned, shape, first, last, rows, counts)
+            _blocks(*lines[0], signed, unsigned, shape, x.size, first, last, rows, counts)
         else:
-            _weighted_blocks(*lines[0], *lines[1], shape, first, last, rows, counts)
+            _weighted_blocks(*lines[0], *lines[1], shape, x.size, first, last, rows, counts)
 
     threads = thread_count(threads, x.size)
     cuts = [n_blocks * i // threads for i in range(threads + 1)]
@@ -185,14 +185,6 @@ def moments(x: Real, weights: Real | None = None, *, threads: int | None = None)
         raise ValueError(message)
     _merge_rows(rows)
     return _from_row(rows[0], int(counts[:, 0].sum()), int(counts[:, 1].sum()))
-
-
-@kernel()
-def _product(shape):  # type: ignore[no-untyped-def]
-    size = 1
-    for n in shape:
-        size *= n
-    return size
 
 
 @kernel()
@@ -345,11 +337,11 @@ def _whole_block(x, signed, unsigned, row, count):  # type: ignore[no-untyped-de
 
 @kernel(
     *[
-        (source(r), INT, INTS, source(i), source(u), INTS, INT, INT, target(FLOAT, 2), target(INT, 2))
+        (source(r), INT, INTS, source(i), source(u), INTS, INT, INT, INT, target(FLOAT, 2), target(INT, 2))
         for r, i, u in zip(REALS, (int32, int64), (uint32, uint64), strict=True)
     ]
 )
-def _blocks(x, x_first, x_strides, signed, unsigned, shape, first, last, rows, counts):  # type: ignore[no-untyped-def]
+def _blocks(x, x_first, x_strides, signed, unsigned, shape, size, first, last, rows, counts):  # type: ignore[no-untyped-def]
     in_line = len(shape) == 1 and x_strides[0] == 1
     buffer = np.empty(BLOCK, dtype=np.float64)
     buffer_signed = buffer.view(np.int64)
@@ -357,7 +349,7 @@ def _blocks(x, x_first, x_strides, signed, unsigned, shape, first, last, rows, c
     ones = np.ones(BLOCK, dtype=np.float64)
     for b in range(first, last):
         start = b * BLOCK
-        n = min(BLOCK, _product(shape) - start)
+        n = min(BLOCK, size - start)
         if in_line:
             end = start + n
             done = _whole_block(x[start:end], signed[start:end], unsigned[start:end], rows[b], counts[b])
@@ -371,17 +363,17 @@ def _blocks(x, x_first, x_strides, signed, unsigned, shape, first, last, rows, c
 
 @kernel(
     *[
-        (source(w), INT, INTS, source(r), INT, INTS, INTS, INT, INT, target(FLOAT, 2), target(INT, 2))
+        (source(w), INT, INTS, source(r), INT, INTS, INTS, INT, INT, INT, target(FLOAT, 2), target(INT, 2))
         for w in REALS
         for r in REALS
     ]
 )
-def _weighted_blocks(w, w_first, w_strides, x, x_first, x_strides, shape, first, last, rows, counts):  # type: ignore[no-untyped-def]
+def _weighted_blocks(w, w_first, w_strides, x, x_first, x_strides, shape, size, first, last, rows, counts):  # type: ignore[no-untyped-def]
     values = np.empty(BLOCK, dtype=np.float64)
     weights = np.empty(BLOCK, dtype=np.float64)
     for b in range(first, last):
         start = b * BLOCK
-        n = min(BLOCK, _product(shape) - start)
+        n = min(BLOCK, size - start)
         _gather(x, x_first, x_strides, shape, start, values[:n])
         _gather(w, w_first, w_strides, shape, start, weights[:n])
         _masked(values[:n], weights[:n], rows[b], counts[b])
