@@ -81,7 +81,10 @@ def to_onnx(network: Any, card: ModelCard) -> onnx.ModelProto:
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # what it logs, the checks after it raise
     function = tf.function(whole_box, autograph=False)
     model: onnx.ModelProto
-    model, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)
+    try:
+        model, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)
+    except Exception as error:
+        raise ExportError(f"the network does not become a graph: {error}") from error
     _spell_out_log1p(model)
     unknown = {node.op_type: node.name for node in model.graph.node if node.op_type not in OPERATORS}
     if unknown:
@@ -128,8 +131,7 @@ def attach(card: ModelCard, model: onnx.ModelProto) -> None:
 
 def layer_of(node_name: str) -> str:
     """Return the layer a node came from, which tf2onnx keeps in the node's name."""
-    scopes = [part for part in node_name.split("/")[:-1] if part not in ("StatefulPartitionedCall",)]
-    return "/".join(scopes) or node_name
+    return node_name.rpartition("/")[0] or node_name
 
 
 def in_single_precision(network: Any) -> Any:

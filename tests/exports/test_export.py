@@ -196,3 +196,18 @@ def test_a_network_in_mixed_precision_is_exported_in_single(toy_network, tmp_pat
     report = export(network, card, tmp_path / "single.onnx")
     assert "Cast" not in report.operators
     assert report.difference < TOLERANCE
+
+
+def test_an_operation_that_onnx_lacks_is_named_with_its_layer(toy_network, tmp_path):
+    import keras
+
+    _, card = toy_network
+    fields = {name: keras.Input((None, None, None), name=name) for name in INPUTS}
+    redshift = keras.Input((), name="redshift")
+    xi = keras.ops.sigmoid(
+        keras.layers.Lambda(lambda x: keras.ops.erfinv(x), name="strange")(fields["n_ion"])
+    )
+    network = keras.Model({**fields, "redshift": redshift}, xi)
+    with pytest.raises(ExportError, match="strange"):
+        export(network, dataclasses.replace(card, receptive_radius_cells=0), tmp_path / "wrong.onnx")
+    assert list(tmp_path.iterdir()) == []
