@@ -69,6 +69,17 @@ def build(session: nox.Session) -> None:
 
 
 @nox.session
+def portability(session: nox.Session) -> None:
+    """The same model file in Python, in Node and in headless Chromium (needs node, npm and chromium)."""
+    session.install("-e", ".[train,test]")
+    with tempfile.TemporaryDirectory() as folder:
+        session.run("npm", "install", "--prefix", folder, "onnxruntime-web@1.30", external=True)
+        runtime = Path(folder) / "node_modules" / "onnxruntime-web" / "dist"
+        env = {"CUDA_VISIBLE_DEVICES": "-1", "REION_WEB_RUNTIME": str(runtime)}
+        session.run("pytest", "tests/portability", *session.posargs, env=env)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """The documentation, built strictly."""
     session.install("-e", ".[docs]")
