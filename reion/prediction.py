@@ -94,7 +94,7 @@ def predict(
     sim = open_simulation(sim_path, format=format, settings=settings)
     emulator.check(sim)
     tiling, resident = _plan(emulator, sim, memory_bytes)
-    work = _Work.open(out, _fingerprint(emulator, sim, sim_path))
+    work = _Work.open(out, _fingerprint(emulator, sim, sim_path), memory_bytes)
     sim = work.with_history(sim, emulator)
     tiling = work.tiling(tiling)
     store = work.store(sim, emulator, tiling)
@@ -196,16 +196,20 @@ class _Work:
     folder: Path
 
     @classmethod
-    def open(cls, out: Path, fingerprint: str) -> Self:
-        """Go on in the folder of the same prediction, or begin a new one in place of any other."""
+    def open(cls, out: Path, fingerprint: str, memory_bytes: int) -> Self:
+        """Go on in the folder of the same prediction, or begin a new one in place of any other.
+
+        Anew also where there is less memory now: the tiles may be what did not fit.
+        """
         work = cls(out, out.with_name(f".{out.name}.predicting"))
-        if work._read_plan().get("fingerprint") != fingerprint:
+        known = work._read_plan()
+        if known.get("fingerprint") != fingerprint or known["memory_bytes"] > memory_bytes:
             shutil.rmtree(work.folder, ignore_errors=True)
             try:
                 work.folder.mkdir(parents=True)
             except OSError as error:
                 raise InputError(f"cannot be written: {error}", file=out) from error
-            work._write_plan({"fingerprint": fingerprint})
+            work._write_plan({"fingerprint": fingerprint, "memory_bytes": memory_bytes})
         return work
 
     def tiling(self, tiling: Tiling) -> Tiling:

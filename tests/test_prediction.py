@@ -116,7 +116,7 @@ def test_interrupted_it_goes_on_where_it_was(toy_model, sim_path, simulation, tm
     (work,) = tmp_path.glob(".xi.zarr.*")
     with (work / "tiles.txt").open("a") as file:
         file.write("3 1")  # a line that the end of the process cut short
-    tiles_of((3, 3, 3))  # more or less memory does not matter to what was begun
+    tiles_of((3, 3, 3))  # what was begun stays in its tiles
     emulator.predict_window = lambda *arguments, **options: (
         runs.append(arguments[0]) or run(*arguments, **options)
     )
@@ -147,6 +147,16 @@ def test_another_model_does_not_go_on_with_what_one_began(
     predict(other, sim_path, out)
     with xr.open_zarr(out) as stored:
         assert float(stored["xi"].min()) > 0, "a tile of the other model was kept"
+
+
+def test_with_less_memory_it_begins_anew_in_smaller_tiles(toy_model, sim_path, tmp_path, tiles_of):
+    tiles_of((5, 10, 8))
+    out = tmp_path / "xi.zarr"
+    with pytest.raises(ZeroDivisionError):
+        predict(toy_model, sim_path, out, device="cpu", progress=lambda done, total: 1 / 0)
+    tiles_of((4, 5, 8))
+    less = prediction.DEFAULT_MEMORY_BYTES // 2
+    assert predict(toy_model, sim_path, out, device="cpu", memory_bytes=less)["tile_cells"] == [4, 5, 8]
 
 
 def test_the_history_is_integrated_where_the_file_has_none(toy_model, simulation, tmp_path):
