@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from reion.bench.harness import Comparison, Result, fastest, interleaved
-from reion_kernels import N_ROTATIONS, affine, crop, crop_batch, moments, permutation_and_flips, rotate
+from reion_kernels import N_ROTATIONS, affine, crop_batch, moments, permutation_and_flips, rotate
 
 Field = NDArray[np.float32]
 
@@ -143,7 +144,7 @@ def _rotations(batch: Field) -> Iterator[Result]:
     def with_numpy(index: int) -> Field:
         permutation, flips = permutation_and_flips(index)
         turned = batch.transpose(0, 1, *(2 + axis for axis in permutation))
-        return np.ascontiguousarray(np.flip(turned, tuple(2 + axis for axis in range(3) if flips[axis])))
+        return np.flip(turned, tuple(2 + axis for axis in range(3) if flips[axis])).copy(order="C")
 
     copy = _copy(out, batch)
     copies, numpys = [], []
@@ -171,13 +172,12 @@ def _rotations(batch: Field) -> Iterator[Result]:
 
 
 def _sampler(rng: np.random.Generator) -> Iterator[Result]:
-    fields = rng.random((3, 128, 128, 128), dtype=np.float32)
-    batch = np.zeros((64, 32, 32, 32, 3), dtype=np.float32)
-    origins = rng.integers(0, 128, (64, 3))
-    indices = rng.integers(0, N_ROTATIONS, 64)
     scale, mean, std = [2.0, 3.0, 4.0], [0.9, 1.4, 2.1], [0.6, 0.9, 1.2]
+    constants: dict[str, Any] = {"scale": scale, "mean": mean, "std": std}
+    indices = rng.integers(0, N_ROTATIONS, 32)
+    batch = np.zeros((len(indices), 32, 32, 32, 3), dtype=np.float32)
 
-    def with_numpy() -> Field:
+    def with_numpy(fields: Field, origins: NDArray[np.int64]) -> Field:
         windows = []
         for origin, index in zip(origins, indices, strict=True):
             channels = []
@@ -190,24 +190,28 @@ def _sampler(rng: np.random.Generator) -> Iterator[Result]:
             windows.append(np.stack(channels, axis=-1))
         return np.stack(windows)
 
-    def ours() -> None:
-        for b, (origin, index) in enumerate(zip(origins, indices, strict=True)):
-            crop(fields, origin, out=batch[b], index=index, scale=scale, mean=mean, std=std)
-
-    def on_threads(threads: int) -> Callable[[], object]:
-        constants: dict[str, Any] = {"scale": scale, "mean": mean, "std": std}
+    def on_threads(fields: Field, origins: NDArray[np.int64], threads: int) -> Callable[[], object]:
         return lambda: crop_batch(fields, origins, out=batch, indices=indices, threads=threads, **constants)
 
-    numpy = interleaved(ours, with_numpy, rounds=7)
-    two: Comparison = interleaved(on_threads(2), on_threads(1))
+    by_box = {}
+    for cells in (64, CELLS):
+        fields = rng.random((3, cells, cells, cells), dtype=np.float32)
+        origins = rng.integers(0, cells, (len(indices), 3))
+        one_thread = on_threads(fields, origins, 1)
+        by_box[cells] = interleaved(
+            one_thread, partial(with_numpy, fields, origins), rounds=9 if cells == 64 else 5
+        )
+    two = interleaved(on_threads(fields, origins, 2), one_thread)
     yield Result(
         name="sampler_vs_numpy",
-        ratio=numpy.ratio,
-        against="numpy.take(mode=wrap), normalise, rot90, stack",
+        ratio=by_box[CELLS].ratio,
+        against=f"numpy.take(mode=wrap), normalise, rot90, stack; a box of {CELLS}^3, one thread",
         target=5.0,
-        spread=numpy.spread,
+        spread=by_box[CELLS].spread,
         extra={
-            "patches per second": len(batch) / numpy.seconds,
+            "patches per second": len(batch) / by_box[CELLS].seconds,
+            "ratio in a box of 64^3": by_box[64].ratio,
+            "patches per second in a box of 64^3": len(batch) / by_box[64].seconds,
             "two threads to one": two.ratio,
             "two threads to one, arithmetic alone": _free_cores().ratio,
         },
