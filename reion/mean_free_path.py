@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from xarray.backends import BackendArray
-from xarray.core import indexing
 
 from reion.errors import InputError
+from reion.lazy import CellKey, LazyField
 from reion.simulation import DIMS, FIELDS, cell_size_mpc, cosmology, require_fields
 
 MASK = "propagation_mask"
@@ -117,8 +116,8 @@ def with_propagation_mask(sim: xr.Dataset, max_mfp: float | str) -> xr.Dataset:
         "long_name": FIELDS[MASK].long_name,
         "max_mfp": str(max_mfp),
     }
-    mask = indexing.LazilyIndexedArray(_MaskArray(sim["n_src"], radii_cells))
-    return sim.assign({MASK: (DIMS, mask, attrs)})
+    mask = _PropagationMask(sim["n_src"], radii_cells)
+    return sim.assign({MASK: (DIMS, mask.as_variable_data(), attrs)})
 
 
 def ball_mean(field: np.ndarray, radii_cells: np.ndarray) -> np.ndarray:
@@ -163,23 +162,15 @@ def _ball_transform(shape: tuple[int, ...], radii_cells: tuple[float, ...]) -> n
     return transform
 
 
-class _MaskArray(BackendArray):
-    """The propagation mask as a lazy array of shape (redshift, x, y, z), float32."""
+class _PropagationMask(LazyField):
+    """The propagation mask of a field of sources."""
 
     def __init__(self, n_src: xr.DataArray, radii_cells: np.ndarray) -> None:
-        self.n_src = n_src
-        self.radii_cells = radii_cells
-        self.shape = n_src.shape
-        self.dtype = np.dtype(np.float32)
+        super().__init__(n_src.shape)
+        self._n_src = n_src
+        self._radii_cells = radii_cells
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
-
-    def _read(self, key: tuple[int | slice, ...]) -> np.ndarray:
-        which = range(self.shape[0])[key[0]]
-        if isinstance(which, int):
-            return self._snapshot(which)[key[1:]]
-        return np.stack([self._snapshot(index)[key[1:]] for index in which])
-
-    def _snapshot(self, index: int) -> np.ndarray:
-        return ball_mean(self.n_src[index].values.astype(np.float32, copy=False), self.radii_cells[index])
+    def snapshot(self, index: int, key: CellKey) -> np.ndarray:
+        """The cells `key` of snapshot `index`, from all of its sources."""
+        n_src = self._n_src[index].values.astype(np.float32, copy=False)
+        return ball_mean(n_src, self._radii_cells[index])[key]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
-from xarray.backends import BackendArray
-from xarray.core import indexing
 
 from reion.errors import InputError
+from reion.lazy import CellKey, LazyField
 from reion.simulation import AXES, DIMS, box_size_mpc, check_simulation
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def regrid(sim: xr.Dataset, cell_size_mpc: float) -> xr.Dataset:
     fields = {
         name: (
             DIMS,
-            indexing.LazilyIndexedArray(_RegriddedArray(variable, shape)),
+            _Regridded(variable, shape).as_variable_data(),
             {key: value for key, value in variable.attrs.items() if key != "sha256"},
         )
         for name, variable in sim.data_vars.items()
@@ -79,31 +78,22 @@ def shared_fractions(old: int, new: int) -> csr_array:
     return csr_array((np.diff(edges) / old, (start // old, start // new)), shape=(new, old))
 
 
-class _RegriddedArray(BackendArray):
-    """A field of shape (redshift, x, y, z) on another mesh, computed plane by plane where it is read."""
+class _Regridded(LazyField):
+    """A field on another mesh, computed plane by plane."""
 
     def __init__(self, field: xr.DataArray, shape: tuple[int, ...]) -> None:
-        self.field = field
-        self.shape = (field.shape[0], *shape)
-        self.dtype = np.dtype(np.float32)
-        self.fractions = [shared_fractions(o, n) for o, n in zip(field.shape[1:], shape, strict=True)]
+        super().__init__((field.shape[0], *shape))
+        self._field = field
+        self._fractions = [shared_fractions(o, n) for o, n in zip(field.shape[1:], shape, strict=True)]
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
-
-    def _read(self, key: tuple[int | slice, ...]) -> np.ndarray:
-        which = range(self.shape[0])[key[0]]
-        if isinstance(which, int):
-            return self._snapshot(which, key[1:])
-        return np.stack([self._snapshot(index, key[1:]) for index in which])
-
-    def _snapshot(self, index: int, key: tuple[int | slice, ...]) -> np.ndarray:
+    def snapshot(self, index: int, key: CellKey) -> np.ndarray:
+        """The cells `key` of snapshot `index`, from the old cells that share volume with them."""
         # Whole axes are kept as arrays of indices, so that one index does not drop its axis before the end.
         wanted = [np.atleast_1d(np.arange(n)[k]) for n, k in zip(self.shape[1:], key, strict=True)]
-        rows = [fractions[cells] for fractions, cells in zip(self.fractions, wanted, strict=True)]
+        rows = [fractions[cells] for fractions, cells in zip(self._fractions, wanted, strict=True)]
         spans = [slice(row.indices.min(), row.indices.max() + 1) if row.nnz else slice(0, 1) for row in rows]
         x, y, z = (row[:, span] for row, span in zip(rows, spans, strict=True))
-        old = self.field[index, *spans].values
+        old = self._field[index, *spans].values
         new = np.empty([cells.size for cells in wanted], dtype=np.float32)
         for plane in range(new.shape[0]):
             part = slice(x.indptr[plane], x.indptr[plane + 1])

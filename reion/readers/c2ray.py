@@ -136,7 +136,7 @@ def xfrac_cube(path: Path, order: str) -> BinaryCube:
     """
     size = path.stat().st_size
     with path.open("rb") as stream:
-        header = np.frombuffer(stream.read(_HEADER_BYTES), dtype=order + "i4")
+        header = _integers(stream.read(_HEADER_BYTES), order)
         if header.size < 5 or header[0] != 12 or header[4] != 12:
             swapped = header.size == 5 and header[0].byteswap() == 12
             raise InputError(
@@ -187,7 +187,7 @@ def raw_cube(path: Path, order: str, dtypes: Sequence[str]) -> BinaryCube:
     with path.open("rb") as stream:
         header = stream.read(12)
     for candidate in (order, "<" if order == ">" else ">"):
-        numbers = np.frombuffer(header, dtype=candidate + "i4")
+        numbers = _integers(header, candidate)
         cells = 1
         for n in numbers.tolist():
             cells *= n
@@ -201,12 +201,17 @@ def raw_cube(path: Path, order: str, dtypes: Sequence[str]) -> BinaryCube:
                 )
             dtype = np.dtype(order + fitting[0])
             return BinaryCube(path, dtype, cube_shape(numbers, path), "F", [(12, size - 12)])
-    numbers = np.frombuffer(header[: len(header) // 4 * 4], dtype=order + "i4")
+    numbers = _integers(header, order)
     raise InputError(
         f"expected nx, ny, nz and then that many numbers of {' or '.join(dtypes)}; received "
         f"{numbers.tolist()} in a file of {size} bytes: it is truncated, damaged or something else",
         file=path,
     )
+
+
+def _integers(header: bytes, order: str) -> np.ndarray:
+    """The whole int32 numbers in a header, which may have been cut short."""
+    return np.frombuffer(header[: len(header) // 4 * 4], dtype=order + "i4")
 
 
 def cube_shape(numbers: np.ndarray, path: Path) -> tuple[int, int, int]:

@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from xarray.backends import BackendArray
-from xarray.core import indexing
 
 from reion.errors import InputError
+from reion.lazy import CellKey, LazyField
 from reion.mean_free_path import with_propagation_mask
 from reion.readers.settings import Settings
 from reion.simulation import (
@@ -70,35 +69,27 @@ class Box:
     centres: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
-class SnapshotArray(BackendArray):
-    """The snapshots of one field as one lazy array of shape (redshift, x, y, z), float32.
+class FieldInFiles(LazyField):
+    """The snapshots of one field in files.
 
     Every value that is read is converted and checked on its way: what comes out is finite and within the
     field's range, or an `InputError` names the file and the cell.
     """
 
     def __init__(self, snapshots: Sequence[Snapshot], conversions: Sequence[Conversion]) -> None:
-        self.snapshots = tuple(snapshots)
-        self.conversions = tuple(conversions)
-        self.shape = (len(self.snapshots), *self.snapshots[0].shape)
-        self.dtype = np.dtype(np.float32)
+        super().__init__((len(snapshots), *snapshots[0].shape))
+        self._files = tuple(snapshots)
+        self._conversions = tuple(conversions)
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
-
-    def _read(self, key: tuple[int | slice, ...]) -> np.ndarray:
-        which = range(self.shape[0])[key[0]]
-        indices = [which] if isinstance(which, int) else list(which)
-        region, rest = _bounding_region(key[1:], self.shape[1:])
-        parts = [self._read_one(index, region)[rest] for index in indices]
-        if isinstance(which, int):
-            return parts[0]
-        return parts[0][np.newaxis] if len(parts) == 1 else np.stack(parts)
+    def snapshot(self, index: int, key: CellKey) -> np.ndarray:
+        """The cells `key` of snapshot `index`, read from the smallest region that holds them."""
+        region, rest = _bounding_region(key, self.shape[1:])
+        return self._read_one(index, region)[rest]
 
     def _read_one(self, index: int, region: Region) -> np.ndarray:
-        snapshot = self.snapshots[index]
+        snapshot = self._files[index]
         try:
-            values = snapshot.read(region, self.conversions[index])
+            values = snapshot.read(region, self._conversions[index])
         except OSError as error:
             raise InputError(f"cannot be read: {error}", file=snapshot.file) from error
         check_values(
@@ -111,9 +102,7 @@ class SnapshotArray(BackendArray):
         return np.clip(values, 0.0, 1.0, out=values) if snapshot.name == "xi" else values
 
 
-def _bounding_region(
-    key: Sequence[int | slice], shape: Sequence[int]
-) -> tuple[Region, tuple[int | slice, ...]]:
+def _bounding_region(key: CellKey, shape: Sequence[int]) -> tuple[Region, tuple[int | slice, ...]]:
     """Split a key into the smallest region of step 1 that holds it and the key within that region."""
     region: list[slice] = []
     rest: list[int | slice] = []
@@ -186,7 +175,7 @@ def assemble(box: Box, settings: Settings) -> xr.Dataset:
             for snapshot in snapshots
         ]
         units[name] = conversions[0].units
-        fields[name] = indexing.LazilyIndexedArray(SnapshotArray(snapshots, conversions))
+        fields[name] = FieldInFiles(snapshots, conversions).as_variable_data()
     n_src_units = {n_ion_units(unit): unit for unit in SOURCE_UNITS}
     sim = make_simulation(
         fields,

@@ -94,6 +94,26 @@ def test_truncated_files(tmp_path):
         refused(folder, ".", settings=settings, file=victim.name)
 
 
+@pytest.mark.parametrize(
+    ("write", "pattern"),
+    [
+        (write_c2ray, "xfrac3d_8*"),
+        (write_c2ray, "8*n_all*"),
+        (write_pyc2ray, "xfrac_z8*"),
+        (write_npz, "box_z8*"),
+    ],
+)
+def test_headers_cut_short(tmp_path, write, pattern):
+    settings = write(tmp_path, SIM)
+    (victim,) = tmp_path.glob(pattern)
+    whole = victim.read_bytes()
+    for size in range(30):
+        victim.write_bytes(whole[:size])
+        with pytest.raises(InputError) as caught:
+            open_simulation(tmp_path, settings=settings)
+        assert caught.value.file == str(victim)
+
+
 def test_a_damaged_file_is_not_passed_over(tmp_path):
     for number, (write, pattern) in enumerate(
         [
