@@ -129,35 +129,40 @@ class PhotonBalance(keras.layers.Layer):
 
     def prepare(self, fields: Mapping[str, np.ndarray]) -> np.ndarray:
         """Channels of one whole periodic snapshot, (channel, x, y, z) float32, computed in float64."""
-        photons = fields[self.photon_field].astype(np.float64) * self.photons_scale
-        atoms = fields["n_igm"].astype(np.float64) * self.atoms_scale
-        balances = [self._log_ratio(np.log, photons, atoms)]
-        channels = [np.log(atoms + self.floor)]
+        # Averaging keeps a constant: the floor is added once, before all smoothing.
+        photons = fields[self.photon_field].astype(np.float64) * self.photons_scale + self.floor
+        atoms = fields["n_igm"].astype(np.float64) * self.atoms_scale + self.floor
+        density = np.log(atoms)
+        balances = [np.log(photons / atoms)]
         for width in self.smoothing_cells:
-            photons = np.maximum(_along_axes(ndimage.uniform_filter1d, photons, width), 0.0)
-            atoms = np.maximum(_along_axes(ndimage.uniform_filter1d, atoms, width), 0.0)
-            balances.append(self._log_ratio(np.log, photons, atoms))
+            # A running sum may round to a little below the smallest of its terms.
+            photons = np.maximum(_along_axes(ndimage.uniform_filter1d, photons, width), self.floor)
+            atoms = np.maximum(_along_axes(ndimage.uniform_filter1d, atoms, width), self.floor)
+            balances.append(np.log(photons / atoms))
         painted = [
             _along_axes(ndimage.maximum_filter1d, balances[level], 2 * half + 1)
             for level, half in self.painted
         ]
-        return np.stack([*balances, *painted, *channels]).astype(np.float32)
+        return np.stack([*balances, *painted, density]).astype(np.float32)
 
     def call(self, fields: Mapping[str, Any]) -> Any:
-        photons = ops.expand_dims(fields[self.photon_field], -1) * self.photons_scale
-        atoms = ops.expand_dims(fields["n_igm"], -1) * self.atoms_scale
-        density = self._crop(ops.log(atoms + self.floor), 0)
-        both = ops.concatenate([photons, atoms], axis=-1)
-        balances = [self._log_ratio(ops.log, photons, atoms)]
-        for width in self.smoothing_cells:
-            both = _pool_along_axes(ops.average_pool, both, width)
-            balances.append(self._log_ratio(ops.log, both[..., :1], both[..., 1:]))
-        channels = [self._crop(b, s) for b, s in zip(balances, self.support_cells, strict=True)]
-        for level, half in self.painted:
-            support = self.support_cells[level]
-            balance = _crop(balances[level], self.radius_cells - support - half)
-            channels.append(_pool_along_axes(ops.max_pool, balance, 2 * half + 1))
-        return ops.concatenate([*channels, density], axis=-1)
+        photons = ops.expand_dims(fields[self.photon_field], -1) * self.photons_scale + self.floor
+        atoms = ops.expand_dims(fields["n_igm"], -1) * self.atoms_scale + self.floor
+        density = ops.log(_crop(atoms, self.radius_cells))
+        channels, painted = [], []
+        for level, support_cells in enumerate(self.support_cells):
+            if level > 0:
+                width = self.smoothing_cells[level - 1]
+                photons, atoms = (_pool_along_axes(ops.average_pool, x, width) for x in (photons, atoms))
+            halves = [half for of_level, half in self.painted if of_level == level]
+            margin = max(halves, default=0)
+            cut = self.radius_cells - support_cells - margin
+            balance = ops.log(_crop(photons, cut) / _crop(atoms, cut))
+            channels.append(_crop(balance, margin))
+            painted += [
+                _pool_along_axes(ops.max_pool, _crop(balance, margin - half), 2 * half + 1) for half in halves
+            ]
+        return ops.concatenate([*channels, *painted, density], axis=-1)
 
     def compute_output_spec(self, fields: Mapping[str, Any]) -> Any:
         batch, *sides = fields["n_igm"].shape
@@ -171,12 +176,6 @@ class PhotonBalance(keras.layers.Layer):
             "smoothing_cells": list(self.smoothing_cells),
             "reaches": list(self.reaches),
         }
-
-    def _log_ratio(self, log: Any, photons: Any, atoms: Any) -> Any:
-        return log((photons + self.floor) / (atoms + self.floor))
-
-    def _crop(self, values: Any, already_cells: int) -> Any:
-        return _crop(values, self.radius_cells - already_cells)
 
 
 def build_stem(model: Any, photon_field: str) -> RawFields | PhotonBalance:
