@@ -191,6 +191,8 @@ def _folded_convolution() -> Result:
         [None, inside, None, None],
     )
     folded = np.ascontiguousarray(x[0].swapaxes(0, 1))
+    same = flat.run(None, {"x": folded})[0].swapaxes(0, 1)
+    np.testing.assert_allclose(volume.run(None, {"x": x})[0][0], same, rtol=0, atol=1e-3)
     compared = interleaved(lambda: volume.run(None, {"x": x}), lambda: flat.run(None, {"x": folded}))
     against = "the same as a 2D convolution over folded depth, without the transposes it would need"
     return _result("conv3d_vs_folded_2d", compared, against, 0.8)

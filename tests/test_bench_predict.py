@@ -1,0 +1,28 @@
+"""The benchmark of prediction measures what it says; how fast, no test asks."""
+
+import math
+
+import pytest
+
+from reion.bench import predict
+
+
+@pytest.mark.slow
+def test_every_figure_comes_out(monkeypatch):
+    monkeypatch.setattr(predict, "CELLS", 8)
+    monkeypatch.setattr(predict, "SIDES", (8, 12))
+    monkeypatch.setattr(predict, "ROUNDS", 1)
+    results = list(predict.measure(lambda line: None))
+    assert [result.name for result in results] == [
+        "predict_vs_keras",
+        "predict_share_of_sgemm",
+        "predict_vs_excursion_set",
+        "conv3d_vs_folded_2d",
+        "predict_startup",
+        "predict_8_from_store_to_store",
+        "predict_12_from_store_to_store",
+    ]
+    for result in results:
+        assert math.isfinite(result.ratio)
+        assert result.ratio > 0
+        assert result.spread[0] <= result.ratio <= result.spread[1]
