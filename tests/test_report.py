@@ -45,7 +45,11 @@ def evaluation(predictions, true):
 @pytest.fixture(scope="module")
 def page(evaluation, true, predictions, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
-    provenance = {"command": "reion evaluate <model>", "versions": {"reion": "0.1.0"}}
+    provenance = {
+        "command": "reion evaluate <model>",
+        "versions": {"reion": "0.1.0"},
+        "data": [{"box": 1}, {"box": 3}],
+    }
     return write_report(evaluation, true, predictions, folder, provenance=provenance)
 
 
@@ -69,6 +73,7 @@ def test_the_page_carries_the_evaluation(page, evaluation):
     assert f"{evaluation['pooled']['r2']:.4f}" in html
     assert "reion evaluate &lt;model&gt;" in html
     assert "versions.reion" in html
+    assert "<th scope='row'>data.2.box</th><td>3</td>" in html
     assert "rival &lt;/script&gt;" in html
 
 

@@ -314,10 +314,12 @@ def _provenance_html(provenance: Mapping[str, Any]) -> str:
 
 
 def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested mappings and lists of mappings as one level: keys joined with dots."""
     for key, value in mapping.items():
+        listed = list(value) if isinstance(value, (list, tuple)) else []
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
-        elif isinstance(value, (list, tuple)):
-            yield f"{prefix}{key}", ", ".join(map(str, value))
+        elif any(isinstance(part, Mapping) for part in listed):
+            yield from _flat({f"{key}.{number}": part for number, part in enumerate(listed, 1)}, prefix)
         else:
-            yield f"{prefix}{key}", str(value)
+            yield f"{prefix}{key}", ", ".join(map(str, listed)) if listed else str(value)
