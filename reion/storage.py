@@ -112,6 +112,8 @@ def whole_folder(path: str | Path, *, force: bool = False) -> Iterator[Path]:
             shutil.rmtree(old) if old.is_dir() else old.unlink()
         else:
             partial.rename(path)
+    except OSError as error:
+        raise InputError(f"cannot be written: {error}", file=path) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -125,6 +127,8 @@ def _remove_leftovers(path: Path) -> None:
 
 def _write(sim: xr.Dataset, folder: Path, attrs: Mapping[str, Any], progress: Progress | None) -> None:
     import zarr
+
+    from reion_kernels import accumulate
 
     group = zarr.open_group(folder, mode="w", zarr_format=3)
     group.attrs.update({**_plain(sim.attrs), **_plain(attrs)})
@@ -159,7 +163,7 @@ def _write(sim: xr.Dataset, folder: Path, attrs: Mapping[str, Any], progress: Pr
                         total = np.zeros_like(values, dtype=np.float64)
                         warn_if_late(sim, shining=bool(values.any()))
                     _put(arrays["n_ion"], total.astype(np.float32), index, slab, digests["n_ion"])
-                    total += values * (seconds[index] / N_ION_TIME_S)
+                    accumulate(total, values, float(seconds[index]) / N_ION_TIME_S)
                 del values
             done += 1
             if progress is not None:

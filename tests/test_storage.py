@@ -117,3 +117,13 @@ def test_a_killed_writer_leaves_no_store_and_the_next_one_cleans_up(simulation, 
     assert len(list(tmp_path.iterdir())) == 1
     write_simulation(simulation, path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["sim.zarr"]
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path):
+    def write() -> None:
+        with whole_folder(tmp_path / "sim.zarr"):
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(InputError, match=r"cannot be written: .*No space left"):
+        write()
+    assert not list(tmp_path.iterdir())

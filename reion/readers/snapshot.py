@@ -175,6 +175,13 @@ def assemble(box: Box, settings: Settings) -> xr.Dataset:
             for snapshot in snapshots
         ]
         units[name] = conversions[0].units
+        for snapshot, conversion in zip(snapshots, conversions, strict=True):
+            if conversion.units != units[name]:
+                raise InputError(
+                    f"{name}: expected one kind of unit, that of {snapshots[0].file.name} ({units[name]}); "
+                    f"received {snapshot.units!r}",
+                    file=snapshot.file,
+                )
         fields[name] = FieldInFiles(snapshots, conversions).as_variable_data()
     n_src_units = {n_ion_units(unit): unit for unit in SOURCE_UNITS}
     sim = make_simulation(

@@ -128,6 +128,17 @@ def test_mappings_that_do_not_fit(tmp_path, text, match):
         open_simulation(tmp_path / "box.h5", settings={"mapping": str(tmp_path / "mine.toml")})
 
 
+def test_one_field_in_two_kinds_of_unit(tmp_path):
+    for redshift, unit in (("9.000", "s-1 Mpc-3"), ("8.000", "Msun Mpc-3")):
+        with h5py.File(tmp_path / f"box_z{redshift}.h5", "w") as file:
+            file.attrs["box_size"] = 10.0
+            file["n_src"] = SIM["n_src"].values[0]
+            file["n_src"].attrs["units"] = unit
+    with pytest.raises(InputError, match="n_src: expected one kind of unit") as caught:
+        open_simulation(tmp_path)
+    assert caught.value.file == str(tmp_path / "box_z8.000.h5")
+
+
 def test_a_mapping_that_is_not_there(tmp_path):
     write_hdf5(tmp_path, SIM)
     with pytest.raises(InputError, match="cannot be read"):
