@@ -73,7 +73,7 @@ def cache_is_cold() -> bool:
     Returns
     -------
     bool
-        True if the machine code of some kernel is not on disk or older than its source.
+        True if the machine code of some kernel, as it stands in its file now, was never put on disk.
     """
     return any(_is_cold(compiled) for compiled, signatures in KERNELS if signatures)
 
@@ -83,10 +83,9 @@ def _is_cold(compiled: Any) -> bool:
         return False
     if compiled.stats.cache_path is None:
         return not compiled.signatures
-    source = Path(compiled.py_func.__code__.co_filename)
-    name = f"{source.stem}.{compiled.py_func.__qualname__}-*.nbi"
-    changed = source.stat().st_mtime
-    return all(index.stat().st_mtime < changed for index in Path(compiled.stats.cache_path).glob(name))
+    code = compiled.py_func.__code__
+    name = f"{Path(code.co_filename).stem}.{code.co_qualname}-{code.co_firstlineno}.*.nbi"
+    return not any(Path(compiled.stats.cache_path).glob(name))
 
 
 def compile_kernels() -> None:
