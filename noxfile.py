@@ -48,6 +48,13 @@ def tests_nojit(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Ten thousand damaged files of every format."""
+    session.install("-e", ".[test]")
+    session.run("pytest", "tests/readers/test_fuzz.py", *session.posargs, env={"REION_FUZZ_CASES": "10000"})
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Speed ratios against the hardware and the alternatives."""
     session.install("-e", ".[train]")
