@@ -115,7 +115,7 @@ class Emulator:
         coords = {dim: sim.coords[dim] for dim in DIMS}
         return xr.DataArray(xi, dims=DIMS, coords=coords, name="xi", attrs=attrs)
 
-    def check(self, sim: xr.Dataset, *, file: str | None = None) -> None:
+    def check(self, sim: xr.Dataset) -> None:
         """Check that this model can predict a Simulation: fields, units, cells and redshifts.
 
         n_ion counts as there if n_src is, from which it can be derived.
@@ -135,12 +135,11 @@ class Emulator:
         if "n_src" in received:
             received.setdefault("n_ion", n_ion_units(received["n_src"]))
         wanted = [name for name in card.inputs if name not in received]
-        require_fields(sim, wanted, purpose=f"the model {card.name}", file=file)
+        require_fields(sim, wanted, purpose=f"the model {card.name}")
         for name, units in card.inputs.items():
             if received[name] != units:
                 raise InputError(
                     f"{name}: the model {card.name} was trained on {units!r}; received {received[name]!r}",
-                    file=file,
                     hint="convert the data to the units of the training, or train on these",
                 )
         side = cubic_cell_size_mpc(sim)
@@ -148,7 +147,6 @@ class Emulator:
             raise InputError(
                 f"the model {card.name} was trained on cells of {card.cell_size_mpc:g} Mpc; "
                 f"received cells of {side:g} Mpc",
-                file=file,
                 hint=f"regrid with `reion convert --cell-size {card.cell_size_mpc:g}`",
             )
         lowest, highest = card.redshift_range

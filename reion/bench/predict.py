@@ -65,7 +65,7 @@ def measure(progress: Callable[[str], None]) -> Iterator[Result]:
         yield _against_matrix_product(ours, flops)
         progress("predict: against the excursion set")
         es = interleaved(ours, lambda: _excursion_set(sim), rounds=3)
-        yield _result("predict_vs_excursion_set", es, "the excursion set on the same fields", 1.0)
+        yield _result("predict_vs_excursion_set", es, "the excursion set on the same fields", 0.1)
         progress("predict: 3D convolution against 2D ones over folded depth")
         yield _folded_convolution()
         progress("predict: starting in a fresh process")
