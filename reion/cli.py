@@ -78,6 +78,7 @@ def quickstart(
     from reion.terminal import print_json, print_table, progress_bar, say
 
     config = load_config(None, settings or [], base={"training": {"steps": STEPS}})
+    _announce_compilation()
     try:
         with progress_bar("training") as progress:
             result = run_quickstart(
@@ -114,6 +115,7 @@ def convert(
     from reion.conversion import convert as run_convert
     from reion.terminal import print_json, progress_bar
 
+    _announce_compilation()
     with progress_bar("converting") as progress:
         result = run_convert(
             sources,
@@ -152,6 +154,7 @@ def inspect(
     from reion.terminal import print_json, print_table, progress_bar
 
     sim = open_simulation(sources, format=format_, settings=_settings(settings))
+    _announce_compilation()
     with progress_bar("reading") as progress:
         result = run_inspect(sim, plot=plot, force=force, progress=progress)
     if json:
@@ -362,6 +365,15 @@ def _need_training(command: str) -> None:
             import tensorflow as tf
 
             tf.config.list_physical_devices("GPU")
+
+
+def _announce_compilation() -> None:
+    """Numba compiles the kernels on their first use on a machine: say so, since it takes a while."""
+    from reion.terminal import say
+    from reion_kernels import cache_is_cold
+
+    if cache_is_cold():
+        say("compiling the kernels, once on this machine: some ten seconds")
 
 
 def _settings(settings: list[str] | None) -> dict[str, Any]:
