@@ -185,6 +185,7 @@ def train(
 
     schema = load_config(config, settings or [])
     simulations = open_each(sources)
+    _announce_compilation()
     try:
         with progress_bar("training") as progress:
             result = run_train(simulations, out, schema, resume=resume, force=force, progress=progress)
@@ -305,10 +306,12 @@ def predict(
     if json:
         print_json(result)
     else:
+        peak = result["peak_memory_bytes"]
+        memory = "" if peak is None else f", {peak / 2**30:.2f} GiB at most"
         sys.stdout.write(
             f"{result['output']}: {result['cells']} cells in {result['seconds']:.1f} s, "
-            f"{result['cells_per_second']:.0f} a second on {result['provider']}, "
-            f"{result['peak_memory_bytes'] / 2**30:.2f} GiB at most\n"
+            f"{result['cells_per_second']:.0f} a second on {result['provider']}"
+            f"{memory}\n"
         )
 
 
