@@ -120,6 +120,16 @@ def test_an_excursion_set_that_cannot_be_is_null_and_says_why(true, change, reas
     assert "-" in text(render(result))
 
 
+def test_flat_cells_have_no_excursion_set_but_everything_else(true):
+    lengths = [24.0, 24.0, 48.0]
+    fields = {name: true[name].values for name in ("n_igm", "n_src", "xi")}
+    flat = reion.make_simulation(fields, redshift=true["redshift"].values, box_size=lengths)
+    result = evaluate(disturbed(flat), flat)
+    assert "cubic cells" in result["baselines"]["excursion_set"]["missing"]
+    expected = power_ratio(disturbed(flat)[2].values, flat["xi"][2].values, lengths)
+    assert result["redshifts"][2]["power_ratio"] == pytest.approx(expected)
+
+
 def test_rivals_are_judged_on_the_redshifts_all_have(true):
     ours, theirs = disturbed(true, seed=1), disturbed(true, seed=2).isel(redshift=[3, 1])
     result = evaluate({"ours": ours, "theirs": theirs}, true)
@@ -146,6 +156,8 @@ def test_bad_predictions_are_refused(true):
         evaluate(pred.assign_coords(redshift=pred["redshift"] + 0.1), true)
     with pytest.raises(InputError, match="expected dimensions"):
         evaluate(pred.transpose("x", "y", "z", "redshift"), true)
+    with pytest.raises(InputError, match="coordinate 'redshift'"):
+        evaluate(pred.drop_vars("redshift"), true)
     with pytest.raises(InputError, match="expected finite"):
         evaluate(pred.where(pred["redshift"] > 9), true)
     with pytest.raises(InputError, match="from 0 to 1"):

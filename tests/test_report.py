@@ -14,7 +14,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from reion import InputError, evaluate
+from reion import InputError, evaluate, with_n_ion
 from reion.report import write_report
 from reion.report.slices import Slicer, pack
 from reion.report.summary import headline
@@ -160,6 +160,18 @@ def test_a_file_name_and_a_simulation_without_sources(true, predictions, tmp_pat
     assert page == tmp_path / "deep" / "one.html"
     assert list(page.parent.iterdir()) == [page]
     assert set(page_data(page)["slices"]["fields"]) == {"true"}
+
+
+def test_photons_stand_in_for_sources_and_left_out_redshifts_are_said(true, predictions, tmp_path):
+    history = with_n_ion(true).drop_vars("n_src")
+    some = predictions["reion"].isel(redshift=[1, 2])
+    page = write_report(evaluate(some, history), history, some, tmp_path / "page.html")
+    slices = page_data(page)["slices"]
+    assert slices["scales"]["sources"]["units"] == "10⁶⁶ Mpc⁻³"
+    assert slices["redshifts"] == [9.0, 8.0]
+    html = page.read_text(encoding="utf-8")
+    assert "redshifts that not every prediction has: 12" in html
+    assert "ionising photons emitted so far" in html
 
 
 def test_the_summary_says_where_it_fails_and_when_it_cannot_say(evaluation):

@@ -21,7 +21,7 @@ from reion.report.numbers import write_csv
 from reion.report.slices import Slicer, colour_tables, pack
 from reion.report.summary import summary_html
 from reion.report.tables import tables_html
-from reion.simulation import DIMS, PHOTON_RATE_UNITS, box_size_mpc, hydrogen_density
+from reion.simulation import DIMS, PHOTON_RATE_UNITS, PHOTON_UNITS, box_size_mpc, hydrogen_density
 
 
 def write_report(
@@ -208,7 +208,7 @@ def _slices(
         high = np.log10(brightest) if brightest > 0 else 0.0
         low = high - 4.0
         fields["sources"] = pack(np.log10(np.maximum(rate, 10**low)), low, high)
-        units = {PHOTON_RATE_UNITS: "10⁴⁸ s⁻¹ Mpc⁻³"}.get(
+        units = {PHOTON_RATE_UNITS: "10⁴⁸ s⁻¹ Mpc⁻³", PHOTON_UNITS: "10⁶⁶ Mpc⁻³"}.get(
             true[sources].attrs["units"], true[sources].attrs["units"]
         )
         scales["sources"] = {

@@ -62,6 +62,7 @@ def test_the_distribution_is_normalised_and_repeatable():
     # What is missing to one is rays shorter than half a cell, about as likely as half a cell over the mean.
     assert 0.7 < np.sum(once.probability * np.diff(np.log(once.edges_mpc))) < 1
     assert np.array_equal(once.probability, again.probability)
+    assert once.radius_mpc == pytest.approx(np.sqrt(once.edges_mpc[:-1] * once.edges_mpc[1:]))
     other = bubble_sizes(field, 50.0, threshold=0.0, seed=1)
     assert other.mean_mpc == pytest.approx(once.mean_mpc, rel=6 / np.sqrt(RAYS))
 
