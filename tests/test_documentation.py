@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import pytest
 import typer
 
+import reion_kernels
+from reion import metrics
 from reion.cli import app
 from reion.config import MODEL_NAMES, TRAINING_DEFAULTS, RunConfig, load_config
 from reion.readers import FORMATS
@@ -31,6 +33,7 @@ PAGES = [
     ROOT / "reion" / "weights" / "README.md",
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
+API = ROOT / "docs" / "reference" / "api"
 TUTORIAL = ROOT / "docs" / "tutorial.md"  # has a test of its own
 COMMANDS: Any = typer.main.get_command(app)
 SCHEMA = RunConfig.model_json_schema()
@@ -253,6 +256,15 @@ def test_configuration_reference_is_the_schema():
         for heading, rows in reference_tables("configuration.md").items()
     }
     assert documented == schema_rows()
+
+
+@pytest.mark.parametrize(("package", "page"), [(reion_kernels, "kernels.md"), (metrics, "evaluation.md")])
+def test_api_reference_has_every_public_name(package, page):
+    listed = re.findall(
+        r"^::: (\S+)(?:\n    options:\n      members: \[(.*)\])?", read(API / page), re.MULTILINE
+    )
+    names = {name for module, members in listed for name in (*members.split(", "), module.split(".")[-1])}
+    assert set(package.__all__) <= names
 
 
 def test_onnx_reference_has_every_key_of_the_metadata():
