@@ -63,10 +63,13 @@ def convert(
     """
     started = time.perf_counter()
     sims = open_simulations(sources, format=format, settings=settings)
-    paths = _places(list(sims), Path(out))
-    for path in paths.values():
-        if path.exists() and not force:
-            raise InputError("exists already", file=path, hint="--force replaces it")
+    try:
+        paths = _places(list(sims), Path(out))
+        existing = [path for path in paths.values() if path.exists()]
+    except OSError as error:
+        raise InputError(f"cannot be written: {error}", file=out) from error
+    if existing and not force:
+        raise InputError("exists already", file=existing[0], hint="--force replaces it")
     if cell_size_mpc is not None:
         from reion.regridding import regrid
 

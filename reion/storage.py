@@ -94,10 +94,10 @@ def whole_folder(path: str | Path, *, force: bool = False) -> Iterator[Path]:
         If there is something at `path` and no `force`.
     """
     path = Path(path)
-    if path.exists() and not force:
-        raise InputError("exists already", file=path, hint="--force replaces it")
     partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
     try:
+        if path.exists() and not force:
+            raise InputError("exists already", file=path, hint="--force replaces it")
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path)
         partial.mkdir()

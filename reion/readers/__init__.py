@@ -112,10 +112,9 @@ def open_simulations(
 
     Parameters and errors are those of `open_simulation`, but for the number of simulations.
     """
-    paths = _expand(source)
-    reader, claimed = _recognise(paths, format, source)
-    parsed = Settings(settings, reader.settings)
     try:
+        reader, claimed = _recognise(_expand(source), format, source)
+        parsed = Settings(settings, reader.settings)
         boxes = join_boxes(reader.scan(claimed, parsed))
     except OSError as error:
         raise InputError(f"cannot be read: {error}", file=error.filename or _name(source)) from error
@@ -137,10 +136,7 @@ def _expand(source: Source) -> list[Path]:
             raise InputError("no such file or folder", file=path)
         for match in found:
             if match.is_dir() and not zarr_store.claim([match]):
-                try:
-                    paths += sorted(child for child in match.iterdir() if not child.name.startswith("."))
-                except OSError as error:
-                    raise InputError(f"cannot be read: {error}", file=match) from error
+                paths += sorted(child for child in match.iterdir() if not child.name.startswith("."))
             else:
                 paths.append(match)
     return list(dict.fromkeys(paths))
@@ -150,10 +146,7 @@ def _recognise(paths: Sequence[Path], wanted: str | None, source: Source) -> tup
     if wanted is not None and wanted not in FORMATS:
         raise InputError(f"--format: expected one of {', '.join(FORMATS)}; received {wanted!r}")
     chosen = FORMATS.values() if wanted is None else [FORMATS[wanted]]
-    try:
-        claims = {reader.name: reader.claim(paths) for reader in chosen}
-    except OSError as error:
-        raise InputError(f"cannot be read: {error}", file=error.filename or _name(source)) from error
+    claims = {reader.name: reader.claim(paths) for reader in chosen}
     claims = {name: claimed for name, claimed in claims.items() if claimed}
     if not claims:
         names = ", ".join(path.name for path in paths[:5]) or "nothing"
