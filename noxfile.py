@@ -55,6 +55,13 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def oracles(session: nox.Session) -> None:
+    """Readers and metrics against tools21cm."""
+    session.install("-e", ".[test]", "tools21cm")
+    session.run("pytest", "tests/readers/test_tools21cm.py", "tests/metrics/test_against_tools21cm.py")
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Speed ratios against the hardware and the alternatives."""
     session.install("-e", ".[train]")

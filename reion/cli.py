@@ -223,19 +223,23 @@ def evaluate(
     from reion.judging import predict_with
     from reion.readers import open_simulation
     from reion.report import write_report
-    from reion.terminal import print_json, print_table, say
+    from reion.terminal import print_json, print_table, progress_bar, say
 
+    if report is not None and (report / "report.html").exists() and not force:
+        raise InputError("the report is already there", file=report, hint="--force replaces it")
     sim = open_simulation(sources, format=format_, settings=_settings(settings))
     judged = [predict_with(source, sim) for source in [model, *(against or [])]]
     predictions = {prediction.name: prediction.xi for prediction in judged}
     if len(predictions) < len(judged):
         raise InputError(f"expected different names; received {', '.join(p.name for p in judged)}")
-    result = run_evaluate(
-        predictions,
-        sim,
-        excursion_threshold=judged[0].excursion_set_threshold,
-        excursion_inputs=judged[0].inputs,
-    )
+    with progress_bar("evaluating") as progress:
+        result = run_evaluate(
+            predictions,
+            sim,
+            excursion_threshold=judged[0].excursion_set_threshold,
+            excursion_inputs=judged[0].inputs,
+            progress=progress,
+        )
     if report is not None:
         provenance = {prediction.name: prediction.provenance for prediction in judged}
         provenance["command"] = {"line": " ".join(sys.argv)}

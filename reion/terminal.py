@@ -83,16 +83,19 @@ def _bar(title: str) -> Iterator[Callable[..., None]]:
 
 
 def _quiet(title: str) -> Callable[..., None]:
-    started = time.monotonic()
-    last = started
+    first: tuple[int, float] | None = None
+    last = -_QUIET_INTERVAL_S
 
     def update(done: int, total: int, values: Mapping[str, float] | None = None) -> None:
-        nonlocal last
+        nonlocal first, last
         now = time.monotonic()
+        if first is None:
+            # What came before the first step, compilation above all, says nothing about the rest.
+            first, last = (done, now), now
         if done < total and now - last < _QUIET_INTERVAL_S:
             return
         last = now
-        left = (now - started) / max(done, 1) * (total - done)
+        left = (now - first[1]) / max(done - first[0], 1) * (total - done)
         say(f"{title}: {done} of {total}, {left:.0f} s left {_in_words(values)}".rstrip())
 
     return update

@@ -30,7 +30,7 @@ NEEDS_TRAINING_EXTRA = (
     "reion.sampler",
     "reion.training",
 )
-DISTRIBUTIONS = {"skimage": "scikit-image", "llvmlite": "numba"}
+DISTRIBUTIONS = {"llvmlite": "numba"}
 """Where the import's name is not the distribution's; llvmlite is Numba's compiler and comes with it."""
 
 
