@@ -174,6 +174,11 @@ def _check_expansion(dataset: Any, key: tuple[int | slice, ...], name: str, path
         ranges.append(range(first // size, last // size + 1))
     for corner in np.ndindex(*(len(r) for r in ranges)):
         offset = tuple(int(r[c]) * size for r, c, size in zip(ranges, corner, sizes, strict=True))
+        stored = int(dataset.id.get_chunk_info_by_coord(offset).size)
+        if stored > path.stat().st_size:
+            raise InputError(
+                f"{name}: the chunk at {offset} claims {stored} bytes of a smaller file", file=path
+            )
         mask, raw = dataset.id.read_direct_chunk(offset)
         if mask:
             continue
