@@ -13,7 +13,7 @@ nox.options.reuse_existing_virtualenvs = True
 @nox.session
 def lint(session: nox.Session) -> None:
     """Formatting and style (ruff)."""
-    session.install("ruff>=0.14,<0.16")
+    session.install("ruff>=0.17,<0.18")
     session.run("ruff", "format", "--check", ".")
     session.run("ruff", "check", ".")
 
