@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,3 +114,21 @@ def toy_model(toy_network: tuple[Any, Any], tmp_path_factory: pytest.TempPathFac
 
     network, card = toy_network
     return export(network, card, tmp_path_factory.mktemp("toy") / "toy.onnx").path
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """Runs the command line: exit code, what it printed, what it said on stderr."""
+    from reion.cli import main
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["reion", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run

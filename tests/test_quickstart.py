@@ -13,7 +13,6 @@ pytest.importorskip("keras")
 pytest.importorskip("tf2onnx")
 
 import reion
-from reion.cli import main
 from reion.emulator import Emulator
 
 SMALL = (
@@ -29,23 +28,11 @@ SMALL = (
 )
 
 
-def run(arguments, monkeypatch, capsys):
-    """What the command line prints as JSON, and its exit code."""
-    monkeypatch.setattr(sys, "argv", ["reion", *map(str, arguments)])
-    code = 0
-    try:
-        main()
-    except SystemExit as stop:
-        code = stop.code or 0
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
 @pytest.mark.slow
-def test_the_whole_way(tmp_path, monkeypatch, capsys):
+def test_the_whole_way(tmp_path, command):
     out = tmp_path / "quickstart"
     settings = [part for setting in SMALL for part in ("--set", setting)]
-    code, printed, _ = run(["quickstart", "--out", out, "--json", *settings], monkeypatch, capsys)
+    code, printed, _ = command("quickstart", "--out", out, "--json", *settings)
     assert code == 0
     result = json.loads(printed)
     assert set(result) == {"seconds", "run", "model", "report", "evaluation"}
@@ -64,7 +51,7 @@ def test_the_whole_way(tmp_path, monkeypatch, capsys):
     held_out = reion.load_sample().held_out.isel(redshift=[4])
     with pytest.warns(UserWarning, match="starts at"):
         from_file = Emulator(out / "model.onnx").predict(held_out)
-    code, printed, _ = run(["evaluate", out / "run", "--json", out / "nowhere"], monkeypatch, capsys)
+    code, printed, _ = command("evaluate", out / "run", "--json", out / "nowhere")
     assert code == 2
     assert json.loads(printed)["error"]["file"].endswith("nowhere")
 
@@ -76,7 +63,7 @@ def test_the_whole_way(tmp_path, monkeypatch, capsys):
 
     # A second one does not touch the first.
     before = (out / "model.onnx").read_bytes()
-    code, _, said = run(["quickstart", "--out", out, *settings], monkeypatch, capsys)
+    code, _, said = command("quickstart", "--out", out, *settings)
     assert code == 2
     assert "--force" in said
     assert (out / "model.onnx").read_bytes() == before
