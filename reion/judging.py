@@ -11,6 +11,7 @@ import xarray as xr
 
 from reion.config import InputSet
 from reion.emulator import Emulator, shipped_models
+from reion.errors import InputError
 from reion.readers import open_simulation
 from reion.simulation import require_fields
 
@@ -45,8 +46,14 @@ def predict_with(source: str, sim: xr.Dataset) -> Judged:
         provenance = {"model": source, "sha256": emulator.sha256, **card.provenance}
         return Judged(path.stem, emulator.predict(sim), card.excursion_set_threshold, inputs, provenance)
     if (path / "config.toml").is_file():
-        from reion.runs import load_run
-
+        try:
+            from reion.runs import load_run
+        except ModuleNotFoundError as error:
+            raise InputError(
+                f"judging a run folder needs {error.name}",
+                file=path,
+                hint="pip install 'reion[train]', or judge the exported file",
+            ) from error
         run = load_run(path)
         threshold = run.metrics["excursion_set_threshold"]
         return Judged(path.name, run.predict(sim), threshold, run.config.data.inputs, run.provenance)

@@ -14,6 +14,7 @@ pytest.importorskip("tf2onnx")
 
 import reion
 from reion.emulator import Emulator
+from reion.storage import write_simulation
 
 SMALL = (
     "model.smoothing_cells=[3,5,7,11]",
@@ -69,18 +70,33 @@ def test_the_whole_way(tmp_path, command):
     assert (out / "model.onnx").read_bytes() == before
 
 
-def test_without_the_training_packages_it_says_what_to_install():
-    """In a process in which TensorFlow cannot be found, as after `pip install reion`."""
-    program = """
-import importlib.util, sys
-find = importlib.util.find_spec
-hidden = ("tensorflow", "tf2onnx")
-importlib.util.find_spec = lambda name, *rest: None if name in hidden else find(name, *rest)
-sys.argv = ["reion", "train", "x.zarr", "--out", "run"]
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["quickstart"],
+        ["train", "SIM", "--out", "OUT"],
+        ["export", "onnx", "RUN", "--out", "OUT"],
+        ["evaluate", "RUN", "SIM"],
+    ],
+)
+def test_without_the_training_packages_it_says_what_to_install(arguments, tmp_path, toy):
+    """In a process in which they cannot be imported, as after `pip install reion`."""
+    write_simulation(toy(), tmp_path / "sim.zarr")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.toml").touch()
+    places = {"SIM": tmp_path / "sim.zarr", "RUN": tmp_path / "run", "OUT": tmp_path / "out"}
+    program = f"""
+import sys
+for name in ("tensorflow", "keras", "onnx", "tf2onnx"):
+    sys.modules[name] = None
+sys.argv = ["reion", *{[str(places.get(argument, argument)) for argument in arguments]!r}]
 from reion.cli import main
 main()
 """
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
     assert result.returncode == 2
     assert "pip install 'reion[train]'" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 2
+    assert not (tmp_path / "out").exists()
