@@ -78,7 +78,7 @@ def quickstart(
     from reion.terminal import print_json, print_table, progress_bar, say
 
     config = load_config(None, settings or [], base={"training": {"steps": STEPS}})
-    _announce_compilation()
+    _compile_kernels()
     try:
         with progress_bar("training") as progress:
             result = run_quickstart(
@@ -115,7 +115,7 @@ def convert(
     from reion.conversion import convert as run_convert
     from reion.terminal import print_json, progress_bar
 
-    _announce_compilation()
+    _compile_kernels()
     with progress_bar("converting") as progress:
         result = run_convert(
             sources,
@@ -135,7 +135,8 @@ def convert(
             f"{store['path']}: {len(store['redshifts'])} snapshots of {store['shape']}, {fields}\n"
         )
         if store["cosmology"].get("assumed"):
-            sys.stdout.write(f"  cosmology assumed: {store['cosmology']}\n")
+            values = ", ".join(f"{name} = {store['cosmology'][name]:g}" for name in ("H0", "Om0", "Ob0"))
+            sys.stdout.write(f"  cosmology assumed: flat LCDM, {values}; --set gives another\n")
 
 
 @app.command()
@@ -154,7 +155,7 @@ def inspect(
     from reion.terminal import print_json, print_table, progress_bar
 
     sim = open_simulation(sources, format=format_, settings=_settings(settings))
-    _announce_compilation()
+    _compile_kernels()
     with progress_bar("reading") as progress:
         result = run_inspect(sim, plot=plot, force=force, progress=progress)
     if json:
@@ -185,7 +186,7 @@ def train(
 
     schema = load_config(config, settings or [])
     simulations = open_each(sources)
-    _announce_compilation()
+    _compile_kernels()
     try:
         with progress_bar("training") as progress:
             result = run_train(simulations, out, schema, resume=resume, force=force, progress=progress)
@@ -374,13 +375,14 @@ def _need_training(command: str) -> None:
             tf.config.list_physical_devices("GPU")
 
 
-def _announce_compilation() -> None:
-    """Numba compiles the kernels on their first use on a machine: say so, since it takes a while."""
+def _compile_kernels() -> None:
+    """Compile what Numba has not compiled on this machine before, and say so, since it takes a while."""
     from reion.terminal import say
-    from reion_kernels import cache_is_cold
+    from reion_kernels import cache_is_cold, compile_kernels
 
     if cache_is_cold():
         say("compiling the kernels, once on this machine: some ten seconds")
+        compile_kernels()
 
 
 def _settings(settings: list[str] | None) -> dict[str, Any]:
