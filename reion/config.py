@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from reion.errors import InputError
 
@@ -16,6 +16,15 @@ Augmentation = Literal["none", "rotations", "symmetries"]
 InputSet = Literal["history", "instant"]
 
 PHOTON_FIELD: Mapping[InputSet, str] = {"history": "n_ion", "instant": "n_src"}
+
+
+def _odd(width: int) -> int:
+    if width % 2 == 0:
+        raise ValueError(f"the width of a box filter must be odd; received {width}")
+    return width
+
+
+OddWidth = Annotated[int, Field(ge=3), AfterValidator(_odd)]
 
 
 class _Schema(BaseModel):
@@ -60,33 +69,63 @@ class PatchModel(_Schema):
     target: Literal["sigmoid", "normalised"] = "sigmoid"
 
 
-class ReionModel(_Schema):
-    """The default: the photon balance at many radii, refined by a small convolutional trunk.
+class PinionModel(_Schema):
+    """The network of PINION (Korber et al. 2023): density, sources and their propagation mask, 7^3 cells.
 
-    `smoothing_cells` are the widths of the box filters that are applied one after the other; `reaches` how
-    far, in units of each smoothing's top-hat radius, an ionised region is painted around its centre.
+    The mask is the photon field averaged by box filters of `mask_smoothing_cells` one after the other, close
+    to a ball of 14 cells.
+    """
+
+    name: Literal["pinion"] = "pinion"
+    filters: tuple[int, int, int] = (64, 128, 256)
+    dense: tuple[int, ...] = (64, 16, 4, 1)
+    mask_smoothing_cells: tuple[OddWidth, ...] = (3, 3, 5, 7, 9, 11, 13)
+    batch_normalisation: bool = True
+    transforms: FieldTransforms = FieldTransforms()
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+
+
+class UNetModel(_Schema):
+    """A 3D U-Net on the raw fields: three levels, each half as fine as the one before."""
+
+    name: Literal["unet"] = "unet"
+    filters: tuple[int, int, int] = (16, 32, 64)
+    pooling: Literal["average", "max"] = "max"
+    batch_normalisation: bool = True
+    transforms: FieldTransforms = FieldTransforms()
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class ReionModel(_Schema):
+    """The default: photons against atoms around every cell, refined by a small convolutional trunk.
+
+    `smoothing_cells` and `diffusion_cells` are the widths of the box filters that smooth both and that spread
+    the photons left over, one after the other (see `reion.models.stems.PhotonBalance`).
     """
 
     name: Literal["reion"] = "reion"
-    smoothing_cells: tuple[Annotated[int, Field(ge=3)], ...] = (3, 3, 5, 7, 9, 11, 13, 15)
-    reaches: tuple[Annotated[float, Field(gt=0, le=2)], ...] = (0.4, 0.8)
+    smoothing_cells: tuple[OddWidth, ...] = (3, 3, 5, 7, 9, 11, 13, 15)
+    diffusion_cells: tuple[OddWidth, ...] = (3, 3, 3, 5, 3, 7, 3, 9, 3, 11, 3, 9, 3, 7, 3, 5, 3, 3)
+    photons_per_source: Annotated[float, Field(gt=0)] | None = None
+    """Ionising photons per unit of the source field: 1 for photon rates; fitted where sources are counted in
+    other units and this is absent."""
     width: Annotated[int, Field(ge=1)] = 32
     hidden: Annotated[int, Field(ge=1)] = 24
     blocks: Annotated[int, Field(ge=0)] = 4
     symmetric: bool = True
 
-    @model_validator(mode="after")
-    def _odd(self) -> ReionModel:
-        if any(width % 2 == 0 for width in self.smoothing_cells):
-            raise ValueError(f"smoothing_cells must be odd; received {list(self.smoothing_cells)}")
-        return self
 
+ModelConfig = Annotated[
+    VoxelModel | PatchModel | PinionModel | UNetModel | ReionModel, Field(discriminator="name")
+]
+MODEL_NAMES = ("reion", "unet", "pinion", "patch", "voxel")
 
-ModelConfig = Annotated[VoxelModel | PatchModel | ReionModel, Field(discriminator="name")]
-MODEL_NAMES = ("reion", "patch", "voxel")
+UNET_STRIDE_CELLS = 4
 
 TRAINING_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "reion": {"crop_cells": 24, "batch_size": 4, "learning_rate": 3e-3},
+    "unet": {"crop_cells": 32, "batch_size": 1, "learning_rate": 3e-3},
+    "pinion": {"crop_cells": 4, "batch_size": 32, "learning_rate": 1e-2},
     "patch": {"crop_cells": 1, "batch_size": 256, "learning_rate": 1e-3},
     "voxel": {"crop_cells": 1, "batch_size": 4096, "learning_rate": 3e-3},
 }
@@ -101,6 +140,17 @@ class DataConfig(_Schema):
     """Share of every training box, a slab across the x axis, that is kept for early stopping and progress."""
     validation_margin_cells: Annotated[int, Field(ge=0)] = 2
     """Cells on either side of that slab that are not trained on either."""
+    redshift_jitter: Annotated[float, Field(ge=0)] | None = None
+    """Half width of the uniform noise on the redshift a network is told, so that it looks at photons and
+    atoms and does not learn these boxes' history by heart. Absent: 1 for the history, 0 for `instant`, where
+    the redshift stands for how long sources have been shining."""
+
+    @property
+    def redshift_noise(self) -> float:
+        """`redshift_jitter`, or what it is where absent."""
+        if self.redshift_jitter is not None:
+            return self.redshift_jitter
+        return 1.0 if self.inputs == "history" else 0.0
 
 
 class LossConfig(_Schema):
@@ -156,6 +206,15 @@ class RunConfig(_Schema):
         if isinstance(training, Mapping) and name in TRAINING_DEFAULTS:
             values["training"] = {**TRAINING_DEFAULTS[name], **training}
         return values
+
+    @model_validator(mode="after")
+    def _whole_strides(self) -> RunConfig:
+        if isinstance(self.model, UNetModel) and self.training.crop_cells % UNET_STRIDE_CELLS:
+            raise ValueError(
+                f"training.crop_cells of the unet: expected a multiple of {UNET_STRIDE_CELLS}; "
+                f"received {self.training.crop_cells}"
+            )
+        return self
 
     @property
     def inputs(self) -> tuple[str, str]:

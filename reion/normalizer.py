@@ -1,4 +1,4 @@
-"""Mean and σ of what a network sees, measured in one pass over the training boxes and kept with the run."""
+"""What a run measures in its training boxes before it trains: mean and σ of what a network sees, photons."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
+from reion.errors import InputError
+from reion.simulation import hydrogen_density, with_n_ion
 from reion_kernels import Moments, Transform, affine, moments
 
 
@@ -87,3 +90,39 @@ def fit_normalizer(
         xi_mean=float(target.mean),
         xi_std=float(target.std) or 1.0,
     )
+
+
+def fit_photons_per_source(simulations: Iterable[xr.Dataset], *, shining_time: float | None) -> float:
+    """Ionised atoms for each unit of the source field: what makes photons of sources in other units.
+
+    The straight line through the origin that fits the ionised atoms against the sources' sum best, one point
+    a snapshot that is less than 80 per cent ionised.
+
+    Parameters
+    ----------
+    simulations
+        Simulations with n_igm, xi and the sources.
+    shining_time
+        None for the history (n_ion); else sources are n_src times this.
+
+    Raises
+    ------
+    InputError
+        If no snapshot has sources and ionised gas.
+    """
+    products = squares = 0.0
+    for sim in simulations:
+        field = with_n_ion(sim)["n_ion"] if shining_time is None else sim["n_src"] * shining_time
+        for index in range(sim.sizes["redshift"]):
+            xi = sim["xi"][index].values.astype(np.float64)
+            if xi.mean() > 0.8:
+                continue
+            sources = float(field[index].values.mean(dtype=np.float64))
+            products += sources * float((xi * hydrogen_density(sim["n_igm"][index].values)).mean())
+            squares += sources**2
+    if not products > 0:
+        raise InputError(
+            "expected training boxes with sources and ionised gas, less than 80 per cent of it",
+            hint="give the photons per unit of the sources with --set model.photons_per_source",
+        )
+    return products / squares

@@ -54,9 +54,12 @@ class Run:
         radius = self.model.radius_cells
         xi = np.empty(sim[names[0]].shape, dtype=np.float32)
         for index, redshift in enumerate(sim["redshift"].values):
-            inputs = {name: np.pad(sim[name][index].values, radius, mode="wrap")[None] for name in names}
+            # Up to the stride the box goes on periodically; what lies beyond it is dropped.
+            width = [(radius, radius + -n % self.model.stride_cells) for n in xi.shape[1:]]
+            inputs = {name: np.pad(sim[name][index].values, width, mode="wrap")[None] for name in names}
             inputs["redshift"] = np.array([redshift], dtype=np.float32)
-            xi[index] = keras.ops.convert_to_numpy(self.network(inputs, training=False))[0]
+            answer = keras.ops.convert_to_numpy(self.network(inputs, training=False))[0]
+            xi[index] = answer[tuple(map(slice, xi.shape[1:]))]
         attrs = {"units": "1", "model": str(self.folder)}
         return xr.DataArray(
             xi, dims=DIMS, coords={dim: sim.coords[dim] for dim in DIMS}, name="xi", attrs=attrs
@@ -139,6 +142,7 @@ def export_run(
         cell_size_mpc=run.metrics["cell_size_mpc"],
         redshift_range=(low, high),
         receptive_radius_cells=run.model.radius_cells,
+        stride_cells=run.model.stride_cells,
         normalizer=run.normalizer.to_dict(),
         training_data=tuple(item["sha256"] for item in run.provenance["data"]),
         scores=dict(scores or {"validation_r2": run.metrics["validation_r2"]}),

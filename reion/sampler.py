@@ -10,10 +10,9 @@ import keras
 import numpy as np
 import xarray as xr
 
-from reion.config import DataConfig, RunConfig
+from reion.config import DataConfig
 from reion.errors import InputError
 from reion.models import Model
-from reion.models.stems import PhotonBalance, RawFields
 from reion.normalizer import Normalizer
 from reion.simulation import require_fields, with_n_ion
 from reion_kernels import N_ROTATIONS, N_SYMMETRIES, crop
@@ -48,12 +47,7 @@ class Snapshot:
     validation_cells: int
 
 
-def prepare_snapshots(
-    simulations: Sequence[xr.Dataset],
-    stem: RawFields | PhotonBalance,
-    config: RunConfig,
-    cache: Path,
-) -> list[Snapshot]:
+def prepare_snapshots(simulations: Sequence[xr.Dataset], model: Model, cache: Path) -> list[Snapshot]:
     """Compute every snapshot's channels once.
 
     They are kept in memory up to 4 GiB in all, beyond that in memory-mapped files in the folder `cache`.
@@ -63,6 +57,7 @@ def prepare_snapshots(
     InputError
         If a box is too small to train on beside its validation slab, or a field is missing.
     """
+    config, stem = model.config, model.stem
     crop_cells = config.training.crop_cells
     cells = sum(int(np.prod([*sim.sizes.values()])) for sim in simulations)
     on_disk = cells * 4 * (len(stem.channels) + 1) > _IN_MEMORY_BYTES
@@ -72,7 +67,7 @@ def prepare_snapshots(
         if "n_ion" in config.inputs:
             sim = with_n_ion(sim)
         require_fields(sim, config.inputs, purpose="training")
-        validation_cells = max(1, round(config.data.validation_share * sim.sizes["x"]))
+        validation_cells = max(model.stride_cells, round(config.data.validation_share * sim.sizes["x"]))
         if _free_origins(sim.sizes["x"], validation_cells, config.data, crop_cells) < 1:
             raise InputError(
                 f"expected boxes with room for crops of {crop_cells} cells beside the validation slab of "
@@ -133,6 +128,7 @@ class CropSequence(keras.utils.PyDataset):
             raise IndexError(f"expected a batch from 0 to {self._batches - 1}; received {index}")
         rng = np.random.default_rng((self._seed, self._first + index))
         inner, outer = self._crop_cells, self._crop_cells + 2 * self._radius_cells
+        noise = self._data.redshift_noise
         channels = len(self._normalizer.channels)
         values = np.empty((self._batch_size, outer, outer, outer, channels), dtype=np.float32)
         redshift = np.empty((self._batch_size, 1), dtype=np.float32)
@@ -151,7 +147,8 @@ class CropSequence(keras.utils.PyDataset):
                 index=turned,
             )
             crop(snapshot.xi[None], origin, out=xi[place], index=turned)
-            redshift[place] = normalise_redshift(snapshot.redshift, self._normalizer)
+            told = snapshot.redshift + noise * rng.uniform(-1.0, 1.0)
+            redshift[place] = normalise_redshift(told, self._normalizer)
         return (values, redshift), xi
 
     def _origin(self, rng: np.random.Generator, snapshot: Snapshot) -> list[int]:
@@ -183,13 +180,17 @@ def normalise_redshift(redshift: float, normalizer: Normalizer) -> float:
 
 
 def validation_pair(snapshot: Snapshot, normalizer: Normalizer, model: Model) -> Batch:
-    """The validation slab of a snapshot as a batch of one, with the halo the trunk needs around it."""
+    """The validation slab of a snapshot as a batch of one, with the halo the trunk needs around it.
+
+    Its sides are multiples of the network's stride: what is left over is not judged.
+    """
     radius = model.trunk_radius_cells
-    shape = (snapshot.validation_cells, *snapshot.xi.shape[1:])
+    sides = (snapshot.validation_cells, *snapshot.xi.shape[1:])
+    shape = tuple(side // model.stride_cells * model.stride_cells for side in sides)
     values = np.empty((1, *(n + 2 * radius for n in shape), len(normalizer.channels)), dtype=np.float32)
     crop_channels(snapshot.channels, [-radius] * 3, normalizer, out=values[0])
     redshift = np.array([[normalise_redshift(snapshot.redshift, normalizer)]], dtype=np.float32)
-    return (values, redshift), snapshot.xi[None, : shape[0], ..., None]
+    return (values, redshift), snapshot.xi[None, : shape[0], : shape[1], : shape[2], None]
 
 
 def _free_origins(cells: int, validation_cells: int, data: DataConfig, crop_cells: int) -> int:

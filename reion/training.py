@@ -21,15 +21,16 @@ import numpy as np
 import xarray as xr
 
 from reion.checkpoints import Checkpoint, load_newest, save_checkpoint
-from reion.config import RunConfig, load_config, write_config
+from reion.config import ReionModel, RunConfig, load_config, write_config
 from reion.errors import InputError
 from reion.excursion_set import fit_threshold
 from reion.losses import build_loss
 from reion.models import Model, build_model, build_network
-from reion.normalizer import Normalizer, fit_normalizer
+from reion.models.stems import SHINING_TIME
+from reion.normalizer import Normalizer, fit_normalizer, fit_photons_per_source
 from reion.runs import read_json, write_json
 from reion.sampler import Batch, CropSequence, Snapshot, prepare_snapshots, validation_pair
-from reion.simulation import FIELDS, cubic_cell_size_mpc
+from reion.simulation import FIELDS, PHOTON_RATE_UNITS, cubic_cell_size_mpc
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 """Called after every step with the steps done, the steps in all, and the newest loss and validation R²."""
@@ -84,6 +85,7 @@ def train(
     if config is None:
         config = load_config()
     _check_together(simulations)
+    config = _with_photons(config, simulations)
     provenance = _provenance(config, simulations)
     checkpoint = _enter(out, config, provenance, resume=resume, force=force)
 
@@ -165,7 +167,7 @@ class Loop:
     ) -> Loop:
         """Prepare the simulations, measure their normalisation, build the network."""
         model = build_model(config, precision=config.training.precision)
-        snapshots = prepare_snapshots(simulations, model.stem, config, _cache(out))
+        snapshots = prepare_snapshots(simulations, model, _cache(out))
         normalizer = fit_normalizer(
             model.stem.channels,
             model.stem.scale,
@@ -332,6 +334,18 @@ class Loop:
             "cells_per_second": round(cells / max(self.seconds, 1e-9)),
             "waiting_share": last["waiting_share"],
         }
+
+
+def _with_photons(config: RunConfig, simulations: Sequence[xr.Dataset]) -> RunConfig:
+    """Say how many photons a unit of the sources is, where neither their unit nor the schema does."""
+    model = config.model
+    if not isinstance(model, ReionModel) or model.photons_per_source is not None:
+        return config
+    if _n_src_units(simulations) == PHOTON_RATE_UNITS:
+        return config
+    instant = config.data.inputs == "instant"
+    photons = fit_photons_per_source(simulations, shining_time=SHINING_TIME if instant else None)
+    return config.model_copy(update={"model": model.model_copy(update={"photons_per_source": photons})})
 
 
 def _cache(out: Path) -> Path:

@@ -279,6 +279,8 @@ def schema_rows() -> dict[str, dict[str, tuple[str, str]]]:
     for heading, definition, prefix in (
         ("data", "DataConfig", "data."),
         ("reion", "ReionModel", "model."),
+        ("unet", "UNetModel", "model."),
+        ("pinion", "PinionModel", "model."),
         ("patch", "PatchModel", "model."),
         ("voxel", "VoxelModel", "model."),
         ("training", "TrainingConfig", "training."),

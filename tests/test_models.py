@@ -7,14 +7,23 @@ import pytest
 
 keras = pytest.importorskip("keras")
 
-from reion.config import MODEL_NAMES, ReionModel, load_config  # noqa: E402
+from reion.config import MODEL_NAMES, load_config  # noqa: E402
+from reion.errors import InputError  # noqa: E402
 from reion.models import build_model, build_network  # noqa: E402
 from reion.models.stems import PhotonBalance  # noqa: E402
 from reion.normalizer import Normalizer  # noqa: E402
 from reion_kernels import N_SYMMETRIES, symmetry  # noqa: E402
 
 SMALL = {
-    "reion": ["model.smoothing_cells=[3,3,5]", "model.width=6", "model.hidden=5", "model.blocks=2"],
+    "reion": [
+        "model.smoothing_cells=[3,3,5]",
+        "model.diffusion_cells=[3,5,3]",
+        "model.width=6",
+        "model.hidden=5",
+        "model.blocks=2",
+    ],
+    "unet": ["model.filters=[3,4,5]"],
+    "pinion": ["model.filters=[3,4,5]", "model.dense=[6,4]", "model.mask_smoothing_cells=[3,5]"],
     "patch": ["model.filters=[3,4]", "model.dense=[8,4]"],
     "voxel": ["model.hidden=[5,3]"],
 }
@@ -47,10 +56,14 @@ def random_fields(shape, seed=0):
     }
 
 
-def predict(network, fields, radius_cells, redshift=8.0):
-    inputs = {name: np.pad(values, radius_cells, mode="wrap")[None] for name, values in fields.items()}
+def predict(network, fields, radius_cells, redshift=8.0, stride_cells=1):
+    shape = fields["n_igm"].shape
+    width = [(radius_cells, radius_cells + -n % stride_cells) for n in shape]
+    inputs = {name: np.pad(values, width, mode="wrap")[None] for name, values in fields.items()}
     inputs["redshift"] = np.array([redshift], np.float32)
-    return keras.ops.convert_to_numpy(network(inputs, training=False))[0]
+    xi = keras.ops.convert_to_numpy(network(inputs, training=False))[0]
+    assert xi.shape == tuple(n + -n % stride_cells for n in shape)
+    return xi[tuple(map(slice, shape))]
 
 
 @pytest.fixture(scope="module", params=MODEL_NAMES)
@@ -61,8 +74,7 @@ def network(request):
 
 def test_the_radius_is_what_it_says(network):
     model, net = network
-    fields = random_fields((7, 9, 8))
-    assert predict(net, fields, model.radius_cells).shape == (7, 9, 8)
+    predict(net, random_fields((7, 9, 8)), model.radius_cells, stride_cells=model.stride_cells)
 
 
 def test_xi_is_a_fraction_and_depends_on_every_input(network):
@@ -79,15 +91,17 @@ def test_xi_is_a_fraction_and_depends_on_every_input(network):
 
 def test_a_rolled_box_gives_the_rolled_answer(network):
     model, net = network
-    fields = random_fields((8, 7, 9))
-    rolled = {name: np.roll(values, (3, -2, 5), (0, 1, 2)) for name, values in fields.items()}
-    expected = np.roll(predict(net, fields, model.radius_cells), (3, -2, 5), (0, 1, 2))
+    stride = model.stride_cells
+    fields = random_fields((8, 7, 9) if stride == 1 else (2 * stride, stride, 3 * stride))
+    shift = tuple(stride * cells for cells in (3, -2, 5))
+    rolled = {name: np.roll(values, shift, (0, 1, 2)) for name, values in fields.items()}
+    expected = np.roll(predict(net, fields, model.radius_cells), shift, (0, 1, 2))
     np.testing.assert_allclose(predict(net, rolled, model.radius_cells), expected, atol=1e-6)
 
 
 def test_a_turned_box_gives_the_turned_answer_where_that_is_promised(network):
     model, net = network
-    fields = random_fields((6, 6, 6))
+    fields = random_fields((8, 8, 8))
     xi = predict(net, fields, model.radius_cells)
     deviation = 0.0
     for index in range(N_SYMMETRIES):
@@ -127,6 +141,33 @@ def test_dense_evaluation_of_patch_equals_neighbourhood_by_neighbourhood(pooling
     np.testing.assert_allclose(one_by_one, dense, atol=1e-5)
 
 
+def test_pinion_has_the_parameters_of_the_paper():
+    # 1,130,252: what the paper's code counts for its 7^3 network of three input channels.
+    model = build_model(load_config(settings=["model.name=pinion"]))
+    assert len(model.stem.channels) == 3
+    assert sum(int(np.prod(weight.shape)) for weight in model.trunk.trainable_weights) == 1_130_252
+
+
+def test_the_mask_of_pinion_is_the_photons_around_a_cell():
+    config = load_config(settings=["model.name=pinion", "model.mask_smoothing_cells=[3,5]"])
+    stem = build_model(config).stem
+    fields = random_fields((9, 8, 10))
+    expected = fields["n_ion"].astype(np.float64)
+    for width in (3, 5):
+        shifts = range(-(width // 2), width // 2 + 1)
+        for axis in range(3):
+            expected = np.mean([np.roll(expected, shift, axis) for shift in shifts], axis=0)
+    np.testing.assert_allclose(stem.prepare(fields)[2], expected, rtol=1e-5, atol=1e-4)
+    wrapped = {name: np.pad(values, stem.radius_cells, mode="wrap")[None] for name, values in fields.items()}
+    layer = keras.ops.convert_to_numpy(stem(wrapped))[0]
+    np.testing.assert_allclose(layer[..., 2], np.log1p(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_the_unet_asks_for_whole_strides():
+    with pytest.raises(InputError, match="multiple of 4"):
+        load_config(settings=["model.name=unet", "training.crop_cells=10"])
+
+
 def test_a_wider_patch_sees_further():
     model = small_model("patch", "model.radius_cells=6")
     net = build_network(model, normalizer_for(model))
@@ -145,45 +186,76 @@ def test_a_normalised_target_comes_back_as_a_fraction():
     np.testing.assert_allclose(xi, np.clip(0.4 + 0.3 * raw[0, ..., 0], 0, 1), atol=1e-5)
 
 
+def mean_of_shifts(values, width):
+    for axis in range(3):
+        values = np.mean([np.roll(values, s, axis) for s in range(-(width // 2), width // 2 + 1)], axis=0)
+    return values
+
+
 def brute_force_balance(stem, fields):
-    """The stem's channels by its definition, with shifted copies of the box."""
-
-    def mean_of_shifts(values, width):
-        for axis in range(3):
-            values = np.mean([np.roll(values, s, axis) for s in range(-(width // 2), width // 2 + 1)], axis=0)
-        return values
-
-    photons = fields["n_ion"].astype(np.float64)
-    atoms = fields["n_igm"].astype(np.float64) * stem.atoms_scale
-    density = np.log(atoms + stem.floor)
-    balances = [np.log((photons + stem.floor) / (atoms + stem.floor))]
+    """The stem's channels by their definition, with shifted copies of the box."""
+    photons = fields[stem.photon_field].astype(np.float64) * stem.photons_scale
+    atoms = fields["n_igm"].astype(np.float64) * stem.atoms_scale + stem.floor
+    smooth, smooth_atoms = photons + stem.floor, atoms
+    channels = [np.log(smooth / smooth_atoms)]
     for width in stem.smoothing_cells:
-        photons, atoms = mean_of_shifts(photons, width), mean_of_shifts(atoms, width)
-        balances.append(np.log((photons + stem.floor) / (atoms + stem.floor)))
-    painted = []
-    for level, half in stem.painted:
-        cube = balances[level]
-        for axis in range(3):
-            cube = np.max([np.roll(cube, s, axis) for s in range(-half, half + 1)], axis=0)
-        painted.append(cube)
-    return np.stack([*balances, *painted, density])
+        smooth, smooth_atoms = mean_of_shifts(smooth, width), mean_of_shifts(smooth_atoms, width)
+        channels.append(np.log(smooth / smooth_atoms))
+    for time in stem.shining_times:
+        left, ionised = photons * time, np.zeros_like(atoms)
+        for step, width in enumerate([1, *stem.diffusion_cells]):
+            left = mean_of_shifts(left, width)
+            used = np.where(left < atoms - ionised, left, atoms - ionised)
+            left, ionised = left - used, ionised + used
+            if step and (step % 2 == 0 or step == len(stem.diffusion_cells)):
+                channels += [ionised / atoms, np.log((left + stem.floor) / atoms)]
+    return np.stack([*channels, np.log(atoms)])
 
 
-def test_the_photon_balance_is_its_definition_in_keras_and_in_numpy():
-    config = ReionModel(smoothing_cells=(3, 5, 7), reaches=(0.4, 1.0))
-    stem = PhotonBalance("n_ion", config.smoothing_cells, config.reaches)
-    assert stem.painted
+@pytest.mark.parametrize("photon_field", ["n_ion", "n_src"])
+def test_the_photon_balance_is_its_definition_in_keras_and_in_numpy(photon_field):
+    stem = PhotonBalance(photon_field, (3, 5, 7), (3, 5, 3, 7, 3), photons_per_source=1.5)
     fields = random_fields((9, 8, 10))
+    if photon_field == "n_src":
+        fields["n_src"] = fields.pop("n_ion") * 100
     expected = brute_force_balance(stem, fields)
     assert expected.shape[0] == len(stem.channels)
     np.testing.assert_allclose(stem.prepare(fields), expected, atol=2e-6)
     wrapped = {name: np.pad(values, stem.radius_cells, mode="wrap")[None] for name, values in fields.items()}
     layer = keras.ops.convert_to_numpy(stem(wrapped))[0]
-    np.testing.assert_allclose(layer, np.moveaxis(expected, 0, -1), atol=5e-6)
+    np.testing.assert_allclose(layer, np.moveaxis(expected, 0, -1), atol=2e-4)
+
+
+def test_diffusion_keeps_every_photon():
+    stem = PhotonBalance("n_ion", (3,), (3, 3, 5, 3))
+    fields = random_fields((12, 12, 12))
+    fields["n_ion"] *= np.float32(0.2)
+    channels = dict(zip(stem.channels, stem.prepare(fields).astype(np.float64), strict=True))
+    atoms = np.exp(channels["density"])
+    for step in (2, 4):
+        used = channels[f"ionised_1_{step}"] * atoms
+        left = np.exp(channels[f"left_1_{step}"]) * atoms - stem.floor
+        assert (used + left).sum() == pytest.approx(fields["n_ion"].sum(dtype=np.float64), rel=1e-5)
+        assert channels[f"ionised_1_{step}"].min() >= 0
+        assert channels[f"ionised_1_{step}"].max() <= 1
+
+
+def test_diffusion_ionises_a_ball_of_as_many_atoms_as_there_are_photons():
+    stem = PhotonBalance("n_ion", (3,), (3,) * 40)
+    n, photons = 31, 800
+    fields = {"n_igm": np.full((n, n, n), 4.2e-31, np.float32), "n_ion": np.zeros((n, n, n), np.float32)}
+    atoms = 4.2e-31 * stem.atoms_scale
+    fields["n_ion"][15, 15, 15] = photons * atoms
+    ionised = stem.prepare(fields)[stem.channels.index("ionised_1_40")]
+    assert ionised.sum() == pytest.approx(photons, rel=0.05)
+    radius = np.sqrt(((np.indices((n, n, n)) - 15) ** 2).sum(axis=0))
+    analytic = (photons * 3 / (4 * np.pi)) ** (1 / 3)
+    assert ionised[radius < 0.7 * analytic].min() > 0.9
+    assert ionised[radius > 1.6 * analytic].max() < 0.1
 
 
 def test_cells_without_gas_or_photons_stay_finite():
-    stem = PhotonBalance("n_ion", (3, 3), (0.5,))
+    stem = PhotonBalance("n_ion", (3, 3), (3, 5))
     empty = {name: np.zeros((6, 6, 6), np.float32) for name in ("n_igm", "n_ion")}
     assert np.isfinite(stem.prepare(empty)).all()
 
@@ -192,7 +264,7 @@ def test_saved_and_loaded_the_network_is_the_same(network, tmp_path):
     model, net = network
     net.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    fields = random_fields((5, 5, 5))
+    fields = random_fields((4, 4, 8))
     np.testing.assert_array_equal(
         predict(loaded, fields, model.radius_cells), predict(net, fields, model.radius_cells)
     )

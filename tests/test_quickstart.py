@@ -18,7 +18,7 @@ from reion.storage import write_simulation
 
 SMALL = (
     "model.smoothing_cells=[3,5,7,11]",
-    "model.reaches=[0.8]",
+    "model.diffusion_cells=[3,3]",
     "model.width=12",
     "model.hidden=8",
     "model.blocks=1",

@@ -20,7 +20,7 @@ SHAPE = (16, 10, 12)
 def make(augmentation="symmetries", seed=0, crop=3, **options):
     settings = [
         "model.smoothing_cells=[3]",
-        "model.reaches=[0.5]",
+        "model.diffusion_cells=[3,3]",
         "model.blocks=1",
         f"data.augmentation={augmentation}",
         f"training.crop_cells={crop}",
@@ -128,16 +128,21 @@ def test_the_validation_pair_is_the_slab_with_its_halo():
 
 
 def test_snapshots_of_a_simulation(simulation, tmp_path, monkeypatch):
-    settings = ["training.crop_cells=4", "model.smoothing_cells=[3]", "model.reaches=[0.5]", "model.blocks=1"]
+    settings = [
+        "training.crop_cells=4",
+        "model.smoothing_cells=[3]",
+        "model.diffusion_cells=[3,3]",
+        "model.blocks=1",
+    ]
     config = load_config(settings=settings)
     model = build_model(config)
-    snapshots = prepare_snapshots([simulation, simulation], model.stem, config, tmp_path)
+    snapshots = prepare_snapshots([simulation, simulation], model, tmp_path)
     assert [s.redshift for s in snapshots] == 2 * simulation["redshift"].values.tolist()
     assert snapshots[0].channels.shape == (len(model.stem.channels), 12, 10, 8)
     assert not list(tmp_path.iterdir())
 
     monkeypatch.setattr("reion.sampler._IN_MEMORY_BYTES", 1000)
-    on_disk = prepare_snapshots([simulation], model.stem, config, tmp_path)
+    on_disk = prepare_snapshots([simulation], model, tmp_path)
     assert len(list(tmp_path.iterdir())) == 4
     for memory, disk in zip(snapshots, on_disk, strict=False):
         np.testing.assert_array_equal(memory.channels, disk.channels)
@@ -146,4 +151,4 @@ def test_snapshots_of_a_simulation(simulation, tmp_path, monkeypatch):
 def test_a_box_too_small_for_the_crop_is_an_error_that_says_so(simulation, tmp_path):
     config = load_config(settings=["training.crop_cells=12"])
     with pytest.raises(InputError, match="room for crops of 12 cells"):
-        prepare_snapshots([simulation], build_model(config).stem, config, tmp_path)
+        prepare_snapshots([simulation], build_model(config), tmp_path)

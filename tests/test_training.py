@@ -28,7 +28,7 @@ from reion.training import TrainingDivergedError, train
 
 TINY = [
     "model.smoothing_cells=[3,3]",
-    "model.reaches=[0.5]",
+    "model.diffusion_cells=[3,3]",
     "model.width=6",
     "model.hidden=4",
     "model.blocks=1",

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 
 import keras
 
-from reion.config import PatchModel, ReionModel, RunConfig, VoxelModel
+from reion.config import (
+    UNET_STRIDE_CELLS,
+    PatchModel,
+    PinionModel,
+    ReionModel,
+    RunConfig,
+    UNetModel,
+    VoxelModel,
+)
 from reion.models import trunks
 from reion.models.layers import Standardise
 from reion.models.stems import PhotonBalance, RawFields, build_stem
@@ -27,6 +35,8 @@ class Model:
         Cells that the trunk needs on every side of what it predicts.
     symmetric
         Whether predicting commutes with all 48 symmetries of the cube.
+    stride_cells
+        What it predicts has sides that are multiples of this: 1 but for the U-Net.
     """
 
     config: RunConfig
@@ -34,6 +44,7 @@ class Model:
     trunk: keras.Model
     trunk_radius_cells: int
     symmetric: bool
+    stride_cells: int = 1
 
     @property
     def radius_cells(self) -> int:
@@ -63,6 +74,13 @@ def build_model(config: RunConfig, *, precision: str = "float32") -> Model:
             case PatchModel():
                 trunk = trunks.patch(config.model, channels)
                 return Model(config, stem, trunk, config.model.radius_cells, symmetric=False)
+            case PinionModel():
+                trunk = trunks.pinion(config.model, channels)
+                return Model(config, stem, trunk, len(config.model.filters), symmetric=False)
+            case UNetModel():
+                trunk = trunks.unet(config.model, channels)
+                radius = trunks.UNET_RADIUS_CELLS
+                return Model(config, stem, trunk, radius, symmetric=False, stride_cells=UNET_STRIDE_CELLS)
             case ReionModel():
                 trunk = trunks.reion(config.model, channels)
                 return Model(config, stem, trunk, config.model.blocks, symmetric=config.model.symmetric)

@@ -14,7 +14,7 @@ import numpy as np
 from keras import ops
 from scipy import ndimage
 
-from reion.config import FieldTransform, FieldTransforms, ReionModel
+from reion.config import FieldTransform, FieldTransforms, PinionModel, ReionModel
 from reion.simulation import hydrogen_per_density
 from reion_kernels import Transform
 
@@ -22,172 +22,230 @@ _REFERENCE_DENSITY = 4.2108e-31
 """n_igm in g cm-3 of gas at about the cosmic mean; a fixed unit, whatever the simulation."""
 
 _AS_IT_IS: Transform = "none"
-_SHINING_TIME = 1e-2
+SHINING_TIME = 1e-2
 """Photons for a rate: 1e48 s-1 over 1e16 s (about the age at z = 12), in 1e66."""
+SHINING_TIMES = (0.1, 0.3, 0.8)
+"""In 1e16 s: how long the sources of one snapshot would have had to shine to make its bubbles.
+
+What the earlier sources emitted over what these emit a second, from z = 11 to z = 6 of the packaged sample.
+"""
 
 
 @keras.saving.register_keras_serializable(package="reion")
 class RawFields(keras.layers.Layer):
-    """Each field by itself, in working units and transformed: the channels of the cell-by-cell networks.
+    """Each field by itself, in working units and transformed: the channels of the networks without physics.
+
+    With `mask_smoothing_cells` a third channel, the propagation mask: the photon field averaged by box
+    filters of these widths one after the other, which tends to a ball (see `PhotonBalance`).
 
     Input: the two fields, each (batch, x, y, z), in the units of the data contract. Output:
-    (batch, x, y, z, 2).
+    (batch, x', y', z', channel), smaller by `radius_cells` on every side.
     """
 
-    radius_cells = 0
-
     def __init__(
-        self, photon_field: str, transforms: Mapping[str, str] | FieldTransforms, **options: Any
+        self,
+        photon_field: str,
+        transforms: Mapping[str, str] | FieldTransforms,
+        mask_smoothing_cells: Sequence[int] = (),
+        **options: Any,
     ) -> None:
         super().__init__(**{**options, "trainable": False})
         if not isinstance(transforms, FieldTransforms):
             transforms = FieldTransforms.model_validate(dict(transforms))
         self.photon_field = photon_field
         self.transforms = transforms
-        self.channels = ("n_igm", photon_field)
-        self.transform = (_kernel_transform(transforms.n_igm), _kernel_transform(transforms.photons))
-        self.scale = (1.0 / _REFERENCE_DENSITY, 1.0)
+        self.mask_smoothing_cells = tuple(mask_smoothing_cells)
+        self.radius_cells = _reach(self.mask_smoothing_cells)
+        fields = ("n_igm", photon_field, photon_field)
+        kinds = (transforms.n_igm, transforms.photons, transforms.photons)
+        count = 3 if self.mask_smoothing_cells else 2
+        self.channels = (*fields[:2], "mask")[:count]
+        self.transform = tuple(_kernel_transform(kind) for kind in kinds[:count])
+        self.scale = (1.0 / _REFERENCE_DENSITY, 1.0, 1.0)[:count]
 
     def prepare(self, fields: Mapping[str, np.ndarray]) -> np.ndarray:
         """Stack one snapshot's raw fields, (channel, x, y, z) float32: `scale` and `transform` come later."""
-        return np.stack([fields[name] for name in self.channels]).astype(np.float32, copy=False)
+        channels = [fields["n_igm"], fields[self.photon_field]]
+        if self.mask_smoothing_cells:
+            mask = fields[self.photon_field].astype(np.float64)
+            for width in self.mask_smoothing_cells:
+                mask = _box_filter(mask, width, 0.0)
+            channels.append(mask)
+        return np.stack(channels).astype(np.float32, copy=False)
 
     def call(self, fields: Mapping[str, Any]) -> Any:
+        photons = ops.expand_dims(fields[self.photon_field], -1)
+        channels = [ops.expand_dims(fields["n_igm"], -1), photons]
+        channels = [_crop(values, self.radius_cells) for values in channels]
+        if self.mask_smoothing_cells:
+            for width in self.mask_smoothing_cells:
+                photons = _average(photons, width)
+            channels.append(photons)
         functions = {"none": lambda x: x, "log1p": ops.log1p, "asinh": ops.arcsinh}
         channels = [
-            functions[kind](ops.expand_dims(fields[name], -1) * scale)
-            for name, scale, kind in zip(self.channels, self.scale, self.transform, strict=True)
+            functions[kind](values * scale)
+            for values, scale, kind in zip(channels, self.scale, self.transform, strict=True)
         ]
         return ops.concatenate(channels, axis=-1)
 
     def compute_output_spec(self, fields: Mapping[str, Any]) -> Any:
-        return keras.KerasTensor((*fields["n_igm"].shape, 2), dtype=self.compute_dtype)
+        return _smaller(fields["n_igm"], self.radius_cells, len(self.channels), self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "photon_field": self.photon_field,
             "transforms": self.transforms.model_dump(),
+            "mask_smoothing_cells": list(self.mask_smoothing_cells),
         }
 
 
 @keras.saving.register_keras_serializable(package="reion")
 class PhotonBalance(keras.layers.Layer):
-    """Photons against atoms around every cell, at many radii: what decides whether gas is ionised.
+    """Photons against atoms around every cell, two ways: what decides whether gas is ionised.
 
-    The excursion-set picture (Furlanetto, Zaldarriaga & Hernquist 2004, ApJ 613, 1) says that a cell is
-    ionised when some region around it holds more photons than atoms; Mesinger & Furlanetto (2007, ApJ 669,
-    663) paint the whole region, not its centre alone. Here both come as smooth fields, from which a network
-    learns what the picture leaves out:
-
-    - balance: log of photons over atoms, smoothed by box filters of `smoothing_cells` applied one after the
-      other along each axis, so that the kernel tends to a Gaussian of variance Σ (w² - 1) / 12 and its
+    - balance: the logarithm of photons over atoms, as in the excursion set (Furlanetto, Zaldarriaga &
+      Hernquist 2004, ApJ 613, 1), in the cell and smoothed by box filters of `smoothing_cells` one after the
+      other along each axis, so that the kernel tends to a Gaussian of variance Σ (w² - 1) / 12, whose
       top-hat radius is R = √5 σ;
-    - painted balance: its maximum over a cube of half side `reach` · R, for R above two cells, without the
-      largest smoothing;
-    - log density of the cell.
+    - diffusion: every cell's photons ionise its own atoms, one each; the photons that are left over spread by
+      a box filter of the next of `diffusion_cells`, ionise atoms that are still neutral, and so on. Photons
+      are conserved, bubbles that touch share them, and gas behind a wall of atoms stays neutral. After
+      every second step two channels: the ionised fraction, and the logarithm of the photons left over per
+      atom. With rates instead of a history the shining time is unknown, and it is done for each of
+      `SHINING_TIMES`;
+    - density: the logarithm of the cell's own.
 
     Every channel commutes with shifts by whole cells and with the 48 symmetries of the cube. Valid: output
     is smaller than the input by `radius_cells` on every side.
 
     Input: n_igm (g cm-3) and the photon field, each (batch, x, y, z). Output: (batch, x', y', z', channel).
+
+    Parameters
+    ----------
+    photon_field
+        `n_ion` (1e66 Mpc-3) or `n_src` (1e48 s-1 Mpc-3), or in other units:
+    photons_per_source
+        Ionising photons in those units per unit of the field.
     """
 
     floor_per_atom = 1e-3
     """Added to photons and atoms alike, in atoms at mean density, so that empty cells stay finite."""
 
     def __init__(
-        self, photon_field: str, smoothing_cells: Sequence[int], reaches: Sequence[float], **options: Any
+        self,
+        photon_field: str,
+        smoothing_cells: Sequence[int],
+        diffusion_cells: Sequence[int],
+        photons_per_source: float = 1.0,
+        **options: Any,
     ) -> None:
         super().__init__(**{**options, "trainable": False})
         self.photon_field = photon_field
         self.smoothing_cells = tuple(smoothing_cells)
-        self.reaches = tuple(reaches)
+        self.diffusion_cells = tuple(diffusion_cells)
+        self.photons_per_source = photons_per_source
+        self.shining_times = (1.0,) if photon_field == "n_ion" else SHINING_TIMES
+        self.photons_scale = photons_per_source * (1.0 if photon_field == "n_ion" else SHINING_TIME)
         variance = np.cumsum([(width**2 - 1) / 12 for width in self.smoothing_cells])
         self.top_hat_radius_cells = tuple(float(r) for r in np.sqrt(5 * variance))
-        self.support_cells = (0, *(int(s) for s in np.cumsum([width // 2 for width in self.smoothing_cells])))
-        self.painted: tuple[tuple[int, int], ...] = tuple(
-            (level, round(reach * radius))
-            for level, radius in enumerate(self.top_hat_radius_cells, start=1)
-            if radius > 2 and level < len(self.smoothing_cells)
-            for reach in self.reaches
-        )
+        steps = len(self.diffusion_cells)
+        self.told = tuple(step for step in range(1, steps + 1) if step % 2 == 0 or step == steps)
         self.channels = (
             *(f"balance_{level}" for level in range(len(self.smoothing_cells) + 1)),
-            *(f"painted_{level}_{half}" for level, half in self.painted),
+            *(
+                f"{what}_{time:g}_{step}"
+                for time in self.shining_times
+                for step in self.told
+                for what in ("ionised", "left")
+            ),
             "density",
         )
-        self.radius_cells = max(
-            [self.support_cells[-1], *(self.support_cells[level] + half for level, half in self.painted)]
-        )
+        self.radius_cells = max(_reach(self.smoothing_cells), _reach(self.diffusion_cells))
         self.scale = (1.0,) * len(self.channels)
         self.transform = (_AS_IT_IS,) * len(self.channels)
-        atoms = hydrogen_per_density()
-        self.photons_scale = 1.0 if photon_field == "n_ion" else _SHINING_TIME
-        self.atoms_scale = atoms
-        self.floor = self.floor_per_atom * atoms * _REFERENCE_DENSITY
+        self.atoms_scale = hydrogen_per_density()
+        self.floor = self.floor_per_atom * self.atoms_scale * _REFERENCE_DENSITY
 
     def prepare(self, fields: Mapping[str, np.ndarray]) -> np.ndarray:
         """Channels of one whole periodic snapshot, (channel, x, y, z) float32, computed in float64."""
+        photons = fields[self.photon_field].astype(np.float64) * self.photons_scale
         # Averaging keeps a constant: the floor is added once, before all smoothing.
-        photons = fields[self.photon_field].astype(np.float64) * self.photons_scale + self.floor
         atoms = fields["n_igm"].astype(np.float64) * self.atoms_scale + self.floor
-        density = np.log(atoms)
-        balances = [np.log(photons / atoms)]
+        channels = [np.log((photons + self.floor) / atoms)]
+        smooth_photons, smooth_atoms = photons + self.floor, atoms
         for width in self.smoothing_cells:
-            # A running sum may round to a little below the smallest of its terms.
-            photons = np.maximum(_along_axes(ndimage.uniform_filter1d, photons, width), self.floor)
-            atoms = np.maximum(_along_axes(ndimage.uniform_filter1d, atoms, width), self.floor)
-            balances.append(np.log(photons / atoms))
-        painted = [
-            _along_axes(ndimage.maximum_filter1d, balances[level], 2 * half + 1)
-            for level, half in self.painted
-        ]
-        return np.stack([*balances, *painted, density]).astype(np.float32)
+            smooth_photons = _box_filter(smooth_photons, width, self.floor)
+            smooth_atoms = _box_filter(smooth_atoms, width, self.floor)
+            channels.append(np.log(smooth_photons / smooth_atoms))
+        for time in self.shining_times:
+            left, neutral = photons * time, atoms
+            used = np.minimum(left, neutral)
+            for step, width in enumerate(self.diffusion_cells, start=1):
+                left, neutral = _box_filter(left - used, width, 0.0), neutral - used
+                used = np.minimum(left, neutral)
+                if step in self.told:
+                    channels.append(1.0 - (neutral - used) / atoms)
+                    channels.append(np.log((left - used + self.floor) / atoms))
+        return np.stack([*channels, np.log(atoms)]).astype(np.float32)
 
     def call(self, fields: Mapping[str, Any]) -> Any:
-        photons = ops.expand_dims(fields[self.photon_field], -1) * self.photons_scale + self.floor
+        photons = ops.expand_dims(fields[self.photon_field], -1) * self.photons_scale
         atoms = ops.expand_dims(fields["n_igm"], -1) * self.atoms_scale + self.floor
-        density = ops.log(_crop(atoms, self.radius_cells))
-        channels, painted = [], []
-        for level, support_cells in enumerate(self.support_cells):
-            if level > 0:
-                width = self.smoothing_cells[level - 1]
-                photons, atoms = (_pool_along_axes(ops.average_pool, x, width) for x in (photons, atoms))
-            halves = [half for of_level, half in self.painted if of_level == level]
-            margin = max(halves, default=0)
-            cut = self.radius_cells - support_cells - margin
-            balance = ops.log(_crop(photons, cut) / _crop(atoms, cut))
-            channels.append(_crop(balance, margin))
-            painted += [
-                _pool_along_axes(ops.max_pool, _crop(balance, margin - half), 2 * half + 1) for half in halves
-            ]
-        return ops.concatenate([*channels, *painted, density], axis=-1)
+        here = _crop(atoms, self.radius_cells)
+        channels = [ops.log((_crop(photons, self.radius_cells) + self.floor) / here)]
+        smooth_photons, smooth_atoms = photons + self.floor, atoms
+        margin = self.radius_cells
+        for width in self.smoothing_cells:
+            margin -= width // 2
+            smooth_photons = _average(smooth_photons, width)
+            smooth_atoms = _average(smooth_atoms, width)
+            channels.append(ops.log(_crop(smooth_photons, margin) / _crop(smooth_atoms, margin)))
+        for time in self.shining_times:
+            left, neutral = photons * time, atoms
+            used = ops.minimum(left, neutral)
+            margin = self.radius_cells
+            for step, width in enumerate(self.diffusion_cells, start=1):
+                margin -= width // 2
+                left = _average(left - used, width)
+                neutral = _crop(neutral - used, width // 2)
+                used = ops.minimum(left, neutral)
+                if step in self.told:
+                    channels.append(1.0 - _crop(neutral - used, margin) / here)
+                    channels.append(ops.log((_crop(left - used, margin) + self.floor) / here))
+        return ops.concatenate([*channels, ops.log(here)], axis=-1)
 
     def compute_output_spec(self, fields: Mapping[str, Any]) -> Any:
-        batch, *sides = fields["n_igm"].shape
-        smaller = [None if side is None else side - 2 * self.radius_cells for side in sides]
-        return keras.KerasTensor((batch, *smaller, len(self.channels)), dtype=self.compute_dtype)
+        return _smaller(fields["n_igm"], self.radius_cells, len(self.channels), self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "photon_field": self.photon_field,
             "smoothing_cells": list(self.smoothing_cells),
-            "reaches": list(self.reaches),
+            "diffusion_cells": list(self.diffusion_cells),
+            "photons_per_source": self.photons_per_source,
         }
 
 
 def build_stem(model: Any, photon_field: str) -> RawFields | PhotonBalance:
     """The stem that a model of the schema asks for."""
     if isinstance(model, ReionModel):
-        return PhotonBalance(photon_field, model.smoothing_cells, model.reaches, name="stem")
-    return RawFields(photon_field, model.transforms, name="stem")
+        photons = 1.0 if model.photons_per_source is None else model.photons_per_source
+        return PhotonBalance(photon_field, model.smoothing_cells, model.diffusion_cells, photons, name="stem")
+    mask = model.mask_smoothing_cells if isinstance(model, PinionModel) else ()
+    return RawFields(photon_field, model.transforms, mask, name="stem")
 
 
 def _kernel_transform(transform: FieldTransform) -> Transform:
     # The overdensity is affine in the density: once normalised, it is the density itself.
     return "none" if transform == "overdensity" else transform
+
+
+def _smaller(field: Any, radius_cells: int, channels: int, dtype: str) -> Any:
+    batch, *sides = field.shape
+    smaller = [None if side is None else side - 2 * radius_cells for side in sides]
+    return keras.KerasTensor((batch, *smaller, channels), dtype=dtype)
 
 
 def _crop(values: Any, cells: int) -> Any:
@@ -197,17 +255,23 @@ def _crop(values: Any, cells: int) -> Any:
     return values[:, inner, inner, inner, :]
 
 
-def _along_axes(filter1d: Any, values: np.ndarray, width: int) -> np.ndarray:
+def _reach(widths: Sequence[int]) -> int:
+    return sum(width // 2 for width in widths)
+
+
+def _box_filter(values: np.ndarray, width: int, lowest: float) -> np.ndarray:
     for axis in range(3):
-        values = filter1d(values, width, axis=axis, mode="wrap")
-    return values
+        values = ndimage.uniform_filter1d(values, width, axis=axis, mode="wrap")
+    # A running sum may round to a little below the smallest of its terms.
+    positive: np.ndarray = np.maximum(values, lowest)
+    return positive
 
 
-def _pool_along_axes(pool: Any, values: Any, width: int) -> Any:
-    if width == 1:
-        return values
+def _average(values: Any, width: int) -> Any:
     for axis in range(3):
         size = [1, 1, 1]
         size[axis] = width
-        values = pool(values, tuple(size), strides=1, padding="valid", data_format="channels_last")
+        values = ops.average_pool(
+            values, tuple(size), strides=1, padding="valid", data_format="channels_last"
+        )
     return values

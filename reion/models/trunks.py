@@ -12,8 +12,10 @@ from typing import Any
 import keras
 from keras import layers, regularizers
 
-from reion.config import PatchModel, ReionModel, VoxelModel
+from reion.config import PatchModel, PinionModel, ReionModel, UNetModel, VoxelModel
 from reion.models.layers import SymmetricConv3D, add_redshift
+
+UNET_RADIUS_CELLS = 20
 
 
 def voxel(config: VoxelModel, channels: int) -> keras.Model:
@@ -76,6 +78,74 @@ def patch(config: PatchModel, channels: int) -> keras.Model:
         if config.dropout:
             x = layers.Dropout(config.dropout)(x)
     return keras.Model([values, redshift], _target(x, config.target), name="patch")
+
+
+def pinion(config: PinionModel, channels: int) -> keras.Model:
+    """The network of PINION (Korber, Bianco, Tolley & Kneib 2023): three convolutions, then a dense head.
+
+    As in the paper's code: valid 3x3x3 convolutions of 64, 128 and 256 filters, each followed by PReLU with
+    one slope, batch normalisation and dropout of whole channels; the time appended; a head of 64-16-4-1-1.
+    1,130,252 trainable parameters. What differs: the time enters as the redshift, and by an addition, which
+    is what appending it to the head's input comes to; fields are normalised with mean and σ after log1p
+    instead of divided by their maximum (`transforms` switches that off); the mask has one comoving radius at
+    all redshifts; no rate equation in the loss, which needs ionisation rates that our data contract lacks.
+    """
+    values, redshift = _inputs(channels)
+
+    def activate(x: Any, name: str, dropout: type[layers.Layer]) -> Any:
+        x = layers.PReLU(shared_axes=[1, 2, 3, 4], name=f"{name}_slope")(x)
+        if config.batch_normalisation:
+            x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_normalisation")(x)
+        return dropout(config.dropout)(x) if config.dropout else x
+
+    x = values
+    for stage, filters in enumerate(config.filters):
+        name = f"convolution_{stage}"
+        x = activate(layers.Conv3D(filters, 3, name=name)(x), name, layers.SpatialDropout3D)
+    for index, width in enumerate(config.dense):
+        name = f"dense_{index}"
+        x = layers.Conv3D(width, 1, name=name)(x)
+        if index == 0:
+            time = layers.Dense(width, use_bias=False, name="time")(redshift)
+            x = layers.Add(name="time_add")([x, layers.Reshape((1, 1, 1, width))(time)])
+        x = activate(x, name, layers.Dropout)
+    return keras.Model([values, redshift], _target(x, "sigmoid"), name="pinion")
+
+
+def unet(config: UNetModel, channels: int) -> keras.Model:
+    """A 3D U-Net (Ronneberger et al. 2015; Çiçek et al. 2016) of two valid 3x3x3 convolutions a level.
+
+    Valid as theirs, it is exact in tiles; what it predicts has sides that are multiples of its stride. The
+    redshift is added after the first convolution.
+    """
+    values, redshift = _inputs(channels)
+    pool = layers.AveragePooling3D if config.pooling == "average" else layers.MaxPooling3D
+
+    def convolve(x: Any, filters: int, name: str) -> Any:
+        for index in range(2):
+            x = layers.Conv3D(filters, 3, name=f"{name}_{index}")(x)
+            if name == "down_0" and index == 0:
+                x = add_redshift(x, redshift, "redshift")
+            if config.batch_normalisation:
+                x = layers.BatchNormalization(momentum=0.9, name=f"{name}_{index}_normalisation")(x)
+            x = layers.LeakyReLU(0.1)(x)
+        return layers.SpatialDropout3D(config.dropout)(x) if config.dropout else x
+
+    x = values
+    skipped = []
+    for level, filters in enumerate(config.filters[:-1]):
+        x = convolve(x, filters, f"down_{level}")
+        skipped.append(x)
+        x = pool(2, name=f"pool_{level}")(x)
+    x = convolve(x, config.filters[-1], "bottom")
+    lost = 2  # cells on either side that the levels below have used up, in their own cells
+    for level in reversed(range(len(skipped))):
+        filters = config.filters[level]
+        x = layers.Conv3DTranspose(filters, 2, strides=2, name=f"rise_{level}")(x)
+        x = layers.Concatenate()([layers.Cropping3D(2 * lost)(skipped[level]), x])
+        x = convolve(x, filters, f"up_{level}")
+        lost = 2 + 2 * lost + 2
+    return keras.Model([values, redshift], _target(x, "sigmoid"), name="unet")
 
 
 def reion(config: ReionModel, channels: int) -> keras.Model:

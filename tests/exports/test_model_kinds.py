@@ -15,11 +15,20 @@ from reion.tiles import Tiling
 from reion_exports import TOLERANCE, ModelCard, export
 
 UNITS = {"n_igm": "g cm-3", "n_ion": "1e66 Mpc-3", "n_src": "1e48 s-1 Mpc-3"}
-SMALL = {"name": "reion", "smoothing_cells": (3, 5), "width": 8, "hidden": 8, "blocks": 2}
+SMALL = {
+    "name": "reion",
+    "smoothing_cells": (3, 5),
+    "diffusion_cells": (3, 5, 3),
+    "width": 8,
+    "hidden": 8,
+    "blocks": 2,
+}
 KINDS = {
     "reion": {"model": SMALL},
     "reion, instant": {"model": SMALL, "data": {"inputs": "instant"}},
     "reion, not symmetric": {"model": {**SMALL, "symmetric": False}},
+    "unet": {"model": {"name": "unet", "filters": (4, 6, 8)}},
+    "pinion": {"model": {"name": "pinion", "filters": (8, 8, 8), "mask_smoothing_cells": (3, 5)}},
     "patch": {"model": {"name": "patch"}},
     "patch, maxima, own branches": {"model": {"name": "patch", "pooling": "max", "shared_branch": False}},
     "patch, normalised target": {"model": {"name": "patch", "target": "normalised"}},
@@ -50,6 +59,7 @@ def test_every_kind_of_network(kind, tmp_path):
         cell_size_mpc=2.0,
         redshift_range=(6.0, 12.0),
         receptive_radius_cells=parts.radius_cells,
+        stride_cells=parts.stride_cells,
         symmetric=parts.symmetric,
     )
     report = export(build_network(parts, normalizer), card, tmp_path / "kind.onnx")
@@ -57,7 +67,7 @@ def test_every_kind_of_network(kind, tmp_path):
     assert "BatchNormalization" not in report.operators
 
     rng = np.random.default_rng(0)
-    mesh = (11, 6, 8)
+    mesh = (12, 8, 8) if card.stride_cells > 1 else (11, 6, 8)
     magnitude = {"n_igm": 4e-31, "n_ion": 50.0, "n_src": 1e5}
     fields = {
         name: (magnitude[name] * rng.lognormal(0, 0.5, (1, *mesh))).astype(np.float32) for name in card.inputs
@@ -65,7 +75,11 @@ def test_every_kind_of_network(kind, tmp_path):
     sim = make_simulation(fields, redshift=[12.0], box_size=[2.0 * n for n in mesh])
     emulator = Emulator(report.path, device="cpu", threads=1)
     whole = emulator.predict(sim)
-    tiling = Tiling(mesh=mesh, tile=(4, 6, 5), halo_cells=card.receptive_radius_cells)
+    tiling = Tiling(
+        mesh=mesh,
+        tile=(4, mesh[1], 4 if card.stride_cells > 1 else 5),
+        halo_cells=card.receptive_radius_cells,
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prediction, "_plan", lambda *_: (tiling, True))
         prediction.predict(emulator, write_simulation(sim, tmp_path / "sim.zarr"), tmp_path / "xi.zarr")
