@@ -17,12 +17,13 @@ from reion_kernels import symmetry
 SHAPE = (16, 10, 12)
 
 
-def make(augmentation="symmetries", seed=0, crop=3, **options):
+def make(augmentation="symmetries", seed=0, crop=3, redshift_jitter=0.0, **options):
     settings = [
         "model.smoothing_cells=[3]",
         "model.diffusion_cells=[3,3]",
         "model.blocks=1",
         f"data.augmentation={augmentation}",
+        f"data.redshift_jitter={redshift_jitter}",
         f"training.crop_cells={crop}",
         "training.batch_size=5",
         f"seed={seed}",
@@ -80,6 +81,22 @@ def test_crops_are_windows_of_the_periodic_box_normalised_and_turned():
             window = window_at(snapshot.channels.astype(np.float64), start - radius, 3 + 2 * radius)
             expected = (np.moveaxis(symmetry(window, index), 0, -1) - mean) / std
             np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_redshift_that_is_told_is_off_by_the_jitter_and_nothing_else_is():
+    _, normalizer, _, exact = make()
+    _, _, _, noisy = make(redshift_jitter=0.5)
+    differences = []
+    for number in range(4):
+        ((channels, told), xi), ((same_channels, true), same_xi) = noisy[number], exact[number]
+        if number == 0:  # later places of a batch are drawn after the noise of the earlier ones
+            np.testing.assert_array_equal(channels[0], same_channels[0])
+            np.testing.assert_array_equal(xi[0], same_xi[0])
+        told, true = (z * normalizer.redshift_std + normalizer.redshift_mean for z in (told, true))
+        assert set(np.round(true.ravel(), 4)) <= {9.0, 7.0}
+        differences += np.min(np.abs(told - [[9.0, 7.0]]), axis=1).tolist()
+    assert max(differences) <= 0.5
+    assert np.mean(differences) > 0.1
 
 
 def window_at(box, start, size):
