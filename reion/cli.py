@@ -251,6 +251,50 @@ def evaluate(
         print_table(render(result))
 
 
+@app.command()
+def compare(
+    study: Annotated[
+        str, typer.Argument(metavar="STUDY", help="A TOML file, or the name of a study of reion's.")
+    ],
+    sources: Annotated[list[Path], typer.Argument(metavar="SIM...", help="What to train on.")],
+    test: Annotated[Path, typer.Option(help="The simulation to judge on.")],
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    core_minutes: Annotated[
+        float | None, typer.Option(help="Processor time of each training instead of the study's, minutes.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Keep the runs that are finished.")] = False,
+    json: Json = False,
+) -> None:
+    """Train several networks on the same boxes for the same time and judge them on another."""
+    _need_training("reion compare")
+    from reion.comparison import compare as run_compare
+    from reion.comparison import render
+    from reion.readers import open_each, open_simulation
+    from reion.terminal import print_json, print_table, progress_bar, say
+
+    simulations, judged = open_each(sources), open_simulation(test)
+    _compile_kernels()
+    try:
+        with progress_bar("training") as progress:
+            result = run_compare(
+                study,
+                simulations,
+                judged,
+                out,
+                core_minutes=core_minutes,
+                resume=resume,
+                say=say,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        say(f"interrupted: the same command with --resume goes on in {out}")
+        raise
+    if json:
+        print_json(result)
+    else:
+        print_table(render(result))
+
+
 @export_app.command("onnx")
 def export_onnx(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")],

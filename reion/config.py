@@ -154,13 +154,15 @@ class DataConfig(_Schema):
 
 
 class LossConfig(_Schema):
-    """The loss is a mean over cells: `kind`, plus `gradient` times a term that keeps bubble edges sharp.
+    """The loss is a mean over cells: `kind`, plus terms that keep bubble edges sharp, each times its weight.
 
-    That term is the squared error of the differences between neighbouring cells.
+    `gradient`: the squared error of the differences between neighbouring cells. `power`: the squared
+    logarithm of predicted over true variance on scales below three cells, crop by crop.
     """
 
     kind: Literal["mse", "binary_cross_entropy", "focal"] = "binary_cross_entropy"
     gradient: Annotated[float, Field(ge=0)] = 0.0
+    power: Annotated[float, Field(ge=0)] = 0.0
 
 
 class TrainingConfig(_Schema):
@@ -206,6 +208,15 @@ class RunConfig(_Schema):
         if isinstance(training, Mapping) and name in TRAINING_DEFAULTS:
             values["training"] = {**TRAINING_DEFAULTS[name], **training}
         return values
+
+    @model_validator(mode="after")
+    def _room_for_the_power(self) -> RunConfig:
+        if self.training.loss.power and self.training.crop_cells < 3:
+            raise ValueError(
+                "training.loss.power needs training.crop_cells of 3 or more; received "
+                f"{self.training.crop_cells}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _whole_strides(self) -> RunConfig:

@@ -1,4 +1,4 @@
-"""What training minimises: a pointwise loss and, if wanted, a term that keeps bubble edges sharp."""
+"""What training minimises: a pointwise loss and, if wanted, terms that keep bubble edges sharp."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 from keras import losses, ops
 
 from reion.config import LossConfig
+
+_LEAST_VARIANCE = 1e-4
+"""Crops with less structure than this, squared, have no edges to keep."""
 
 
 def build_loss(
@@ -29,6 +32,8 @@ def build_loss(
         total = pointwise(true, pred)
         if config.gradient:
             total = total + config.gradient * _gradient_error(true, pred)
+        if config.power:
+            total = total + config.power * _power_error(true, pred)
         return total
 
     return loss
@@ -41,3 +46,14 @@ def _gradient_error(true: Any, pred: Any) -> Any:
         + ops.mean(ops.square(error[:, :, 1:] - error[:, :, :-1]))
         + ops.mean(ops.square(error[:, :, :, 1:] - error[:, :, :, :-1]))
     )
+
+
+def _power_error(true: Any, pred: Any) -> Any:
+    """Mean over crops of the squared logarithm of predicted over true variance below three cells."""
+    ratio = (_small_scale_variance(pred) + _LEAST_VARIANCE) / (_small_scale_variance(true) + _LEAST_VARIANCE)
+    return ops.mean(ops.square(ops.log(ratio)))
+
+
+def _small_scale_variance(values: Any) -> Any:
+    smooth = ops.average_pool(values, 3, strides=1, padding="valid", data_format="channels_last")
+    return ops.mean(ops.square(values[:, 1:-1, 1:-1, 1:-1] - smooth), axis=(1, 2, 3, 4))

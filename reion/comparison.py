@@ -1,0 +1,295 @@
+"""Several networks, each trained on the same boxes for the same time and judged on a box none of them saw."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+import time
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from reion.config import RunConfig, load_config
+from reion.emulator import Emulator
+from reion.errors import InputError
+from reion.evaluation import evaluate
+from reion.runs import export_run, read_json, write_json
+from reion.training import Loop, Progress, train
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+FEWEST_STEPS = 20
+_TIMED_STEPS = 6
+_ROUNDS = 5
+_WINDOW_CELLS = 512
+"""A window so wide that the halo of its convolutions hardly counts."""
+_PARTLY_IONISED = (0.1, 0.9)
+"""Mean xi between which small-scale power and cross-correlation are averaged over snapshots."""
+
+
+def compare(
+    study: str | Path,
+    simulations: Sequence[xr.Dataset],
+    test: xr.Dataset,
+    out: str | Path,
+    *,
+    core_minutes: float | None = None,
+    resume: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Train every run of a study, export it, and judge the exported file on `test`.
+
+    Parameters
+    ----------
+    study
+        A TOML file, or the name of one of `studies()`: `core_minutes`, and a table `runs` that gives each run
+        a name and what it changes in the schema of a run.
+    simulations, test
+        Simulations to train on, and the one to judge on.
+    out
+        A folder: for each run its run folder, with model.onnx and evaluation.json beside the rest;
+        comparison.json and comparison.md.
+    core_minutes
+        Processor time of each training, all cores together, instead of the study's. It becomes a number of
+        steps by timing a few, so that the run itself is repeatable.
+    resume
+        Keep the runs in `out` that are finished and go on with the one that is not.
+    say, progress
+        Called with a line for each stage, and after every step (see `reion.training.Progress`).
+
+    Returns
+    -------
+    dict
+        `core_minutes` and `runs`: for each its `name`, `inputs`, `parameters`, `kflop_per_cell`, `steps`,
+        pooled `r2`, `calibration_error`, and `redshifts` as `evaluate` gives them; the `excursion_set` of
+        each set of inputs likewise.
+
+    Raises
+    ------
+    InputError
+        If the study does not fit its schema, or `out` is occupied and `resume` is not given.
+    """
+    out = Path(out)
+    budget, runs = load_study(study)
+    budget = budget if core_minutes is None else core_minutes
+    if out.exists() and not resume:
+        raise InputError(
+            "the output is already there", file=out, hint="--resume goes on, or give another --out"
+        )
+    rows, excursion_sets = [], {}
+    for number, (name, settings) in enumerate(runs.items(), start=1):
+        folder = out / name
+        if not (folder / "evaluation.json").is_file():
+            say(f"{name}, {number} of {len(runs)}")
+            _train_and_judge(folder, settings, simulations, test, budget, say, progress)
+        row, excursion_set = _row(name, folder)
+        rows.append(row)
+        excursion_sets[row["inputs"]] = excursion_set
+        result = {"core_minutes": budget, "runs": rows, "excursion_set": excursion_sets}
+        write_json(out / "comparison.json", result)
+        (out / "comparison.md").write_text(to_markdown(result), encoding="utf-8")
+    return result
+
+
+def studies() -> tuple[str, ...]:
+    """Names of the studies that come with reion."""
+    names = (item.name for item in (resources.files("reion") / "studies").iterdir())
+    return tuple(sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml")))
+
+
+def load_study(study: str | Path) -> tuple[float, dict[str, dict[str, Any]]]:
+    """Read a study: core minutes of each run, and what each run changes in the schema.
+
+    Raises
+    ------
+    InputError
+        If there is no such study or it does not fit; every run is checked before the first is trained.
+    """
+    try:
+        if str(study) in studies():
+            text = (resources.files("reion") / "studies" / f"{study}.toml").read_text(encoding="utf-8")
+        else:
+            text = Path(study).read_text(encoding="utf-8")
+        values = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(
+            f"expected a TOML file or the name of a study ({', '.join(studies())}); {error}", file=study
+        ) from error
+    minutes, runs = values.pop("core_minutes", None), values.pop("runs", None)
+    if (
+        values
+        or not isinstance(minutes, int | float)
+        or not minutes > 0
+        or not isinstance(runs, dict)
+        or not runs
+    ):
+        raise InputError(
+            "expected core_minutes above 0 and tables [runs.NAME]; received "
+            + (", ".join([*values, *(("runs",) if runs else ())]) or "nothing of it"),
+            file=study,
+        )
+    for name, settings in runs.items():
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+            raise InputError(f"a run's name becomes a folder; received {name!r}", file=study)
+        _with_steps(settings, 1)
+    return float(minutes), runs
+
+
+def _with_steps(settings: Mapping[str, Any], steps: int) -> RunConfig:
+    training = {**settings.get("training", {}), "steps": steps, "round_steps": max(1, -(-steps // _ROUNDS))}
+    return load_config(base={**settings, "training": training})
+
+
+def _train_and_judge(
+    folder: Path,
+    settings: Mapping[str, Any],
+    simulations: Sequence[xr.Dataset],
+    test: xr.Dataset,
+    core_minutes: float,
+    say: Callable[[str], None],
+    progress: Progress | None,
+) -> None:
+    begun = (folder / "config.toml").is_file()
+    if begun:
+        config = load_config(folder / "config.toml")
+    else:
+        seconds = core_seconds_per_step(simulations, _with_steps(settings, 1))
+        config = _with_steps(settings, max(FEWEST_STEPS, round(60 * core_minutes / seconds)))
+    if not (folder / "metrics.json").is_file():
+        say(f"training {config.training.steps} steps")
+        train(simulations, folder, config, resume=begun, progress=progress)
+    export_run(folder, folder / "model.onnx", force=True)
+    emulator = Emulator(folder / "model.onnx", device="cpu")
+    evaluation = evaluate(
+        {folder.name: emulator.predict(test)},
+        test,
+        excursion_threshold=emulator.card.excursion_set_threshold,
+        excursion_inputs=config.data.inputs,
+    )
+    write_json(folder / "evaluation.json", evaluation)
+
+
+def core_seconds_per_step(simulations: Sequence[xr.Dataset], config: RunConfig) -> float:
+    """Processor time of one training step, all cores together, once everything is compiled."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "timed"
+        place.mkdir()
+        loop = Loop.on(simulations, place, config)
+        loop.steps(2)
+        started = time.process_time()
+        loop.steps(_TIMED_STEPS)
+        seconds = time.process_time() - started
+        shutil.rmtree(place)
+    return seconds / _TIMED_STEPS
+
+
+def _row(name: str, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    import onnx
+
+    from reion_exports.cost import convolution_flops
+
+    evaluation, metrics = read_json(folder / "evaluation.json"), read_json(folder / "metrics.json")
+    config = load_config(folder / "config.toml")
+    model = onnx.load(folder / "model.onnx")
+    card = Emulator(folder / "model.onnx", device="cpu").card
+    cells = (_WINDOW_CELLS - 2 * card.receptive_radius_cells) // card.stride_cells * card.stride_cells
+    window = [cells + 2 * card.receptive_radius_cells] * 3
+    row = {
+        "name": name,
+        "inputs": config.data.inputs,
+        "parameters": metrics["parameters"],
+        "kflop_per_cell": convolution_flops(model, window) / cells**3 / 1e3,
+        "steps": metrics["steps"],
+        "minutes": metrics["seconds"] / 60,
+        **_summary(evaluation),
+    }
+    excursion_set = {**_summary(evaluation["baselines"]["excursion_set"])}
+    return row, excursion_set
+
+
+def _summary(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """The scores of one method: pooled, by redshift, and at small scales while the box is partly ionised."""
+    low, high = _PARTLY_IONISED
+    partly = [row for row in evaluation["redshifts"] if low < row["mean_xi_true"] < high]
+
+    def mean(statistic: str, k: str) -> float | None:
+        values = [row[statistic][k] for row in partly if row[statistic].get(k) is not None]
+        return float(np.mean(values)) if values else None
+
+    kept = ("redshift", "r2", "mean_xi_true", "mean_xi_pred", "power_ratio", "cross_correlation")
+    return {
+        "r2": evaluation["pooled"]["r2"],
+        "calibration_error": evaluation["pooled"]["calibration_error"],
+        "power_ratio": {k: mean("power_ratio", k) for k in ("0.5", "1.0")},
+        "cross_correlation": {k: mean("cross_correlation", k) for k in ("0.5", "1.0")},
+        "bubble_size_mpc": [evaluation["pooled"][f"bubble_size_mpc_{which}"] for which in ("pred", "true")],
+        "redshifts": [{key: row[key] for key in kept} for row in evaluation["redshifts"]],
+    }
+
+
+def _cells(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Head and body of the table, in words."""
+    first = result["runs"][0]["redshifts"]
+    shown = [index for index, row in enumerate(first) if row["r2"] is not None]
+    head = ["", "parameters", "kFLOP a cell", "steps", "R²"]
+    head += [f"z = {first[index]['redshift']:g}" for index in shown]
+    head += ["P, k = 0.5", "P, k = 1", "r, k = 0.5", "r, k = 1", "calibration", "bubbles, Mpc"]
+
+    def number(value: float | None, digits: int) -> str:
+        return "–" if value is None else f"{value:.{digits}f}"
+
+    def scores(row: Mapping[str, Any]) -> list[str]:
+        return [
+            number(row["r2"], 3),
+            *(number(row["redshifts"][index]["r2"], 3) for index in shown),
+            *(number(row["power_ratio"][k], 2) for k in ("0.5", "1.0")),
+            *(number(row["cross_correlation"][k], 2) for k in ("0.5", "1.0")),
+            number(row["calibration_error"], 3),
+            " / ".join(number(size, 1) for size in row["bubble_size_mpc"]),
+        ]
+
+    body = [
+        [
+            row["name"],
+            f"{row['parameters']:,}",
+            f"{row['kflop_per_cell']:.0f}",
+            f"{row['steps']}",
+            *scores(row),
+        ]
+        for row in result["runs"]
+    ]
+    body += [
+        [f"excursion set, {inputs}", "1", "–", "–", *scores(row)]
+        for inputs, row in result["excursion_set"].items()
+    ]
+    return head, body
+
+
+def to_markdown(result: Mapping[str, Any]) -> str:
+    """The comparison as a Markdown table."""
+    head, body = _cells(result)
+    lines = [head, ["---"] * len(head), *body]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def render(result: Mapping[str, Any]) -> Table:
+    """The comparison as a table for the screen."""
+    from rich.table import Table
+
+    head, body = _cells(result)
+    table = Table(
+        title=f"{result['core_minutes']:g} minutes of one core each; P and r where 0.1 < mean xi < 0.9"
+    )
+    for index, name in enumerate(head):
+        table.add_column(name, justify="left" if index == 0 else "right")
+    for row in body:
+        table.add_row(*row)
+    return table
