@@ -23,6 +23,7 @@ from reion.config import load_config
 from reion.errors import InputError
 from reion.readers import open_simulation
 from reion.runs import load_run
+from reion.simulation import make_simulation
 from reion.storage import write_simulation
 from reion.training import TrainingDivergedError, train
 
@@ -255,6 +256,23 @@ def test_boxes_of_different_mesh_train_together(toy, tmp_path):
 def test_every_loss_trains(toy, tmp_path, kind):
     schema = config(f"training.loss.kind={kind}", "training.loss.gradient=0.5")
     assert np.isfinite(train([toy()], tmp_path / "run", schema)["loss"])
+
+
+def test_sources_in_masses_train_with_photons_that_were_fitted(toy, tmp_path):
+    sim = toy()
+    masses = make_simulation(
+        {"n_igm": sim["n_igm"].values, "n_src": sim["n_src"].values / 1e-3, "xi": sim["xi"].values},
+        redshift=sim["redshift"].values,
+        box_size=sim.attrs["box_size"],
+        n_src_units="Msun Mpc-3",
+    )
+    train([masses], tmp_path / "run", config())
+    fitted = load_run(tmp_path / "run").config.model.photons_per_source
+    assert fitted is not None
+    train([masses], tmp_path / "given", config("model.photons_per_source=2.5"))
+    assert load_run(tmp_path / "given").config.model.photons_per_source == 2.5
+    train([sim], tmp_path / "photons", config())
+    assert load_run(tmp_path / "photons").config.model.photons_per_source is None
 
 
 def test_instant_inputs_and_a_normalised_target(toy, tmp_path):
