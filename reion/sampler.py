@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,7 +16,7 @@ from reion.errors import InputError
 from reion.models import Model
 from reion.normalizer import Normalizer
 from reion.simulation import require_fields, with_n_ion
-from reion_kernels import N_ROTATIONS, N_SYMMETRIES, crop
+from reion_kernels import N_ROTATIONS, N_SYMMETRIES, crop, crop_batch
 
 _UNIFORM = 1e-3
 """Snapshots whose mean xi is closer than this to 0 or 1 have little to teach and are drawn less often."""
@@ -128,27 +129,34 @@ class CropSequence(keras.utils.PyDataset):
             raise IndexError(f"expected a batch from 0 to {self._batches - 1}; received {index}")
         rng = np.random.default_rng((self._seed, self._first + index))
         inner, outer = self._crop_cells, self._crop_cells + 2 * self._radius_cells
-        noise = self._data.redshift_noise
         channels = len(self._normalizer.channels)
         values = np.empty((self._batch_size, outer, outer, outer, channels), dtype=np.float32)
         redshift = np.empty((self._batch_size, 1), dtype=np.float32)
         xi = np.empty((self._batch_size, inner, inner, inner, 1), dtype=np.float32)
         orientations = {"none": 1, "rotations": N_ROTATIONS, "symmetries": N_SYMMETRIES}
         chosen = rng.choice(len(self._snapshots), size=self._batch_size, p=self._probability)
+        origins = np.empty((self._batch_size, 3), dtype=np.int64)
+        turns = np.empty(self._batch_size, dtype=np.int64)
         for place, number in enumerate(chosen):
-            snapshot = self._snapshots[number]
-            origin = self._origin(rng, snapshot)
-            turned = int(rng.integers(orientations[self._data.augmentation]))
-            crop_channels(
+            origins[place] = self._origin(rng, self._snapshots[number])
+            turns[place] = rng.integers(orientations[self._data.augmentation])
+        noise = self._data.redshift_noise * rng.uniform(-1.0, 1.0, self._batch_size)
+        for number in np.unique(chosen):
+            snapshot, places = self._snapshots[number], np.flatnonzero(chosen == number)
+            starts, indices = origins[places], turns[places]
+            crop_batch(
                 snapshot.channels,
-                [int(o) - self._radius_cells for o in origin],
-                self._normalizer,
-                out=values[place],
-                index=turned,
+                starts - self._radius_cells,
+                out=values,
+                places=places,
+                indices=indices,
+                scale=self._normalizer.scale,
+                mean=self._normalizer.mean,
+                std=self._normalizer.std,
+                transform=self._normalizer.transform,
             )
-            crop(snapshot.xi[None], origin, out=xi[place], index=turned)
-            told = snapshot.redshift + noise * rng.uniform(-1.0, 1.0)
-            redshift[place] = normalise_redshift(told, self._normalizer)
+            crop_batch(snapshot.xi[None], starts, out=xi, places=places, indices=indices)
+            redshift[places, 0] = normalise_redshift(snapshot.redshift + noise[places], self._normalizer)
         return (values, redshift), xi
 
     def _origin(self, rng: np.random.Generator, snapshot: Snapshot) -> list[int]:
@@ -174,8 +182,8 @@ def crop_channels(
     )
 
 
-def normalise_redshift(redshift: float, normalizer: Normalizer) -> float:
-    """(z − mean) / σ of the training snapshots."""
+def normalise_redshift(redshift: Any, normalizer: Normalizer) -> Any:
+    """(z − mean) / σ of the training snapshots, of a number or an array."""
     return (redshift - normalizer.redshift_mean) / normalizer.redshift_std
 
 

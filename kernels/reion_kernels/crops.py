@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numba import float32
@@ -84,6 +86,7 @@ def crop_batch(
     origins: ArrayLike,
     *,
     out: NDArray[np.float32],
+    places: ArrayLike | None = None,
     indices: Sequence[int] | NDArray[np.integer] | None = None,
     scale: ArrayLike | None = None,
     mean: ArrayLike | None = None,
@@ -98,11 +101,14 @@ def crop_batch(
     fields
         (fields, X, Y, Z), float32 or float64, any strides.
     origins
-        (batch, 3) integers: the first cell of each window.
+        (windows, 3) integers: the first cell of each window.
     out
         (batch, x, y, z, fields), float32, any strides.
+    places
+        (windows,) integers, each once: where in the batch each window goes, for a batch that is filled from
+        several snapshots. None: one window for each place, in order.
     indices
-        (batch,) symmetries, 0 to 47; None for no turns.
+        (windows,) symmetries, 0 to 47; None for no turns.
     scale, mean, std, transform
         As for `crop`.
     threads
@@ -137,40 +143,52 @@ def crop_batch(
     if not np.issubdtype(starts.dtype, np.integer):
         message = f"origin: expected whole numbers of cells. Received: {starts.dtype}"
         raise TypeError(message)
-    if starts.shape != (len(out), 3):
+    windows = np.arange(len(out)) if places is None else np.asarray(places, dtype=np.int64)
+    if windows.ndim != 1 or np.unique(windows % max(1, len(out))).size != windows.size:
+        message = f"places: expected one place in the batch for each window, none twice. Received: {places!r}"
+        raise ValueError(message)
+    if windows.size and not 0 <= windows.min() <= windows.max() < len(out):
+        message = f"places: expected places from 0 to {len(out) - 1}. Received: {places!r}"
+        raise ValueError(message)
+    if starts.shape != (len(windows), 3):
         message = (
-            f"origin: expected three cells for each of {len(out)} windows. Received shape: {starts.shape}"
+            f"origin: expected three cells for each of {len(windows)} windows. Received shape: {starts.shape}"
         )
         raise ValueError(message)
-    turns = [0] * len(out) if indices is None else [int(index) for index in indices]
-    if len(turns) != len(out):
-        message = f"indices: expected one symmetry for each of {len(out)} windows. Received: {len(turns)}"
+    turns = np.zeros(len(windows), dtype=np.int64) if indices is None else np.asarray(indices)
+    if turns.shape != windows.shape:
+        message = (
+            f"indices: expected one symmetry for each of {len(windows)} windows. "
+            f"Received shape: {turns.shape}"
+        )
         raise ValueError(message)
-    elements = [permutation_and_flips(index) for index in turns]
-    permutations = np.array([permutation for permutation, _ in elements], dtype=np.int64)
-    flips = np.array([flip for _, flip in elements], dtype=np.int64)
+    elements = [permutation_and_flips(int(index)) for index in turns]
+    permutations = np.array([permutation for permutation, _ in elements], dtype=np.int64).reshape(-1, 3)
+    flips = np.array([flip for _, flip in elements], dtype=np.int64).reshape(-1, 3)
     codes, constants = _constants(count, scale, mean, std, transform)
     box = np.array(fields.shape[1:], dtype=np.int64)
     starts = (starts % box).astype(np.int64)
     shape = np.array(out.shape[1:], dtype=np.int64)
     lines = (*flat(fields), *flat(out, writeable=True))
 
-    def task(windows: NDArray[np.int64]) -> None:
+    def task(some: slice) -> None:
         _crop(
             *lines,
             box,
             shape,
-            windows,
-            starts[windows],
-            permutations[windows],
-            flips[windows],
+            windows[some],
+            starts[some],
+            permutations[some],
+            flips[some],
             codes,
             constants,
         )
 
-    if out.size:
-        threads = min(len(out), thread_count(threads, out.size))
-        run(task, [(windows,) for windows in np.array_split(np.arange(len(out)), threads)], threads)
+    work = len(windows) * math.prod(out.shape[1:])
+    if work:
+        threads = min(len(windows), thread_count(threads, work))
+        cuts = [len(windows) * i // threads for i in range(threads + 1)]
+        run(task, [(slice(*ends),) for ends in pairwise(cuts)], threads)
     return out
 
 
@@ -201,20 +219,41 @@ def _constants(
 
 
 @kernel()
-def _read_row(x, a, step, n, buffer, at, code, factor, gain, shift):  # type: ignore[no-untyped-def]
-    if code == 0 and step == 1:
-        x_row = x[a : a + n]
-        row = buffer[at : at + n]
-        for k in range(n):
-            row[k] = np.float64(x_row[k]) * gain + shift
-    else:
-        for k in range(n):
-            value = np.float64(x[a + k * step]) * factor
-            if code == 1:
-                value = np.log1p(value)
-            elif code == 2:
-                value = np.arcsinh(value)
-            buffer[at + k] = value * gain + shift
+def _read_rows(  # type: ignore[no-untyped-def]
+    x, from_far, x_strides, near, first, rows, start_z, n_z, box, start_near, buffer, codes, constants
+):
+    # All fields of some rows along z. One call for many rows: Numba counts the references to every array it
+    # passes on, which takes longer than reading a row. Unsigned indices spare the check whether they count
+    # from the end.
+    step = x_strides[3]
+    for f in range(len(codes)):
+        code = codes[f]
+        factor = constants[f, 0]
+        gain = constants[f, 1]
+        shift = constants[f, 2]
+        for j in range(rows):
+            row = from_far + (start_near + first + j) % box[near] * x_strides[1 + near] + f * x_strides[0]
+            to = (f * BLOCK_ROWS + j) * n_z
+            k = 0
+            z = start_z
+            while k < n_z:
+                run_length = min(n_z - k, box[2] - z)
+                a = row + z * step
+                at = to + k
+                if code == 0 and step == 1:
+                    for q in range(run_length):
+                        value = np.float64(x[np.uintp(a + q)]) * gain + shift
+                        buffer[np.uintp(at + q)] = value
+                else:
+                    for q in range(run_length):
+                        value = np.float64(x[np.uintp(a + q * step)]) * factor
+                        if code == 1:
+                            value = np.log1p(value)
+                        elif code == 2:
+                            value = np.arcsinh(value)
+                        buffer[np.uintp(at + q)] = value * gain + shift
+                k += run_length
+                z = 0
 
 
 @kernel()
@@ -282,26 +321,21 @@ def _crop(  # type: ignore[no-untyped-def]
             from_far = x_first + (starts[w, far] + i) % box[far] * x_strides[1 + far]
             for first in range(0, n[near], BLOCK_ROWS):
                 rows = min(BLOCK_ROWS, n[near] - first)
-                for j in range(rows):
-                    from_near = from_far + (starts[w, near] + first + j) % box[near] * x_strides[1 + near]
-                    k = 0
-                    while k < n_z:
-                        z = (starts[w, 2] + k) % box[2]
-                        run_length = min(n_z - k, box[2] - z)
-                        for f in range(fields):
-                            _read_row(
-                                x,
-                                from_near + z * x_strides[3] + f * x_strides[0],
-                                x_strides[3],
-                                run_length,
-                                buffer,
-                                (f * BLOCK_ROWS + j) * n_z + k,
-                                codes[f],
-                                constants[f, 0],
-                                constants[f, 1],
-                                constants[f, 2],
-                            )
-                        k += run_length
+                _read_rows(
+                    x,
+                    from_far,
+                    x_strides,
+                    near,
+                    first,
+                    rows,
+                    starts[w, 2],
+                    n_z,
+                    box,
+                    starts[w, near],
+                    buffer,
+                    codes,
+                    constants,
+                )
                 for f in range(fields):
                     at = f * BLOCK_ROWS * n_z
                     to = corner + i * step[far] + first * step[near] + f * y_strides[4]

@@ -14,8 +14,11 @@ from reion_kernels._jit import FLOAT, INT, INTS, REALS, kernel, source, target
 from reion_kernels._layout import Real, check_real, flat, together
 from reion_kernels._threads import run, thread_count
 
-BLOCK = 1 << 14
-"""Elements whose moments are taken at once: few enough to stay in the cache while they are read twice."""
+BLOCK = 1 << 15
+"""Elements whose moments are taken at once: few enough to stay in the cache where they are read twice."""
+
+NEAR = 1 << 10
+"""Elements at the beginning of a block whose mean stands for that of the block."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +129,7 @@ def _from_row(row: NDArray[np.float64], count: int, nonfinite: int) -> Moments:
 def moments(x: Real, weights: Real | None = None, *, threads: int | None = None) -> Moments:
     """Take the moments of a field in one pass.
 
-    Blocks of 16,384 values are summed about a value near their own mean and merged in pairs, in an order
+    Blocks of 32,768 values are summed about a value near their own mean and merged in pairs, in an order
     that the number of threads does not change: nor does it change the result.
 
     Parameters
@@ -234,15 +237,12 @@ def _sums(x, signed, unsigned, pivot):  # type: ignore[no-untyped-def]
 
 @kernel()
 def _pivot(x):  # type: ignore[no-untyped-def]
-    # A value near the mean, and the value itself where all are equal.
-    step = max(1, len(x) // 64)
+    # The mean, and the value itself where all are equal.
     first = np.float64(x[0])
     total = 0.0
-    taken = 0
-    for i in range(0, len(x), step):
+    for i in range(len(x)):
         total += np.float64(x[i]) - first
-        taken += 1
-    return first + total / taken
+    return first + total / len(x)
 
 
 @kernel(exact=True)
@@ -309,26 +309,24 @@ def _masked(x, weights, row, count):  # type: ignore[no-untyped-def]
 @kernel()
 def _whole_block(x, signed, unsigned, row, count):  # type: ignore[no-untyped-def]
     # One block if all its values are finite; says whether they are.
-    pivot = _pivot(x)
-    s1, s2, s3, low, high, far = _sums(x, signed, unsigned, pivot)
-    shift = s1 / len(x)
-    if len(x) * shift * shift > 0.1 * s2:
-        # The sample misled: so far from the mean, the central sums would be differences of larger ones.
+    # Of the first values alone: others would have to come from memory before their turn.
+    pivot = _pivot(x[:NEAR])
+    sums = _sums(x, signed, unsigned, pivot)
+    shift = sums[0] / len(x)
+    if len(x) * shift * shift > 0.5 * sums[1]:
+        # More than σ from the mean of the block, its central sums would be differences of larger ones.
         pivot += shift
-        s1, s2, s3, low, high, far = _sums(x, signed, unsigned, pivot)
+        sums = _sums(x, signed, unsigned, pivot)
+    s1, s2, s3, low, high, far = sums
+    if not np.isfinite(s3):
+        return False
     ends = np.empty(3, dtype=x.dtype)
     bits = ends.view(signed.dtype)
     bits[0] = low
     bits[1] = high
     ends.view(unsigned.dtype)[2] = far
-    for end in ends:
-        if not np.isfinite(end):
-            return False
-    if not np.isfinite(s3):
-        return False
-    mixed = low < 0 and high >= 0
-    row[5] = ends[2] if mixed else min(ends[0], ends[1])
-    row[6] = ends[1] if mixed else max(ends[0], ends[1])
+    row[5] = ends[0] if low >= 0 else ends[2]
+    row[6] = ends[1] if high >= 0 else ends[0]
     count[0] = len(x)
     count[1] = 0
     _finish(row, float(len(x)), pivot, s1, s2, s3)
@@ -343,10 +341,10 @@ def _whole_block(x, signed, unsigned, row, count):  # type: ignore[no-untyped-de
 )
 def _blocks(x, x_first, x_strides, signed, unsigned, shape, size, first, last, rows, counts):  # type: ignore[no-untyped-def]
     in_line = len(shape) == 1 and x_strides[0] == 1
-    buffer = np.empty(BLOCK, dtype=np.float64)
+    buffer = np.empty(min(BLOCK, size), dtype=np.float64)
     buffer_signed = buffer.view(np.int64)
     buffer_unsigned = buffer.view(np.uint64)
-    ones = np.ones(BLOCK, dtype=np.float64)
+    ones = np.ones(min(BLOCK, size), dtype=np.float64)
     for b in range(first, last):
         start = b * BLOCK
         n = min(BLOCK, size - start)

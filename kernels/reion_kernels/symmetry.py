@@ -8,7 +8,6 @@ rotations.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from itertools import permutations, product
 from typing import Any
 
@@ -16,13 +15,20 @@ import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import config, types
 from numba.extending import intrinsic
+from numpy.typing import NDArray
 
-from reion_kernels._jit import INTS, REALS, kernel, source, target
+from reion_kernels._jit import INT, INTS, REALS, kernel, source, target
 from reion_kernels._layout import Real, check_out, check_real, flat
 from reion_kernels._threads import run, thread_count
 
 N_ROTATIONS = 24
 N_SYMMETRIES = 48
+
+BLOCK_BYTES = 1 << 20
+"""Memory for a block that is turned in the cache: a cube of 64^3 cells in float32."""
+
+RUN = 64
+"""Elements of a block along the fastest axes of source and target."""
 
 Permutation = tuple[int, int, int]
 Flips = tuple[bool, bool, bool]
@@ -154,13 +160,21 @@ def symmetry(x: Real, index: int, *, out: Real | None = None, threads: int | Non
         return out
 
     def task(a: Real, b: Real) -> None:
+        if a.size == 0:  # more threads than cubes
+            return
         line_a, first_a, strides_a = flat(a)
         line_b, first_b, strides_b = flat(b, writeable=True)
         cubes = np.indices(a.shape[:-3]).reshape(lead, math.prod(a.shape[:-3]))
         starts_a = first_a + strides_a[:-3] @ cubes
         starts_b = first_b + strides_b[:-3] @ cubes
         shape = np.array(a.shape[-3:], dtype=np.int64)
-        _move(line_a, line_b, starts_a, starts_b, shape, strides_a[-3:], strides_b[-3:])
+        steps_a, steps_b = strides_a[-3:], strides_b[-3:]
+        # An axis of one cell may have any stride, and does not count as the fastest.
+        order_a = np.argsort(np.where(shape > 1, -np.abs(steps_a), np.iinfo(np.int64).min), stable=True)
+        order_b = np.append(np.argsort(-steps_b[:2], stable=True), 2)
+        straight = int(np.all(steps_a > 0) and np.all(order_a == order_b))
+        block = _block(shape, x.itemsize)
+        _move(line_a, line_b, starts_a, starts_b, shape, steps_a, steps_b, block, order_a, order_b, straight)
 
     a, b = _ordered(turned, out)
     threads = thread_count(threads, x.size)
@@ -170,7 +184,7 @@ def symmetry(x: Real, index: int, *, out: Real | None = None, threads: int | Non
 
 
 def _ordered(a: Real, b: Real) -> tuple[Real, Real]:
-    """Sort and turn the last three axes of both alike: the fastest of `b` last, that of `a` before it."""
+    """Sort and turn the last axes of both: the fastest of `b` last, that of `a` before it, `b` forwards."""
     lead = a.ndim - 3
     steps_a, steps_b = (
         [abs(s) if n > 1 else np.inf for s, n in zip(v.strides[lead:], v.shape[lead:], strict=True)]
@@ -180,8 +194,20 @@ def _ordered(a: Real, b: Real) -> tuple[Real, Real]:
     rest = sorted((axis for axis in range(3) if axis != last), key=lambda axis: -steps_a[axis])
     order = [*range(lead), *(lead + axis for axis in (*rest, last))]
     a, b = a.transpose(order), b.transpose(order)
-    backwards = [axis for axis, v in ((-2, a), (-1, b)) if v.strides[axis] < 0]
+    backwards = [axis for axis in (-3, -2, -1) if b.strides[axis] < 0]
     return np.flip(a, tuple(backwards)), np.flip(b, tuple(backwards))
+
+
+def _block(shape: NDArray[np.int64], itemsize: int) -> NDArray[np.int64]:
+    """Return the lengths of the pieces that are turned at once: with short runs of memory on neither side."""
+    near = np.minimum(shape[1:], RUN)
+    return np.array([min(shape[0], BLOCK_BYTES // itemsize // near.prod()), *near], dtype=np.int64)
+
+
+def _plain_line(x: Real, a: int, step: int, y: Real, b: int) -> None:
+    """Copy 64 bytes, backwards if `step` is -1: what `_vector_line` does where nothing is compiled."""
+    for i in range(64 // x.itemsize):
+        y[b + i] = x[a + i * step]
 
 
 def _plain_tile(x: Real, a: int, step_a: int, y: Real, b: int, step_b: int) -> None:
@@ -192,77 +218,153 @@ def _plain_tile(x: Real, a: int, step_a: int, y: Real, b: int, step_b: int) -> N
             y[b + i * step_b + j] = x[a + j * step_a + i]
 
 
+class _Lines:
+    """Whole cache lines of an array as vectors, in the code that is being generated."""
+
+    def __init__(self, context: Any, builder: Any, array_type: Any, array: Any) -> None:
+        self._builder = builder
+        self._size = array_type.dtype.bitwidth // 8
+        self.width = 64 // self._size
+        self._type = ir.VectorType(context.get_data_type(array_type.dtype), self.width)
+        self._data = context.make_array(array_type)(context, builder, array).data
+
+    def _place(self, start: Any) -> Any:
+        return self._builder.bitcast(self._builder.gep(self._data, [start]), self._type.as_pointer())
+
+    def load(self, start: Any) -> Any:
+        return self._builder.load(self._place(start), align=self._size)
+
+    def store(self, line: Any, start: Any) -> None:
+        self._builder.store(line, self._place(start), align=self._size)
+
+    def shuffle(self, one: Any, other: Any, order: list[int]) -> Any:
+        order_type = ir.VectorType(ir.IntType(32), self.width)
+        return self._builder.shuffle_vector(one, other, ir.Constant(order_type, order))
+
+
+@intrinsic
+def _vector_line(_, x, a, step, y, b):  # type: ignore[no-untyped-def]
+    # A loop over elements would spend more time on finding out how to copy a short row than on copying it.
+    def generate(context: Any, builder: Any, _: Any, values: Any) -> Any:
+        source_lines = _Lines(context, builder, x, values[0])
+        width = source_lines.width
+        forwards = builder.icmp_signed(">", values[2], ir.Constant(ir.IntType(64), 0))
+        end = builder.sub(values[1], ir.Constant(ir.IntType(64), width - 1))
+        line = source_lines.load(builder.select(forwards, values[1], end))
+        turned = source_lines.shuffle(line, line, list(range(width))[::-1])
+        line = builder.select(forwards, line, turned)
+        _Lines(context, builder, y, values[3]).store(line, values[4])
+        return context.get_dummy_value()
+
+    return types.void(x, a, step, y, b), generate
+
+
 @intrinsic
 def _vector_tile(_, x, a, step_a, y, b, step_b):  # type: ignore[no-untyped-def]
     # Whole cache lines in registers, shuffled in as many rounds as the width has bits: each round interleaves
     # row i with row i + width / 2. LLVM does not find this in a loop.
-    size = x.dtype.bitwidth // 8
-    width = 64 // size
+    def generate(context: Any, builder: Any, _: Any, values: Any) -> Any:
+        source_lines = _Lines(context, builder, x, values[0])
+        width = source_lines.width
 
-    def generate(target_context: Any, builder: Any, _: Any, values: Any) -> Any:
-        row = ir.VectorType(target_context.get_data_type(x.dtype), width)
+        def starts(first: Any, step: Any) -> list[Any]:
+            return [
+                builder.add(first, builder.mul(step, ir.Constant(ir.IntType(64), i))) for i in range(width)
+            ]
 
-        def places(array_type: Any, array: Any, start: Any, step: Any) -> Iterator[Any]:
-            line = target_context.make_array(array_type)(target_context, builder, array).data
-            for i in range(width):
-                offset = builder.add(start, builder.mul(step, ir.Constant(ir.IntType(64), i)))
-                yield builder.bitcast(builder.gep(line, [offset]), row.as_pointer())
-
-        source_rows = [builder.load(place, align=size) for place in places(x, *values[:3])]
-        halves = [
-            ir.Constant(
-                ir.VectorType(ir.IntType(32), width), [half + i // 2 + i % 2 * width for i in range(width)]
-            )
-            for half in (0, width // 2)
-        ]
+        rows = [source_lines.load(start) for start in starts(*values[1:3])]
+        halves = [[half + i // 2 + i % 2 * width for i in range(width)] for half in (0, width // 2)]
         for _ in range(width.bit_length() - 1):
-            source_rows = [
-                builder.shuffle_vector(source_rows[i // 2], source_rows[i // 2 + width // 2], halves[i % 2])
+            rows = [
+                source_lines.shuffle(rows[i // 2], rows[i // 2 + width // 2], halves[i % 2])
                 for i in range(width)
             ]
-        for turned, place in zip(source_rows, places(y, *values[3:]), strict=True):
-            builder.store(turned, place, align=size)
-        return target_context.get_dummy_value()
+        target_lines = _Lines(context, builder, y, values[3])
+        for row, start in zip(rows, starts(*values[4:]), strict=True):
+            target_lines.store(row, start)
+        return context.get_dummy_value()
 
     return types.void(x, a, step_a, y, b, step_b), generate
 
 
+_line: Any = _plain_line if config.DISABLE_JIT else _vector_line  # type: ignore[attr-defined]
 _tile: Any = _plain_tile if config.DISABLE_JIT else _vector_tile  # type: ignore[attr-defined]
 
 
-@kernel(*[(source(r), target(r), *(INTS,) * 5) for r in REALS])
-def _move(x, y, x_starts, y_starts, shape, x_strides, y_strides):  # type: ignore[no-untyped-def]
-    n_i, n_j, n_k = shape[0], shape[1], shape[2]
+@kernel()
+def _turn(x, a, x_steps, y, b, y_steps, n):  # type: ignore[no-untyped-def]
+    # One block, in the order of its axes. No function is called for less than a block: Numba counts the
+    # references to every array it passes on, which takes longer than copying a row.
     width = 64 // x.itemsize
-    whole_j = whole_k = 0
-    if x_strides[1] == 1 and y_strides[2] == 1:
-        whole_j = n_j - n_j % width
-        whole_k = n_k - n_k % width
-    for cube in range(len(x_starts)):
-        for i in range(n_i):
-            x_plane = x_starts[cube] + i * x_strides[0]
-            y_plane = y_starts[cube] + i * y_strides[0]
+    across = x_steps[2] != 1 and x_steps[1] == 1 and y_steps[2] == 1
+    along = abs(x_steps[2]) == 1 and y_steps[2] == 1
+    whole_j = n[1] - n[1] % width if across else 0
+    whole_k = n[2] - n[2] % width if across or along else 0
+    for i in range(n[0]):
+        a_i = a + i * x_steps[0]
+        b_i = b + i * y_steps[0]
+        for k in range(0, whole_k, width):
             for j in range(0, whole_j, width):
+                from_tile = a_i + j + k * x_steps[2]
+                _tile(x, from_tile, x_steps[2], y, b_i + j * y_steps[1] + k, y_steps[1])
+        for j in range(n[1]):
+            a_j = a_i + j * x_steps[1]
+            b_j = b_i + j * y_steps[1]
+            rest = whole_k if j < whole_j or along else 0
+            if along:
                 for k in range(0, whole_k, width):
-                    a = x_plane + j + k * x_strides[2]
-                    _tile(x, a, x_strides[2], y, y_plane + j * y_strides[1] + k, y_strides[1])
-            for j in range(n_j):
-                start = whole_k if j < whole_j else 0
-                n = n_k - start
-                if n == 0:
-                    continue
-                a = x_plane + j * x_strides[1] + start * x_strides[2]
-                b = y_plane + j * y_strides[1] + start * y_strides[2]
-                if x_strides[2] == 1 and y_strides[2] == 1:
-                    x_row = x[a : a + n]
-                    y_row = y[b : b + n]
-                    for k in range(n):
-                        y_row[k] = x_row[k]
-                elif x_strides[2] == -1 and y_strides[2] == 1:
-                    x_row = x[a - n + 1 : a + 1]
-                    y_row = y[b : b + n]
-                    for k in range(n):
-                        y_row[k] = x_row[np.uintp(n - 1 - k)]
-                else:
-                    for k in range(n):
-                        y[b + k * y_strides[2]] = x[a + k * x_strides[2]]
+                    _line(x, a_j + k * x_steps[2], x_steps[2], y, b_j + k)
+            for k in range(rest, n[2]):
+                y[b_j + k * y_steps[2]] = x[a_j + k * x_steps[2]]
+
+
+@kernel(*[(source(r), target(r), *(INTS,) * 8, INT) for r in REALS])
+def _move(  # type: ignore[no-untyped-def]
+    x, y, x_starts, y_starts, shape, x_steps, y_steps, block, x_order, y_order, straight
+):
+    # Memory is fast where it is read and written from front to back, in long runs on one side at a time: the
+    # hardware then fetches what comes next. So a block is read in the order of the source, turned in buffers
+    # that the cache holds, and written in the order of the target.
+    size = 0 if straight else block.prod()
+    near = np.empty(size, dtype=x.dtype)
+    turned = np.empty(size, dtype=x.dtype)
+    n = np.empty(3, dtype=np.int64)
+    near_steps = np.empty(3, dtype=np.int64)
+    forwards = np.abs(x_steps)
+    for cube in range(len(x_starts)):
+        for i in range(0, shape[0], block[0]):
+            for j in range(0, shape[1], block[1]):
+                for k in range(0, shape[2], block[2]):
+                    a = x_starts[cube] + i * x_steps[0] + j * x_steps[1] + k * x_steps[2]
+                    b = y_starts[cube] + i * y_steps[0] + j * y_steps[1] + k * y_steps[2]
+                    n[0] = min(block[0], shape[0] - i)
+                    n[1] = min(block[1], shape[1] - j)
+                    n[2] = min(block[2], shape[2] - k)
+                    if straight:
+                        _turn(x, a, x_steps, y, b, y_steps, n)
+                        continue
+                    step = 1
+                    for axis in x_order[::-1]:
+                        near_steps[axis] = step
+                        step *= n[axis]
+                        if x_steps[axis] < 0:
+                            a += (n[axis] - 1) * x_steps[axis]
+                    _turn(x, a, forwards[x_order], near, 0, near_steps[x_order], n[x_order])
+                    first = 0
+                    for axis in range(3):
+                        if x_steps[axis] < 0:
+                            first += (n[axis] - 1) * near_steps[axis]
+                            near_steps[axis] = -near_steps[axis]
+                    if x_order[2] == 2:
+                        _turn(near, first, near_steps[y_order], y, b, y_steps[y_order], n[y_order])
+                        continue
+                    turned_steps = np.array([n[1] * n[2], n[2], 1])
+                    last = 0
+                    if near_steps[1] < 0:  # tiles are read forwards
+                        first -= n[1] - 1
+                        last = (n[1] - 1) * n[2]
+                        near_steps[1] = 1
+                        turned_steps[1] = -n[2]
+                    _turn(near, first, near_steps, turned, last, turned_steps, n)
+                    turned_steps[1] = n[2]
+                    _turn(turned, 0, turned_steps[y_order], y, b, y_steps[y_order], n[y_order])

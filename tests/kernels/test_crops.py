@@ -78,6 +78,27 @@ def test_a_batch_is_its_crops(threads):
         assert np.array_equal(place, expected)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_batch_is_filled_place_by_place_and_nowhere_else(threads):
+    rng = np.random.default_rng(5)
+    fields = rng.normal(size=(2, 9, 10, 11)).astype(np.float32)
+    origins, indices = rng.integers(-20, 20, (4, 3)), rng.integers(0, N_SYMMETRIES, 4)
+    places = [6, 0, 3, 2]
+    batch = np.full((8, 5, 5, 5, 2), np.nan, dtype=np.float32)
+    crop_batch(fields, origins, out=batch, places=places, indices=indices, threads=threads)
+    for place, origin, index in zip(places, origins, indices, strict=True):
+        expected = crop(fields, origin, out=np.empty_like(batch[0]), index=index)
+        assert np.array_equal(batch[place], expected)
+    assert np.isnan(batch[[1, 4, 5, 7]]).all()
+
+
+@pytest.mark.parametrize("places", [[0, 0], [0, 2], [-1, 0], [[0, 1]]])
+def test_a_window_has_one_place_in_the_batch(places):
+    batch = np.zeros((2, 3, 3, 3, 2), np.float32)
+    with pytest.raises(ValueError, match="places: expected"):
+        crop_batch(FIELDS, [[0, 0, 0]] * 2, out=batch, places=places)
+
+
 def test_the_default_uses_threads_and_gives_the_same_bits():
     rng = np.random.default_rng(2)
     fields = rng.normal(size=(2, 32, 32, 32)).astype(np.float32)

@@ -1,4 +1,5 @@
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from tests.kernels.strategies import arrays
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # without JIT, NumPy comments on NaN
 
-BLOCK = 1 << 14
+BLOCK = sys.modules["reion_kernels.moments"].BLOCK
 
 
 def reference(x, weights=None):
@@ -49,6 +50,9 @@ DISTRIBUTIONS = {
     "rising": lambda rng, n: np.linspace(0.0, 1.0, n) ** 3 + 1.0,
     "a few values far away": lambda rng, n: (
         np.where(np.arange(n) % 256 == 0, 1e3, 1.0) * rng.normal(1.0, 0.1, n)
+    ),
+    "first values unlike the rest": lambda rng, n: (
+        np.where(np.arange(n) % BLOCK < 1500, 1e3, 1.0) * rng.normal(1.0, 0.1, n)
     ),
     "binary": lambda rng, n: (rng.random(n) < 0.3).astype(float),
 }
