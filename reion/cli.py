@@ -6,13 +6,17 @@ import os
 import sys
 import traceback
 import warnings
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from reion.errors import InputError
+
+if TYPE_CHECKING:
+    from reion.launch import Place
 
 app = typer.Typer(
     name="reion",
@@ -173,26 +177,37 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A value of the schema: model.name=patch, seed=1."),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes to train with, one GPU each where there are GPUs."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
     force: Force = False,
     json: Json = False,
 ) -> None:
     """Train a network on one or more simulations."""
+    place = _place(workers)
     _need_training("reion train")
     from reion.config import load_config
     from reion.readers import open_each
     from reion.terminal import print_json, progress_bar, say
     from reion.training import train as run_train
 
+    chief = place is None or place.rank == 0
     schema = load_config(config, settings or [])
     simulations = open_each(sources)
     _compile_kernels()
     try:
-        with progress_bar("training") as progress:
-            result = run_train(simulations, out, schema, resume=resume, force=force, progress=progress)
+        with progress_bar("training") if chief else nullcontext() as progress:
+            result = run_train(
+                simulations, out, schema, resume=resume, force=force, progress=progress, place=place
+            )
     except KeyboardInterrupt:
-        say(f"interrupted: the same command with --resume goes on from the last checkpoint in {out}")
+        if chief:
+            say(f"interrupted: the same command with --resume goes on from the last checkpoint in {out}")
         raise
+    if not chief:
+        return
     if json:
         print_json({"run": str(out), **result})
     else:
@@ -404,11 +419,33 @@ def bench(
         print_table(render(result))
 
 
+def _place(workers: int | None) -> Place | None:
+    """The place of this process among the workers; with `--workers` and no launcher, be the launcher."""
+    from reion.launch import place_from_environment, run_local_workers, take_own_gpu
+    from reion.terminal import say
+
+    place = None if workers == 1 else place_from_environment(os.environ)
+    if place is not None and workers not in (None, place.count):
+        raise InputError(f"expected --workers {place.count}, as the launcher has started; received {workers}")
+    if place is None and workers is not None and workers > 1:
+        sys.exit(run_local_workers(workers, [sys.executable, "-m", "reion", *sys.argv[1:]], os.environ))
+    gpus = take_own_gpu(place, os.environ)
+    if place is None and workers is None and gpus > 1:
+        say(f"one of {gpus} GPUs is used: --workers {gpus} uses them all")
+    return place
+
+
 def _need_training(command: str) -> None:
     missing = [name for name in ("tensorflow", "keras", "onnx", "tf2onnx") if find_spec(name) is None]
     if missing:
         raise InputError(f"{command} needs {', '.join(missing)}", hint="pip install 'reion[train]'")
-    if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
+    backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if backend not in ("tensorflow", "jax", "torch") or find_spec(backend) is None:
+        raise InputError(
+            f"{command} cannot compute with KERAS_BACKEND={backend}",
+            hint="expected tensorflow, jax or torch, installed",
+        )
+    if backend == "tensorflow":
         from reion.terminal import quiet_stderr
 
         # TensorFlow reports its CPU features and missing GPUs in a dozen lines that help nobody here.

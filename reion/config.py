@@ -180,7 +180,8 @@ class TrainingConfig(_Schema):
     """Steps from one validation and checkpoint to the next."""
     patience_rounds: Annotated[int, Field(ge=1)] | None = None
     """Stop when the validation R² has not improved for that many rounds, and keep the best weights."""
-    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = "auto"
+    """`auto` is mixed_bfloat16 on a GPU that is made for it and float32 everywhere else."""
 
 
 class RunConfig(_Schema):

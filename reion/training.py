@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
+import json
 import math
-import os
 import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,11 @@ import xarray as xr
 
 from reion.checkpoints import Checkpoint, load_newest, save_checkpoint
 from reion.config import ReionModel, RunConfig, load_config, write_config
+from reion.devices import has_gpu, resolve_precision
+from reion.distribution import Workers, average_gradients
 from reion.errors import InputError
 from reion.excursion_set import fit_threshold
+from reion.launch import Place
 from reion.losses import build_loss
 from reion.models import Model, build_model, build_network
 from reion.models.stems import SHINING_TIME
@@ -39,7 +44,7 @@ CELL_SIZE_TOLERANCE = 0.01
 _HISTORY = ("step", "loss", "validation_loss", "validation_r2", "learning_rate", "seconds", "waiting_share")
 
 
-class TrainingDivergedError(ArithmeticError):
+class TrainingDivergedError(InputError, ArithmeticError):
     """The loss became NaN or infinite; the run folder keeps the last good checkpoint."""
 
 
@@ -51,6 +56,7 @@ def train(
     resume: bool = False,
     force: bool = False,
     progress: Progress | None = None,
+    place: Place | None = None,
 ) -> dict[str, Any]:
     """Train a network and write its run folder.
 
@@ -68,11 +74,15 @@ def train(
         The result is the one an unbroken run would have given.
     force
         Replace a run that is there.
+    place
+        Of this process among several that train one network together, each called with the same arguments
+        (see `reion.launch.place_from_environment`). The chief alone reads and writes `out`.
 
     Returns
     -------
     dict
         What metrics.json holds: validation scores, steps, seconds, speed, share of time waiting for data.
+        Workers other than the chief return what they know of it.
 
     Raises
     ------
@@ -80,6 +90,8 @@ def train(
         For unfit simulations, an occupied `out`, or a `resume` that does not fit.
     TrainingDivergedError
         If the loss is no longer a number.
+    WorkerLostError
+        If another process of the run stops or does not answer.
     """
     out = Path(out)
     if config is None:
@@ -87,26 +99,33 @@ def train(
     _check_together(simulations)
     config = _with_photons(config, simulations)
     provenance = _provenance(config, simulations)
-    checkpoint = _enter(out, config, provenance, resume=resume, force=force)
+    with Workers.join(place, _digest(config, provenance)) as workers:
+        checkpoint = None
+        if workers.is_chief:
+            checkpoint = _enter(out, config, provenance, resume=resume, force=force)
+        loop = Loop.on(simulations, out, config, progress, workers)
+        if workers.is_chief and not resume:
+            _open_run_folder(out, config, loop.normalizer, provenance)
+        if checkpoint is not None:
+            loop.restore(checkpoint)
+        loop.begin()
+        loop.run()
+        if workers.is_chief:
+            return _finish(loop, simulations)
+        shutil.rmtree(_cache(out, workers.rank), ignore_errors=True)
+        return loop.metrics()
 
-    loop = Loop.on(simulations, out, config, progress)
-    if force and not resume:
-        shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True, exist_ok=True)
-    write_config(config, out / "config.toml")
-    write_json(out / "normalizer.json", loop.normalizer.to_dict())
-    write_json(out / "provenance.json", provenance)
 
-    if checkpoint is not None:
-        loop.restore(checkpoint)
-    loop.run()
-
+def _finish(loop: Loop, simulations: Sequence[xr.Dataset]) -> dict[str, Any]:
+    """Write the trained network, then the metrics, which say that the run is finished."""
+    out, config = loop.out, loop.config
     single = build_model(config)
     single.trunk.set_weights(loop.best_weights())
     network = build_network(single, loop.normalizer)
-    temporary = out / ".model.tmp.keras"
-    network.save(temporary)
-    temporary.replace(out / "model.keras")
+    with _can_go_on(out, "the trained network"):
+        temporary = out / ".model.tmp.keras"
+        network.save(temporary)
+        temporary.replace(out / "model.keras")
     metrics = {
         **loop.metrics(),
         "parameters": int(single.trunk.count_params()),
@@ -116,9 +135,43 @@ def train(
         "n_src_units": _n_src_units(simulations),
         "excursion_set_threshold": fit_threshold(simulations, config.data.inputs),
     }
-    write_json(out / "metrics.json", metrics)
+    with _can_go_on(out, "metrics.json"):
+        write_json(out / "metrics.json", metrics)
     shutil.rmtree(_cache(out), ignore_errors=True)
     return metrics
+
+
+@contextmanager
+def _can_go_on(out: Path, what: str) -> Iterator[None]:
+    """Say of a full disk that the run is not lost."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{what} could not be written: {error}",
+            file=out,
+            hint="the run is whole up to the checkpoint before: make room and go on with --resume",
+        ) from error
+
+
+def _open_run_folder(
+    out: Path, config: RunConfig, normalizer: Normalizer, provenance: Mapping[str, Any]
+) -> None:
+    """Put the folder of a new run in its place: a kill leaves one that can be resumed, or none."""
+    fresh, old = out.with_name(f".{out.name}.new"), out.with_name(f".{out.name}.old")
+    for leftover in (fresh, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    try:
+        fresh.mkdir(parents=True)
+        write_config(config, fresh / "config.toml")
+        write_json(fresh / "normalizer.json", normalizer.to_dict())
+        write_json(fresh / "provenance.json", provenance)
+        if out.is_dir():
+            out.replace(old)
+        fresh.replace(out)
+    except OSError as error:
+        raise InputError(f"the run folder could not be written: {error}", file=out) from error
+    shutil.rmtree(old, ignore_errors=True)
 
 
 class Loop:
@@ -132,6 +185,7 @@ class Loop:
         normalizer: Normalizer,
         snapshots: Sequence[Snapshot],
         progress: Progress | None,
+        workers: Workers,
     ) -> None:
         self.out = out
         self.config = config
@@ -140,22 +194,36 @@ class Loop:
         self.normalizer = normalizer
         self.snapshots = snapshots
         self.progress = progress
+        self.workers = workers
         self.step = 0
-        self.rows: list[dict[str, float]] = []
+        self.history: list[dict[str, float]] = []
         self.best: list[np.ndarray] | None = None
         self.best_r2 = -math.inf
         self.stale_rounds = 0
         self.seconds = 0.0
         self.waiting = 0.0
         training = config.training
+        if training.batch_size < workers.count:
+            raise InputError(
+                f"expected a crop for each of {workers.count} workers; received "
+                f"training.batch_size={training.batch_size}",
+                hint=f"take at most {training.batch_size} workers, or a larger batch",
+            )
+        self.rows = workers.rows(training.batch_size)
+        self.share = len(range(training.batch_size)[self.rows]) / training.batch_size
         target = (normalizer.xi_mean, normalizer.xi_std) if model.target_normalised else (0.0, 1.0)
         self.trunk.compile(
             optimizer=_optimizer(config),
             loss=build_loss(training.loss, target_mean=target[0], target_std=target[1]),
-            # XLA is many times slower than oneDNN for 3D convolutions on a CPU.
-            jit_compile=False if keras.backend.backend() == "tensorflow" and not _has_gpu() else "auto",
+            # XLA is many times slower than oneDNN for 3D convolutions on a CPU, and in TensorFlow it cannot
+            # call back to average gradients.
+            jit_compile=False
+            if keras.backend.backend() == "tensorflow" and (workers.count > 1 or not has_gpu())
+            else "auto",
         )
         self.trunk.optimizer.build(self.trunk.trainable_variables)
+        if workers.count > 1:
+            average_gradients(self.trunk, workers, self.share)
 
     @classmethod
     def on(
@@ -164,32 +232,61 @@ class Loop:
         out: Path,
         config: RunConfig,
         progress: Progress | None = None,
+        workers: Workers | None = None,
     ) -> Loop:
         """Prepare the simulations, measure their normalisation, build the network."""
-        model = build_model(config, precision=config.training.precision)
-        snapshots = prepare_snapshots(simulations, model, _cache(out))
+        workers = workers or Workers()
+        model = build_model(config, precision=resolve_precision(config.training.precision))
+        snapshots = prepare_snapshots(simulations, model, _cache(out, workers.rank))
         normalizer = fit_normalizer(
             model.stem.channels,
             model.stem.scale,
             model.stem.transform,
             ((snapshot.redshift, snapshot.channels, snapshot.xi) for snapshot in snapshots),
         )
-        return cls(out, config, model, normalizer, snapshots, progress)
+        # Sums of floats may differ between machines: the chief's are everybody's.
+        agreed = workers.broadcast(json.dumps(normalizer.to_dict()).encode())
+        normalizer = Normalizer.from_dict(json.loads(agreed))
+        return cls(out, config, model, normalizer, snapshots, progress, workers)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint."""
-        variables = [*self.trunk.variables, *self.trunk.optimizer.variables]
         arrays = [*checkpoint.arrays["network"], *checkpoint.arrays["optimizer"]]
-        for variable, array in zip(variables, arrays, strict=True):
+        for variable, array in zip(self._variables(), arrays, strict=True):
             variable.assign(array)
         self.step = checkpoint.step
         state = checkpoint.state
-        self.rows = state["history"]
+        self.history = state["history"]
         self.best = checkpoint.arrays.get("best")
         self.best_r2 = state["best_r2"] if state["best_r2"] is not None else -math.inf
         self.stale_rounds = state["stale_rounds"]
         self.seconds = state["seconds"]
         self.waiting = state["waiting"]
+        self._write_history()
+
+    def begin(self) -> None:
+        """Bring every worker to where the chief stands."""
+        if self.workers.count == 1:
+            return
+        content = io.BytesIO()
+        if self.workers.is_chief:
+            np.savez(content, *(keras.ops.convert_to_numpy(variable) for variable in self._variables()))
+        with np.load(io.BytesIO(self.workers.broadcast(content.getvalue())), allow_pickle=False) as stored:
+            for variable, name in zip(self._variables(), stored.files, strict=True):
+                variable.assign(stored[name])
+        state = {
+            "step": self.step,
+            "history": self.history,
+            "best_r2": self.best_r2,
+            "stale": self.stale_rounds,
+        }
+        state = json.loads(self.workers.broadcast(json.dumps(state).encode()))
+        self.step, self.history = state["step"], state["history"]
+        self.best_r2, self.stale_rounds = state["best_r2"], state["stale"]
+        self._draw_apart()
+
+    def _variables(self) -> list[Any]:
+        return [*self.trunk.variables, *self.trunk.optimizer.variables]
 
     def run(self) -> None:
         """Go on to the end of the schema's steps, or of its patience."""
@@ -197,8 +294,10 @@ class Loop:
         while self.step < training.steps and not self._out_of_patience():
             stop = min(training.steps, (self.step // training.round_steps + 1) * training.round_steps)
             loss = self.steps(stop - self.step)
+            self._average_statistics()
             self._validate(loss)
-            self._save()
+            if self.workers.is_chief:
+                self._save()
 
     def batches(self, count: int) -> CropSequence:
         """The next batches."""
@@ -208,24 +307,26 @@ class Loop:
         """Take `count` steps, reading one batch ahead, and return their mean loss."""
         batches = self.batches(count)
         losses = []
-        last_r2 = self.rows[-1]["validation_r2"] if self.rows else math.nan
+        last_r2 = self.history[-1]["validation_r2"] if self.history else math.nan
         started = time.perf_counter()
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="reion-sampler") as reader:
-            pending = reader.submit(batches.__getitem__, 0)
+            pending = reader.submit(self._read, batches, 0)
             for index in range(count):
                 before = time.perf_counter()
                 batch: Batch = pending.result()
                 self.waiting += time.perf_counter() - before
                 if index + 1 < count:
-                    pending = reader.submit(batches.__getitem__, index + 1)
-                (values, redshift), target = batch
-                loss = float(self.trunk.train_on_batch([values, redshift], target))
+                    pending = reader.submit(self._read, batches, index + 1)
+                loss = self._take_step(batch)
                 self.step += 1
                 if not math.isfinite(loss):
-                    self._keep_bad_batch(batch)
+                    if self.workers.is_chief:
+                        self._keep_bad_batch(batches[index])
                     raise TrainingDivergedError(
                         f"the loss is {loss} at step {self.step}; the batch is kept in "
-                        f"{self.out / 'diverged.npz'}, the last good checkpoint in {self.out / 'checkpoints'}"
+                        f"{self.out / 'diverged.npz'}, the last good checkpoint in "
+                        f"{self.out / 'checkpoints'}",
+                        hint="look for values out of range in that batch, or lower training.learning_rate",
                     )
                 losses.append(loss)
                 if self.progress is not None:
@@ -233,6 +334,41 @@ class Loop:
                     self.progress(self.step, self.config.training.steps, values_now)
         self.seconds += time.perf_counter() - started
         return float(np.mean(losses))
+
+    def _read(self, batches: CropSequence, index: int) -> Batch:
+        (values, redshift), target = batches[index]
+        return (values[self.rows], redshift[self.rows]), target[self.rows]
+
+    def _take_step(self, batch: Batch) -> float:
+        """Update the network by this worker's share of a batch; return the loss of the whole batch."""
+        (values, redshift), target = batch
+        try:
+            loss = float(self.trunk.train_on_batch([values, redshift], target))
+        except Exception:
+            # Backends wrap what is raised inside a compiled step.
+            if self.workers.failure is not None:
+                raise self.workers.failure from None
+            raise
+        if self.workers.count == 1:
+            return loss
+        return float(self.workers.sum(np.array(loss * self.share)))
+
+    def _average_statistics(self) -> None:
+        """Average the moving statistics of batch normalisation, which every worker has of its own crops."""
+        if self.workers.count == 1:
+            return
+        for variable in self.trunk.non_trainable_variables:
+            if "float" in keras.backend.standardize_dtype(variable.dtype):
+                mine = keras.ops.convert_to_numpy(variable) / np.float32(self.workers.count)
+                variable.assign(self.workers.sum(mine))
+
+    def _draw_apart(self) -> None:
+        """Give every worker its own random numbers for dropout; the chief's are those of a single process."""
+        for variable in self.trunk.non_trainable_variables:
+            if keras.backend.standardize_dtype(variable.dtype) == "uint32":
+                state = keras.ops.convert_to_numpy(variable).copy()
+                state.flat[0] += np.uint32(self.workers.rank)
+                variable.assign(state)
 
     def _validate(self, loss: float) -> None:
         r2, validation_loss = self._score()
@@ -245,7 +381,7 @@ class Loop:
             "seconds": round(self.seconds, 3),
             "waiting_share": round(self.waiting / max(self.seconds, 1e-9), 5),
         }
-        self.rows.append(row)
+        self.history.append(row)
         if self.config.training.patience_rounds is None:
             return
         if r2 > self.best_r2:
@@ -257,7 +393,7 @@ class Loop:
     def _score(self) -> tuple[float, float]:
         """Validation R² and mean squared error, pooled over snapshots neither neutral nor ionised."""
         squares = total = total_squares = count = 0.0
-        for snapshot in self.snapshots:
+        for snapshot in self.snapshots[self.workers.rank :: self.workers.count]:
             mean = float(snapshot.xi.mean())
             if not 1e-3 <= mean <= 1 - 1e-3:
                 continue
@@ -270,6 +406,9 @@ class Loop:
             total += float(true.sum(dtype=np.float64))
             total_squares += float((true.astype(np.float64) ** 2).sum())
             count += true.size
+        squares, total, total_squares, count = self.workers.sum(
+            np.array([squares, total, total_squares, count])
+        ).tolist()
         if count == 0 or total_squares <= total**2 / count:
             return math.nan, math.nan
         return 1.0 - squares / (total_squares - total**2 / count), squares / count
@@ -287,30 +426,24 @@ class Loop:
         if self.best is not None:
             arrays["best"] = self.best
         state = {
-            "history": self.rows,
+            "history": self.history,
             "best_r2": self.best_r2 if math.isfinite(self.best_r2) else None,
             "stale_rounds": self.stale_rounds,
             "seconds": self.seconds,
             "waiting": self.waiting,
         }
-        try:
+        with _can_go_on(self.out, f"the checkpoint of step {self.step}"):
             save_checkpoint(self.out / "checkpoints", Checkpoint(self.step, arrays, state))
             self._write_history()
-        except OSError as error:
-            raise InputError(
-                f"the checkpoint of step {self.step} could not be written: {error}",
-                file=self.out,
-                hint="the run is whole up to the one before: make room and go on with --resume",
-            ) from error
 
     def _write_history(self) -> None:
         temporary = self.out / ".history.csv.tmp"
         with temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=_HISTORY)
             writer.writeheader()
-            writer.writerows(self.rows)
+            writer.writerows(self.history)
         temporary.replace(self.out / "history.csv")
-        _log_to_tensorboard(self.out / "logs", self.rows)
+        _log_to_tensorboard(self.out / "logs", self.history)
 
     def _keep_bad_batch(self, batch: Batch) -> None:
         (values, redshift), target = batch
@@ -324,7 +457,7 @@ class Loop:
     def metrics(self) -> dict[str, Any]:
         """What the run came to so far."""
         training = self.config.training
-        last = self.rows[-1]
+        last = self.history[-1]
         cells = self.step * training.batch_size * training.crop_cells**3
         return {
             "steps": self.step,
@@ -348,8 +481,8 @@ def _with_photons(config: RunConfig, simulations: Sequence[xr.Dataset]) -> RunCo
     return config.model_copy(update={"model": model.model_copy(update={"photons_per_source": photons})})
 
 
-def _cache(out: Path) -> Path:
-    return out.with_name(f".{out.name}.cache")
+def _cache(out: Path, rank: int = 0) -> Path:
+    return out.with_name(f".{out.name}.cache{rank or ''}")
 
 
 def _optimizer(config: RunConfig) -> keras.optimizers.Optimizer:
@@ -442,6 +575,16 @@ def _provenance(config: RunConfig, simulations: Sequence[xr.Dataset]) -> dict[st
     }
 
 
+def _digest(config: RunConfig, provenance: Mapping[str, Any]) -> bytes:
+    """What the workers of a run must have in common."""
+    common = {
+        "config": config.model_dump(mode="json"),
+        "data": provenance["data"],
+        "reion": provenance["versions"]["reion"],
+    }
+    return hashlib.sha256(json.dumps(common, sort_keys=True).encode()).digest()
+
+
 def _checksum(sim: xr.Dataset) -> str:
     """SHA-256 over the fields' values as float32, in the order of the data contract."""
     digest = hashlib.sha256()
@@ -470,12 +613,6 @@ def _git_commit() -> str | None:
         [git, "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
     )
     return result.stdout.strip() or None
-
-
-def _has_gpu() -> bool:
-    if os.environ.get("CUDA_VISIBLE_DEVICES") == "-1":
-        return False
-    return bool(keras.distribution.list_devices("gpu"))
 
 
 def _log_to_tensorboard(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:

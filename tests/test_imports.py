@@ -23,6 +23,8 @@ PACKAGES = {
 TRAINING_EXTRA = ("tensorflow", "keras", "onnx", "tf2onnx")
 NEEDS_TRAINING_EXTRA = (
     "reion.__main__",  # runs the command line
+    "reion.devices",
+    "reion.distribution",
     "reion.losses",
     "reion.models",
     "reion.quickstart",
