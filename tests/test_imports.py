@@ -22,6 +22,7 @@ PACKAGES = {
 }
 TRAINING_EXTRA = ("tensorflow", "keras", "onnx", "tf2onnx")
 NEEDS_TRAINING_EXTRA = (
+    "reion.comparison",
     "reion.__main__",  # runs the command line
     "reion.devices",
     "reion.distribution",
