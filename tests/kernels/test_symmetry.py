@@ -116,9 +116,9 @@ def test_the_vector_line_is_the_plain_one(dtype, step):
     plain, vector = np.zeros_like(x), np.zeros_like(x)
 
     def turn(x, step, y):
-        _vector_line(x, 20, step, y, 3)
+        _vector_line(x, width, step, y, 3)
 
-    _plain_line(x, 20, step, plain, 3)
+    _plain_line(x, width, step, plain, 3)
     CPUDispatcher(turn, targetoptions={"nopython": True})(x, step, vector)
     assert np.count_nonzero(plain) == width
     assert np.array_equal(plain, vector)
