@@ -14,7 +14,7 @@ from reion_kernels import (
     rotate,
     symmetry,
 )
-from reion_kernels.symmetry import _plain_tile, _vector_tile
+from reion_kernels.symmetry import _plain_line, _plain_tile, _vector_line, _vector_tile
 from tests.kernels.strategies import arrays
 
 
@@ -105,6 +105,22 @@ def test_the_vector_tile_is_the_plain_one(dtype):
     _plain_tile(x, 2, 2 * width + 1, plain, 1, 2 * width)
     CPUDispatcher(turn, targetoptions={"nopython": True})(x, vector)
     assert np.count_nonzero(plain) == width * width
+    assert np.array_equal(plain, vector)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("step", [1, -1])
+def test_the_vector_line_is_the_plain_one(dtype, step):
+    width = 64 // np.dtype(dtype).itemsize
+    x = np.random.default_rng(0).normal(size=3 * width).astype(dtype)
+    plain, vector = np.zeros_like(x), np.zeros_like(x)
+
+    def turn(x, step, y):
+        _vector_line(x, width, step, y, 3)
+
+    _plain_line(x, width, step, plain, 3)
+    CPUDispatcher(turn, targetoptions={"nopython": True})(x, step, vector)
+    assert np.count_nonzero(plain) == width
     assert np.array_equal(plain, vector)
 
 
