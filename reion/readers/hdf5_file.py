@@ -3,12 +3,15 @@
 Links to other files, external and virtual storage are refused. Nothing is allocated for a shape that the
 bytes in the file cannot fill: contiguous data must be there in full, every chunk must be there, and deflated
 chunks are expanded under a bound before the HDF5 library sees them. Filters other than deflate, shuffle and
-Fletcher-32 are refused.
+Fletcher-32 are refused. So are texts in attributes that claim to be longer than the file (see
+`reion.readers.object_header`); a text of variable length is left out where an object has so many attributes
+that they are not in its header (more than eight in files of the "latest" version).
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from reion.errors import InputError
+from reion.readers.object_header import ObjectHeader
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MOST_NUMBERS, _MOST_TEXT = 16, 4096
@@ -72,14 +76,38 @@ def find(file: Any, name: str, path: Path) -> Any | None:
     return here
 
 
-def attributes(group: Any) -> Mapping[str, Any]:
-    """The attributes of a group that are texts or a few numbers, as Python has them."""
+def attributes(item: Any) -> Mapping[str, Any]:
+    """The attributes of a group or dataset that are texts or a few numbers, as Python has them.
+
+    Raises
+    ------
+    InputError
+        If a text claims more bytes than the file has.
+    """
+    from h5py import h5t
+
+    path = Path(item.file.filename)
+    header = ObjectHeader(item)
     found: dict[str, Any] = {}
-    for name in group.attrs:
-        stored = group.attrs.get_id(name)
-        if np.prod(stored.shape, dtype=object) > _MOST_NUMBERS or stored.dtype.itemsize > _MOST_TEXT:
+    for name in item.attrs:
+        stored = item.attrs.get_id(name)
+        kind, shape = stored.get_type(), stored.shape
+        if (
+            kind.get_class() not in (h5t.INTEGER, h5t.FLOAT, h5t.ENUM, h5t.STRING)
+            or kind.get_size() > _MOST_TEXT
+            or shape is None
+            or math.prod(shape) > _MOST_NUMBERS
+        ):
             continue
-        value = group.attrs[name]
+        if kind.get_class() == h5t.STRING and kind.is_variable_str():
+            claimed = header.text_bytes(name, math.prod(shape))
+            if claimed is None:
+                continue
+            if claimed > path.stat().st_size:
+                raise InputError(
+                    f"the attribute {name} claims {claimed} bytes of a smaller file: it is damaged", file=path
+                )
+        value = item.attrs[name]
         if isinstance(value, bytes):
             found[name] = value.decode("utf-8", "replace")
         else:

@@ -1,5 +1,8 @@
 """Damaged files give a clean error, quickly, and no memory is taken for what they claim.
 
+Memory is counted twice: what Python and NumPy allocate, touched or not, and (on Linux) what the process
+holds, whichever library took it.
+
 A hundred files of each format are damaged; `nox -s fuzz` damages ten thousand.
 """
 
@@ -16,6 +19,7 @@ import numpy as np
 import pytest
 
 from reion.errors import InputError
+from reion.memory import peak_memory_bytes, resident_memory_bytes
 from reion.readers import open_simulation
 from tests.readers.layouts import LAYOUTS, random_simulation, write_21cmfast, write_hdf5, write_npz
 
@@ -23,6 +27,8 @@ CASES = int(os.environ.get("REION_FUZZ_CASES", "100"))
 MOST_SECONDS = 2.0
 SLACK_BYTES = 3 << 20
 """Block buffers, and what Python itself needs to open and describe a simulation."""
+RESIDENT_SLACK_BYTES = 16 << 20
+"""The same for the whole process, whose allocator takes memory and gives it back in larger pieces."""
 
 KINDS = {
     **LAYOUTS,
@@ -88,16 +94,29 @@ def test_damaged_files_give_clean_errors(kind, tmp_path):
             (folder / victim).write_bytes(damaged((source / victim).read_bytes(), rng))
             tracemalloc.reset_peak()
             before = tracemalloc.get_traced_memory()[0]
+            resident = reset_peak_memory()
             started = time.process_time()
             outcomes[outcome(folder, kind, given)] += 1
             seconds = time.process_time() - started
             taken = tracemalloc.get_traced_memory()[1] - before
             assert seconds < MOST_SECONDS, (case, victim)
             assert taken < 4 * whole + SLACK_BYTES, (case, victim, taken)
+            if resident is not None:
+                grown = (peak_memory_bytes() or 0) - resident
+                assert grown < 4 * whole + RESIDENT_SLACK_BYTES, (case, victim, grown)
             shutil.copy(source / victim, folder / victim)
     finally:
         tracemalloc.stop()
     assert outcomes["refused"] > CASES / 100, outcomes
+
+
+def reset_peak_memory() -> int | None:
+    """Let the peak of this process start anew, from the resident size returned; None but on Linux."""
+    control = Path("/proc/self/clear_refs")
+    if not control.is_file():
+        return None
+    control.write_text("5")
+    return resident_memory_bytes()
 
 
 def outcome(folder: Path, kind: str, given: dict[str, str]) -> str:
