@@ -11,7 +11,7 @@ import numpy as np
 
 from reion.readers.format import Format
 from reion.readers.hdf5_file import attributes, find, is_hdf5, open_hdf5, read, shape_of
-from reion.readers.mapping import SETTINGS, box_from, names_from
+from reion.readers.mapping import SETTINGS, boxes_from
 from reion.readers.settings import Settings
 from reion.readers.snapshot import Box
 
@@ -54,9 +54,8 @@ def claim(paths: Sequence[Path]) -> list[Path]:
 
 
 def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:
-    """What the mapping finds in each file; files of one name but for the redshift are one box."""
-    names = names_from(settings)
-    return [box_from(Hdf5Tree(path), names, settings) for path in paths]
+    """What the mapping finds in each file."""
+    return boxes_from(map(Hdf5Tree, paths), settings)
 
 
 FORMAT = Format(

@@ -31,7 +31,7 @@ Simulation.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -139,6 +139,12 @@ def names_from(settings: Settings) -> Names:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise InputError(f"{where}: {first['msg']}; received {first['input']!r}", file=path) from error
+
+
+def boxes_from(trees: Iterable[Tree], settings: Settings) -> list[Box]:
+    """What the mapping that is set finds in each file; files of one name but for the redshift are one box."""
+    names = names_from(settings)
+    return [box_from(tree, names, settings) for tree in trees]
 
 
 def box_from(tree: Tree, names: Names, settings: Settings) -> Box:

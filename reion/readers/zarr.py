@@ -17,7 +17,7 @@ import numpy as np
 
 from reion.errors import InputError
 from reion.readers.format import Format
-from reion.readers.mapping import SETTINGS, box_from, names_from
+from reion.readers.mapping import SETTINGS, boxes_from
 from reion.readers.settings import Settings
 from reion.readers.snapshot import Box
 from reion.readers.zarr_chunks import check_chunks, check_size
@@ -86,9 +86,8 @@ def claim(paths: Sequence[Path]) -> list[Path]:
 
 
 def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:
-    """One box for each store."""
-    names = names_from(settings)
-    return [box_from(ZarrTree(path), names, settings) for path in paths]
+    """What the mapping finds in each store."""
+    return boxes_from(map(ZarrTree, paths), settings)
 
 
 FORMAT = Format(
