@@ -47,6 +47,10 @@ def test_several_simulations_need_a_folder(simulation, tmp_path):
     assert [store["label"] for store in result["stores"]] == ["box1", "box2"]
     assert sorted(path.name for path in (tmp_path / "stores").iterdir()) == ["box1.zarr", "box2.zarr"]
     assert open_simulation(str(tmp_path / "run" / "box2*")).sizes["redshift"] == 4
+    (tmp_path / "stores" / "box2.zarr").rename(tmp_path / "elsewhere.zarr")
+    with pytest.raises(InputError, match="exists already") as caught:
+        convert(tmp_path / "run", tmp_path / "stores")
+    assert caught.value.hint == "--force replaces it; not there yet: box2"
 
 
 def test_nothing_is_overwritten_and_nothing_read_before_that_is_known(simulation, tmp_path):

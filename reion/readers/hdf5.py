@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from reion.readers.format import Format
-from reion.readers.hdf5_file import attributes, find, is_hdf5, open_hdf5, read, shape_of
+from reion.readers.hdf5_file import attributes, dataset_names, find, is_hdf5, open_hdf5, read, shape_of
 from reion.readers.mapping import SETTINGS, boxes_from
 from reion.readers.settings import Settings
 from reion.readers.snapshot import Box
@@ -41,6 +41,11 @@ class Hdf5Tree:
         with open_hdf5(self.path) as file:
             holder = find(file, group, self.path)
             return None if holder is None else attributes(holder).get(attribute)
+
+    def names(self) -> list[str]:
+        """Datasets of floating-point numbers, the first ones of many."""
+        with open_hdf5(self.path) as file:
+            return dataset_names(file)
 
     def attributes(self) -> dict[str, Any]:
         """The attributes of the root group."""

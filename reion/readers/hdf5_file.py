@@ -24,6 +24,7 @@ from reion.readers.object_header import ObjectHeader
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MOST_NUMBERS, _MOST_TEXT = 16, 4096
+_MOST_NAMES, _MOST_LOOKED_AT, _DEEPEST = 20, 1000, 8
 _DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3
 
 
@@ -39,7 +40,7 @@ def is_hdf5(path: Path) -> bool:
 
 @contextlib.contextmanager
 def open_hdf5(path: Path) -> Iterator[Any]:
-    """The file as an `h5py.File`; whatever HDF5 raises inside the block becomes an `InputError`."""
+    """The file as an `h5py.File`; whatever is raised inside the block becomes an `InputError`."""
     import h5py
 
     try:
@@ -47,7 +48,7 @@ def open_hdf5(path: Path) -> Iterator[Any]:
             yield file
     except InputError:
         raise
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, UnicodeError) as error:
+    except Exception as error:  # whatever a damaged file raises, the file is damaged
         raise InputError(f"the HDF5 file is damaged: {error}", file=path) from error
 
 
@@ -74,6 +75,28 @@ def find(file: Any, name: str, path: Path) -> Any | None:
             )
         here = here[part]
     return here
+
+
+def dataset_names(file: Any) -> list[str]:
+    """Paths of the first datasets of floating-point numbers, to be shown to a person."""
+    import h5py
+
+    names: list[str] = []
+    looked = 0
+    groups = [(file, "", 0)]
+    while groups:
+        group, prefix, depth = groups.pop()
+        for name in group:
+            looked += 1
+            if looked > _MOST_LOOKED_AT or len(names) == _MOST_NAMES:
+                return names
+            if isinstance(group.get(name, getlink=True), h5py.HardLink):
+                item = group[name]
+                if isinstance(item, h5py.Group) and depth < _DEEPEST:
+                    groups.append((item, f"{prefix}{name}/", depth + 1))
+                elif isinstance(item, h5py.Dataset) and item.dtype.kind == "f":
+                    names.append(prefix + name)
+    return names
 
 
 def attributes(item: Any) -> Mapping[str, Any]:
@@ -128,7 +151,11 @@ def shape_of(dataset: Any, name: str, path: Path) -> tuple[int, ...]:
 
     if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind != "f" or dataset.dtype.itemsize > 8:
         kind = dataset.dtype if isinstance(dataset, h5py.Dataset) else "a group"
-        raise InputError(f"{name}: expected a dataset of floating-point numbers; received {kind}", file=path)
+        raise InputError(
+            f"{name}: expected a dataset of floating-point numbers; received {kind}",
+            file=path,
+            hint="write it as float32 or float64",
+        )
     if dataset.external or dataset.is_virtual:
         raise InputError(
             f"{name}: expected data in this file; received storage in other files, which are not followed",

@@ -69,6 +69,9 @@ class Tree(Protocol):
     def attributes(self) -> dict[str, Any]:
         """The attributes of the whole file."""
 
+    def names(self) -> list[str]:
+        """Arrays of floating-point numbers, the first ones of many, to be shown to a person."""
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -161,9 +164,11 @@ def box_from(tree: Tree, names: Names, settings: Settings) -> Box:
     missing = [place.array for place in named.values() if shapes[place.array] is None]
     if missing or not any(shapes.values()):
         raise InputError(
-            f"expected arrays named {', '.join(missing or shapes)}",
+            f"expected arrays named {', '.join(missing or shapes)}; received "
+            f"{', '.join(tree.names()) or 'none of floating-point numbers'}",
             file=path,
-            hint="name the arrays in a TOML file: --set mapping=mine.toml",
+            hint="say in a TOML file which array is what, and give it with --set mapping=mine.toml; for a "
+            'density that is\n  [n_igm]\n  array = "path/in/the/file"\n  unit = "g cm-3"',
         )
     redshifts = _numbers(tree, names.redshift, "redshift")
     if redshifts is None:

@@ -8,6 +8,7 @@ given by a mapping (`reion.readers.mapping`).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,8 @@ from reion.readers.mapping import SETTINGS, boxes_from
 from reion.readers.settings import Settings
 from reion.readers.snapshot import Box
 from reion.readers.zarr_chunks import check_chunks, check_size
+
+_MOST_NAMES, _DEEPEST = 20, 8
 
 
 def is_store(path: Path) -> bool:
@@ -74,6 +77,14 @@ class ZarrTree:
         group, _, attribute = name.rpartition("/")
         holder = self._find(group)
         return None if holder is None else holder.attrs.get(attribute)
+
+    def names(self) -> list[str]:
+        """Arrays of floating-point numbers, the first ones of many."""
+        try:
+            members = itertools.islice(self._group.members(max_depth=_DEEPEST), _MOST_NAMES)
+            return [name for name, item in members if hasattr(item, "dtype") and item.dtype.kind == "f"]
+        except Exception as error:  # whatever a damaged store raises, the store is damaged
+            raise InputError(f"the Zarr store is damaged: {error}", file=self.path) from error
 
     def attributes(self) -> dict[str, Any]:
         """The attributes of the group."""

@@ -269,6 +269,7 @@ def test_what_files_lack_is_asked_for_by_name(tmp_path):
     epfl = tmp_path / "epfl"
     epfl.mkdir()
     settings = write_epfl(epfl, SIM)
+    refused(epfl, "the unit of n_src", settings=BOX, hint="such as '1e48 s-1 Mpc-3', 's-1 per cell'")
     for key, match in (("n_src_unit", "the unit of n_src"), ("box_size", "the size of the box")):
         refused(epfl, match, settings={k: v for k, v in settings.items() if k != key}, hint=f"--set {key}=")
     refused(epfl, "n_src: expected a unit such as", settings={**settings, "n_src_unit": "bananas"})
@@ -359,8 +360,10 @@ def test_nothing_there(tmp_path):
     refused(tmp_path / "nowhere", "no such file or folder")
     refused(tmp_path, "expected files of one of the formats .* received nothing")
     (tmp_path / "notes.txt").write_text("hello")
-    refused(tmp_path, "received notes.txt", hint="--format")
-    refused(tmp_path, "expected files of c2ray; received notes.txt", format="c2ray")
+    refused(tmp_path, "received notes.txt", hint="pinion: PINION's rho_z*.npz")
+    (tmp_path / "deeper").mkdir()
+    refused(tmp_path, "received deeper, notes.txt", hint=f"name them ({tmp_path / 'deeper'})")
+    refused(tmp_path, "expected files of c2ray; received deeper, notes.txt", format="c2ray")
     refused(tmp_path, "--format: expected one of zarr, npz", format="fortran")
 
 
