@@ -40,7 +40,7 @@ def is_hdf5(path: Path) -> bool:
 
 @contextlib.contextmanager
 def open_hdf5(path: Path) -> Iterator[Any]:
-    """The file as an `h5py.File`; whatever is raised inside the block becomes an `InputError`."""
+    """The file as an `h5py.File`; whatever damage raises inside the block becomes an `InputError`."""
     import h5py
 
     try:
@@ -48,6 +48,8 @@ def open_hdf5(path: Path) -> Iterator[Any]:
             yield file
     except InputError:
         raise
+    except (PermissionError, FileNotFoundError) as error:
+        raise InputError(f"cannot be read: {error}", file=path) from error
     except Exception as error:  # whatever a damaged file raises, the file is damaged
         raise InputError(f"the HDF5 file is damaged: {error}", file=path) from error
 

@@ -393,6 +393,13 @@ def test_files_that_may_not_be_read(nobody):
         write_npz(folder, SIM)
         (folder / "box_z9.000.npz").chmod(0)
         refused(folder, r"cannot be read: .*Permission", file="box_z9.000.npz")
+        for write, pattern in ((write_21cmfast, "coeval_z9*"), (write_hdf5, "box.h5"), (write_epfl, "rho_z9*")):
+            other = folder / pattern[:3]
+            other.mkdir()
+            settings = write(other, SIM)
+            (victim,) = other.glob(pattern)
+            victim.chmod(0)
+            refused(other, r"cannot be read: .*Permission", settings=settings, file=victim.name)
         folder.chmod(0)
         with pytest.raises(InputError, match=r"cannot be read: .*Permission"):
             open_simulation(folder)
