@@ -393,7 +393,11 @@ def test_files_that_may_not_be_read(nobody):
         write_npz(folder, SIM)
         (folder / "box_z9.000.npz").chmod(0)
         refused(folder, r"cannot be read: .*Permission", file="box_z9.000.npz")
-        for write, pattern in ((write_21cmfast, "coeval_z9*"), (write_hdf5, "box.h5"), (write_epfl, "rho_z9*")):
+        for write, pattern in (
+            (write_21cmfast, "coeval_z9*"),
+            (write_hdf5, "box.h5"),
+            (write_epfl, "rho_z9*"),
+        ):
             other = folder / pattern[:3]
             other.mkdir()
             settings = write(other, SIM)
