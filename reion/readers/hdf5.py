@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from reion.readers.snapshot import Box
 
 @dataclass(frozen=True)
 class Hdf5Tree:
-    """An HDF5 file as `reion.readers.mapping.Tree`."""
+    """An HDF5 file as `reion.readers.mapping.Tree`; the attributes of each group are read once."""
 
     path: Path
+    _known: dict[str, Mapping[str, Any] | None] = field(default_factory=dict, compare=False, repr=False)
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         """Shape of a dataset; None if there is none of that name."""
@@ -38,19 +39,24 @@ class Hdf5Tree:
     def attribute(self, name: str) -> Any | None:
         """An attribute, `group/name`."""
         group, _, attribute = name.rpartition("/")
-        with open_hdf5(self.path) as file:
-            holder = find(file, group, self.path)
-            return None if holder is None else attributes(holder).get(attribute)
+        found = self._attributes(group)
+        return None if found is None else found.get(attribute)
+
+    def attributes(self) -> dict[str, Any]:
+        """The attributes of the root group."""
+        return dict(self._attributes("") or {})
+
+    def _attributes(self, group: str) -> Mapping[str, Any] | None:
+        if group not in self._known:
+            with open_hdf5(self.path) as file:
+                holder = find(file, group, self.path)
+                self._known[group] = None if holder is None else attributes(holder)
+        return self._known[group]
 
     def names(self) -> list[str]:
         """Datasets of floating-point numbers, the first ones of many."""
         with open_hdf5(self.path) as file:
             return dataset_names(file)
-
-    def attributes(self) -> dict[str, Any]:
-        """The attributes of the root group."""
-        with open_hdf5(self.path) as file:
-            return dict(attributes(file))
 
 
 def claim(paths: Sequence[Path]) -> list[Path]:

@@ -32,10 +32,11 @@ def is_store(path: Path) -> bool:
 
 
 class ZarrTree:
-    """A Zarr group as `reion.readers.mapping.Tree`."""
+    """A Zarr group as `reion.readers.mapping.Tree`; what is in it is looked up once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._known: dict[str, Any] = {}
 
     @cached_property
     def _group(self) -> Any:
@@ -47,8 +48,12 @@ class ZarrTree:
             raise InputError(f"the Zarr store cannot be opened: {error}", file=self.path) from error
 
     def _find(self, name: str) -> Any | None:
+        if not name:
+            return self._group
         try:
-            return self._group.get(name) if name else self._group
+            if name not in self._known:
+                self._known[name] = self._group.get(name)
+            return self._known[name]
         except Exception as error:  # whatever a damaged store raises, the store is damaged
             raise InputError(f"{name}: cannot be opened: {error}", file=self.path) from error
 

@@ -85,6 +85,7 @@ def test_damaged_files_give_clean_errors(kind, tmp_path):
     shutil.copytree(source, folder)
     whole = sum(path.stat().st_size for path in files)
     outcomes = {"read": 0, "refused": 0}
+    excesses = []
     assert outcome(folder, kind, given) == "read"
     tracemalloc.start()
     try:
@@ -99,14 +100,17 @@ def test_damaged_files_give_clean_errors(kind, tmp_path):
             outcomes[outcome(folder, kind, given)] += 1
             seconds = time.process_time() - started
             taken = tracemalloc.get_traced_memory()[1] - before
-            assert seconds < MOST_SECONDS, (case, victim)
-            assert taken < 4 * whole + SLACK_BYTES, (case, victim, taken)
-            if resident is not None:
-                grown = (peak_memory_bytes() or 0) - resident
-                assert grown < 4 * whole + RESIDENT_SLACK_BYTES, (case, victim, grown)
+            grown = 0 if resident is None else (peak_memory_bytes() or 0) - resident
+            if (
+                seconds > MOST_SECONDS
+                or taken > 4 * whole + SLACK_BYTES
+                or grown > 4 * whole + RESIDENT_SLACK_BYTES
+            ):
+                excesses.append((case, str(victim), seconds, taken, grown))
             shutil.copy(source / victim, folder / victim)
     finally:
         tracemalloc.stop()
+    assert not excesses
     assert outcomes["refused"] > CASES / 100, outcomes
 
 
