@@ -169,7 +169,7 @@ def shape_of(dataset: Any, name: str, path: Path) -> tuple[int, ...]:
         needed *= n
     if dataset.chunks is None:
         held = int(dataset.id.get_storage_size())
-        if held != needed:
+        if held != needed or needed > path.stat().st_size:
             raise InputError(
                 f"{name}: shape {shape} of {dataset.dtype} needs {needed} bytes; the file holds {held}",
                 file=path,

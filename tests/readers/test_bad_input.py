@@ -161,6 +161,29 @@ def test_split_records_are_put_together(tmp_path):
         np.testing.assert_array_equal(sim["xi"][0, 2:5, 3, ::2].values, sim["xi"][0].values[2:5, 3, ::2])
 
 
+def test_records_are_split_where_gfortran_splits_them(tmp_path):
+    # 646^3 float64 are more than 2^31 bytes: the first number after the split has a byte before it.
+    n, longest = 646, 2**31 - 9
+    total = 8 * n**3
+    path = tmp_path / "xfrac3d_8.000.bin"
+    cell, inside = divmod(longest, 8)
+    assert inside == 7
+    numbers = np.array([0.25, 0.5, 0.75]).tobytes()  # of the cells before, across and behind the split
+    with path.open("wb") as stream:
+        stream.write(record(np.array([n, n, n], "<i4").tobytes(), "<"))
+        stream.write(np.array(-longest, "<i4").tobytes())
+        stream.seek(longest - 15, os.SEEK_CUR)
+        stream.write(numbers[:15] + np.array([longest, total - longest], "<i4").tobytes() + numbers[15:])
+        stream.seek(total - longest - 9, os.SEEK_CUR)
+        stream.write(np.array(-(total - longest), "<i4").tobytes())
+    assert path.stat().st_size == 20 + total + 16
+    sim = open_simulation(path, settings={"box_size": "100"})
+    x, y, z = np.unravel_index(cell, (n, n, n), order="F")
+    plane = sim["xi"][0, :, :, int(z)].values
+    assert plane[x - 1 : x + 2, y].tolist() == [0.25, 0.5, 0.75]
+    assert plane.sum() == 1.5
+
+
 def test_single_precision_fractions_and_the_other_name(tmp_path):
     settings = write_c2ray(tmp_path, SIM)
     for redshift, xi in zip(("9.000", "8.397"), SIM["xi"].values, strict=True):
