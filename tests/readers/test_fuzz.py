@@ -14,6 +14,7 @@ import time
 import tracemalloc
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -93,25 +94,45 @@ def test_damaged_files_give_clean_errors(kind, tmp_path):
             rng = np.random.default_rng([case, len(kind)])
             victim = files[rng.integers(len(files))].relative_to(source)
             (folder / victim).write_bytes(damaged((source / victim).read_bytes(), rng))
-            tracemalloc.reset_peak()
-            before = tracemalloc.get_traced_memory()[0]
-            resident = reset_peak_memory()
-            started = time.process_time()
-            outcomes[outcome(folder, kind, given)] += 1
-            seconds = time.process_time() - started
-            taken = tracemalloc.get_traced_memory()[1] - before
-            grown = 0 if resident is None else (peak_memory_bytes() or 0) - resident
-            if (
-                seconds > MOST_SECONDS
-                or taken > 4 * whole + SLACK_BYTES
-                or grown > 4 * whole + RESIDENT_SLACK_BYTES
-            ):
-                excesses.append((case, str(victim), seconds, taken, grown))
+            result, cost = outcome_and_cost(folder, kind, given)
+            outcomes[result] += 1
+            if cost.is_beyond(4 * whole):
+                # What happens once in a process, such as a table of Python's that grows, is not the file's.
+                result, cost = outcome_and_cost(folder, kind, given)
+                if cost.is_beyond(4 * whole):
+                    excesses.append((case, str(victim), result, cost))
             shutil.copy(source / victim, folder / victim)
     finally:
         tracemalloc.stop()
     assert not excesses
     assert outcomes["refused"] > CASES / 100, outcomes
+
+
+class Cost(NamedTuple):
+    """What reading took: seconds of computing, bytes that Python allocated, bytes the process grew by."""
+
+    seconds: float
+    allocated: int
+    grown: int
+
+    def is_beyond(self, allowed: int) -> bool:
+        return (
+            self.seconds > MOST_SECONDS
+            or self.allocated > allowed + SLACK_BYTES
+            or self.grown > allowed + RESIDENT_SLACK_BYTES
+        )
+
+
+def outcome_and_cost(folder: Path, kind: str, given: dict[str, str]) -> tuple[str, Cost]:
+    tracemalloc.reset_peak()
+    before = tracemalloc.get_traced_memory()[0]
+    resident = reset_peak_memory()
+    started = time.process_time()
+    result = outcome(folder, kind, given)
+    seconds = time.process_time() - started
+    allocated = tracemalloc.get_traced_memory()[1] - before
+    grown = 0 if resident is None else (peak_memory_bytes() or 0) - resident
+    return result, Cost(seconds, allocated, grown)
 
 
 def reset_peak_memory() -> int | None:
