@@ -69,7 +69,9 @@ def convert(
     except OSError as error:
         raise InputError(f"cannot be written: {error}", file=out) from error
     if existing and not force:
-        raise InputError("exists already", file=existing[0], hint="--force replaces it")
+        absent = [label for label, path in paths.items() if path not in existing]
+        hint = f"--force replaces it; not there yet: {', '.join(absent)}" if absent else "--force replaces it"
+        raise InputError("exists already", file=existing[0], hint=hint)
     if cell_size_mpc is not None:
         from reion.regridding import regrid
 

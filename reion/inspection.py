@@ -11,7 +11,7 @@ import xarray as xr
 
 from reion.errors import InputError
 from reion.memory import peak_memory_bytes
-from reion.plausibility import boundary_steps, plausibility
+from reion.plausibility import boundary_steps, plausibility, xi_at_sources
 from reion.simulation import (
     AXES,
     DEFAULT_COSMOLOGY,
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from reion_kernels import Moments
+
+_PARTLY = (0.01, 0.9)
+"""Mean xi of a snapshot that shows whether sources lie in bubbles."""
 
 
 class FieldStatistics:
@@ -126,6 +129,7 @@ def inspect(
     snapshots: dict[str, list[FieldStatistics]] = {name: [] for name in present}
     weighted: list[dict[str, float | None]] = []
     steps: list[float] = []
+    at_sources: dict[str, float] = {}
     slabs = slabs_of(sim)
     for index in range(sim.sizes["redshift"]):
         statistics = {name: FieldStatistics(shape) for name in present}
@@ -142,6 +146,9 @@ def inspect(
                 progress(index * len(slabs) + count + 1, sim.sizes["redshift"] * len(slabs))
             if "n_igm" in values and len(slabs) == 1:
                 steps.append(boundary_steps(values["n_igm"]))
+            partly = "xi" in values and _PARTLY[0] < statistics["xi"].moments.mean < _PARTLY[1]
+            if not at_sources and partly and "n_src" in values and len(slabs) == 1:
+                at_sources = xi_at_sources(values["xi"], values["n_src"])
             del values  # before the next ones are read
         weighted.append(means.means(statistics))
         for name in present:
@@ -160,7 +167,7 @@ def inspect(
         },
         "fields": fields,
         "history": history,
-        "checks": plausibility(sim, fields, history, boundary_steps=steps),
+        "checks": plausibility(sim, fields, history, boundary_steps=steps, at_sources=at_sources),
         "plots": [],
     }
     if pictures is not None and plot is not None:

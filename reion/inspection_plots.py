@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _LOG_BINS = np.linspace(-12.0, 12.0, 481)
 _XI_BINS = np.linspace(0.0, 1.0, 51)
+_PROJECTED = ("n_src", "n_ion")
 _MOST_SNAPSHOTS = 5
 """So many redshifts are drawn as slices and profiles: the first, the last and some between."""
 
@@ -26,7 +27,7 @@ class Pictures:
 
     Histograms are of all cells: of log10 of the density in cosmic means, of log10 of what is not zero of
     sources and photons in their units, and of xi. Slices are the plane through the middle of the box across
-    the z axis.
+    the z axis; sources and photons, which most of a plane lacks, are the brightest cell along z instead.
     """
 
     def __init__(self, sim: xr.Dataset) -> None:
@@ -48,7 +49,13 @@ class Pictures:
         else:
             shown = np.log10(values[values > 0] * np.float64(self._scale.get(name, 1.0)))
         counts[index] += np.histogram(np.clip(shown, bins[0], bins[-1]), bins)[0]
-        if index in self._drawn and slab.start <= self._middle < slab.stop:
+        if index not in self._drawn:
+            return
+        if name in _PROJECTED:
+            brightest = values.max(axis=2)
+            before = self._slices.setdefault((name, index), brightest)
+            np.maximum(before, brightest, out=before)
+        elif slab.start <= self._middle < slab.stop:
             self._slices[name, index] = values[:, :, self._middle - slab.start].copy()
 
     def write(
@@ -101,22 +108,28 @@ class Pictures:
         names = list(self._counts)
         figure, rows = _figure(len(names), len(self._drawn))
         for row, name in zip(rows, names, strict=True):
-            for axes, index in zip(row, self._drawn, strict=True):
-                values = self._slices[name, int(index)]
-                shown = values if name == "xi" else np.log10(np.where(values > 0, values, np.nan))
+            planes = [self._slices[name, int(index)].T for index in self._drawn]
+            if name == "xi":
+                low, high = 0.0, 1.0
+            else:
+                planes = [np.log10(np.where(plane > 0, plane, np.nan)) for plane in planes]
+                known = np.concatenate([plane[np.isfinite(plane)] for plane in planes])
+                low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+            for axes, index, plane in zip(row, self._drawn, planes, strict=True):
                 image = axes.imshow(
-                    shown.T,
+                    plane,
                     origin="lower",
                     extent=(0, self._box[0], 0, self._box[1]),
-                    vmin=0 if name == "xi" else None,
-                    vmax=1 if name == "xi" else None,
+                    vmin=low,
+                    vmax=high,
                     interpolation="nearest",
                 )
-                label = name if name == "xi" else f"log10 {name}"
-                figure.colorbar(image, ax=axes, label=label)
                 axes.set_title(f"z = {self._redshift[index]:g}", fontsize=8)
                 axes.set_xlabel("x / Mpc")
                 axes.set_ylabel("y / Mpc")
+            what = "brightest along z" if name in _PROJECTED else "middle plane"
+            quantity = "xi" if name == "xi" else f"log10 {name} / ({self._units[name]})"
+            figure.colorbar(image, ax=row).set_label(f"{quantity}\n{what}", fontsize=8)
         return figure
 
     def _profiles(self, lines: Mapping[str, Sequence[Mapping[str, np.ndarray]]]) -> Figure:
@@ -134,7 +147,7 @@ class Pictures:
                         label=f"z = {self._redshift[index]:g}",
                     )
                 axes.set_xlabel(f"{axis} / Mpc")
-                axes.set_ylabel(f"{name} / ({self._units[name]})")
+                axes.set_ylabel("xi" if name == "xi" else f"{name} / ({self._units[name]})")
         rows[0][-1].legend(fontsize=6)
         return figure
 

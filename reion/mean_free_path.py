@@ -136,12 +136,14 @@ def ball_mean(field: np.ndarray, radii_cells: np.ndarray) -> np.ndarray:
     numpy.ndarray
         Of the shape and number type of `field`.
     """
-    from scipy.fft import irfftn, rfftn
+    from scipy.fft import ifft2, irfft, rfftn
 
     kernel = _ball_transform(field.shape, tuple(float(radius) for radius in radii_cells))
     spectrum = rfftn(field)
     spectrum *= kernel.astype(spectrum.real.dtype, copy=False)
-    mean: np.ndarray = irfftn(spectrum, s=field.shape, overwrite_x=True)
+    # What irfftn does, without its copy of the spectrum.
+    spectrum = ifft2(spectrum, axes=(0, 1), overwrite_x=True)
+    mean: np.ndarray = irfft(spectrum, n=field.shape[2], axis=2, overwrite_x=True)
     np.maximum(mean, 0, out=mean)  # what rounding takes below zero
     return mean
 
@@ -155,10 +157,10 @@ def _ball_transform(shape: tuple[int, ...], radii_cells: tuple[float, ...]) -> n
     x, y, z = np.meshgrid(*reaches, indexing="ij", sparse=True)
     rx, ry, rz = radii_cells
     inside = (x / rx) ** 2 + (y / ry) ** 2 + (z / rz) ** 2 <= 1.0
-    ball = np.zeros(shape)
+    ball = np.zeros(shape, dtype=np.float32)
     cells = [offsets[which] % n for offsets, which, n in zip(reaches, np.nonzero(inside), shape, strict=True)]
-    np.add.at(ball, tuple(cells), 1.0 / inside.sum())
-    transform: np.ndarray = rfftn(ball).real.astype(np.float32)
+    np.add.at(ball, tuple(cells), np.float32(1.0))  # how often a cell is reached: exact
+    transform: np.ndarray = rfftn(ball).real * np.float32(1.0 / inside.sum())
     return transform
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,9 @@ import xarray as xr
 from reion.simulation import AXES, DEFAULT_COSMOLOGY, cosmology, mean_baryon_density
 
 _TOLERANCE = 0.05
+_BRIGHTEST = 10_000
+_CLEARLY = 0.1
+"""How much higher xi at the sources must be with other axes before that is said."""
 _History = Sequence[Mapping[str, float | None]]
 
 
@@ -20,6 +24,7 @@ def plausibility(
     history: _History,
     *,
     boundary_steps: Sequence[float],
+    at_sources: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
     """Judge the results of `reion.inspection.inspect`.
 
@@ -29,6 +34,8 @@ def plausibility(
         Parts of the result of `inspect`.
     boundary_steps
         For each snapshot, what `boundary_steps` gives; may be empty.
+    at_sources
+        What `xi_at_sources` gives for one snapshot, if there is any.
 
     Returns
     -------
@@ -45,7 +52,8 @@ def plausibility(
         checks.append(_sources(fields["n_src"]["snapshots"]))
     if "xi" in fields:
         checks.append(_growth(history))
-        checks += _ionised_sources(history) + _photon_budget(history)
+        checks += _swapped_axes(at_sources or {}) or _ionised_sources(history)
+        checks += _photon_budget(history)
     if sim.attrs.get("cosmology_assumed", True):
         values = ", ".join(f"{key} = {value:g}" for key, value in DEFAULT_COSMOLOGY.items())
         checks.append(_look("cosmology", f"none in the files: flat LCDM with {values} is assumed"))
@@ -64,6 +72,36 @@ def boundary_steps(n_igm: np.ndarray) -> float:
         across = np.sqrt(np.mean(np.square(planes[0] - planes[-1], dtype=np.float64)))
         ratios.append(float(across / inside) if inside > 0 else 1.0)
     return max(ratios)
+
+
+def xi_at_sources(xi: np.ndarray, n_src: np.ndarray) -> dict[str, float]:
+    """Mean xi at the brightest sources, for each order in which the axes of xi could be meant.
+
+    Parameters
+    ----------
+    xi, n_src
+        (x, y, z), one snapshot of each.
+
+    Returns
+    -------
+    dict
+        Order, such as `"zyx"`, to mean (weighted by `n_src`); only orders that leave the shape as it is.
+    """
+    cells = np.flatnonzero(n_src)
+    rates = n_src.reshape(-1)[cells]
+    if cells.size > _BRIGHTEST:
+        brightest = np.argpartition(rates, -_BRIGHTEST)[-_BRIGHTEST:]
+        cells, rates = cells[brightest], rates[brightest]
+    if cells.size == 0:
+        return {}
+    place = np.unravel_index(cells, n_src.shape)
+    return {
+        "".join(AXES[axis] for axis in order): float(
+            np.average(xi.transpose(order)[place], weights=rates.astype(np.float64))
+        )
+        for order in itertools.permutations(range(3))
+        if tuple(xi.shape[axis] for axis in order) == xi.shape
+    }
 
 
 def _ok(name: str, message: str) -> dict[str, Any]:
@@ -101,6 +139,8 @@ def _mass(sim: xr.Dataset, means: np.ndarray) -> dict[str, Any]:
     spread = float(means.max() / means.min() - 1) if means.min() > 0 else np.inf
     if spread < 0.02:
         return _ok("mass", "the mean density stays the same: mass is conserved")
+    if means.min() <= 0:
+        return _look("mass", "the density is zero everywhere: is its unit right?")
     first, last = sim["redshift"].values[[0, -1]]
     return _look(
         "mass",
@@ -140,6 +180,20 @@ def _growth(history: _History) -> dict[str, Any]:
         )
     where = ", ".join(f"{history[index + 1]['redshift']:g}" for index in drops.tolist())
     return _look("growth", f"mean xi falls towards z = {where}: are redshifts mixed up?")
+
+
+def _swapped_axes(at_sources: Mapping[str, float]) -> list[dict[str, Any]]:
+    found = at_sources.get("xyz", 1.0)
+    best = max(at_sources, key=lambda order: at_sources[order], default="xyz")
+    if at_sources.get(best, 0.0) < found + _CLEARLY:
+        return []
+    return [
+        _look(
+            "ionised sources",
+            f"xi is {found:.2f} at the sources, but {at_sources[best]:.2f} with its axes as {best}: are axes "
+            "swapped between files?",
+        )
+    ]
 
 
 def _ionised_sources(history: _History) -> list[dict[str, Any]]:

@@ -152,6 +152,7 @@ def _write(sim: xr.Dataset, folder: Path, attrs: Mapping[str, Any], progress: Pr
     slabs = slabs_of(sim)
     snapshots = sim.sizes["redshift"]
     done = 0
+    warned = False
     for slab in slabs:
         total: np.ndarray | None = None
         for index in range(snapshots):
@@ -161,7 +162,9 @@ def _write(sim: xr.Dataset, folder: Path, attrs: Mapping[str, Any], progress: Pr
                 if integrate and name == "n_src":
                     if total is None:
                         total = np.zeros_like(values, dtype=np.float64)
-                        warn_if_late(sim, shining=bool(values.any()))
+                        if not warned and values.any():
+                            warn_if_late(sim, shining=True)
+                            warned = True
                     _put(arrays["n_ion"], total.astype(np.float32), index, slab, digests["n_ion"])
                     accumulate(total, values, float(seconds[index]) / N_ION_TIME_S)
                 del values

@@ -31,13 +31,14 @@ from reion.simulation import (
     n_ion_units,
 )
 
-_EXAMPLES = {
+EXAMPLES = {
     "n_igm": "'g cm-3', 'proper g cm-3', 'h2 Msun Mpc-3', 'Msun per cell', 'hydrogen cm-3', 'overdensity'",
     "n_src": "'1e48 s-1 Mpc-3', 's-1 per cell', 'Msun Mpc-3', 'Msun/h per cell', 'Mpc-3', 'per cell'",
     "propagation_mask": "that of n_src",
     "n_ion": "'1e66 Mpc-3', 'cm-3', 'per cell'",
     "xi": "'1', 'neutral fraction'",
 }
+"""Units of each field, as they are shown to a person."""
 _BLOCK_CELLS = 65536
 
 
@@ -130,7 +131,7 @@ def field_conversion(
         factor /= cell_volume_mpc3
     for target, value in _targets(name, quantity):
         return Conversion(target, value * factor)
-    raise _unknown(name, unit, f"its dimension is {quantity.unit.physical_type}", file)
+    raise _unknown(name, unit, f"understood as {quantity.unit}, which is {quantity.unit.physical_type}", file)
 
 
 def length_mpc(unit: str, cosmology: Mapping[str, float]) -> float | None:
@@ -229,7 +230,7 @@ def _targets(name: str, quantity: Any) -> list[tuple[str, float]]:
 
 def _unknown(name: str, unit: str, why: str, file: Path | str | None) -> InputError:
     return InputError(
-        f"{name}: expected a unit such as {_EXAMPLES[name]}; received {unit!r} ({why})",
+        f"{name}: expected a unit such as {EXAMPLES[name]}; received {unit!r} ({why})",
         file=file,
         hint=f"give the unit with --set {name}_unit=...",
     )

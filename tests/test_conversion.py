@@ -8,6 +8,7 @@ import xarray as xr
 
 from reion.conversion import convert
 from reion.errors import InputError
+from reion.mean_free_path import with_propagation_mask
 from reion.readers import open_simulation
 from reion.simulation import with_n_ion
 
@@ -47,6 +48,10 @@ def test_several_simulations_need_a_folder(simulation, tmp_path):
     assert [store["label"] for store in result["stores"]] == ["box1", "box2"]
     assert sorted(path.name for path in (tmp_path / "stores").iterdir()) == ["box1.zarr", "box2.zarr"]
     assert open_simulation(str(tmp_path / "run" / "box2*")).sizes["redshift"] == 4
+    (tmp_path / "stores" / "box2.zarr").rename(tmp_path / "elsewhere.zarr")
+    with pytest.raises(InputError, match="exists already") as caught:
+        convert(tmp_path / "run", tmp_path / "stores")
+    assert caught.value.hint == "--force replaces it; not there yet: box2"
 
 
 def test_nothing_is_overwritten_and_nothing_read_before_that_is_known(simulation, tmp_path):
@@ -72,6 +77,20 @@ def test_a_bad_value_stops_it_and_leaves_nothing(simulation, tmp_path):
         convert(tmp_path / "run", tmp_path / "sim.zarr")
     assert caught.value.file == str(tmp_path / "run" / "box_z07.000.npz")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_propagation_mask_is_stored_with_its_radius_and_stays_a_field(simulation, tmp_path):
+    write_npz(simulation, tmp_path / "run", "box")
+    result = convert(tmp_path / "run", tmp_path / "sim.zarr", settings={"max_mfp": "5"})
+    assert result["stores"][0]["fields"]["propagation_mask"] == "1e48 s-1 Mpc-3"
+    stored = xr.open_zarr(tmp_path / "sim.zarr")
+    assert stored["propagation_mask"].attrs["max_mfp"] == "5"
+    expected = with_propagation_mask(simulation, 5.0)["propagation_mask"].values
+    np.testing.assert_allclose(stored["propagation_mask"].values, expected, rtol=1e-6)
+    # Regridded, it keeps its mean as every field does.
+    convert(tmp_path / "sim.zarr", tmp_path / "coarse.zarr", cell_size_mpc=4.0)
+    coarse = open_simulation(tmp_path / "coarse.zarr")["propagation_mask"]
+    np.testing.assert_allclose(coarse.mean(), stored["propagation_mask"].mean(), rtol=1e-5)
 
 
 def test_where_it_came_from_is_kept(simulation, tmp_path):

@@ -6,12 +6,14 @@ import json
 
 import numpy as np
 import pytest
+import scipy.ndimage
 import scipy.stats
 from rich.console import Console
 
 from reion import storage
 from reion.errors import InputError
 from reion.inspection import inspect, render
+from reion.plausibility import xi_at_sources
 from reion.simulation import make_simulation, with_n_ion
 from tests.conftest import toy_simulation
 
@@ -135,6 +137,24 @@ def test_what_is_wrong_is_said_in_words(cosmic):
 def test_sources_outside_bubbles_are_noticed(cosmic):
     outside = np.where(cosmic["xi"].values < 0.1, np.float32(1.0), np.float32(0.0))
     assert "axes swapped" in complaints(inspect(remake(cosmic, n_src=outside)))["ionised sources"]
+
+
+def test_swapped_axes_are_noticed_and_named():
+    rng = np.random.default_rng(5)
+    n_src = np.zeros((1, 16, 16, 16), np.float32)
+    n_src[0][tuple(rng.integers(0, 16, (3, 40)))] = rng.lognormal(3, 1, 40)
+    near = scipy.ndimage.maximum_filter(n_src[0], 3, mode="wrap") > 0
+    xi = np.where(near, np.float32(0.95), np.float32(0.02))
+
+    def look(xi):
+        sim = make_simulation({"n_src": n_src, "xi": xi[None]}, redshift=[8.0], box_size=32.0)
+        return complaints(inspect(sim)).get("ionised sources")
+
+    assert look(xi) is None
+    for axes, order in (((2, 1, 0), "zyx"), ((1, 0, 2), "yxz"), ((1, 2, 0), "zxy")):
+        assert f"0.95 with its axes as {order}" in look(xi.transpose(axes))
+    assert xi_at_sources(xi[:8], n_src[0][:8]).keys() == {"xyz", "xzy"}
+    assert xi_at_sources(xi, np.zeros_like(xi)) == {}
 
 
 def test_it_draws_and_replaces_only_with_force(cosmic, tmp_path):

@@ -46,6 +46,14 @@ def test_slabs_and_chunks_change_nothing(simulation, tmp_path, monkeypatch):
         )
 
 
+def test_a_late_start_is_said_once_whatever_the_slabs(simulation, tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "_CHUNK_BYTES", 4 * 100)
+    monkeypatch.setattr(storage, "_SLAB_BYTES", 4 * 300)
+    with pytest.warns(UserWarning, match="starts at z = 8") as warned:
+        write_simulation(simulation.isel(redshift=[2, 3]), tmp_path / "sim.zarr")
+    assert len(warned) == 1
+
+
 def test_the_checksum_is_that_of_the_chunks(simulation, tmp_path):
     path = write_simulation(simulation, tmp_path / "sim.zarr")
     expected = hashlib.sha256()

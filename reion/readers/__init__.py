@@ -151,10 +151,17 @@ def _recognise(paths: Sequence[Path], wanted: str | None, source: Source) -> tup
     if not claims:
         names = ", ".join(path.name for path in paths[:5]) or "nothing"
         expected = wanted or "one of the formats " + ", ".join(FORMATS)
+        known = "\n".join(f"  {reader.name}: {reader.description}" for reader in FORMATS.values())
+        folders = [path for path in paths if path.is_dir()]
+        inside = (
+            f"folders in folders are not searched: name them ({' '.join(map(str, folders[:3]))})\n"
+            if folders
+            else ""
+        )
         raise InputError(
             f"expected files of {expected}; received {names}{', ...' if len(paths) > 5 else ''}",
             file=_name(source),
-            hint="--format names the format; the formats' pages show the files each one has",
+            hint=f"{inside}the formats (--format names one) are\n{known}",
         )
     if any(not FORMATS[name].generic for name in claims):
         claims = {name: claimed for name, claimed in claims.items() if not FORMATS[name].generic}

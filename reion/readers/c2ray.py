@@ -63,20 +63,31 @@ def claim(paths: Sequence[Path]) -> list[Path]:
 
 def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:
     """All files as one box."""
-    snapshots = [
-        Snapshot(
-            name="xi",
-            redshift=float(match.group(1)),
-            file=path,
-            shape=cube.shape,
-            units="1",
-            read=cube.read,
-        )
-        for path in paths
-        if (match := XFRAC.fullmatch(path.name))
-        for cube in [xfrac_cube(path, byte_order(settings))]
-    ]
-    return [box_of(paths, snapshots, settings, source_code="C2-Ray", mean_molecular_weight=1.0)]
+    order = byte_order(settings)
+    xi = fractions(paths, XFRAC, lambda path: xfrac_cube(path, order))
+    return [box_of(paths, xi, settings, source_code="C2-Ray", mean_molecular_weight=1.0)]
+
+
+def fractions(
+    paths: Sequence[Path], name: re.Pattern[str], cube_of: Callable[[Path], BinaryCube]
+) -> list[Snapshot]:
+    """Snapshots of xi in the files among `paths` with this `name`, which has the redshift."""
+    snapshots = []
+    for path in paths:
+        match = name.fullmatch(path.name)
+        if match:
+            cube = cube_of(path)
+            snapshots.append(
+                Snapshot(
+                    name="xi",
+                    redshift=float(match.group(1)),
+                    file=path,
+                    shape=cube.shape,
+                    units="1",
+                    read=cube.read,
+                )
+            )
+    return snapshots
 
 
 def box_of(

@@ -3,12 +3,15 @@
 Links to other files, external and virtual storage are refused. Nothing is allocated for a shape that the
 bytes in the file cannot fill: contiguous data must be there in full, every chunk must be there, and deflated
 chunks are expanded under a bound before the HDF5 library sees them. Filters other than deflate, shuffle and
-Fletcher-32 are refused.
+Fletcher-32 are refused. So are texts in attributes that claim to be longer than the file (see
+`reion.readers.object_header`); a text of variable length is left out where an object has so many attributes
+that they are not in its header (more than eight in files of the "latest" version).
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,9 +20,11 @@ from typing import Any
 import numpy as np
 
 from reion.errors import InputError
+from reion.readers.object_header import ObjectHeader
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MOST_NUMBERS, _MOST_TEXT = 16, 4096
+_MOST_NAMES, _MOST_LOOKED_AT, _DEEPEST = 20, 1000, 8
 _DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3
 
 
@@ -35,7 +40,7 @@ def is_hdf5(path: Path) -> bool:
 
 @contextlib.contextmanager
 def open_hdf5(path: Path) -> Iterator[Any]:
-    """The file as an `h5py.File`; whatever HDF5 raises inside the block becomes an `InputError`."""
+    """The file as an `h5py.File`; whatever damage raises inside the block becomes an `InputError`."""
     import h5py
 
     try:
@@ -43,7 +48,9 @@ def open_hdf5(path: Path) -> Iterator[Any]:
             yield file
     except InputError:
         raise
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, UnicodeError) as error:
+    except (PermissionError, FileNotFoundError) as error:
+        raise InputError(f"cannot be read: {error}", file=path) from error
+    except Exception as error:  # whatever a damaged file raises, the file is damaged
         raise InputError(f"the HDF5 file is damaged: {error}", file=path) from error
 
 
@@ -72,14 +79,60 @@ def find(file: Any, name: str, path: Path) -> Any | None:
     return here
 
 
-def attributes(group: Any) -> Mapping[str, Any]:
-    """The attributes of a group that are texts or a few numbers, as Python has them."""
+def dataset_names(file: Any) -> list[str]:
+    """Paths of the first datasets of floating-point numbers, to be shown to a person."""
+    import h5py
+
+    names: list[str] = []
+    looked = 0
+    groups = [(file, "", 0)]
+    while groups:
+        group, prefix, depth = groups.pop()
+        for name in group:
+            looked += 1
+            if looked > _MOST_LOOKED_AT or len(names) == _MOST_NAMES:
+                return names
+            if isinstance(group.get(name, getlink=True), h5py.HardLink):
+                item = group[name]
+                if isinstance(item, h5py.Group) and depth < _DEEPEST:
+                    groups.append((item, f"{prefix}{name}/", depth + 1))
+                elif isinstance(item, h5py.Dataset) and item.dtype.kind == "f":
+                    names.append(prefix + name)
+    return names
+
+
+def attributes(item: Any) -> Mapping[str, Any]:
+    """The attributes of a group or dataset that are texts or a few numbers, as Python has them.
+
+    Raises
+    ------
+    InputError
+        If a text claims more bytes than the file has.
+    """
+    from h5py import h5t
+
+    path = Path(item.file.filename)
+    header = ObjectHeader(item)
     found: dict[str, Any] = {}
-    for name in group.attrs:
-        stored = group.attrs.get_id(name)
-        if np.prod(stored.shape, dtype=object) > _MOST_NUMBERS or stored.dtype.itemsize > _MOST_TEXT:
+    for name in item.attrs:
+        stored = item.attrs.get_id(name)
+        kind, shape = stored.get_type(), stored.shape
+        if (
+            kind.get_class() not in (h5t.INTEGER, h5t.FLOAT, h5t.ENUM, h5t.STRING)
+            or kind.get_size() > _MOST_TEXT
+            or shape is None
+            or math.prod(shape) > _MOST_NUMBERS
+        ):
             continue
-        value = group.attrs[name]
+        if kind.get_class() == h5t.STRING and kind.is_variable_str():
+            claimed = header.text_bytes(name, math.prod(shape))
+            if claimed is None:
+                continue
+            if claimed > path.stat().st_size:
+                raise InputError(
+                    f"the attribute {name} claims {claimed} bytes of a smaller file: it is damaged", file=path
+                )
+        value = item.attrs[name]
         if isinstance(value, bytes):
             found[name] = value.decode("utf-8", "replace")
         else:
@@ -100,7 +153,11 @@ def shape_of(dataset: Any, name: str, path: Path) -> tuple[int, ...]:
 
     if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind != "f" or dataset.dtype.itemsize > 8:
         kind = dataset.dtype if isinstance(dataset, h5py.Dataset) else "a group"
-        raise InputError(f"{name}: expected a dataset of floating-point numbers; received {kind}", file=path)
+        raise InputError(
+            f"{name}: expected a dataset of floating-point numbers; received {kind}",
+            file=path,
+            hint="write it as float32 or float64",
+        )
     if dataset.external or dataset.is_virtual:
         raise InputError(
             f"{name}: expected data in this file; received storage in other files, which are not followed",
@@ -112,7 +169,7 @@ def shape_of(dataset: Any, name: str, path: Path) -> tuple[int, ...]:
         needed *= n
     if dataset.chunks is None:
         held = int(dataset.id.get_storage_size())
-        if held != needed:
+        if held != needed or needed > path.stat().st_size:
             raise InputError(
                 f"{name}: shape {shape} of {dataset.dtype} needs {needed} bytes; the file holds {held}",
                 file=path,

@@ -31,7 +31,7 @@ Simulation.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -68,6 +68,9 @@ class Tree(Protocol):
 
     def attributes(self) -> dict[str, Any]:
         """The attributes of the whole file."""
+
+    def names(self) -> list[str]:
+        """Arrays of floating-point numbers, the first ones of many, to be shown to a person."""
 
 
 class _Strict(BaseModel):
@@ -141,6 +144,12 @@ def names_from(settings: Settings) -> Names:
         raise InputError(f"{where}: {first['msg']}; received {first['input']!r}", file=path) from error
 
 
+def boxes_from(trees: Iterable[Tree], settings: Settings) -> list[Box]:
+    """What the mapping that is set finds in each file; files of one name but for the redshift are one box."""
+    names = names_from(settings)
+    return [box_from(tree, names, settings) for tree in trees]
+
+
 def box_from(tree: Tree, names: Names, settings: Settings) -> Box:
     """Everything that `names` finds in one file.
 
@@ -155,9 +164,11 @@ def box_from(tree: Tree, names: Names, settings: Settings) -> Box:
     missing = [place.array for place in named.values() if shapes[place.array] is None]
     if missing or not any(shapes.values()):
         raise InputError(
-            f"expected arrays named {', '.join(missing or shapes)}",
+            f"expected arrays named {', '.join(missing or shapes)}; received "
+            f"{', '.join(tree.names()) or 'none of floating-point numbers'}",
             file=path,
-            hint="name the arrays in a TOML file: --set mapping=mine.toml",
+            hint="say in a TOML file which array is what, and give it with --set mapping=mine.toml; for a "
+            'density that is\n  [n_igm]\n  array = "path/in/the/file"\n  unit = "g cm-3"',
         )
     redshifts = _numbers(tree, names.redshift, "redshift")
     if redshifts is None:

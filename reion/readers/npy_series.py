@@ -8,48 +8,54 @@ from pathlib import Path
 
 from reion.errors import InputError
 from reion.readers.binary import BinaryCube
+from reion.readers.format import Format
 from reion.readers.npy import MAGIC, cube_shape, read_header
+from reion.readers.settings import Settings
 from reion.readers.snapshot import Box, Snapshot
 
 FIELD_OF = {"rho": "n_igm", "nsrc": "n_src", "xHII": "xi"}
 _NAME = re.compile(r"(rho|nsrc|xHII)_z(\d+(?:\.\d+)?)\.(npy|npz)")
 
 
-def claim_series(paths: Sequence[Path], ending: str) -> list[Path]:
-    """Files `rho_z*`, `nsrc_z*`, `xHII_z*` with this ending and `.npy` bytes."""
-    claimed = []
-    for path in paths:
-        match = _NAME.fullmatch(path.name)
-        if match and match.group(3) == ending and path.is_file():
-            with path.open("rb") as stream:
-                if stream.read(len(MAGIC)) == MAGIC or ending == "npy":
-                    claimed.append(path)
-    return claimed
+def series_format(
+    *, name: str, description: str, ending: str, units: Mapping[str, str], source_code: str
+) -> Format:
+    """The format of files `rho_z*`, `nsrc_z*`, `xHII_z*` with this `ending`.
+
+    `units` are those of each field, empty where the layout does not fix it: it is then asked for.
+    """
+
+    def claim(paths: Sequence[Path]) -> list[Path]:
+        return [path for path in paths if _is_of_series(path, ending)]
+
+    def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:  # noqa: ARG001 (units come later)
+        snapshots = [_snapshot(path, match, units) for path in paths if (match := _NAME.fullmatch(path.name))]
+        return [Box(label=paths[0].resolve().parent.name, snapshots=snapshots, source_code=source_code)]
+
+    return Format(name=name, description=description, claim=claim, scan=scan)
 
 
-def series_box(paths: Sequence[Path], units: Mapping[str, str], *, source_code: str) -> Box:
-    """All files as one box, with the unit of each field (empty where the layout does not fix it)."""
-    snapshots = []
-    for path in paths:
-        match = _NAME.fullmatch(path.name)
-        if match is None:
-            raise InputError(
-                "expected a name like rho_z8.397, nsrc_z8.397 or xHII_z8.397, ending in .npy or .npz",
-                file=path,
-            )
-        cube = npy_cube(path)
-        name = FIELD_OF[match.group(1)]
-        snapshots.append(
-            Snapshot(
-                name=name,
-                redshift=float(match.group(2)),
-                file=path,
-                shape=cube.shape,
-                units=units[name],
-                read=cube.read,
-            )
-        )
-    return Box(label=paths[0].resolve().parent.name, snapshots=snapshots, source_code=source_code)
+def _is_of_series(path: Path, ending: str) -> bool:
+    match = _NAME.fullmatch(path.name)
+    if not match or match.group(3) != ending or not path.is_file():
+        return False
+    if ending == "npy":
+        return True
+    with path.open("rb") as stream:
+        return stream.read(len(MAGIC)) == MAGIC
+
+
+def _snapshot(path: Path, match: re.Match[str], units: Mapping[str, str]) -> Snapshot:
+    cube = npy_cube(path)
+    field = FIELD_OF[match.group(1)]
+    return Snapshot(
+        name=field,
+        redshift=float(match.group(2)),
+        file=path,
+        shape=cube.shape,
+        units=units[field],
+        read=cube.read,
+    )
 
 
 def npy_cube(path: Path) -> BinaryCube:

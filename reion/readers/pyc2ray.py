@@ -41,19 +41,8 @@ def claim(paths: Sequence[Path]) -> list[Path]:
 
 def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:
     """All files as one box."""
-    xi = [
-        Snapshot(
-            name="xi",
-            redshift=float(match.group(1)),
-            file=path,
-            shape=cube.shape,
-            units="1",
-            read=cube.read,
-        )
-        for path in paths
-        if (match := XFRAC.fullmatch(path.name))
-        for cube in [c2ray.raw_cube(path, c2ray.byte_order(settings), ("f8",))]
-    ]
+    order = c2ray.byte_order(settings)
+    xi = c2ray.fractions(paths, XFRAC, lambda path: c2ray.raw_cube(path, order, ("f8",)))
     redshifts = {snapshot.redshift for snapshot in xi} | {
         float(match.group(1)) for path in paths if (match := c2ray.DENSITY.fullmatch(path.name))
     }

@@ -11,7 +11,7 @@ import numpy as np
 
 from reion.errors import InputError
 from reion.simulation import DEFAULT_COSMOLOGY
-from reion.units import length_mpc
+from reion.units import EXAMPLES, length_mpc
 
 if TYPE_CHECKING:
     from reion.readers.snapshot import Snapshot
@@ -107,14 +107,14 @@ class Settings:
         Raises
         ------
         InputError
-            If neither says it, or if they contradict each other.
+            If neither says it.
         """
         text = self._given.get(f"{name}_unit")
         if text is None and not units:
             raise InputError(
                 f"the files do not say the unit of {name}",
                 file=file,
-                hint=f"give it: --set {name}_unit='...'",
+                hint=f"give it, such as {EXAMPLES[name]}: --set {name}_unit='...'",
             )
         return text if text is not None else units
 
@@ -195,7 +195,7 @@ class Settings:
             raise InputError(
                 f"--set gives box_size = {text}, the file says {found} Mpc",
                 file=file,
-                hint="leave box_size out: the file's own is used",
+                hint="leave box_size out: the file's own is used; if that is wrong, correct it in the file",
             )
         return sizes[0] if len(sizes) == 1 else sizes
 

@@ -8,6 +8,7 @@ given by a mapping (`reion.readers.mapping`).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,10 +18,12 @@ import numpy as np
 
 from reion.errors import InputError
 from reion.readers.format import Format
-from reion.readers.mapping import SETTINGS, box_from, names_from
+from reion.readers.mapping import SETTINGS, boxes_from
 from reion.readers.settings import Settings
 from reion.readers.snapshot import Box
 from reion.readers.zarr_chunks import check_chunks, check_size
+
+_MOST_NAMES, _DEEPEST = 20, 8
 
 
 def is_store(path: Path) -> bool:
@@ -29,10 +32,11 @@ def is_store(path: Path) -> bool:
 
 
 class ZarrTree:
-    """A Zarr group as `reion.readers.mapping.Tree`."""
+    """A Zarr group as `reion.readers.mapping.Tree`; what is in it is looked up once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._known: dict[str, Any] = {}
 
     @cached_property
     def _group(self) -> Any:
@@ -44,8 +48,12 @@ class ZarrTree:
             raise InputError(f"the Zarr store cannot be opened: {error}", file=self.path) from error
 
     def _find(self, name: str) -> Any | None:
+        if not name:
+            return self._group
         try:
-            return self._group.get(name) if name else self._group
+            if name not in self._known:
+                self._known[name] = self._group.get(name)
+            return self._known[name]
         except Exception as error:  # whatever a damaged store raises, the store is damaged
             raise InputError(f"{name}: cannot be opened: {error}", file=self.path) from error
 
@@ -75,6 +83,14 @@ class ZarrTree:
         holder = self._find(group)
         return None if holder is None else holder.attrs.get(attribute)
 
+    def names(self) -> list[str]:
+        """Arrays of floating-point numbers, the first ones of many."""
+        try:
+            members = itertools.islice(self._group.members(max_depth=_DEEPEST), _MOST_NAMES)
+            return [name for name, item in members if hasattr(item, "dtype") and item.dtype.kind == "f"]
+        except Exception as error:  # whatever a damaged store raises, the store is damaged
+            raise InputError(f"the Zarr store is damaged: {error}", file=self.path) from error
+
     def attributes(self) -> dict[str, Any]:
         """The attributes of the group."""
         return dict(self._group.attrs)
@@ -86,9 +102,8 @@ def claim(paths: Sequence[Path]) -> list[Path]:
 
 
 def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:
-    """One box for each store."""
-    names = names_from(settings)
-    return [box_from(ZarrTree(path), names, settings) for path in paths]
+    """What the mapping finds in each store."""
+    return boxes_from(map(ZarrTree, paths), settings)
 
 
 FORMAT = Format(

@@ -161,6 +161,29 @@ def test_split_records_are_put_together(tmp_path):
         np.testing.assert_array_equal(sim["xi"][0, 2:5, 3, ::2].values, sim["xi"][0].values[2:5, 3, ::2])
 
 
+def test_records_are_split_where_gfortran_splits_them(tmp_path):
+    # 646^3 float64 are more than 2^31 bytes: the first number after the split has a byte before it.
+    n, longest = 646, 2**31 - 9
+    total = 8 * n**3
+    path = tmp_path / "xfrac3d_8.000.bin"
+    cell, inside = divmod(longest, 8)
+    assert inside == 7
+    numbers = np.array([0.25, 0.5, 0.75]).tobytes()  # of the cells before, across and behind the split
+    with path.open("wb") as stream:
+        stream.write(record(np.array([n, n, n], "<i4").tobytes(), "<"))
+        stream.write(np.array(-longest, "<i4").tobytes())
+        stream.seek(longest - 15, os.SEEK_CUR)
+        stream.write(numbers[:15] + np.array([longest, total - longest], "<i4").tobytes() + numbers[15:])
+        stream.seek(total - longest - 9, os.SEEK_CUR)
+        stream.write(np.array(-(total - longest), "<i4").tobytes())
+    assert path.stat().st_size == 20 + total + 16
+    sim = open_simulation(path, settings={"box_size": "100"})
+    x, y, z = np.unravel_index(cell, (n, n, n), order="F")
+    plane = sim["xi"][0, :, :, int(z)].values
+    assert plane[x - 1 : x + 2, y].tolist() == [0.25, 0.5, 0.75]
+    assert plane.sum() == 1.5
+
+
 def test_single_precision_fractions_and_the_other_name(tmp_path):
     settings = write_c2ray(tmp_path, SIM)
     for redshift, xi in zip(("9.000", "8.397"), SIM["xi"].values, strict=True):
@@ -269,6 +292,7 @@ def test_what_files_lack_is_asked_for_by_name(tmp_path):
     epfl = tmp_path / "epfl"
     epfl.mkdir()
     settings = write_epfl(epfl, SIM)
+    refused(epfl, "the unit of n_src", settings=BOX, hint="such as '1e48 s-1 Mpc-3', 's-1 per cell'")
     for key, match in (("n_src_unit", "the unit of n_src"), ("box_size", "the size of the box")):
         refused(epfl, match, settings={k: v for k, v in settings.items() if k != key}, hint=f"--set {key}=")
     refused(epfl, "n_src: expected a unit such as", settings={**settings, "n_src_unit": "bananas"})
@@ -359,8 +383,10 @@ def test_nothing_there(tmp_path):
     refused(tmp_path / "nowhere", "no such file or folder")
     refused(tmp_path, "expected files of one of the formats .* received nothing")
     (tmp_path / "notes.txt").write_text("hello")
-    refused(tmp_path, "received notes.txt", hint="--format")
-    refused(tmp_path, "expected files of c2ray; received notes.txt", format="c2ray")
+    refused(tmp_path, "received notes.txt", hint="pinion: PINION's rho_z*.npz")
+    (tmp_path / "deeper").mkdir()
+    refused(tmp_path, "received deeper, notes.txt", hint=f"name them ({tmp_path / 'deeper'})")
+    refused(tmp_path, "expected files of c2ray; received deeper, notes.txt", format="c2ray")
     refused(tmp_path, "--format: expected one of zarr, npz", format="fortran")
 
 
@@ -390,6 +416,17 @@ def test_files_that_may_not_be_read(nobody):
         write_npz(folder, SIM)
         (folder / "box_z9.000.npz").chmod(0)
         refused(folder, r"cannot be read: .*Permission", file="box_z9.000.npz")
+        for write, pattern in (
+            (write_21cmfast, "coeval_z9*"),
+            (write_hdf5, "box.h5"),
+            (write_epfl, "rho_z9*"),
+        ):
+            other = folder / pattern[:3]
+            other.mkdir()
+            settings = write(other, SIM)
+            (victim,) = other.glob(pattern)
+            victim.chmod(0)
+            refused(other, r"cannot be read: .*Permission", settings=settings, file=victim.name)
         folder.chmod(0)
         with pytest.raises(InputError, match=r"cannot be read: .*Permission"):
             open_simulation(folder)

@@ -1,5 +1,8 @@
 """Damaged files give a clean error, quickly, and no memory is taken for what they claim.
 
+Memory is counted twice: what Python and NumPy allocate, touched or not, and (on Linux) what the process
+holds, whichever library took it.
+
 A hundred files of each format are damaged; `nox -s fuzz` damages ten thousand.
 """
 
@@ -11,11 +14,13 @@ import time
 import tracemalloc
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 from reion.errors import InputError
+from reion.memory import peak_memory_bytes, resident_memory_bytes
 from reion.readers import open_simulation
 from tests.readers.layouts import LAYOUTS, random_simulation, write_21cmfast, write_hdf5, write_npz
 
@@ -23,6 +28,8 @@ CASES = int(os.environ.get("REION_FUZZ_CASES", "100"))
 MOST_SECONDS = 2.0
 SLACK_BYTES = 3 << 20
 """Block buffers, and what Python itself needs to open and describe a simulation."""
+RESIDENT_SLACK_BYTES = 16 << 20
+"""The same for the whole process, whose allocator takes memory and gives it back in larger pieces."""
 
 KINDS = {
     **LAYOUTS,
@@ -79,6 +86,7 @@ def test_damaged_files_give_clean_errors(kind, tmp_path):
     shutil.copytree(source, folder)
     whole = sum(path.stat().st_size for path in files)
     outcomes = {"read": 0, "refused": 0}
+    excesses = []
     assert outcome(folder, kind, given) == "read"
     tracemalloc.start()
     try:
@@ -86,18 +94,54 @@ def test_damaged_files_give_clean_errors(kind, tmp_path):
             rng = np.random.default_rng([case, len(kind)])
             victim = files[rng.integers(len(files))].relative_to(source)
             (folder / victim).write_bytes(damaged((source / victim).read_bytes(), rng))
-            tracemalloc.reset_peak()
-            before = tracemalloc.get_traced_memory()[0]
-            started = time.process_time()
-            outcomes[outcome(folder, kind, given)] += 1
-            seconds = time.process_time() - started
-            taken = tracemalloc.get_traced_memory()[1] - before
-            assert seconds < MOST_SECONDS, (case, victim)
-            assert taken < 4 * whole + SLACK_BYTES, (case, victim, taken)
+            result, cost = outcome_and_cost(folder, kind, given)
+            outcomes[result] += 1
+            if cost.is_beyond(4 * whole):
+                # What happens once in a process, such as a table of Python's that grows, is not the file's.
+                result, cost = outcome_and_cost(folder, kind, given)
+                if cost.is_beyond(4 * whole):
+                    excesses.append((case, str(victim), result, cost))
             shutil.copy(source / victim, folder / victim)
     finally:
         tracemalloc.stop()
+    assert not excesses
     assert outcomes["refused"] > CASES / 100, outcomes
+
+
+class Cost(NamedTuple):
+    """What reading took: seconds of computing, bytes that Python allocated, bytes the process grew by."""
+
+    seconds: float
+    allocated: int
+    grown: int
+
+    def is_beyond(self, allowed: int) -> bool:
+        return (
+            self.seconds > MOST_SECONDS
+            or self.allocated > allowed + SLACK_BYTES
+            or self.grown > allowed + RESIDENT_SLACK_BYTES
+        )
+
+
+def outcome_and_cost(folder: Path, kind: str, given: dict[str, str]) -> tuple[str, Cost]:
+    tracemalloc.reset_peak()
+    before = tracemalloc.get_traced_memory()[0]
+    resident = reset_peak_memory()
+    started = time.process_time()
+    result = outcome(folder, kind, given)
+    seconds = time.process_time() - started
+    allocated = tracemalloc.get_traced_memory()[1] - before
+    grown = 0 if resident is None else (peak_memory_bytes() or 0) - resident
+    return result, Cost(seconds, allocated, grown)
+
+
+def reset_peak_memory() -> int | None:
+    """Let the peak of this process start anew, from the resident size returned; None but on Linux."""
+    control = Path("/proc/self/clear_refs")
+    if not control.is_file():
+        return None
+    control.write_text("5")
+    return resident_memory_bytes()
 
 
 def outcome(folder: Path, kind: str, given: dict[str, str]) -> str:

@@ -93,7 +93,8 @@ def test_zarr_of_others(tmp_path, zarr_format):
     sim = open_simulation(tmp_path / "other.zarr", settings={"mapping": str(tmp_path / "mine.toml")})
     np.testing.assert_array_equal(sim["xi"].values, SIM["xi"].values)
     assert sim.attrs["cosmology_assumed"] == 1
-    with pytest.raises(InputError, match="expected arrays named n_igm") as caught:
+    group.create_array("deep/er/gas", data=SIM["xi"].values)
+    with pytest.raises(InputError, match=r"expected arrays named n_igm.*; received .*deep/er/gas") as caught:
         open_simulation(tmp_path / "other.zarr")
     assert "mapping" in str(caught.value.hint)
 
@@ -143,6 +144,24 @@ def test_a_mapping_that_is_not_there(tmp_path):
     write_hdf5(tmp_path, SIM)
     with pytest.raises(InputError, match="cannot be read"):
         open_simulation(tmp_path / "box.h5", settings={"mapping": str(tmp_path / "mine.toml")})
+
+
+def test_arrays_that_go_by_other_names_are_listed(tmp_path):
+    path = tmp_path / "box_z8.0.h5"
+    with h5py.File(path, "w") as file:
+        file["gas/rho"] = file["stars/deep/photons"] = SIM["xi"].values[0]
+        file["count"] = np.arange(3)
+        file["gas/round"] = file["gas"]
+    with pytest.raises(InputError, match=r"received (.*)") as caught:
+        open_simulation(path)
+    listed = caught.value.message.split("received ")[1].split(", ")
+    assert {"gas/rho", "stars/deep/photons"} <= set(listed)
+    assert "count" not in listed
+    assert len(listed) <= 20
+    with h5py.File(path, "w") as file:
+        file["count"] = np.arange(3)
+    with pytest.raises(InputError, match="received none of floating-point numbers"):
+        open_simulation(path)
 
 
 def test_other_filters_are_refused(tmp_path):
