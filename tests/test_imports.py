@@ -24,6 +24,7 @@ TRAINING_EXTRA = ("tensorflow", "keras", "onnx", "tf2onnx")
 NEEDS_TRAINING_EXTRA = (
     "reion.comparison",
     "reion.__main__",  # runs the command line
+    "reion.comparison",
     "reion.devices",
     "reion.distribution",
     "reion.losses",
