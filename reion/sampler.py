@@ -21,6 +21,7 @@ from reion_kernels import N_ROTATIONS, N_SYMMETRIES, crop, crop_batch
 _UNIFORM = 1e-3
 """Snapshots whose mean xi is closer than this to 0 or 1 have little to teach and are drawn less often."""
 _UNIFORM_WEIGHT = 0.3
+_ORIENTATIONS = {"none": 1, "rotations": N_ROTATIONS, "symmetries": N_SYMMETRIES}
 _IN_MEMORY_BYTES = 4 << 30
 
 Batch = tuple[tuple[np.ndarray, np.ndarray], np.ndarray]
@@ -94,7 +95,8 @@ class CropSequence(keras.utils.PyDataset):
 
     Item `i` is batch number `first + i`: ((channels, redshift), xi), float32, of shapes
     (batch, crop + 2 radius, .., .., channel), (batch, 1) and (batch, crop, crop, crop, 1), channels and
-    redshift normalised. Targets never lie in the validation slab or its margin.
+    redshift normalised. Targets never lie in the validation slab or its margin. Of each batch only `rows`
+    are read, a worker's share.
     """
 
     def __init__(
@@ -105,8 +107,10 @@ class CropSequence(keras.utils.PyDataset):
         *,
         first: int = 0,
         batches: int,
+        rows: slice = slice(None),
     ) -> None:
         super().__init__()
+        self._rows = rows
         training = model.config.training
         self._snapshots = snapshots
         self._normalizer = normalizer
@@ -120,6 +124,18 @@ class CropSequence(keras.utils.PyDataset):
         mean = np.array([snapshot.xi.mean() for snapshot in snapshots])
         weight = np.where(np.minimum(mean, 1 - mean) < _UNIFORM, _UNIFORM_WEIGHT, 1.0)
         self._probability = weight / weight.sum()
+        self._first_origin = np.array(
+            [[s.validation_cells + self._data.validation_margin_cells, 0, 0] for s in snapshots]
+        )
+        self._origins = np.array(
+            [
+                [
+                    _free_origins(s.xi.shape[0], s.validation_cells, self._data, self._crop_cells),
+                    *s.xi.shape[1:],
+                ]
+                for s in snapshots
+            ]
+        )
 
     def __len__(self) -> int:
         return self._batches
@@ -127,20 +143,12 @@ class CropSequence(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> Batch:
         if not 0 <= index < self._batches:
             raise IndexError(f"expected a batch from 0 to {self._batches - 1}; received {index}")
-        rng = np.random.default_rng((self._seed, self._first + index))
+        chosen, origins, turns, noise = (draws[self._rows] for draws in self._draw(index))
         inner, outer = self._crop_cells, self._crop_cells + 2 * self._radius_cells
         channels = len(self._normalizer.channels)
-        values = np.empty((self._batch_size, outer, outer, outer, channels), dtype=np.float32)
-        redshift = np.empty((self._batch_size, 1), dtype=np.float32)
-        xi = np.empty((self._batch_size, inner, inner, inner, 1), dtype=np.float32)
-        orientations = {"none": 1, "rotations": N_ROTATIONS, "symmetries": N_SYMMETRIES}
-        chosen = rng.choice(len(self._snapshots), size=self._batch_size, p=self._probability)
-        origins = np.empty((self._batch_size, 3), dtype=np.int64)
-        turns = np.empty(self._batch_size, dtype=np.int64)
-        for place, number in enumerate(chosen):
-            origins[place] = self._origin(rng, self._snapshots[number])
-            turns[place] = rng.integers(orientations[self._data.augmentation])
-        noise = self._data.redshift_noise * rng.uniform(-1.0, 1.0, self._batch_size)
+        values = np.empty((len(chosen), outer, outer, outer, channels), dtype=np.float32)
+        redshift = np.empty((len(chosen), 1), dtype=np.float32)
+        xi = np.empty((len(chosen), inner, inner, inner, 1), dtype=np.float32)
         for number in np.unique(chosen):
             snapshot, places = self._snapshots[number], np.flatnonzero(chosen == number)
             starts, indices = origins[places], turns[places]
@@ -159,11 +167,16 @@ class CropSequence(keras.utils.PyDataset):
             redshift[places, 0] = normalise_redshift(snapshot.redshift + noise[places], self._normalizer)
         return (values, redshift), xi
 
-    def _origin(self, rng: np.random.Generator, snapshot: Snapshot) -> list[int]:
-        nx, ny, nz = snapshot.xi.shape
-        free = _free_origins(nx, snapshot.validation_cells, self._data, self._crop_cells)
-        start = snapshot.validation_cells + self._data.validation_margin_cells
-        return [start + int(rng.integers(free)), int(rng.integers(ny)), int(rng.integers(nz))]
+    def _draw(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Draw a whole batch: number of the snapshot, origin of the target, orientation, noise."""
+        rng = np.random.default_rng((self._seed, self._first + index))
+        size = self._batch_size
+        chosen = rng.choice(len(self._snapshots), size=size, p=self._probability)
+        first, free = self._first_origin[chosen], self._origins[chosen]
+        origins = first + rng.integers(0, free)
+        turns = rng.integers(0, _ORIENTATIONS[self._data.augmentation], size=size)
+        noise = self._data.redshift_noise * rng.uniform(-1.0, 1.0, size)
+        return chosen, origins, turns, noise
 
 
 def crop_channels(

@@ -300,8 +300,10 @@ class Loop:
                 self._save()
 
     def batches(self, count: int) -> CropSequence:
-        """The next batches."""
-        return CropSequence(self.snapshots, self.normalizer, self.model, first=self.step, batches=count)
+        """The next batches, of each the share of this worker."""
+        return CropSequence(
+            self.snapshots, self.normalizer, self.model, first=self.step, batches=count, rows=self.rows
+        )
 
     def steps(self, count: int) -> float:
         """Take `count` steps, reading one batch ahead, and return their mean loss."""
@@ -310,18 +312,18 @@ class Loop:
         last_r2 = self.history[-1]["validation_r2"] if self.history else math.nan
         started = time.perf_counter()
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="reion-sampler") as reader:
-            pending = reader.submit(self._read, batches, 0)
+            pending = reader.submit(batches.__getitem__, 0)
             for index in range(count):
                 before = time.perf_counter()
                 batch: Batch = pending.result()
                 self.waiting += time.perf_counter() - before
                 if index + 1 < count:
-                    pending = reader.submit(self._read, batches, index + 1)
+                    pending = reader.submit(batches.__getitem__, index + 1)
                 loss = self._take_step(batch)
                 self.step += 1
                 if not math.isfinite(loss):
                     if self.workers.is_chief:
-                        self._keep_bad_batch(batches[index])
+                        self._keep_bad_batch(batch)
                     raise TrainingDivergedError(
                         f"the loss is {loss} at step {self.step}; the batch is kept in "
                         f"{self.out / 'diverged.npz'}, the last good checkpoint in "
@@ -334,10 +336,6 @@ class Loop:
                     self.progress(self.step, self.config.training.steps, values_now)
         self.seconds += time.perf_counter() - started
         return float(np.mean(losses))
-
-    def _read(self, batches: CropSequence, index: int) -> Batch:
-        (values, redshift), target = batches[index]
-        return (values[self.rows], redshift[self.rows]), target[self.rows]
 
     def _take_step(self, batch: Batch) -> float:
         """Update the network by this worker's share of a batch; return the loss of the whole batch."""

@@ -168,3 +168,14 @@ def test_a_box_too_small_for_the_crop_is_an_error_that_says_so(simulation, tmp_p
     config = load_config(settings=["training.crop_cells=12"])
     with pytest.raises(InputError, match="room for crops of 12 cells"):
         prepare_snapshots([simulation], build_model(config), tmp_path)
+
+
+def test_the_shares_of_the_workers_are_the_batch():
+    _, _, _, batches = make()
+    shares = [make(rows=slice(rank, 5, 2))[3] for rank in range(2)]
+    (channels, redshift), xi = batches[1]
+    for rank, share in enumerate(shares):
+        (some_channels, some_redshift), some_xi = share[1]
+        np.testing.assert_array_equal(some_channels, channels[rank::2])
+        np.testing.assert_array_equal(some_redshift, redshift[rank::2])
+        np.testing.assert_array_equal(some_xi, xi[rank::2])
