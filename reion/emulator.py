@@ -346,6 +346,8 @@ def _open(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads or 0
+    # Without the last level, blocked 2D convolutions: hardly faster, with a second copy of all they touch.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     # A plan of memory made for one size of box doubles what the next one needs, and saves no time.
     options.enable_mem_pattern = False
     # Threads that wait spinning gain nothing on operators this large and take the core from others.

@@ -1,7 +1,7 @@
 """3D convolutions restated as 2D ones over the planes of the box.
 
-onnxruntime computes a 3D convolution by copying shifted volumes beside each other and multiplying matrices; for
-2D convolutions it has kernels that reach what the machine can do. And where a kernel is the same seen from above
+onnxruntime computes a 3D convolution by copying shifted volumes beside each other and multiplying matrices;
+for 2D convolutions it comes closer to what the machine can do. And where a kernel is the same seen from above
 and from below, as those of a symmetric network are, its outer planes need computing once:
 
     y[d] = A x[d] + B (x[d - 1] + x[d + 1]) = u[d] + v[d - 1] + v[d + 1],   (u, v) one 2D convolution of x,
@@ -39,8 +39,8 @@ def in_planes(model: onnx.ModelProto) -> onnx.ModelProto:
     ----------
     model
         Of opset 15 or later, all dimensions dynamic if need be. Restated are convolutions of volumes
-        (batch, channel, x, y, z) without padding, stride, dilation and groups whose weights are constants, and
-        what lies between them and works cell by cell; everything else stays as it is.
+        (batch, channel, x, y, z) without padding, stride, dilation and groups whose weights are constants,
+        and what lies between them and works cell by cell; everything else stays as it is.
 
     Returns
     -------
@@ -52,8 +52,8 @@ def in_planes(model: onnx.ModelProto) -> onnx.ModelProto:
 class _Restatement:
     """One pass over a graph in the order of computation.
 
-    What was a volume (batch, channel, x, y, z) is held as planes (batch, x, channel, y, z) or, which is the same
-    memory, as a stack (batch · x, channel, y, z); each form is made when something asks for it.
+    What was a volume (batch, channel, x, y, z) is held as planes (batch, x, channel, y, z) or, which is the
+    same memory, as a stack (batch · x, channel, y, z); each form is made when something asks for it.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -92,11 +92,15 @@ class _Restatement:
             self._nodes.append(node)
         for value in graph.output:
             self._volume(value.name)
-        nodes = [*self._nodes]
+        nodes = self._nodes
         del graph.node[:], graph.value_info[:]
         graph.node.extend(nodes)
         used = {name for node in nodes for name in node.input}
-        kept = [tensor for tensor in graph.initializer if tensor.name in used or tensor.name not in self._constants]
+        kept = [
+            tensor
+            for tensor in graph.initializer
+            if tensor.name in used or tensor.name not in self._constants
+        ]
         known = {tensor.name for tensor in kept}
         kept += [
             self._onnx.numpy_helper.from_array(value, name)
@@ -165,7 +169,9 @@ class _Restatement:
             self._cell_by_cell(node)
         elif node.op_type == "Concat":
             axis = _SWAPPED[self._attributes(node)["axis"] % 5]
-            self._planes[out] = self._emit("Concat", [self._as_planes(name) for name in node.input], axis=axis)
+            self._planes[out] = self._emit(
+                "Concat", [self._as_planes(name) for name in node.input], axis=axis
+            )
         elif node.op_type == "Slice":
             starts = self._constants[node.input[1]]
             axes = self._constants[node.input[3]] if len(node.input) > 3 else np.arange(len(starts))
@@ -178,23 +184,26 @@ class _Restatement:
 
     def _cell_by_cell(self, node: onnx.NodeProto) -> None:
         values = [name for name in node.input if name and name not in self._constants]
+        constants = {name: self._constants[name] for name in node.input if name in self._constants}
         constants = {
-            name: self._constants[name].reshape((1,) * (5 - self._constants[name].ndim) + self._constants[name].shape)
-            for name in node.input
-            if name in self._constants and self._constants[name].size > 1
+            name: value.reshape((1,) * (5 - value.ndim) + value.shape)
+            for name, value in constants.items()
+            if value.ndim > 0
         }
-        stacked = {self._stacks[name][1] if name in self._stacks else name for name in values}
-        attributes = self._attributes(node)
-        if len(stacked) == 1 and values[0] in self._stacks and all(c.shape[2] == 1 for c in constants.values()):
+        of = {self._stacks[name][1] if name in self._stacks else None for name in values}
+        as_stack = len(of) == 1 and None not in of and all(v.shape[2] == 1 for v in constants.values())
+        if as_stack:
             replaced = {name: self._stacks[name][0] for name in values}
-            replaced |= {name: self._constant(c[:, :, 0]) for name, c in constants.items()}
-            inputs = [replaced.get(name, name) for name in node.input]
-            self._stacks[node.output[0]] = (self._emit(node.op_type, inputs, **attributes), *stacked)
-            return
-        replaced = {name: self._as_planes(name) for name in values}
-        replaced |= {name: self._constant(c.swapaxes(1, 2)) for name, c in constants.items()}
+            replaced |= {name: self._constant(value[:, :, 0]) for name, value in constants.items()}
+        else:
+            replaced = {name: self._as_planes(name) for name in values}
+            replaced |= {name: self._constant(value.swapaxes(1, 2)) for name, value in constants.items()}
         inputs = [replaced.get(name, name) for name in node.input]
-        self._planes[node.output[0]] = self._emit(node.op_type, inputs, **attributes)
+        result = self._emit(node.op_type, inputs, **self._attributes(node))
+        if as_stack:
+            self._stacks[node.output[0]] = (result, self._stacks[values[0]][1])
+        else:
+            self._planes[node.output[0]] = result
 
     def _convolve(self, node: onnx.NodeProto) -> None:
         kernel = self._constants[node.input[1]]
@@ -210,16 +219,10 @@ class _Restatement:
             self._stacks[node.output[0]] = (self._convolve_stack(stack, planes[0], bias), of)
         elif outside <= inside:
             stack, of = self._as_stack(node.input[0])
-            wide_bias = None
             if bias is not None:
-                wide_bias = np.zeros((len(different), outside), dtype=bias.dtype)
-                wide_bias[-1] = bias / which.count(which[-1] if not mirrored else max(which))
-            wide = self._unstack(
-                self._convolve_stack(
-                    stack, np.concatenate(different), None if wide_bias is None else wide_bias.ravel()
-                ),
-                of,
-            )
+                share = bias / which.count(max(which))
+                bias = np.concatenate([*(np.zeros_like(bias),) * max(which), share.astype(bias.dtype)])
+            wide = self._unstack(self._convolve_stack(stack, np.concatenate(different), bias), of)
             # The two that are alike first: their sum takes the place of one of them.
             terms = [
                 self._cut(wide, (index, index + 1 - depth), (part * outside, (part + 1) * outside))
@@ -285,13 +288,17 @@ class _Restatement:
         sizes = [self._emit("Shape", [of], start=0, end=2), self._emit("Shape", [stack], start=1)]
         return self._emit("Reshape", [stack, self._emit("Concat", sizes, axis=0)])
 
-    def _emit(self, operator: str, inputs: Sequence[str], *, out: str | None = None, **attributes: Any) -> str:
+    def _emit(
+        self, operator: str, inputs: Sequence[str], *, out: str | None = None, **attributes: Any
+    ) -> str:
         out = out or f"planes_{len(self._nodes)}"
-        self._nodes.append(self._onnx.helper.make_node(operator, inputs, [out], name=out, **attributes))
+        node = self._onnx.helper.make_node(operator, inputs, [out], name=out, **attributes)
+        self._nodes.append(node)
         return out
 
     def _constant(self, value: np.ndarray) -> str:
         value = np.ascontiguousarray(value)
+        name: str
         for name, known in self._constants.items():
             if known.dtype == value.dtype and known.shape == value.shape and np.array_equal(known, value):
                 return name
