@@ -216,13 +216,13 @@ class _Restatement:
         different = planes[: max(which) + 1]
         if depth == 1:
             stack, of = self._as_stack(node.input[0])
-            self._stacks[node.output[0]] = (self._convolve_stack(stack, planes[0], bias), of)
+            self._stacks[node.output[0]] = (self._convolve_stack(node, stack, planes[0], bias), of)
         elif outside <= inside:
             stack, of = self._as_stack(node.input[0])
             if bias is not None:
                 share = bias / which.count(max(which))
                 bias = np.concatenate([*(np.zeros_like(bias),) * max(which), share.astype(bias.dtype)])
-            wide = self._unstack(self._convolve_stack(stack, np.concatenate(different), bias), of)
+            wide = self._unstack(self._convolve_stack(node, stack, np.concatenate(different), bias), of)
             # The two that are alike first: their sum takes the place of one of them.
             terms = [
                 self._cut(wide, (index, index + 1 - depth), (part * outside, (part + 1) * outside))
@@ -235,15 +235,17 @@ class _Restatement:
             for index, part in enumerate(which):
                 shifted[part].append(self._cut(values, (index, index + 1 - depth)))
             deep = self._emit("Concat", [self._sum(terms) for terms in shifted], axis=2)
-            kernel_2d = np.concatenate(different, axis=1)
-            self._stacks[node.output[0]] = (
-                self._convolve_stack(self._stack(deep, inside * len(different)), kernel_2d, bias),
-                deep,
-            )
+            stack = self._stack(deep, inside * len(different))
+            result = self._convolve_stack(node, stack, np.concatenate(different, axis=1), bias)
+            self._stacks[node.output[0]] = (result, deep)
 
-    def _convolve_stack(self, stack: str, kernel: np.ndarray, bias: np.ndarray | None) -> str:
+    def _convolve_stack(
+        self, node: onnx.NodeProto, stack: str, kernel: np.ndarray, bias: np.ndarray | None
+    ) -> str:
         inputs = [stack, self._constant(kernel)] + ([] if bias is None else [self._constant(bias)])
-        return self._emit("Conv", inputs, kernel_shape=list(kernel.shape[2:]))
+        result = self._emit("Conv", inputs, kernel_shape=list(kernel.shape[2:]))
+        self._nodes[-1].name = node.name  # which says the layer
+        return result
 
     def _sum(self, terms: Sequence[str]) -> str:
         total = terms[0]

@@ -149,16 +149,15 @@ class PhotonBalance(keras.layers.Layer):
         photons = ops.expand_dims(fields[self.photon_field], -1) * self.photons_scale + self.floor
         atoms = ops.expand_dims(fields["n_igm"], -1) * self.atoms_scale + self.floor
         density = ops.log(_crop(atoms, self.radius_cells))
-        # As two channels of one field both are smoothed at once, each by a thread of its own.
-        both = ops.concatenate([photons, atoms], axis=-1)
         channels, painted = [], []
         for level, support_cells in enumerate(self.support_cells):
             if level > 0:
-                both = _pool_along_axes(ops.average_pool, both, self.smoothing_cells[level - 1])
+                width = self.smoothing_cells[level - 1]
+                photons, atoms = (_pool_along_axes(ops.average_pool, x, width) for x in (photons, atoms))
             halves = [half for of_level, half in self.painted if of_level == level]
             margin = max(halves, default=0)
-            inner = _crop(both, self.radius_cells - support_cells - margin)
-            balance = ops.log(inner[..., :1] / inner[..., 1:])
+            cut = self.radius_cells - support_cells - margin
+            balance = ops.log(_crop(photons, cut) / _crop(atoms, cut))
             channels.append(_crop(balance, margin))
             painted += [
                 _pool_along_axes(ops.max_pool, _crop(balance, margin - half), 2 * half + 1) for half in halves

@@ -141,7 +141,7 @@ def test_weights_that_float16_cannot_hold_are_refused(toy_network):
     from reion_exports.onnx_file import with_half_weights
 
     model = to_onnx(*toy_network)
-    kernel = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 5)
+    kernel = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 4)
     values = onnx.numpy_helper.to_array(kernel) * 1e8
     kernel.CopyFrom(onnx.numpy_helper.from_array(values, kernel.name))
     with pytest.raises(ExportError, match="float16 can hold; layer toy"):
