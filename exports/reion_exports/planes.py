@@ -215,10 +215,10 @@ class _Restatement:
         which = [min(index, depth - 1 - index) if mirrored else index for index in range(depth)]
         different = planes[: max(which) + 1]
         if depth == 1:
-            stack, of = self._as_stack(node.input[0])
+            stack, of = self._as_stack(node.input[0], inside)
             self._stacks[node.output[0]] = (self._convolve_stack(node, stack, planes[0], bias), of)
         elif outside <= inside:
-            stack, of = self._as_stack(node.input[0])
+            stack, of = self._as_stack(node.input[0], inside)
             if bias is not None:
                 share = bias / which.count(max(which))
                 bias = np.concatenate([*(np.zeros_like(bias),) * max(which), share.astype(bias.dtype)])
@@ -275,10 +275,10 @@ class _Restatement:
                 self._planes[name] = self._emit("Transpose", [name], perm=[0, 2, 1, 3, 4])
         return self._planes[name]
 
-    def _as_stack(self, name: str) -> tuple[str, str]:
+    def _as_stack(self, name: str, channels: int) -> tuple[str, str]:
         if name not in self._stacks:
             planes = self._as_planes(name)
-            self._stacks[name] = (self._stack(planes, self._shapes[name][1]), planes)
+            self._stacks[name] = (self._stack(planes, channels), planes)
         return self._stacks[name]
 
     def _stack(self, planes: str, channels: int) -> str:

@@ -126,6 +126,25 @@ def test_a_value_that_is_restated_is_still_there_for_who_wants_the_volume():
     agree(graph(nodes, constants, 3), 3)
 
 
+def test_channels_that_shape_inference_does_not_know():
+    constants = {"k": weights(3, 4, 3, 3, 3), "shape": np.array([0, -1, 4, 4, 4])}
+    # The sum of a shape and zeros is no constant to shape inference.
+    constants["zeros"] = np.zeros(5, np.int64)
+    nodes = [
+        ("Shape", "x", "size", {}),
+        ("Abs", "size", "positive", {}),
+        ("Mul", "positive zeros", "nothing", {}),
+        ("Add", "nothing shape", "to", {}),
+        ("Reshape", "x to", "a", {}),
+        ("Conv", "a k", "y", {}),
+    ]
+    model = graph(nodes, constants, 4)
+    x = RNG.normal(size=(2, 4, 4, 4, 4)).astype(np.float32)
+    restated = in_planes(model)
+    assert ranks_of_kernels(restated) == [4]
+    np.testing.assert_allclose(run(restated, x), run(model, x), rtol=0, atol=1e-5)
+
+
 def test_nothing_to_restate_changes_nothing():
     model = graph([("Relu", "x", "y", {})], {}, 2)
     assert in_planes(model) == model
