@@ -17,7 +17,7 @@ def test_every_figure_comes_out(monkeypatch):
         "predict_vs_keras",
         "predict_share_of_sgemm",
         "predict_vs_excursion_set",
-        "conv3d_vs_folded_2d",
+        "conv_in_planes_vs_conv3d",
         "predict_startup",
         "predict_8_from_store_to_store",
         "predict_12_from_store_to_store",

@@ -36,11 +36,17 @@ def test_a_simulation_gives_what_onnxruntime_alone_gives(emulator, toy_model, si
     assert xi.attrs["model"] == "toy 1"
     assert xi.attrs["model_sha256"] == emulator.sha256
     assert xi.attrs["box_size"] == simulation.attrs["box_size"]
-    session = onnxruntime.InferenceSession(toy_model, providers=["CPUExecutionProvider"])
+    cpu = ["CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(toy_model, providers=cpu)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    of_the_same_kernels = onnxruntime.InferenceSession(toy_model, options, providers=cpu)
     sim = with_n_ion(simulation)
     for index in range(sim.sizes["redshift"]):
         fields, redshift = raw(sim, index)
         (expected,) = session.run(["xi"], {**fields, "redshift": redshift})
+        np.testing.assert_allclose(xi[index].values, expected[0], rtol=0, atol=1e-6)
+        (expected,) = of_the_same_kernels.run(["xi"], {**fields, "redshift": redshift})
         np.testing.assert_array_equal(xi[index].values, expected[0])
 
 

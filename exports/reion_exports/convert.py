@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from reion_exports.anatomy import OPERATORS, OPSET
 from reion_exports.card import ModelCard
 from reion_exports.cost import working_bytes
+from reion_exports.folding import fold_into_convolutions
+from reion_exports.planes import in_planes
 
 if TYPE_CHECKING:
     import onnx
@@ -63,7 +65,7 @@ def to_onnx(network: Any, card: ModelCard) -> onnx.ModelProto:
         size = tf.shape(volumes[0], out_type=tf.int64)[1:]
         cells = size - 2 * radius * (1 - periodic)
         padded = (cells + (stride - 1)) // stride * stride if stride > 1 else cells
-        for axis in range(3):
+        for axis in reversed(range(3)):  # the costliest axis, in memory order, while the others are short
             start = -radius * periodic[axis]
             index = tf.range(start, start + padded[axis] + 2 * radius, dtype=tf.int64)
             index = tf.math.floormod(index, size[axis])
@@ -93,6 +95,12 @@ def to_onnx(network: Any, card: ModelCard) -> onnx.ModelProto:
             + ", ".join(f"{operator} (layer {layer_of(name)})" for operator, name in unknown.items())
         )
     _name(model, card)
+    return restated(model, card)
+
+
+def restated(model: onnx.ModelProto, card: ModelCard) -> onnx.ModelProto:
+    """Return the model with its convolutions as they run best, and its card with what they work in."""
+    model = in_planes(fold_into_convolutions(model))
     working = working_bytes(model, radius_cells=card.receptive_radius_cells, stride_cells=card.stride_cells)
     attach(dataclasses.replace(card, working_bytes=working), model)
     return model

@@ -15,7 +15,7 @@ import numpy as np
 from reion_exports.anatomy import dissect
 from reion_exports.blame import disagreeing_layer
 from reion_exports.card import ModelCard
-from reion_exports.convert import ExportError, in_single_precision, layer_of, to_onnx
+from reion_exports.convert import PERIODIC, ExportError, in_single_precision, layer_of, restated, to_onnx
 from reion_exports.parity import HALF_TOLERANCE, TOLERANCE, Case, compare, haloed_inputs
 
 if TYPE_CHECKING:
@@ -86,14 +86,36 @@ def export(
     content, parity = prove(model, network, card)
     if half:
         content, parity = prove(with_half_weights(model), network, card, tolerance=HALF_TOLERANCE)
-    _write(path, content)
-    return ExportReport(
-        path=path,
-        bytes=len(content),
-        sha256=hashlib.sha256(content).hexdigest(),
-        operators=dissect(content).operators,
-        parity=parity,
-    )
+    return _write(path, content, parity)
+
+
+def restate(path: str | Path) -> ExportReport:
+    """Bring a file that an earlier version wrote to the graph that `export` writes today, in its place.
+
+    What is proved is that both files agree, as `export` proves that the file and Keras do. Files with float16
+    weights stay as they are: export them again.
+
+    Raises
+    ------
+    ExportError
+        If the new graph does not agree with the file, which then stays as it is.
+    """
+    import onnx
+    import onnxruntime
+
+    path = Path(path)
+    before = path.read_bytes()
+    card = ModelCard.from_metadata(dissect(before).metadata)
+    session = onnxruntime.InferenceSession(before, providers=["CPUExecutionProvider"])
+
+    def as_it_was(inputs: Mapping[str, np.ndarray], **_: Any) -> np.ndarray:
+        xi: np.ndarray
+        (xi,) = session.run(["xi"], {**inputs, PERIODIC: np.zeros(3, dtype=np.int64)})
+        return xi
+
+    model = restated(onnx.load_from_string(before), card)
+    content, parity = prove(model, as_it_was, card)
+    return _write(path, content, parity)
 
 
 def prove(
@@ -170,7 +192,7 @@ def with_half_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     return halved
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes, parity: tuple[Case, ...]) -> ExportReport:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         beside = Path(file.name)
@@ -184,3 +206,10 @@ def _write(path: Path, content: bytes) -> None:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+    return ExportReport(
+        path=path,
+        bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        operators=dissect(content).operators,
+        parity=parity,
+    )

@@ -33,7 +33,9 @@ def test_python_without_reion(toy_model, box, expected, tmp_path):
     np.savez(tmp_path / "box.npz", allow_pickle=False, redshift=7.5, **box)
     command = [sys.executable, "-P", EXAMPLES / "predict_without_reion.py"]
     subprocess.run([*command, toy_model, tmp_path / "box.npz", tmp_path / "xi.npy"], check=True)
-    np.testing.assert_array_equal(np.load(tmp_path / "xi.npy", allow_pickle=False), expected)
+    # onnxruntime's own settings take other kernels for 2D convolutions than the Emulator does.
+    xi = np.load(tmp_path / "xi.npy", allow_pickle=False)
+    np.testing.assert_allclose(xi, expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")

@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from reion_exports import PERIODIC, TOLERANCE, ExportError, ModelCard, dissect, export
+from reion_exports import PERIODIC, TOLERANCE, ExportError, ModelCard, convert, dissect, export, restate
 
 INPUTS = ("n_igm", "n_ion")
 
@@ -141,11 +141,28 @@ def test_weights_that_float16_cannot_hold_are_refused(toy_network):
     from reion_exports.onnx_file import with_half_weights
 
     model = to_onnx(*toy_network)
-    kernel = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 5)
+    kernel = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 4)
     values = onnx.numpy_helper.to_array(kernel) * 1e8
     kernel.CopyFrom(onnx.numpy_helper.from_array(values, kernel.name))
     with pytest.raises(ExportError, match="float16 can hold; layer toy"):
         with_half_weights(model)
+
+
+def test_a_file_of_an_earlier_version_is_restated_in_its_place(toy_network, tmp_path, monkeypatch):
+    network, card = toy_network
+    path = tmp_path / "toy.onnx"
+    with monkeypatch.context() as earlier:
+        earlier.setattr(convert, "in_planes", lambda model: model)
+        export(network, card, path)
+    before = path.read_bytes()
+    assert {len(t.dims) for t in onnx.load(path).graph.initializer if np.prod(t.dims) > 64} == {5}
+    report = restate(path)
+    assert report.difference < TOLERANCE
+    assert {len(t.dims) for t in onnx.load(path).graph.initializer if np.prod(t.dims) > 64} == {4}
+    box = random_box((2, 7, 5, 6))
+    (old,), (new,) = (open_session(content).run(["xi"], box) for content in (before, path.read_bytes()))
+    np.testing.assert_allclose(new, old, rtol=0, atol=1e-5)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_the_layer_that_differs_is_named(toy_network, tmp_path):
