@@ -32,6 +32,13 @@ Format = Annotated[str | None, typer.Option("--format", help="Format of the file
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="What the files lack, or a setting.")
 ]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with what was interrupted; do not begin anew.")]
+Scheduler = Annotated[
+    str | None, typer.Option(help="Address, or file, of the Dask scheduler whose workers do the work.")
+]
+Count = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Start so many worker processes on this machine.")
+]
 Sources = Annotated[list[Path], typer.Argument(metavar="SOURCE...", help="Files, folders or Zarr stores.")]
 
 
@@ -108,22 +115,28 @@ def convert(
     cell_size: Annotated[
         float | None, typer.Option(help="Regrid to cells of this size, Mpc comoving.")
     ] = None,
+    scheduler: Scheduler = None,
+    workers: Count = None,
+    resume: Resume = False,
     force: Force = False,
     json: Json = False,
 ) -> None:
     """Convert a simulation to Zarr, units checked, every value checked."""
+    from reion.cluster import reachable, started
     from reion.conversion import convert as run_convert
     from reion.terminal import print_json, progress_bar
 
     _compile_kernels()
-    with progress_bar("converting") as progress:
+    with started(scheduler, workers) as team, progress_bar("converting") as progress:
         result = run_convert(
-            sources,
-            out,
+            reachable(sources, scheduler),
+            reachable([out], scheduler)[0],
             format=format_,
             settings=_settings(settings),
             cell_size_mpc=cell_size,
+            resume=resume,
             force=force,
+            workers=team,
             progress=progress,
         )
     if json:
@@ -145,19 +158,22 @@ def inspect(
     format_: Format = None,
     settings: Set = None,
     plot: Annotated[Path | None, typer.Option(help="Folder for pictures.")] = None,
+    scheduler: Scheduler = None,
+    workers: Count = None,
     force: Force = False,
     json: Json = False,
 ) -> None:
     """Look at every value of a simulation once: moments, axis profiles, history, what looks wrong."""
+    from reion.cluster import reachable, started
     from reion.inspection import inspect as run_inspect
     from reion.inspection import render
     from reion.readers import open_simulation
     from reion.terminal import print_json, print_table, progress_bar
 
-    sim = open_simulation(sources, format=format_, settings=_settings(settings))
+    sim = open_simulation(reachable(sources, scheduler), format=format_, settings=_settings(settings))
     _compile_kernels()
-    with progress_bar("reading") as progress:
-        result = run_inspect(sim, plot=plot, force=force, progress=progress)
+    with started(scheduler, workers) as team, progress_bar("reading") as progress:
+        result = run_inspect(sim, plot=plot, force=force, workers=team, progress=progress)
     if json:
         print_json(result)
     else:
@@ -215,36 +231,33 @@ def evaluate(
     report: Annotated[Path | None, typer.Option(help="Folder for report.html.")] = None,
     format_: Format = None,
     settings: Set = None,
+    scheduler: Scheduler = None,
+    workers: Count = None,
     force: Force = False,
     json: Json = False,
 ) -> None:
     """Judge predictions against the truth, beside the excursion set and the mean field."""
-    from reion.evaluation import evaluate as run_evaluate
+    from reion.cluster import reachable, started
     from reion.evaluation import render
-    from reion.judging import predict_with
+    from reion.judging import judge
     from reion.readers import open_simulation
-    from reion.report import write_report
     from reion.terminal import print_json, print_table, progress_bar, say
 
     if report is not None and (report / "report.html").exists() and not force:
         raise InputError("the report is already there", file=report, hint="--force replaces it")
-    sim = open_simulation(sources, format=format_, settings=_settings(settings))
-    judged = [predict_with(source, sim) for source in [model, *(against or [])]]
-    predictions = {prediction.name: prediction.xi for prediction in judged}
-    if len(predictions) < len(judged):
-        raise InputError(f"expected different names; received {', '.join(p.name for p in judged)}")
-    with progress_bar("evaluating") as progress:
-        result = run_evaluate(
-            predictions,
+    sim = open_simulation(reachable(sources, scheduler), format=format_, settings=_settings(settings))
+    with started(scheduler, workers) as team, progress_bar("evaluating") as progress:
+        result, page = judge(
+            [model, *(against or [])],
             sim,
-            excursion_threshold=judged[0].excursion_set_threshold,
-            excursion_inputs=judged[0].inputs,
+            report=report,
+            command=" ".join(sys.argv),
+            force=force,
+            workers=team,
             progress=progress,
         )
-    if report is not None:
-        provenance = {prediction.name: prediction.provenance for prediction in judged}
-        provenance["command"] = {"line": " ".join(sys.argv)}
-        say(f"report {write_report(result, sim, predictions, report, provenance=provenance, force=force)}")
+    if page is not None:
+        say(f"report {page}")
     if json:
         print_json(result)
     else:
@@ -284,28 +297,30 @@ def predict(
     simulation: Annotated[Path, typer.Argument(metavar="SIM", help="The simulation to predict.")],
     out: Annotated[Path, typer.Option(help="The Zarr store to write.")],
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
-    memory: Annotated[str, typer.Option(help="Memory to stay within, e.g. 2GiB.")] = "2GiB",
+    memory: Annotated[str, typer.Option(help="Memory a process may take, e.g. 2GiB.")] = "2GiB",
+    scheduler: Scheduler = None,
+    workers: Count = None,
+    resume: Resume = False,
     force: Force = False,
     json: Json = False,
 ) -> None:
     """Predict the ionised fraction, any box in bounded memory."""
-    from pydantic import ByteSize, TypeAdapter, ValidationError
-
+    from reion.cluster import reachable, started
     from reion.prediction import predict as run_predict
     from reion.terminal import print_json, progress_bar
 
-    try:
-        memory_bytes = int(TypeAdapter(ByteSize).validate_python(memory))
-    except ValidationError as error:
-        raise InputError(f"expected --memory such as 2GiB or 500MB; received {memory!r}") from error
-    with progress_bar("predicting") as progress:
+    memory_bytes = _bytes(memory, "--memory")
+    (source,), (place,) = (reachable([path], scheduler) for path in (simulation, out))
+    with started(scheduler, workers) as team, progress_bar("predicting") as progress:
         result = run_predict(
             model,
-            simulation,
-            out,
+            source,
+            place,
             device=device,
             memory_bytes=memory_bytes,
+            resume=resume,
             force=force,
+            workers=team,
             progress=progress,
         )
     if json:
@@ -383,6 +398,15 @@ def _compile_kernels() -> None:
     if cache_is_cold():
         say("compiling the kernels, once on this machine: some ten seconds")
         compile_kernels()
+
+
+def _bytes(text: str, option: str) -> int:
+    from pydantic import ByteSize, TypeAdapter, ValidationError
+
+    try:
+        return int(TypeAdapter(ByteSize).validate_python(text))
+    except ValidationError as error:
+        raise InputError(f"expected {option} such as 2GiB or 500MB; received {text!r}") from error
 
 
 def _settings(settings: list[str] | None) -> dict[str, Any]:

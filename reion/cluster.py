@@ -29,6 +29,9 @@ _LOOPBACK = "127.0.0.1"
 _CONNECT_S = 15
 """How long a scheduler may be away before it counts as lost."""
 
+_FIRST_WORKER_S = 120
+"""How long to wait for the first worker, which a queue may start later than the scheduler."""
+
 _STOP_S = 60
 """How long workers may take to come to the end of what they are doing once the rest is called off."""
 
@@ -43,16 +46,12 @@ class ClusterError(InputError):
     """The cluster was lost, or has given up on a piece. What is done is kept."""
 
 
-class Job(ABC, Generic[Piece, Result]):
-    """What is done to every piece.
+class Portable:
+    """What can travel to another process.
 
-    A job travels to a worker once. What its cached properties hold (a session, an open store, a snapshot)
-    stays behind, and is opened again in each process that needs it.
+    What its cached properties hold (a session, an open store, a snapshot) stays behind, and is opened again
+    in each process that needs it.
     """
-
-    @abstractmethod
-    def __call__(self, piece: Piece) -> Result:
-        """Do one piece. Done twice, it must leave what it leaves when done once."""
 
     def __getstate__(self) -> dict[str, Any]:
         kind = type(self)
@@ -63,21 +62,25 @@ class Job(ABC, Generic[Piece, Result]):
         }
 
 
+class Job(Portable, ABC, Generic[Piece, Result]):
+    """What is done to every piece. It travels to a worker once."""
+
+    @abstractmethod
+    def __call__(self, piece: Piece) -> Result:
+        """Do one piece. Done twice, it must leave what it leaves when done once."""
+
+
 class Workers(Protocol):
     """Who does the pieces."""
 
-    def map(
-        self, job: Job[Piece, Result], pieces: Sequence[Piece]
-    ) -> Iterator[tuple[int, Result]]:
+    def map(self, job: Job[Piece, Result], pieces: Sequence[Piece]) -> Iterator[tuple[int, Result]]:
         """Do every piece; yield its number and what came of it, in the order in which they are done."""
 
 
 class ThisProcess:
     """Piece after piece, here; each takes as many threads as it can use."""
 
-    def map(
-        self, job: Job[Piece, Result], pieces: Sequence[Piece]
-    ) -> Iterator[tuple[int, Result]]:
+    def map(self, job: Job[Piece, Result], pieces: Sequence[Piece]) -> Iterator[tuple[int, Result]]:
         """See `Workers`."""
         for number, piece in enumerate(pieces):
             yield number, job(piece)
@@ -86,16 +89,14 @@ class ThisProcess:
 class Cluster:
     """The workers of a Dask scheduler.
 
-    Whatever was on a worker that is lost, another one does again. Workers of one machine that may use the same
-    cores share them.
+    Whatever was on a worker that is lost, another one does again. Workers of one machine that may use the
+    same cores share them.
     """
 
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    def map(
-        self, job: Job[Piece, Result], pieces: Sequence[Piece]
-    ) -> Iterator[tuple[int, Result]]:
+    def map(self, job: Job[Piece, Result], pieces: Sequence[Piece]) -> Iterator[tuple[int, Result]]:
         """See `Workers`.
 
         Raises
@@ -152,7 +153,7 @@ class Cluster:
             if isinstance(error, OSError) and self._client.status == "running":
                 raise
             raise ClusterError(
-                f"the scheduler at {self._client.scheduler.address} is gone",  # type: ignore[union-attr]
+                f"the scheduler at {self._client.scheduler.address} is gone",
                 hint="start one again and give the same command with --resume: what is done is kept",
             ) from error
 
@@ -249,17 +250,19 @@ def _connection(scheduler: str) -> Iterator[Client]:
             hint="`dask scheduler` starts one and prints its address",
         ) from error
     with client:
-        if not client.scheduler_info()["workers"]:
+        try:
+            client.wait_for_workers(1, timeout=_FIRST_WORKER_S)
+        except TimeoutError as error:
             raise InputError(
-                f"the scheduler at {scheduler} has no workers",
+                f"the scheduler at {scheduler} has had no worker for {_FIRST_WORKER_S} s",
                 hint=f"`dask worker {scheduler} --nthreads 1` starts one",
-            )
+            ) from error
         yield client
 
 
-def absolute(sources: Sequence[str | Path]) -> list[str]:
-    """Paths and patterns as a process in any other folder of the same machine finds them."""
-    return [str(Path(source).expanduser().absolute()) for source in sources]
+def reachable(paths: Sequence[Path], scheduler: str | None) -> list[Path]:
+    """Paths (and patterns) as workers elsewhere find them, who were started in other folders."""
+    return [path if scheduler is None else path.expanduser().absolute() for path in paths]
 
 
 def _packed(job: Job[Any, Any]) -> bytes:
@@ -281,9 +284,7 @@ def _unpacked(payload: bytes) -> Job[Any, Any]:
     return job
 
 
-def _do(
-    job: Job[Piece, Result], piece: Piece, shares: Mapping[tuple[str, frozenset[int]], int]
-) -> Result:
+def _do(job: Job[Piece, Result], piece: Piece, shares: Mapping[tuple[str, frozenset[int]], int]) -> Result:
     """One piece, on a worker, in as many threads as are its share of the cores."""
     from distributed import get_worker
 

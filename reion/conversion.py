@@ -38,8 +38,8 @@ def convert(
     """Convert one simulation to a Zarr store, or several to one store each in a folder.
 
     Every value is checked on its way. A store appears at its place when it is whole. Interrupted and called
-    again with the same arguments, the conversion goes on with the first piece that is missing; where the input
-    is at fault, nothing is left.
+    again with the same arguments, the conversion goes on with the first piece that is missing; where the
+    input is at fault, nothing is left.
 
     Parameters
     ----------

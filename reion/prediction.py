@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -14,13 +15,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from reion.cluster import Job, ThisProcess, Workers
+from reion.cluster import Job, Portable, ThisProcess, Workers
 from reion.conversion import grow_store
 from reion.emulator import Device, Emulator
 from reion.errors import InputError
+from reion.lazy import CellKey, LazyField
 from reion.memory import peak_memory_bytes, resident_memory_bytes
 from reion.readers import open_simulation
-from reion.simulation import AXES, DIMS
+from reion.simulation import AXES, DIMS, EmittedPhotons
 from reion.threads import thread_limit
 from reion.tiles import Shape, Tiling, plan, predict_tiles
 from reion.work import Place, Work, fingerprint
@@ -145,6 +147,19 @@ def predict(
     }
 
 
+class PortableEmulator(Portable):
+    """An emulator that opens its session once in every process it travels to."""
+
+    def __init__(self, emulator: Emulator, device: Device) -> None:
+        self._content, self._device = emulator.content, device
+        self.emulator = emulator
+
+    @cached_property
+    def emulator(self) -> Emulator:
+        """The emulator, with a session of this process."""
+        return Emulator(self._content, device=self._device, threads=thread_limit())
+
+
 class PredictTiles(Job[Place, int | None]):
     """Predicts a tile of a snapshot into the store, none of whose chunks is shared by two tiles.
 
@@ -161,13 +176,8 @@ class PredictTiles(Job[Place, int | None]):
         resident: bool,
         device: Device,
     ) -> None:
-        self._content, self._device = emulator.content, device
+        self._model = PortableEmulator(emulator, device)
         self._sim, self._store, self._tiling, self._resident = sim, store, tiling, resident
-        self._emulator = emulator
-
-    @cached_property
-    def _emulator(self) -> Emulator:
-        return Emulator(self._content, device=self._device, threads=thread_limit())
 
     @cached_property
     def _xi(self) -> Any:
@@ -181,7 +191,7 @@ class PredictTiles(Job[Place, int | None]):
 
     def _fields(self, index: int) -> dict[str, Any]:
         """The fields of a snapshot, in memory while its tiles are predicted if there is room for that."""
-        fields = {name: self._sim[name][index] for name in self._emulator.card.inputs}
+        fields = {name: self._sim[name][index] for name in self._model.emulator.card.inputs}
         if not self._resident:
             return fields
         if index not in self._kept:
@@ -190,13 +200,60 @@ class PredictTiles(Job[Place, int | None]):
         return self._kept[index]
 
     def __call__(self, piece: Place) -> int | None:
+        """Predict one tile."""
         index, wanted = piece
         redshift = float(self._sim["redshift"][index])
-        at_redshift = functools.partial(self._emulator.predict_window, redshift)
+        at_redshift = functools.partial(self._model.emulator.predict_window, redshift)
         others = set(range(len(self._tiling))) - {wanted}
         for _, where, xi in predict_tiles(at_redshift, self._fields(index), self._tiling, skip=others):
             self._xi[(index, *where)] = xi
         return peak_memory_bytes()
+
+
+class PredictedField(Portable, LazyField):
+    """xi of every snapshot of a Simulation, predicted where it is asked for, within `DEFAULT_MEMORY_BYTES`.
+
+    Parameters
+    ----------
+    emulator, sim
+        See `Emulator.check`, which the two must have passed.
+    device
+        Where other processes predict.
+    keep
+        A folder for the snapshots that were predicted, so that none is predicted twice.
+    """
+
+    def __init__(
+        self, emulator: Emulator, sim: xr.Dataset, *, device: Device = "auto", keep: Path | None = None
+    ) -> None:
+        super().__init__(tuple(sim.sizes[dim] for dim in DIMS))
+        self._model, self._sim, self._keep = PortableEmulator(emulator, device), sim, keep
+        self._tiling, _ = _plan(emulator, sim, DEFAULT_MEMORY_BYTES)
+        derived = "n_ion" in emulator.card.inputs and "n_ion" not in sim.data_vars
+        self._emitted = EmittedPhotons(sim) if derived else None
+
+    def snapshot(self, index: int, key: CellKey) -> np.ndarray:
+        """The cells `key` of snapshot `index`; all of it is predicted."""
+        kept = None if self._keep is None else self._keep / f"{index}.npy"
+        if kept is not None and kept.exists():
+            return np.asarray(np.load(kept, mmap_mode="r")[key])
+        fields: dict[str, Any] = {
+            name: np.asarray(self._emitted.at(index), dtype=np.float32)
+            if name == "n_ion" and self._emitted is not None
+            else self._sim[name][index].values
+            for name in self._model.emulator.card.inputs
+        }
+        redshift = float(self._sim["redshift"][index])
+        at_redshift = functools.partial(self._model.emulator.predict_window, redshift)
+        xi = np.empty(self.shape[1:], dtype=np.float32)
+        for _, where, values in predict_tiles(at_redshift, fields, self._tiling):
+            xi[where] = values
+        if kept is not None:
+            # Written beside its place: another process may be looking for it.
+            beside = kept.with_suffix(f".{os.getpid()}.npy")
+            np.save(beside, xi)
+            beside.replace(kept)
+        return xi[key]
 
 
 def _plan(emulator: Emulator, sim: xr.Dataset, memory_bytes: int) -> tuple[Tiling, bool]:

@@ -200,6 +200,7 @@ class WriteFields(Job[tuple[int, int], dict[str, Any]]):
     def __init__(self, sim: xr.Dataset, folder: Path) -> None:
         self._sim = sim
         self._folder = folder
+        self._blocks = blocks_of(shape_of(sim))
 
     @cached_property
     def _arrays(self) -> Any:
@@ -208,8 +209,9 @@ class WriteFields(Job[tuple[int, int], dict[str, Any]]):
         return zarr.open_group(self._folder, mode="r+")
 
     def __call__(self, piece: tuple[int, int]) -> dict[str, Any]:
+        """Write one piece."""
         index, number = piece
-        block = blocks_of(shape_of(self._sim))[number]
+        block = self._blocks[number]
         if index == HISTORY:
             return self._write_history(block)
         digests: dict[str, dict[str, str]] = {}
@@ -244,9 +246,7 @@ class WriteFields(Job[tuple[int, int], dict[str, Any]]):
         for corner in np.ndindex(*(-(-n // size) for n, size in zip(values.shape, sizes, strict=True))):
             local = tuple(slice(c * n, (c + 1) * n) for c, n in zip(corner, sizes, strict=True))
             chunk = np.ascontiguousarray(values[local], dtype="<f4")
-            x, y, z = (
-                axis.start + c * n for axis, c, n in zip(block, corner, sizes, strict=True)
-            )
+            x, y, z = (axis.start + c * n for axis, c, n in zip(block, corner, sizes, strict=True))
             nx, ny, nz = chunk.shape
             array[index, x : x + nx, y : y + ny, z : z + nz] = chunk
             digests[f"{index} {x} {y} {z}"] = hashlib.sha256(chunk.data).hexdigest()

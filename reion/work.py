@@ -25,8 +25,8 @@ Place = tuple[int, int]
 class Work:
     """`.OUT.VERB` beside the output: what grows in it, a plan, and a note of every piece that is whole.
 
-    `plan.json` says what it will be. A file in `done/SNAPSHOT/` for each piece, put there by whoever did it once
-    its values are in the store, holds what else came of it.
+    `plan.json` says what it will be. A file in `done/SNAPSHOT/` for each piece, put there by whoever did it
+    once its values are in the store, holds what else came of it.
     """
 
     out: Path
@@ -50,9 +50,7 @@ class Work:
                 return known
         return {}
 
-    def begin(
-        self, plan: Mapping[str, Any], create: Callable[[Path], None], *, resume: bool = False
-    ) -> None:
+    def begin(self, plan: Mapping[str, Any], create: Callable[[Path], None], *, resume: bool = False) -> None:
         """Begin in place of whatever is here: `create` makes the store, still without values.
 
         Raises
