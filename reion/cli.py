@@ -6,13 +6,17 @@ import os
 import sys
 import traceback
 import warnings
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from reion.errors import InputError
+
+if TYPE_CHECKING:
+    from reion.planning import Plan
 
 app = typer.Typer(
     name="reion",
@@ -31,6 +35,10 @@ Force = Annotated[bool, typer.Option("--force", help="Replace the output if it e
 Format = Annotated[str | None, typer.Option("--format", help="Format of the files, if not recognised.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="What the files lack, or a setting.")
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Say what it will cost, in cells, bytes, memory and time; do nothing."),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what was interrupted; do not begin anew.")]
 Scheduler = Annotated[
@@ -118,6 +126,7 @@ def convert(
     scheduler: Scheduler = None,
     workers: Count = None,
     resume: Resume = False,
+    dry_run: DryRun = False,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -127,6 +136,12 @@ def convert(
     from reion.terminal import print_json, progress_bar
 
     _compile_kernels()
+    if dry_run:
+        from reion.planning import plan_each
+
+        plans = plan_each(sources, format_, _settings(settings), cell_size)
+        _print_plans(plans, json=json)
+        return
     with started(scheduler, workers) as team, progress_bar("converting") as progress:
         result = run_convert(
             reachable(sources, scheduler),
@@ -160,6 +175,7 @@ def inspect(
     plot: Annotated[Path | None, typer.Option(help="Folder for pictures.")] = None,
     scheduler: Scheduler = None,
     workers: Count = None,
+    dry_run: DryRun = False,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -172,6 +188,11 @@ def inspect(
 
     sim = open_simulation(reachable(sources, scheduler), format=format_, settings=_settings(settings))
     _compile_kernels()
+    if dry_run:
+        from reion.planning import plan_inspect
+
+        _print_plans([plan_inspect(sim, sources)], json=json)
+        return
     with started(scheduler, workers) as team, progress_bar("reading") as progress:
         result = run_inspect(sim, plot=plot, force=force, workers=team, progress=progress)
     if json:
@@ -190,6 +211,7 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="A value of the schema: model.name=patch, seed=1."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
+    dry_run: DryRun = False,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -202,6 +224,11 @@ def train(
 
     schema = load_config(config, settings or [])
     simulations = open_each(sources)
+    if dry_run:
+        from reion.planning import plan_train
+
+        _print_plans([plan_train(schema, simulations)], json=json)
+        return
     _compile_kernels()
     try:
         with progress_bar("training") as progress:
@@ -233,6 +260,7 @@ def evaluate(
     settings: Set = None,
     scheduler: Scheduler = None,
     workers: Count = None,
+    dry_run: DryRun = False,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -246,6 +274,13 @@ def evaluate(
     if report is not None and (report / "report.html").exists() and not force:
         raise InputError("the report is already there", file=report, hint="--force replaces it")
     sim = open_simulation(reachable(sources, scheduler), format=format_, settings=_settings(settings))
+    if dry_run:
+        from reion.judging import predict_with
+        from reion.planning import plan_evaluate
+
+        judged = [predict_with(source, sim) for source in [model, *(against or [])]]
+        _print_plans([plan_evaluate({one.name: one.xi for one in judged}, sim, sources)], json=json)
+        return
     with started(scheduler, workers) as team, progress_bar("evaluating") as progress:
         result, page = judge(
             [model, *(against or [])],
@@ -301,6 +336,7 @@ def predict(
     scheduler: Scheduler = None,
     workers: Count = None,
     resume: Resume = False,
+    dry_run: DryRun = False,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -310,6 +346,24 @@ def predict(
     from reion.terminal import print_json, progress_bar
 
     memory_bytes = _bytes(memory, "--memory")
+    if dry_run:
+        from reion.emulator import Emulator
+        from reion.planning import plan_predict
+        from reion.readers import open_simulation
+        from reion.storage import shape_of
+
+        sim = open_simulation(simulation)
+        emulator = Emulator(model, device=device)
+        found = plan_predict(
+            emulator,
+            shape_of(sim),
+            sim.sizes["redshift"],
+            sim=sim,
+            sources=[simulation],
+            memory_bytes=memory_bytes,
+        )
+        _print_plans([found], json=json)
+        return
     (source,), (place,) = (reachable([path], scheduler) for path in (simulation, out))
     with started(scheduler, workers) as team, progress_bar("predicting") as progress:
         result = run_predict(
@@ -333,6 +387,52 @@ def predict(
             f"{result['cells_per_second']:.0f} a second on {result['provider']}"
             f"{memory}\n"
         )
+
+
+@app.command()
+def plan(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="An ONNX file, a shipped model's name, or a run's TOML file."),
+    ],
+    sources: Annotated[
+        list[Path] | None, typer.Argument(metavar="[SIM...]", help="The data, if it is there already.")
+    ] = None,
+    cells: Annotated[
+        int | None, typer.Option(min=1, help="Cells along a side of the box, in place of SIM.")
+    ] = None,
+    snapshots: Annotated[int, typer.Option(min=1, help="Snapshots of a box, with --cells.")] = 1,
+    boxes: Annotated[int, typer.Option(min=1, help="Boxes to train on, with --cells.")] = 1,
+    memory: Annotated[str, typer.Option(help="Memory a process may take, e.g. 2GiB.")] = "2GiB",
+    machines: Annotated[int, typer.Option(min=1, help="Machines that share the work.")] = 1,
+    rate: Annotated[
+        float | None, typer.Option(min=1e-9, help="Cells a second of a machine; else it is measured here.")
+    ] = None,
+    bandwidth: Annotated[
+        str | None, typer.Option(help="Bytes a second from and to the disk, all machines together, e.g. 2GB.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Say what predicting or training will cost, before it starts."""
+    from reion.planning import Terms, plan_any
+
+    terms = Terms(
+        rate=rate,
+        bandwidth=None if bandwidth is None else float(_bytes(bandwidth, "--bandwidth")),
+        machines=machines,
+    )
+    if model.endswith(".toml"):
+        _need_training("planning a training run")
+    found = plan_any(
+        model,
+        sources or [],
+        cells=cells,
+        snapshots=snapshots,
+        boxes=boxes,
+        memory_bytes=_bytes(memory, "--memory"),
+        terms=terms,
+    )
+    _print_plans([found], json=json)
 
 
 @app.command("demo-page")
@@ -398,6 +498,17 @@ def _compile_kernels() -> None:
     if cache_is_cold():
         say("compiling the kernels, once on this machine: some ten seconds")
         compile_kernels()
+
+
+def _print_plans(plans: Sequence[Plan], *, json: bool) -> None:
+    from reion.planning import render
+    from reion.terminal import print_json, print_table
+
+    if json:
+        print_json({"plans": [found.to_json() for found in plans]})
+        return
+    for found in plans:
+        print_table(render(found))
 
 
 def _bytes(text: str, option: str) -> int:

@@ -92,7 +92,7 @@ def evaluate(
         )
     threshold = 1.0 if excursion_threshold is None else float(excursion_threshold)
     missing = _excursion_set_lacks(true, excursion_inputs)
-    judging = _Judge(
+    judging = Judge(
         by_name, true, indices, None if missing else excursion_set.Photons(true, excursion_inputs), threshold
     )
     found: list[dict[str, SnapshotScores]] = [{} for _ in common]
@@ -124,7 +124,7 @@ def evaluate(
     }
 
 
-class _Judge(Job[int, dict[str, SnapshotScores]]):
+class Judge(Job[int, dict[str, SnapshotScores]]):
     """Compares every method with the truth in one snapshot."""
 
     def __init__(
@@ -143,6 +143,7 @@ class _Judge(Job[int, dict[str, SnapshotScores]]):
         return Modes(shape_of(self._true), box_size_mpc(self._true))
 
     def __call__(self, index: int) -> dict[str, SnapshotScores]:
+        """Compare one snapshot: method to its scores."""
         true, model = self._true, cosmology(self._true)
         truth = Truth.read(true, index, self._modes)
         scores = {}

@@ -151,8 +151,8 @@ def inspect(
     count = sim.sizes["redshift"]
     blocks = len(blocks_of(shape))
     pieces = [(index, block) for index in range(count) for block in range(blocks)]
-    found: list[_Seen | None] = [None] * len(pieces)
-    looked = (workers or ThisProcess()).map(_Look(sim, pictures), pieces)
+    found: list[Seen | None] = [None] * len(pieces)
+    looked = (workers or ThisProcess()).map(Look(sim, pictures), pieces)
     for done, (number, seen) in enumerate(looked, start=1):
         found[number] = seen
         if progress is not None:
@@ -202,7 +202,7 @@ def inspect(
 
 
 @dataclass(frozen=True)
-class _Seen:
+class Seen:
     """What is seen of one block of a snapshot."""
 
     statistics: dict[str, FieldStatistics]
@@ -211,7 +211,7 @@ class _Seen:
     pictures: Pictures | None
 
 
-class _Look(Job[tuple[int, int], _Seen]):
+class Look(Job[tuple[int, int], Seen]):
     """Looks at a block of a snapshot."""
 
     def __init__(self, sim: xr.Dataset, pictures: Pictures | None) -> None:
@@ -219,7 +219,8 @@ class _Look(Job[tuple[int, int], _Seen]):
         self._pictures = pictures
         self._blocks = blocks_of(shape_of(sim))
 
-    def __call__(self, piece: tuple[int, int]) -> _Seen:
+    def __call__(self, piece: tuple[int, int]) -> Seen:
+        """Look at one block."""
         index, number = piece
         sim, shape = self._sim, shape_of(self._sim)
         block = self._blocks[number]
@@ -234,7 +235,7 @@ class _Look(Job[tuple[int, int], _Seen]):
                 if pictures is not None:
                     pictures.add(name, index, values[name], block)
         step = boundary_steps(values["n_igm"]) if "n_igm" in values and len(self._blocks) == 1 else None
-        return _Seen(statistics, _weighted_sums(values), step, pictures)
+        return Seen(statistics, _weighted_sums(values), step, pictures)
 
 
 def _weighted_sums(values: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -69,6 +69,17 @@ class Pictures:
             part = values[:, :, self._middle - z.start].copy()
             self._slices.setdefault((name, index), {})[x.start, y.start] = part
 
+    def counts(self, name: str, index: int) -> np.ndarray:
+        """Cells of snapshot `index` in each bin of the field's histogram."""
+        return self._counts[name, index]
+
+    def plane(self, name: str, index: int) -> np.ndarray:
+        """The plane through the middle of snapshot `index`, one of those that are drawn."""
+        values = np.zeros(self._shape, dtype=np.float32)
+        for (x, y), part in self._slices[name, index].items():
+            values[x : x + part.shape[0], y : y + part.shape[1]] = part
+        return values
+
     def write(
         self,
         folder: Path,
@@ -100,7 +111,7 @@ class Pictures:
         for axes, name in zip(rows[0], names, strict=True):
             bins = _XI_BINS if name == "xi" else _LOG_BINS
             for index, redshift in enumerate(self._redshift):
-                counts = self._counts[name, index]
+                counts = self.counts(name, index)
                 density = counts / max(int(counts.sum()), 1) / np.diff(bins)
                 shown = np.flatnonzero(density)
                 if shown.size:
@@ -126,9 +137,7 @@ class Pictures:
         figure, rows = _figure(len(names), len(self._drawn))
         for row, name in zip(rows, names, strict=True):
             for axes, index in zip(row, self._drawn, strict=True):
-                values = np.zeros(self._shape, dtype=np.float32)
-                for (x, y), part in self._slices[name, int(index)].items():
-                    values[x : x + part.shape[0], y : y + part.shape[1]] = part
+                values = self.plane(name, int(index))
                 shown = values if name == "xi" else np.log10(np.where(values > 0, values, np.nan))
                 image = axes.imshow(
                     shown.T,

@@ -7,7 +7,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ def predict(
     emulator = model if isinstance(model, Emulator) else Emulator(model, device=device, threads=threads)
     sim = open_simulation(sim_path, format=format, settings=settings)
     emulator.check(sim)
-    tiling, resident = _plan(emulator, sim, memory_bytes)
+    tiling, resident = choose_tiles(emulator, sim.sizes, memory_bytes)
     workers = workers or ThisProcess()
     work = Work.beside(out, "predicting")
     paths = [sim_path] if isinstance(sim_path, str | Path) else list(sim_path)
@@ -111,11 +111,11 @@ def predict(
         # Anew also where there is less memory now: the tiles may be what did not fit.
         if begun.get("fingerprint") != known or begun["memory_bytes"] > memory_bytes:
             begun = {"fingerprint": known, "memory_bytes": memory_bytes, "tile": tiling.tile}
-            create = functools.partial(_create_store, sim=sim, emulator=emulator, tiling=tiling)
+            create = functools.partial(create_xi_store, sim=sim, emulator=emulator, tiling=tiling)
             work.begin(begun, create, resume=resume)
         tiling = Tiling(mesh=tiling.mesh, tile=_shape(begun["tile"]), halo_cells=tiling.halo_cells)
         sim = _with_history(sim, emulator, work, workers)
-        cells_of = [_cells(tiling, number) for number in range(len(tiling))]
+        cells_of = [cells_of_tile(tiling, number) for number in range(len(tiling))]
         total = sim.sizes["redshift"] * sum(cells_of)
         done = work.done()
         already = sum(cells_of[number] for _, number in done)
@@ -228,7 +228,7 @@ class PredictedField(Portable, LazyField):
     ) -> None:
         super().__init__(tuple(sim.sizes[dim] for dim in DIMS))
         self._model, self._sim, self._keep = PortableEmulator(emulator, device), sim, keep
-        self._tiling, _ = _plan(emulator, sim, DEFAULT_MEMORY_BYTES)
+        self._tiling, _ = choose_tiles(emulator, sim.sizes, DEFAULT_MEMORY_BYTES)
         derived = "n_ion" in emulator.card.inputs and "n_ion" not in sim.data_vars
         self._emitted = EmittedPhotons(sim) if derived else None
 
@@ -256,34 +256,47 @@ class PredictedField(Portable, LazyField):
         return xi[key]
 
 
-def _plan(emulator: Emulator, sim: xr.Dataset, memory_bytes: int) -> tuple[Tiling, bool]:
-    """Choose the tiles, and whether a snapshot's fields are kept in memory while its tiles are predicted."""
+def choose_tiles(emulator: Emulator, sizes: Mapping[Hashable, int], memory_bytes: int) -> tuple[Tiling, bool]:
+    """Choose the tiles, and whether a snapshot's fields are kept in memory while its tiles are predicted.
+
+    `sizes` are those of the axes of the simulation.
+    """
     card = emulator.card
-    mesh = [sim.sizes[axis] for axis in AXES]
-    radius = card.receptive_radius_cells
-    fields = len(card.inputs)
+    mesh = [sizes[axis] for axis in AXES]
     allowed = memory_bytes - (resident_memory_bytes() or _PROGRAM_BYTES) - _READING_BYTES
-    snapshot_bytes = 4 * fields * math.prod(mesh)
+    snapshot_bytes = 4 * len(card.inputs) * math.prod(mesh)
     resident = snapshot_bytes <= allowed // 4
     if resident:
         allowed -= snapshot_bytes
-
-    def needed_bytes(tile: Shape) -> float:
-        window = math.prod(side + 2 * radius for side in tile)
-        alive = card.working_bytes[0] * window + card.working_bytes[1] * math.prod(tile)
-        return _SCRATCH * alive + 4 * fields * window
-
     tiling = plan(
         mesh,
-        halo_cells=radius,
+        halo_cells=card.receptive_radius_cells,
         stride_cells=card.stride_cells,
-        needed_bytes=needed_bytes,
+        needed_bytes=functools.partial(_tile_bytes, emulator),
         allowed_bytes=allowed,
     )
     return tiling, resident
 
 
-def _cells(tiling: Tiling, number: int) -> int:
+def expected_peak_bytes(emulator: Emulator, tiling: Tiling, *, resident: bool) -> int:
+    """What a process that predicts these tiles will have taken at most, this one's program being its own."""
+    mesh, tile = tiling.mesh, tiling.tile
+    chunks = min(_READING_BYTES, 12 * math.prod(mesh))
+    kept = 4 * len(emulator.card.inputs) * math.prod(mesh) if resident else 0
+    program = resident_memory_bytes() or _PROGRAM_BYTES
+    return round(program + chunks + kept + _tile_bytes(emulator, tile))
+
+
+def _tile_bytes(emulator: Emulator, tile: Shape) -> float:
+    """What predicting a tile of that shape takes."""
+    card = emulator.card
+    window = math.prod(side + 2 * card.receptive_radius_cells for side in tile)
+    alive = card.working_bytes[0] * window + card.working_bytes[1] * math.prod(tile)
+    return _SCRATCH * alive + 4 * len(card.inputs) * window
+
+
+def cells_of_tile(tiling: Tiling, number: int) -> int:
+    """Cells of a tile that lie in the box."""
     corner = np.unravel_index(number, tiling.counts)
     return math.prod(
         min(side, n - int(index) * side)
@@ -306,7 +319,7 @@ def _with_history(sim: xr.Dataset, emulator: Emulator, work: Work, workers: Work
     return sim.assign(n_ion=open_simulation(history.absolute())["n_ion"])
 
 
-def _create_store(path: Path, *, sim: xr.Dataset, emulator: Emulator, tiling: Tiling) -> None:
+def create_xi_store(path: Path, *, sim: xr.Dataset, emulator: Emulator, tiling: Tiling) -> None:
     """Create the store the tiles go into."""
     import zarr
 

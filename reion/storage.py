@@ -94,7 +94,7 @@ def blocks_of(shape: Sequence[int]) -> list[Block]:
     One block up to 256^3 cells; beyond, whole planes along z as long as they fit: what streams through a
     simulation does so block by block.
     """
-    chunk = _chunk_shape(tuple(shape))
+    chunk = chunk_shape(tuple(shape))
     sides = list(chunk)
     for axis, n in enumerate(shape):
         room = _BLOCK_BYTES // (4 * math.prod(sides))
@@ -283,7 +283,7 @@ def _create(group: Any, name: str, like: xr.DataArray) -> Any:
         name,
         shape=like.shape,
         dtype=np.float32,
-        chunks=(1, *_chunk_shape(like.shape[1:])),
+        chunks=(1, *chunk_shape(like.shape[1:])),
         compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec()],
         fill_value=np.nan,
         dimension_names=DIMS,
@@ -293,7 +293,7 @@ def _create(group: Any, name: str, like: xr.DataArray) -> Any:
     return array
 
 
-def _chunk_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+def chunk_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The snapshot's shape, halved along its longest axis (the last of equal ones) until small enough."""
     chunk = list(shape)
     while 4 * int(np.prod(chunk)) > _CHUNK_BYTES:

@@ -29,6 +29,7 @@ NEEDS_TRAINING_EXTRA = (
     "reion.runs",
     "reion.sampler",
     "reion.training",
+    "reion.training_cost",
 )
 DISTRIBUTIONS = {"llvmlite": "numba", "distributed": "dask", "cloudpickle": "dask"}
 """Where the import's name is not that of what is declared; each comes with that."""
