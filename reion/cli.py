@@ -459,7 +459,7 @@ def demo_page(
 @app.command()
 def bench(
     suites: Annotated[
-        list[str] | None, typer.Argument(metavar="[SUITE...]", help="kernels, data, train, predict.")
+        list[str] | None, typer.Argument(metavar="[SUITE...]", help="kernels, data, train, predict, cluster.")
     ] = None,
     json: Json = False,
 ) -> None:
