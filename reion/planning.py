@@ -53,6 +53,9 @@ IN_MEMORY_BYTES = 4 << 30
 MEASURE_S = 10.0
 """How long to measure, once what has to be opened is open."""
 
+_AT_LEAST = 5
+"""Pieces to measure however long they take: how well they compress depends on the snapshot."""
+
 _MEBIBYTE = 1 << 20
 _PROGRAM_BYTES = {"convert": 280 * _MEBIBYTE, "inspect": 317 * _MEBIBYTE, "evaluate": 360 * _MEBIBYTE}
 """What each takes beside its pieces: the program, and what decodes and encodes chunks (Linux, x86-64)."""
@@ -455,7 +458,7 @@ def _for_a_while(job: Job[Any, Any], pieces: Sequence[Any]) -> tuple[int, float]
     for piece in pieces:
         job(piece)
         done += 1
-        if time.perf_counter() - begin > MEASURE_S:
+        if done >= _AT_LEAST and time.perf_counter() - begin > MEASURE_S:
             break
     return done, time.perf_counter() - begin
 

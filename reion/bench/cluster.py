@@ -38,7 +38,9 @@ def measure(progress: Callable[[str], None]) -> Iterator[Result]:
             predict(emulator, source, out, device="cpu", workers=workers)
 
         for count, target in ((1, 1 / 1.15), (2, 1 / 1.1)):
-            progress(f"cluster: {len(REDSHIFTS)} x {CELLS}^3 cells by {count} local workers, and in this process")
+            progress(
+                f"cluster: {len(REDSHIFTS)} x {CELLS}^3 cells by {count} local workers, and in this process"
+            )
             begin = time.perf_counter()
             with started(None, count) as team:
                 start = time.perf_counter() - begin
