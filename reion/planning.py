@@ -411,8 +411,9 @@ def plan_train(
     cells = training.steps * training.batch_size * training.crop_cells**3
     if values is None:
         values = sum(math.prod(sim.sizes.values()) for sim in sims)
-    fields = 4 * values * (cost.channels + 1)
-    in_memory = fields if fields <= IN_MEMORY_BYTES else 0
+    # Of all snapshots, the channels go to files where they are too many; the truth stays in memory.
+    channels, truth = 4 * values * cost.channels, 4 * values
+    on_disk = channels if channels + truth > IN_MEMORY_BYTES else 0
 
     def sample() -> Sample:
         begin, done = time.perf_counter(), 0
@@ -429,8 +430,8 @@ def plan_train(
         cells=cells,
         pieces=1,
         bytes_read=4 * values * (len(config.inputs) + 1),
-        bytes_written=fields - in_memory + 12 * cost.parameters * -(-training.steps // training.round_steps),
-        peak_memory_bytes=(peak_memory_bytes() or 0) + in_memory,
+        bytes_written=on_disk + 12 * cost.parameters * -(-training.steps // training.round_steps),
+        peak_memory_bytes=(peak_memory_bytes() or 0) + channels - on_disk + truth,
         flops=3 * cost.forward_flops * training.steps,
         **known,
     )
