@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 import warnings
+from collections.abc import Sequence
 from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +18,7 @@ from reion.errors import InputError
 
 if TYPE_CHECKING:
     from reion.launch import Place
+    from reion.planning import Plan
 
 app = typer.Typer(
     name="reion",
@@ -35,6 +37,17 @@ Force = Annotated[bool, typer.Option("--force", help="Replace the output if it e
 Format = Annotated[str | None, typer.Option("--format", help="Format of the files, if not recognised.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="What the files lack, or a setting.")
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Say what it will cost, in cells, bytes, memory and time; do nothing."),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with what was interrupted; do not begin anew.")]
+Scheduler = Annotated[
+    str | None, typer.Option(help="Address, or file, of the Dask scheduler whose workers do the work.")
+]
+Count = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Start so many worker processes on this machine.")
 ]
 Sources = Annotated[list[Path], typer.Argument(metavar="SOURCE...", help="Files, folders or Zarr stores.")]
 
@@ -112,22 +125,35 @@ def convert(
     cell_size: Annotated[
         float | None, typer.Option(help="Regrid to cells of this size, Mpc comoving.")
     ] = None,
+    scheduler: Scheduler = None,
+    workers: Count = None,
+    resume: Resume = False,
+    dry_run: DryRun = False,
     force: Force = False,
     json: Json = False,
 ) -> None:
     """Convert a simulation to Zarr, units checked, every value checked."""
+    from reion.cluster import reachable, started
     from reion.conversion import convert as run_convert
     from reion.terminal import print_json, progress_bar
 
     _compile_kernels()
-    with progress_bar("converting") as progress:
+    if dry_run:
+        from reion.planning import plan_each
+
+        plans = plan_each(sources, format_, _settings(settings), cell_size)
+        _print_plans(plans, json=json)
+        return
+    with started(scheduler, workers) as team, progress_bar("converting") as progress:
         result = run_convert(
-            sources,
-            out,
+            reachable(sources, scheduler),
+            reachable([out], scheduler)[0],
             format=format_,
             settings=_settings(settings),
             cell_size_mpc=cell_size,
+            resume=resume,
             force=force,
+            workers=team,
             progress=progress,
         )
     if json:
@@ -149,19 +175,28 @@ def inspect(
     format_: Format = None,
     settings: Set = None,
     plot: Annotated[Path | None, typer.Option(help="Folder for pictures.")] = None,
+    scheduler: Scheduler = None,
+    workers: Count = None,
+    dry_run: DryRun = False,
     force: Force = False,
     json: Json = False,
 ) -> None:
     """Look at every value of a simulation once: moments, axis profiles, history, what looks wrong."""
+    from reion.cluster import reachable, started
     from reion.inspection import inspect as run_inspect
     from reion.inspection import render
     from reion.readers import open_simulation
     from reion.terminal import print_json, print_table, progress_bar
 
-    sim = open_simulation(sources, format=format_, settings=_settings(settings))
+    sim = open_simulation(reachable(sources, scheduler), format=format_, settings=_settings(settings))
     _compile_kernels()
-    with progress_bar("reading") as progress:
-        result = run_inspect(sim, plot=plot, force=force, progress=progress)
+    if dry_run:
+        from reion.planning import plan_inspect
+
+        _print_plans([plan_inspect(sim, sources)], json=json)
+        return
+    with started(scheduler, workers) as team, progress_bar("reading") as progress:
+        result = run_inspect(sim, plot=plot, force=force, workers=team, progress=progress)
     if json:
         print_json(result)
     else:
@@ -182,6 +217,7 @@ def train(
         typer.Option(min=1, help="Processes to train with, one GPU each where there are GPUs."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
+    dry_run: DryRun = False,
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -196,6 +232,11 @@ def train(
     chief = place is None or place.rank == 0
     schema = load_config(config, settings or [])
     simulations = open_each(sources)
+    if dry_run:
+        from reion.planning import plan_train
+
+        _print_plans([plan_train(schema, simulations)], json=json)
+        return
     _compile_kernels()
     try:
         with progress_bar("training") if chief else nullcontext() as progress:
@@ -230,36 +271,41 @@ def evaluate(
     report: Annotated[Path | None, typer.Option(help="Folder for report.html.")] = None,
     format_: Format = None,
     settings: Set = None,
+    scheduler: Scheduler = None,
+    workers: Count = None,
+    dry_run: DryRun = False,
     force: Force = False,
     json: Json = False,
 ) -> None:
     """Judge predictions against the truth, beside the excursion set and the mean field."""
-    from reion.evaluation import evaluate as run_evaluate
+    from reion.cluster import reachable, started
     from reion.evaluation import render
-    from reion.judging import predict_with
+    from reion.judging import judge
     from reion.readers import open_simulation
-    from reion.report import write_report
     from reion.terminal import print_json, print_table, progress_bar, say
 
     if report is not None and (report / "report.html").exists() and not force:
         raise InputError("the report is already there", file=report, hint="--force replaces it")
-    sim = open_simulation(sources, format=format_, settings=_settings(settings))
-    judged = [predict_with(source, sim) for source in [model, *(against or [])]]
-    predictions = {prediction.name: prediction.xi for prediction in judged}
-    if len(predictions) < len(judged):
-        raise InputError(f"expected different names; received {', '.join(p.name for p in judged)}")
-    with progress_bar("evaluating") as progress:
-        result = run_evaluate(
-            predictions,
+    sim = open_simulation(reachable(sources, scheduler), format=format_, settings=_settings(settings))
+    if dry_run:
+        from reion.judging import predict_with
+        from reion.planning import plan_evaluate
+
+        judged = [predict_with(source, sim) for source in [model, *(against or [])]]
+        _print_plans([plan_evaluate({one.name: one.xi for one in judged}, sim, sources)], json=json)
+        return
+    with started(scheduler, workers) as team, progress_bar("evaluating") as progress:
+        result, page = judge(
+            [model, *(against or [])],
             sim,
-            excursion_threshold=judged[0].excursion_set_threshold,
-            excursion_inputs=judged[0].inputs,
+            report=report,
+            command=" ".join(sys.argv),
+            force=force,
+            workers=team,
             progress=progress,
         )
-    if report is not None:
-        provenance = {prediction.name: prediction.provenance for prediction in judged}
-        provenance["command"] = {"line": " ".join(sys.argv)}
-        say(f"report {write_report(result, sim, predictions, report, provenance=provenance, force=force)}")
+    if page is not None:
+        say(f"report {page}")
     if json:
         print_json(result)
     else:
@@ -343,28 +389,49 @@ def predict(
     simulation: Annotated[Path, typer.Argument(metavar="SIM", help="The simulation to predict.")],
     out: Annotated[Path, typer.Option(help="The Zarr store to write.")],
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
-    memory: Annotated[str, typer.Option(help="Memory to stay within, e.g. 2GiB.")] = "2GiB",
+    memory: Annotated[str, typer.Option(help="Memory a process may take, e.g. 2GiB.")] = "2GiB",
+    scheduler: Scheduler = None,
+    workers: Count = None,
+    resume: Resume = False,
+    dry_run: DryRun = False,
     force: Force = False,
     json: Json = False,
 ) -> None:
     """Predict the ionised fraction, any box in bounded memory."""
-    from pydantic import ByteSize, TypeAdapter, ValidationError
-
+    from reion.cluster import reachable, started
     from reion.prediction import predict as run_predict
     from reion.terminal import print_json, progress_bar
 
-    try:
-        memory_bytes = int(TypeAdapter(ByteSize).validate_python(memory))
-    except ValidationError as error:
-        raise InputError(f"expected --memory such as 2GiB or 500MB; received {memory!r}") from error
-    with progress_bar("predicting") as progress:
+    memory_bytes = _bytes(memory, "--memory")
+    if dry_run:
+        from reion.emulator import Emulator
+        from reion.planning import plan_predict
+        from reion.readers import open_simulation
+        from reion.storage import shape_of
+
+        sim = open_simulation(simulation)
+        emulator = Emulator(model, device=device)
+        found = plan_predict(
+            emulator,
+            shape_of(sim),
+            sim.sizes["redshift"],
+            sim=sim,
+            sources=[simulation],
+            memory_bytes=memory_bytes,
+        )
+        _print_plans([found], json=json)
+        return
+    (source,), (place,) = (reachable([path], scheduler) for path in (simulation, out))
+    with started(scheduler, workers) as team, progress_bar("predicting") as progress:
         result = run_predict(
             model,
-            simulation,
-            out,
+            source,
+            place,
             device=device,
             memory_bytes=memory_bytes,
+            resume=resume,
             force=force,
+            workers=team,
             progress=progress,
         )
     if json:
@@ -377,6 +444,52 @@ def predict(
             f"{result['cells_per_second']:.0f} a second on {result['provider']}"
             f"{memory}\n"
         )
+
+
+@app.command()
+def plan(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="An ONNX file, a shipped model's name, or a run's TOML file."),
+    ],
+    sources: Annotated[
+        list[Path] | None, typer.Argument(metavar="[SIM...]", help="The data, if it is there already.")
+    ] = None,
+    cells: Annotated[
+        int | None, typer.Option(min=1, help="Cells along a side of the box, in place of SIM.")
+    ] = None,
+    snapshots: Annotated[int, typer.Option(min=1, help="Snapshots of a box, with --cells.")] = 1,
+    boxes: Annotated[int, typer.Option(min=1, help="Boxes to train on, with --cells.")] = 1,
+    memory: Annotated[str, typer.Option(help="Memory a process may take, e.g. 2GiB.")] = "2GiB",
+    machines: Annotated[int, typer.Option(min=1, help="Machines that share the work.")] = 1,
+    rate: Annotated[
+        float | None, typer.Option(min=1e-9, help="Cells a second of a machine; else it is measured here.")
+    ] = None,
+    bandwidth: Annotated[
+        str | None, typer.Option(help="Bytes a second from and to the disk, all machines together, e.g. 2GB.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Say what predicting or training will cost, before it starts."""
+    from reion.planning import Terms, plan_any
+
+    terms = Terms(
+        rate=rate,
+        bandwidth=None if bandwidth is None else float(_bytes(bandwidth, "--bandwidth")),
+        machines=machines,
+    )
+    if model.endswith(".toml"):
+        _need_training("planning a training run")
+    found = plan_any(
+        model,
+        sources or [],
+        cells=cells,
+        snapshots=snapshots,
+        boxes=boxes,
+        memory_bytes=_bytes(memory, "--memory"),
+        terms=terms,
+    )
+    _print_plans([found], json=json)
 
 
 @app.command("demo-page")
@@ -403,7 +516,7 @@ def demo_page(
 @app.command()
 def bench(
     suites: Annotated[
-        list[str] | None, typer.Argument(metavar="[SUITE...]", help="kernels, data, train, predict.")
+        list[str] | None, typer.Argument(metavar="[SUITE...]", help="kernels, data, train, predict, cluster.")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -464,6 +577,26 @@ def _compile_kernels() -> None:
     if cache_is_cold():
         say("compiling the kernels, once on this machine: some ten seconds")
         compile_kernels()
+
+
+def _print_plans(plans: Sequence[Plan], *, json: bool) -> None:
+    from reion.planning import render
+    from reion.terminal import print_json, print_table
+
+    if json:
+        print_json({"plans": [found.to_json() for found in plans]})
+        return
+    for found in plans:
+        print_table(render(found))
+
+
+def _bytes(text: str, option: str) -> int:
+    from pydantic import ByteSize, TypeAdapter, ValidationError
+
+    try:
+        return int(TypeAdapter(ByteSize).validate_python(text))
+    except ValidationError as error:
+        raise InputError(f"expected {option} such as 2GiB or 500MB; received {text!r}") from error
 
 
 def _settings(settings: list[str] | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,13 +12,15 @@ from typing import Any
 import xarray as xr
 
 import reion
+from reion.cluster import ThisProcess, Workers
 from reion.errors import InputError
 from reion.memory import peak_memory_bytes
 from reion.readers import Source, open_simulations
 from reion.readers.zarr import is_store
-from reion.simulation import DEFAULT_COSMOLOGY, FIELDS, box_size_mpc
+from reion.simulation import DEFAULT_COSMOLOGY, FIELDS, box_size_mpc, check_simulation
 from reion.simulation import cell_size_mpc as cell_sides_mpc
-from reion.storage import Progress, write_simulation
+from reion.storage import Progress, WriteFields, create_store, finish_store, pieces_of
+from reion.work import Work, fingerprint
 
 
 def convert(
@@ -28,12 +31,15 @@ def convert(
     settings: Mapping[str, str] | None = None,
     cell_size_mpc: float | None = None,
     force: bool = False,
+    resume: bool = False,
+    workers: Workers | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Convert one simulation to a Zarr store, or several to one store each in a folder.
 
-    Snapshots stream through memory one at a time, and every value is checked on its way. A store appears at
-    its place when it is whole: what is interrupted leaves nothing there and starts again.
+    Every value is checked on its way. A store appears at its place when it is whole. Interrupted and called
+    again with the same arguments, the conversion goes on with the first piece that is missing; where the
+    input is at fault, nothing is left.
 
     Parameters
     ----------
@@ -46,6 +52,10 @@ def convert(
         Regrid, conservatively, to cells of about this comoving size (see `reion.regridding.regrid`).
     force
         Replace stores that exist.
+    resume
+        Refuse to begin anew.
+    workers
+        Who does the pieces, snapshots and blocks of them; this process where it is None.
     progress
         Called with the pieces done and the pieces there are.
 
@@ -76,13 +86,17 @@ def convert(
         from reion.regridding import regrid
 
         sims = {label: regrid(sim, cell_size_mpc) for label, sim in sims.items()}
+    workers = workers or ThisProcess()
     stores = []
     for label, sim in sims.items():
-        write_simulation(
+        grow_store(
             sim,
             paths[label],
-            force=force,
+            known=fingerprint(sim, _listed(sources), label=label),
             attrs=_provenance(sources),
+            workers=workers,
+            resume=resume,
+            force=force,
             progress=progress,
         )
         stores.append(_described(paths[label], label))
@@ -91,6 +105,40 @@ def convert(
         "seconds": time.perf_counter() - started,
         "peak_memory_bytes": peak_memory_bytes(),
     }
+
+
+def grow_store(
+    sim: xr.Dataset,
+    path: Path,
+    *,
+    known: str,
+    workers: Workers,
+    attrs: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> None:
+    """Write a Simulation as `reion.storage.write_simulation` does, by `workers`, and so that it can go on.
+
+    Parameters
+    ----------
+    known
+        What interrupted work must have in common with this (see `reion.work.fingerprint`).
+    """
+    check_simulation(sim, values=False)
+    work = Work.beside(path, "converting")
+    with work.growing():
+        if work.plan().get("fingerprint") != known:
+            create = functools.partial(create_store, sim, attrs=attrs or {})
+            work.begin({"fingerprint": known}, create, resume=resume)
+        pieces = pieces_of(sim)
+        done = work.done()
+        missing = [piece for piece in pieces if piece not in done]
+        for count, _ in enumerate(work.do(workers, WriteFields(sim, work.store), missing), start=1):
+            if progress is not None:
+                progress(len(done) + count, len(pieces))
+        finish_store(sim, work.store, map(work.result, pieces))
+        work.finish(force=force)
 
 
 def _places(labels: list[str], out: Path) -> dict[str, Path]:
@@ -106,13 +154,16 @@ def _places(labels: list[str], out: Path) -> dict[str, Path]:
     return {label: out / f"{label}.zarr" for label in labels}
 
 
+def _listed(sources: Source) -> list[str | Path]:
+    return [sources] if isinstance(sources, str | Path) else list(sources)
+
+
 def _provenance(sources: Source) -> dict[str, Any]:
-    given = [sources] if isinstance(sources, str | Path) else sources
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return {
         "converted_by": f"reion {reion.__version__}",
         "converted_at": now,
-        "sources": list(map(str, given)),
+        "sources": list(map(str, _listed(sources))),
     }
 
 

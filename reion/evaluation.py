@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
 from reion import excursion_set
+from reion.cluster import Job, ThisProcess, Workers
 from reion.errors import InputError
 from reion.metrics.spectra import Modes
-from reion.scores import POOLED_MEAN_XI, POOLED_REDSHIFT, Scores, Truth
+from reion.scores import POOLED_MEAN_XI, POOLED_REDSHIFT, Scores, SnapshotScores, Truth
 from reion.simulation import (
     DIMS,
     PHOTON_RATE_UNITS,
@@ -24,9 +26,13 @@ from reion.simulation import (
     n_ion_units,
     require_fields,
 )
+from reion.storage import shape_of
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+_MEAN_FIELD, _EXCURSION_SET = "/mean field", "/excursion set"
+"""Not the name of any prediction, none of which has a stroke in it."""
 
 REDSHIFT_TOLERANCE = 1e-3
 """How far two redshifts may differ and still be the same snapshot."""
@@ -38,6 +44,7 @@ def evaluate(
     *,
     excursion_threshold: float | None = 1.0,
     excursion_inputs: excursion_set.Inputs = "history",
+    workers: Workers | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Compare predicted with true ionised fractions, snapshot by snapshot and pooled.
@@ -53,6 +60,8 @@ def evaluate(
         Photons per hydrogen atom at which the excursion set ionises; None: 1.
     excursion_inputs
         `history` (n_ion) or `instant` (n_src times the cosmic age).
+    workers
+        Who judges the snapshots; this process where it is None.
     progress
         Called after each snapshot with how many are done and how many there are.
 
@@ -83,27 +92,23 @@ def evaluate(
         )
     threshold = 1.0 if excursion_threshold is None else float(excursion_threshold)
     missing = _excursion_set_lacks(true, excursion_inputs)
+    judging = Judge(
+        by_name, true, indices, None if missing else excursion_set.Photons(true, excursion_inputs), threshold
+    )
+    found: list[dict[str, SnapshotScores]] = [{} for _ in common]
+    judged = (workers or ThisProcess()).map(judging, common)
+    for done, (number, snapshot) in enumerate(judged, start=1):
+        found[number] = snapshot
+        if progress is not None:
+            progress(done, len(common))
     model = cosmology(true)
     scores = {name: Scores(model) for name in by_name}
     mean_field, excursion = Scores(model), Scores(model)
-    modes = Modes(tuple(true.sizes[axis] for axis in DIMS[1:]), box_size_mpc(true))  # type: ignore[arg-type]
-    photons = None if missing else excursion_set.photons(true, excursion_inputs)
-    for index, z in enumerate(redshift.tolist()):
-        n_photons = None if photons is None else next(photons)
-        if index not in common:
-            continue
-        truth = Truth.read(true, index, modes)
-        for name, pred in by_name.items():
-            values = pred[indices[name][index]].values
-            check_values("xi", values, redshift=z, file=name)
-            scores[name].add(np.clip(values, 0, 1), truth)
-        mean_field.add(np.full(truth.xi.shape, truth.xi.mean(dtype=np.float64)), truth)
-        if n_photons is not None:
-            atoms = hydrogen_density(true["n_igm"][index].values)
-            ionised = excursion_set.ionised(n_photons, atoms, threshold=threshold)
-            excursion.add(ionised.astype(np.float32), truth)
-        if progress is not None:
-            progress(common.index(index) + 1, len(common))
+    # In order of time, whoever judged them: sums round the same way whatever the number of workers.
+    for snapshot in found:
+        for method, of_method in {**scores, _MEAN_FIELD: mean_field, _EXCURSION_SET: excursion}.items():
+            if method in snapshot:
+                of_method.add(snapshot[method])
     name, *rivals = by_name
     return {
         "name": name,
@@ -117,6 +122,42 @@ def evaluate(
         "against": {rival: scores[rival].result() for rival in rivals},
         "left_out": [float(z) for i, z in enumerate(redshift) if i not in common],
     }
+
+
+class Judge(Job[int, dict[str, SnapshotScores]]):
+    """Compares every method with the truth in one snapshot."""
+
+    def __init__(
+        self,
+        predictions: Mapping[str, xr.DataArray],
+        true: xr.Dataset,
+        indices: Mapping[str, Mapping[int, int]],
+        photons: excursion_set.Photons | None,
+        threshold: float,
+    ) -> None:
+        self._predictions, self._true, self._indices = predictions, true, indices
+        self._photons, self._threshold = photons, threshold
+
+    @cached_property
+    def _modes(self) -> Modes:
+        return Modes(shape_of(self._true), box_size_mpc(self._true))
+
+    def __call__(self, index: int) -> dict[str, SnapshotScores]:
+        """Compare one snapshot: method to its scores."""
+        true, model = self._true, cosmology(self._true)
+        truth = Truth.read(true, index, self._modes)
+        scores = {}
+        for name, pred in self._predictions.items():
+            values = pred[self._indices[name][index]].values
+            check_values("xi", values, redshift=truth.redshift, file=name)
+            scores[name] = SnapshotScores.of(np.clip(values, 0, 1), truth, model)
+        flat = np.full(truth.xi.shape, truth.xi.mean(dtype=np.float64))
+        scores[_MEAN_FIELD] = SnapshotScores.of(flat, truth, model)
+        if self._photons is not None:
+            atoms = hydrogen_density(true["n_igm"][index].values)
+            ionised = excursion_set.ionised(self._photons.at(index), atoms, threshold=self._threshold)
+            scores[_EXCURSION_SET] = SnapshotScores.of(ionised.astype(np.float32), truth, model)
+        return scores
 
 
 def matching_snapshots(name: str, pred: xr.DataArray, true: xr.Dataset) -> dict[int, int]:

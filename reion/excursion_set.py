@@ -20,12 +20,13 @@ from reion.errors import InputError
 from reion.metrics.fields import checked_pair
 from reion.simulation import (
     N_ION_TIME_S,
+    EmittedPhotons,
     cosmology,
     cubic_cell_size_mpc,
     hydrogen_density,
-    intervals_s,
     require_fields,
 )
+from reion.threads import fft_threads
 
 RADII_CELLS = tuple(float(16 * 2 ** (-step / 8)) for step in range(33))
 """Radii of the spheres in cells: 16 down to 1, eight to every factor of two.
@@ -72,17 +73,21 @@ def photons_per_atom(
         return highest
     if atom_scale == 0:
         return np.full(n_photons.shape, np.inf)
-    photons = scipy.fft.rfftn(n_photons / np.float64(photon_scale), workers=-1)
-    atoms = scipy.fft.rfftn(n_hydrogen / np.float64(atom_scale), workers=-1)
+    photons = scipy.fft.rfftn(n_photons / np.float64(photon_scale), workers=fft_threads())
+    atoms = scipy.fft.rfftn(n_hydrogen / np.float64(atom_scale), workers=fft_threads())
     cells = 0.0
     for radius in radii_cells:
         inside = _ball(n_photons.shape, radius)
         if cells == (cells := inside.sum()):
             continue  # on a mesh, a slightly smaller radius can be the same sphere
         # The transform of a ball is real: it is its own mirror image.
-        ball = scipy.fft.rfftn(inside, workers=-1).real
-        inside_photons = scipy.fft.irfftn(photons * ball, n_photons.shape, workers=-1, overwrite_x=True)
-        inside_atoms = scipy.fft.irfftn(atoms * ball, n_photons.shape, workers=-1, overwrite_x=True)
+        ball = scipy.fft.rfftn(inside, workers=fft_threads()).real
+        inside_photons = scipy.fft.irfftn(
+            photons * ball, n_photons.shape, workers=fft_threads(), overwrite_x=True
+        )
+        inside_atoms = scipy.fft.irfftn(
+            atoms * ball, n_photons.shape, workers=fft_threads(), overwrite_x=True
+        )
         inside_photons[inside_photons < 1e-9] = 0.0
         empty = inside_atoms < 1e-9
         inside_atoms[empty] = 1.0
@@ -121,8 +126,8 @@ def ionised(n_photons: np.ndarray, n_hydrogen: np.ndarray, *, threshold: float =
     return reached
 
 
-def photons(sim: xr.Dataset, inputs: Inputs) -> Iterator[np.ndarray]:
-    """Photons emitted per comoving volume (1e66 Mpc-3, the unit of n_ion), one snapshot after the other.
+class Photons:
+    """Photons emitted per comoving volume (1e66 Mpc-3, the unit of n_ion) in any snapshot.
 
     Parameters
     ----------
@@ -142,28 +147,42 @@ def photons(sim: xr.Dataset, inputs: Inputs) -> Iterator[np.ndarray]:
     UserWarning
         If photons have to be summed up and the series starts below z = 11 with sources shining.
     """
-    if inputs not in ("history", "instant"):
-        raise InputError(f"expected inputs 'history' or 'instant'; received {inputs!r}")
-    if inputs == "history" and "n_ion" in sim.data_vars:
-        for index in range(sim.sizes["redshift"]):
-            yield sim["n_ion"][index].values
-        return
-    require_fields(sim, ["n_src"], purpose=f"the excursion set with {inputs} inputs")
-    if inputs == "instant":
-        for index, age in enumerate(cosmology(sim).age(sim["redshift"].values).to_value("s")):
-            yield sim["n_src"][index].values * np.float64(age / N_ION_TIME_S)
-        return
-    first = float(sim["redshift"][0])
-    if first < LATE_START_REDSHIFT and float(sim["n_src"][0].max()) > 0:
-        warnings.warn(
-            f"the series starts at z = {first:g}, with sources already shining: the excursion set lacks the "
-            "photons emitted before",
-            stacklevel=2,
-        )
-    total = np.zeros(sim["n_src"].shape[1:])
-    for index, seconds in enumerate((*intervals_s(sim), 0.0)):
-        yield total.copy()
-        total += sim["n_src"][index].values * np.float64(seconds / N_ION_TIME_S)
+
+    def __init__(self, sim: xr.Dataset, inputs: Inputs) -> None:
+        if inputs not in ("history", "instant"):
+            raise InputError(f"expected inputs 'history' or 'instant'; received {inputs!r}")
+        self._sim, self._inputs = sim, inputs
+        self._emitted: EmittedPhotons | None = None
+        if inputs == "history" and "n_ion" in sim.data_vars:
+            return
+        require_fields(sim, ["n_src"], purpose=f"the excursion set with {inputs} inputs")
+        if inputs == "instant":
+            self._ages_s = cosmology(sim).age(sim["redshift"].values).to_value("s")
+            return
+        self._emitted = EmittedPhotons(sim)
+        first = float(sim["redshift"][0])
+        if first < LATE_START_REDSHIFT and float(sim["n_src"][0].max()) > 0:
+            warnings.warn(
+                f"the series starts at z = {first:g}, with sources already shining: the excursion set lacks "
+                "the photons emitted before",
+                stacklevel=3,
+            )
+
+    def at(self, index: int) -> np.ndarray:
+        """Those of snapshot `index`, shape (x, y, z)."""
+        if self._emitted is not None:
+            return self._emitted.at(index)
+        if self._inputs == "history":
+            stored: np.ndarray = self._sim["n_ion"][index].values
+            return stored
+        now: np.ndarray = self._sim["n_src"][index].values * np.float64(self._ages_s[index] / N_ION_TIME_S)
+        return now
+
+
+def photons(sim: xr.Dataset, inputs: Inputs) -> Iterator[np.ndarray]:
+    """The photons of one snapshot after the other (see `Photons`)."""
+    emitted = Photons(sim, inputs)
+    return map(emitted.at, range(sim.sizes["redshift"]))
 
 
 def fit_threshold(simulations: Iterable[xr.Dataset], inputs: Inputs = "history") -> float:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
+from reion.cluster import Job, ThisProcess, Workers
 from reion.errors import InputError
 from reion.memory import peak_memory_bytes
 from reion.plausibility import boundary_steps, plausibility, xi_at_sources
@@ -26,12 +28,14 @@ from reion.simulation import (
     intervals_s,
     n_ion_units,
 )
-from reion.storage import Progress, slabs_of, whole_folder
+from reion.storage import Block, Progress, blocks_of, shape_of, whole_folder
+from reion.threads import thread_limit
 from reion.units import grams_per_cubic_parsec
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from reion.inspection_plots import Pictures
     from reion_kernels import Moments
 
 _PARTLY = (0.01, 0.9)
@@ -39,7 +43,7 @@ _PARTLY = (0.01, 0.9)
 
 
 class FieldStatistics:
-    """What one pass collects of one field in one snapshot, slab by slab along z.
+    """What one pass collects of one field in one snapshot, block by block.
 
     Attributes
     ----------
@@ -47,32 +51,50 @@ class FieldStatistics:
         Of all values.
     empty
         Number of cells that are exactly zero.
-    lines
-        For each axis, float64 values along it through the middle cell: index n // 2 on the other two axes,
-        the centre of gravity of the cube.
     """
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
         from reion_kernels import Moments
 
         self._middle = [n // 2 for n in shape]
+        self._parts: dict[str, dict[int, np.ndarray]] = {axis: {} for axis in AXES}
         self.moments: Moments = Moments.empty()
         self.empty = 0
-        self.lines = {axis: np.zeros(n) for axis, n in zip(AXES, shape, strict=True)}
 
-    def add(self, values: np.ndarray, slab: slice) -> None:
-        """Add the cells (x, y, `slab`)."""
+    @property
+    def lines(self) -> dict[str, np.ndarray]:
+        """For each axis, float64 values along it through the middle cell.
+
+        That is index n // 2 on the other two axes, the centre of gravity of the cube.
+        """
+        return {
+            axis: np.concatenate([part for _, part in sorted(parts.items())])
+            for axis, parts in self._parts.items()
+        }
+
+    def add(self, values: np.ndarray, block: Block) -> None:
+        """Add the cells of a block."""
         from reion_kernels import moments
 
-        here = moments(values)
+        here = moments(values, threads=thread_limit())
         self.moments = self.moments.merge(here)
         if here.minimum == 0:
             self.empty += values.size - int(np.count_nonzero(values))
-        x, y, z = self._middle
-        self.lines["z"][slab] = values[x, y]
-        if slab.start <= z < slab.stop:
-            self.lines["x"] += values[:, y, z - slab.start]
-            self.lines["y"] += values[x, :, z - slab.start]
+        for along, axis in enumerate(AXES):
+            across = [
+                (m, cells) for i, (m, cells) in enumerate(zip(self._middle, block, strict=True)) if i != along
+            ]
+            if all(cells.start <= middle < cells.stop for middle, cells in across):
+                at: list[int | slice] = [middle - cells.start for middle, cells in across]
+                at.insert(along, slice(None))
+                self._parts[axis][block[along].start] = values[tuple(at)].astype(np.float64)
+
+    def merge(self, other: FieldStatistics) -> None:
+        """Add what was collected of another block of the same snapshot."""
+        self.moments = self.moments.merge(other.moments)
+        self.empty += other.empty
+        for axis, parts in other._parts.items():
+            self._parts[axis] |= parts
 
 
 def inspect(
@@ -80,6 +102,7 @@ def inspect(
     *,
     plot: str | Path | None = None,
     force: bool = False,
+    workers: Workers | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Look at every value of a simulation once.
@@ -92,6 +115,8 @@ def inspect(
         A folder to write pictures into (see `reion.inspection_plots`).
     force
         Replace that folder if it exists.
+    workers
+        Who looks at the pieces, snapshots and blocks of them; this process where it is None.
     progress
         Called with the pieces done and the pieces there are.
 
@@ -117,7 +142,7 @@ def inspect(
         pictures exists already.
     """
     check_simulation(sim, values=False)
-    shape = (sim.sizes["x"], sim.sizes["y"], sim.sizes["z"])
+    shape = shape_of(sim)
     present = [name for name in FIELDS if name in sim.data_vars]
     pictures = None
     if plot is not None:
@@ -126,30 +151,32 @@ def inspect(
         if Path(plot).exists() and not force:
             raise InputError("exists already", file=plot, hint="--force replaces it")
         pictures = Pictures(sim)
+    count = sim.sizes["redshift"]
+    blocks = len(blocks_of(shape))
+    pieces = [(index, block) for index in range(count) for block in range(blocks)]
+    found: list[Seen | None] = [None] * len(pieces)
+    looked = (workers or ThisProcess()).map(Look(sim, pictures), pieces)
+    for done, (number, seen) in enumerate(looked, start=1):
+        found[number] = seen
+        if progress is not None:
+            progress(done, len(pieces))
+    # In the order of the pieces, whoever did them: sums round the same way whatever the number of workers.
     snapshots: dict[str, list[FieldStatistics]] = {name: [] for name in present}
     weighted: list[dict[str, float | None]] = []
     steps: list[float] = []
     at_sources: dict[str, float] = {}
-    slabs = slabs_of(sim)
-    for index in range(sim.sizes["redshift"]):
+    for index in range(count):
         statistics = {name: FieldStatistics(shape) for name in present}
         means = _WeightedXi()
-        for count, slab in enumerate(slabs):
-            values: dict[str, np.ndarray] = {}
+        for seen in filter(None, found[index * blocks : (index + 1) * blocks]):
             for name in present:
-                values[name] = sim[name][index, :, :, slab].values
-                statistics[name].add(values[name], slab)
-                if pictures is not None:
-                    pictures.add(name, index, values[name], slab)
-            means.add(values)
-            if progress is not None:
-                progress(index * len(slabs) + count + 1, sim.sizes["redshift"] * len(slabs))
-            if "n_igm" in values and len(slabs) == 1:
-                steps.append(boundary_steps(values["n_igm"]))
-            partly = "xi" in values and _PARTLY[0] < statistics["xi"].moments.mean < _PARTLY[1]
-            if not at_sources and partly and "n_src" in values and len(slabs) == 1:
-                at_sources = xi_at_sources(values["xi"], values["n_src"])
-            del values  # before the next ones are read
+                statistics[name].merge(seen.statistics[name])
+            means.merge(seen.weighted)
+            if seen.step is not None:
+                steps.append(seen.step)
+            if pictures is not None and seen.pictures is not None:
+                pictures.merge(seen.pictures)
+            at_sources = at_sources or seen.at_sources
         weighted.append(means.means(statistics))
         for name in present:
             snapshots[name].append(statistics[name])
@@ -179,16 +206,68 @@ def inspect(
     return result
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What is seen of one block of a snapshot."""
+
+    statistics: dict[str, FieldStatistics]
+    weighted: dict[str, float]
+    step: float | None
+    at_sources: dict[str, float]
+    pictures: Pictures | None
+
+
+class Look(Job[tuple[int, int], Seen]):
+    """Looks at a block of a snapshot."""
+
+    def __init__(self, sim: xr.Dataset, pictures: Pictures | None) -> None:
+        self._sim = sim
+        self._pictures = pictures
+        self._blocks = blocks_of(shape_of(sim))
+
+    def __call__(self, piece: tuple[int, int]) -> Seen:
+        """Look at one block."""
+        index, number = piece
+        sim, shape = self._sim, shape_of(self._sim)
+        block = self._blocks[number]
+        statistics = {}
+        values: dict[str, np.ndarray] = {}
+        pictures = None if self._pictures is None else self._pictures.empty()
+        for name in FIELDS:
+            if name in sim.data_vars:
+                values[name] = sim[name][(index, *block)].values
+                statistics[name] = FieldStatistics(shape)
+                statistics[name].add(values[name], block)
+                if pictures is not None:
+                    pictures.add(name, index, values[name], block)
+        whole = len(self._blocks) == 1
+        step = boundary_steps(values["n_igm"]) if whole and "n_igm" in values else None
+        at_sources = {}
+        if whole and "n_src" in values and "xi" in values:
+            low, high = _PARTLY
+            if low < statistics["xi"].moments.mean < high:
+                at_sources = xi_at_sources(values["xi"], values["n_src"])
+        return Seen(statistics, _weighted_sums(values), step, at_sources, pictures)
+
+
+def _weighted_sums(values: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Sums of xi weighted by mass and by photons."""
+    return {
+        name: _sum_of_products(values["xi"], values[name])
+        for name in ("n_igm", "n_ion", "n_src")
+        if name in values and "xi" in values
+    }
+
+
 class _WeightedXi:
-    """Sums of xi weighted by mass and by photons, slab by slab."""
+    """Means of xi weighted by mass and by photons, from the sums of every block."""
 
     def __init__(self) -> None:
         self._sums: dict[str, float] = {}
 
-    def add(self, values: Mapping[str, np.ndarray]) -> None:
-        for name in ("n_igm", "n_ion", "n_src"):
-            if name in values and "xi" in values:
-                self._sums[name] = self._sums.get(name, 0.0) + _sum_of_products(values["xi"], values[name])
+    def merge(self, sums: Mapping[str, float]) -> None:
+        for name, value in sums.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
 
     def means(self, statistics: Mapping[str, FieldStatistics]) -> dict[str, float | None]:
         by: dict[str, float | None] = {}

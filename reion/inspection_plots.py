@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from reion.simulation import AXES, box_size_mpc, mean_baryon_density
+from reion.storage import Block
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,31 +34,61 @@ class Pictures:
 
     def __init__(self, sim: xr.Dataset) -> None:
         self._redshift = sim["redshift"].values
+        self._shape = (sim.sizes["x"], sim.sizes["y"])
         self._middle = sim.sizes["z"] // 2
         self._box = box_size_mpc(sim)
         self._scale = {"n_igm": 1.0 / mean_baryon_density(sim)}
         self._units = {name: sim[name].attrs["units"] for name in sim.data_vars}
         self._drawn = np.unique(np.linspace(0, len(self._redshift) - 1, _MOST_SNAPSHOTS).round().astype(int))
-        self._counts: dict[str, np.ndarray] = {}
-        self._slices: dict[tuple[str, int], np.ndarray] = {}
+        self._counts: dict[tuple[str, int], np.ndarray] = {}
+        self._slices: dict[tuple[str, int], dict[tuple[int, int], np.ndarray]] = {}
 
-    def add(self, name: str, index: int, values: np.ndarray, slab: slice) -> None:
-        """Take note of the cells (x, y, `slab`) of snapshot `index`."""
+    def empty(self) -> Pictures:
+        """The same pictures, for which nothing was seen yet."""
+        other = copy.copy(self)
+        other._counts, other._slices = {}, {}
+        return other
+
+    def merge(self, other: Pictures) -> None:
+        """Add what was seen of other cells."""
+        for place, counts in other._counts.items():
+            self._counts[place] = self._counts.get(place, 0) + counts
+        for place, parts in other._slices.items():
+            self._take(place, parts)
+
+    def add(self, name: str, index: int, values: np.ndarray, block: Block) -> None:
+        """Take note of the cells of a block of snapshot `index`."""
         bins = _XI_BINS if name == "xi" else _LOG_BINS
-        counts = self._counts.setdefault(name, np.zeros((len(self._redshift), bins.size - 1), dtype=np.int64))
         if name == "xi":
             shown = values
         else:
             shown = np.log10(values[values > 0] * np.float64(self._scale.get(name, 1.0)))
-        counts[index] += np.histogram(np.clip(shown, bins[0], bins[-1]), bins)[0]
+        counts = np.histogram(np.clip(shown, bins[0], bins[-1]), bins)[0]
+        self._counts[name, index] = self._counts.get((name, index), 0) + counts
         if index not in self._drawn:
             return
+        x, y, z = block
         if name in _PROJECTED:
-            brightest = values.max(axis=2)
-            before = self._slices.setdefault((name, index), brightest)
-            np.maximum(before, brightest, out=before)
-        elif slab.start <= self._middle < slab.stop:
-            self._slices[name, index] = values[:, :, self._middle - slab.start].copy()
+            self._take((name, index), {(x.start, y.start): values.max(axis=2)})
+        elif z.start <= self._middle < z.stop:
+            self._take((name, index), {(x.start, y.start): values[:, :, self._middle - z.start].copy()})
+
+    def _take(self, place: tuple[str, int], parts: Mapping[tuple[int, int], np.ndarray]) -> None:
+        """Add parts of a plane, by their first cell; where two overlap, the brighter cells count."""
+        plane = self._slices.setdefault(place, {})
+        for corner, part in parts.items():
+            plane[corner] = np.maximum(plane[corner], part) if corner in plane else part
+
+    def counts(self, name: str, index: int) -> np.ndarray:
+        """Cells of snapshot `index` in each bin of the field's histogram."""
+        return self._counts[name, index]
+
+    def plane(self, name: str, index: int) -> np.ndarray:
+        """What is drawn of snapshot `index`, one of those that are: (x, y), float32."""
+        values = np.zeros(self._shape, dtype=np.float32)
+        for (x, y), part in self._slices[name, index].items():
+            values[x : x + part.shape[0], y : y + part.shape[1]] = part
+        return values
 
     def write(
         self,
@@ -79,12 +111,18 @@ class Pictures:
             figure.savefig(folder / name, dpi=150)
         return list(figures)
 
+    def _names(self) -> list[str]:
+        """The fields, in the order in which they were seen."""
+        return list(dict.fromkeys(name for name, _ in self._counts))
+
     def _histograms(self) -> Figure:
-        figure, rows = _figure(1, len(self._counts))
-        for axes, (name, counts) in zip(rows[0], self._counts.items(), strict=True):
+        names = self._names()
+        figure, rows = _figure(1, len(names))
+        for axes, name in zip(rows[0], names, strict=True):
             bins = _XI_BINS if name == "xi" else _LOG_BINS
             for index, redshift in enumerate(self._redshift):
-                density = counts[index] / max(int(counts[index].sum()), 1) / np.diff(bins)
+                counts = self.counts(name, index)
+                density = counts / max(int(counts.sum()), 1) / np.diff(bins)
                 shown = np.flatnonzero(density)
                 if shown.size:
                     part = slice(shown[0], shown[-1] + 1)
@@ -105,10 +143,10 @@ class Pictures:
         return figure
 
     def _slices_figure(self) -> Figure:
-        names = list(self._counts)
+        names = self._names()
         figure, rows = _figure(len(names), len(self._drawn))
         for row, name in zip(rows, names, strict=True):
-            planes = [self._slices[name, int(index)].T for index in self._drawn]
+            planes = [self.plane(name, int(index)).T for index in self._drawn]
             if name == "xi":
                 low, high = 0.0, 1.0
             else:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
+from reion.cluster import Workers
 from reion.config import InputSet
 from reion.emulator import Emulator, shipped_models
 from reion.errors import InputError
+from reion.evaluation import evaluate
+from reion.prediction import PredictedField
 from reion.readers import open_simulation
-from reion.simulation import require_fields
+from reion.report import write_report
+from reion.simulation import DIMS, require_fields
 
 
 @dataclass(frozen=True)
@@ -30,8 +36,58 @@ class Judged:
     provenance: Mapping[str, Any]
 
 
-def predict_with(source: str, sim: xr.Dataset) -> Judged:
+def judge(
+    sources: Sequence[str],
+    sim: xr.Dataset,
+    *,
+    report: Path | None = None,
+    command: str = "",
+    force: bool = False,
+    workers: Workers | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[dict[str, Any], Path | None]:
+    """Evaluate the first of `sources` beside the others, and write the report if a folder is given.
+
+    Returns
+    -------
+    What `reion.evaluation.evaluate` returns, and the report's page.
+
+    Raises
+    ------
+    InputError
+        As `predict_with`, `evaluate` and `write_report` do; if two sources have one name.
+    """
+    with contextlib.ExitStack() as stack:
+        keep = None
+        if report is not None:
+            # Beside the report, where workers on other machines find it too.
+            report.parent.mkdir(parents=True, exist_ok=True)
+            beside = tempfile.TemporaryDirectory(dir=report.parent.absolute(), prefix=f".{report.name}.")
+            keep = Path(stack.enter_context(beside))
+        judged = [predict_with(source, sim, keep=keep) for source in sources]
+        predictions = {prediction.name: prediction.xi for prediction in judged}
+        if len(predictions) < len(judged):
+            raise InputError(f"expected different names; received {', '.join(p.name for p in judged)}")
+        result = evaluate(
+            predictions,
+            sim,
+            excursion_threshold=judged[0].excursion_set_threshold,
+            excursion_inputs=judged[0].inputs,
+            workers=workers,
+            progress=progress,
+        )
+        if report is None:
+            return result, None
+        provenance = {prediction.name: prediction.provenance for prediction in judged}
+        provenance["command"] = {"line": command}
+        return result, write_report(result, sim, predictions, report, provenance=provenance, force=force)
+
+
+def predict_with(source: str, sim: xr.Dataset, *, keep: Path | None = None) -> Judged:
     """Predict `sim` with the model at `source`, or read xi from there.
+
+    What an ONNX file predicts is computed snapshot by snapshot when it is asked for; with `keep`, a folder,
+    only once.
 
     Raises
     ------
@@ -44,7 +100,17 @@ def predict_with(source: str, sim: xr.Dataset) -> Judged:
         card = emulator.card
         inputs: InputSet = "history" if "n_ion" in card.inputs else "instant"
         provenance = {"model": source, "sha256": emulator.sha256, **card.provenance}
-        return Judged(path.stem, emulator.predict(sim), card.excursion_set_threshold, inputs, provenance)
+        emulator.check(sim)
+        if keep is not None:
+            keep = keep / path.stem
+            keep.mkdir(exist_ok=True)
+        lazy = PredictedField(emulator, sim, keep=keep).as_variable_data()
+        xi = xr.DataArray(
+            xr.Variable(DIMS, lazy, emulator.provenance(sim)),
+            coords={dim: sim.coords[dim] for dim in DIMS},
+            name="xi",
+        )
+        return Judged(path.stem, xi, card.excursion_set_threshold, inputs, provenance)
     if (path / "config.toml").is_file():
         try:
             from reion.runs import load_run

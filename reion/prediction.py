@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import hashlib
-import json
 import math
-import shutil
+import os
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from reion.cluster import Job, Portable, ThisProcess, Workers
+from reion.conversion import grow_store
 from reion.emulator import Device, Emulator
 from reion.errors import InputError
+from reion.lazy import CellKey, LazyField
 from reion.memory import peak_memory_bytes, resident_memory_bytes
 from reion.readers import open_simulation
-from reion.simulation import AXES, DIMS
-from reion.storage import write_simulation
+from reion.simulation import AXES, DIMS, EmittedPhotons
+from reion.threads import thread_limit
 from reion.tiles import Shape, Tiling, plan, predict_tiles
+from reion.work import Place, Work, fingerprint
 
 DEFAULT_MEMORY_BYTES = 2 << 30
 
@@ -53,6 +54,8 @@ def predict(
     format: str | None = None,  # noqa: A002 (the name of the command's flag)
     settings: Mapping[str, str] | None = None,
     force: bool = False,
+    resume: bool = False,
+    workers: Workers | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Predict the ionised fraction of a simulation into a Zarr store.
@@ -71,14 +74,19 @@ def predict(
     out
         Zarr store with `xi` (redshift, x, y, z), float32, that `xarray.open_zarr` opens.
     memory_bytes
-        How much memory the whole process may take on the CPU.
+        How much memory a process may take on the CPU.
     force
         Replace what is at `out`.
+    resume
+        Refuse to begin anew.
+    workers
+        Who predicts the tiles; this process where it is None.
 
     Returns
     -------
     `output` (path), `cells` (of all snapshots), `seconds` and `cells_per_second` of what this call computed,
-    `provider` (of onnxruntime), `peak_memory_bytes` (of this process), `tiles` (a snapshot), `tile_cells`.
+    `provider` (of onnxruntime), `peak_memory_bytes` (of the process that took most), `tiles` (a snapshot),
+    `tiles_computed` (by this call), `tile_cells`.
 
     Raises
     ------
@@ -93,90 +101,202 @@ def predict(
     emulator = model if isinstance(model, Emulator) else Emulator(model, device=device, threads=threads)
     sim = open_simulation(sim_path, format=format, settings=settings)
     emulator.check(sim)
-    tiling, resident = _plan(emulator, sim, memory_bytes)
-    work = _Work.open(out, _fingerprint(emulator, sim, sim_path), memory_bytes)
-    sim = work.with_history(sim, emulator)
-    tiling = work.tiling(tiling)
-    store = work.store(sim, emulator, tiling)
-    mesh_cells = math.prod(tiling.mesh)
-    snapshots = sim.sizes["redshift"]
-    done = work.done()
-    already = sum(_cells(tiling, number) for _, number in done)
-    computed = 0
-    for index, redshift in enumerate(sim["redshift"].values):
-        skip = {number for snapshot, number in done if snapshot == index}
-        if len(skip) == len(tiling):
-            continue
-        fields = {name: sim[name][index] for name in emulator.card.inputs}
-        if resident:
-            fields = {name: field.load() for name, field in fields.items()}
-        at_redshift = functools.partial(emulator.predict_window, redshift)
-        for number, where, xi in predict_tiles(at_redshift, fields, tiling, skip=skip):
-            store[(index, *where)] = xi
-            work.note(index, number)
-            computed += xi.size
+    tiling, resident = choose_tiles(emulator, sim.sizes, memory_bytes)
+    workers = workers or ThisProcess()
+    work = Work.beside(out, "predicting")
+    paths = [sim_path] if isinstance(sim_path, str | Path) else list(sim_path)
+    known = fingerprint(sim, paths, model=emulator.sha256)
+    begun = work.plan()
+    with work.growing():
+        # Anew also where there is less memory now: the tiles may be what did not fit.
+        if begun.get("fingerprint") != known or begun["memory_bytes"] > memory_bytes:
+            begun = {"fingerprint": known, "memory_bytes": memory_bytes, "tile": tiling.tile}
+            create = functools.partial(create_xi_store, sim=sim, emulator=emulator, tiling=tiling)
+            work.begin(begun, create, resume=resume)
+        tiling = Tiling(mesh=tiling.mesh, tile=_shape(begun["tile"]), halo_cells=tiling.halo_cells)
+        sim = _with_history(sim, emulator, work, workers)
+        cells_of = [cells_of_tile(tiling, number) for number in range(len(tiling))]
+        total = sim.sizes["redshift"] * sum(cells_of)
+        done = work.done()
+        already = sum(cells_of[number] for _, number in done)
+        missing = [
+            (index, number)
+            for index in range(sim.sizes["redshift"])
+            for number in range(len(tiling))
+            if (index, number) not in done
+        ]
+        job = PredictTiles(emulator, sim, work.store, tiling, resident=resident, device=device)
+        computed = 0
+        for _, number in work.do(workers, job, missing):
+            computed += cells_of[number]
             if progress is not None:
-                progress(already + computed, snapshots * mesh_cells)
-    work.finish(force=force)
+                progress(already + computed, total)
+        peaks = [peak for piece in missing if (peak := work.result(piece)) is not None]
+        work.finish(force=force)
     seconds = time.perf_counter() - begin
     return {
         "output": str(out),
-        "cells": snapshots * mesh_cells,
+        "cells": total,
         "seconds": seconds,
         "cells_per_second": computed / seconds,
         "provider": emulator.provider,
-        "peak_memory_bytes": peak_memory_bytes(),
+        "peak_memory_bytes": max(peaks) if peaks else peak_memory_bytes(),
         "tiles": len(tiling),
+        "tiles_computed": len(missing),
         "tile_cells": list(tiling.tile),
     }
 
 
-def _plan(emulator: Emulator, sim: xr.Dataset, memory_bytes: int) -> tuple[Tiling, bool]:
-    """Choose the tiles, and whether a snapshot's fields are kept in memory while its tiles are predicted."""
+class PortableEmulator(Portable):
+    """An emulator that opens its session once in every process it travels to."""
+
+    def __init__(self, emulator: Emulator, device: Device) -> None:
+        self._content, self._device = emulator.content, device
+        self.emulator = emulator
+
+    @cached_property
+    def emulator(self) -> Emulator:
+        """The emulator, with a session of this process."""
+        return Emulator(self._content, device=self._device, threads=thread_limit())
+
+
+class PredictTiles(Job[Place, int | None]):
+    """Predicts a tile of a snapshot into the store, none of whose chunks is shared by two tiles.
+
+    What comes of it is the peak of the process's memory in bytes, where the system tells.
+    """
+
+    def __init__(
+        self,
+        emulator: Emulator,
+        sim: xr.Dataset,
+        store: Path,
+        tiling: Tiling,
+        *,
+        resident: bool,
+        device: Device,
+    ) -> None:
+        self._model = PortableEmulator(emulator, device)
+        self._sim, self._store, self._tiling, self._resident = sim, store, tiling, resident
+
+    @cached_property
+    def _xi(self) -> Any:
+        import zarr
+
+        return zarr.open_array(self._store, path="xi", mode="r+")
+
+    @cached_property
+    def _kept(self) -> dict[int, dict[str, Any]]:
+        return {}
+
+    def _fields(self, index: int) -> dict[str, Any]:
+        """The fields of a snapshot, in memory while its tiles are predicted if there is room for that."""
+        fields = {name: self._sim[name][index] for name in self._model.emulator.card.inputs}
+        if not self._resident:
+            return fields
+        if index not in self._kept:
+            self._kept.clear()
+            self._kept[index] = {name: field.load() for name, field in fields.items()}
+        return self._kept[index]
+
+    def __call__(self, piece: Place) -> int | None:
+        """Predict one tile."""
+        index, wanted = piece
+        redshift = float(self._sim["redshift"][index])
+        at_redshift = functools.partial(self._model.emulator.predict_window, redshift)
+        others = set(range(len(self._tiling))) - {wanted}
+        for _, where, xi in predict_tiles(at_redshift, self._fields(index), self._tiling, skip=others):
+            self._xi[(index, *where)] = xi
+        return peak_memory_bytes()
+
+
+class PredictedField(Portable, LazyField):
+    """xi of every snapshot of a Simulation, predicted where it is asked for, within `DEFAULT_MEMORY_BYTES`.
+
+    Parameters
+    ----------
+    emulator, sim
+        See `Emulator.check`, which the two must have passed.
+    device
+        Where other processes predict.
+    keep
+        A folder for the snapshots that were predicted, so that none is predicted twice.
+    """
+
+    def __init__(
+        self, emulator: Emulator, sim: xr.Dataset, *, device: Device = "auto", keep: Path | None = None
+    ) -> None:
+        super().__init__(tuple(sim.sizes[dim] for dim in DIMS))
+        self._model, self._sim, self._keep = PortableEmulator(emulator, device), sim, keep
+        self._tiling, _ = choose_tiles(emulator, sim.sizes, DEFAULT_MEMORY_BYTES)
+        derived = "n_ion" in emulator.card.inputs and "n_ion" not in sim.data_vars
+        self._emitted = EmittedPhotons(sim) if derived else None
+
+    def snapshot(self, index: int, key: CellKey) -> np.ndarray:
+        """The cells `key` of snapshot `index`; all of it is predicted."""
+        kept = None if self._keep is None else self._keep / f"{index}.npy"
+        if kept is not None and kept.exists():
+            return np.asarray(np.load(kept, mmap_mode="r")[key])
+        fields: dict[str, Any] = {
+            name: np.asarray(self._emitted.at(index), dtype=np.float32)
+            if name == "n_ion" and self._emitted is not None
+            else self._sim[name][index].values
+            for name in self._model.emulator.card.inputs
+        }
+        redshift = float(self._sim["redshift"][index])
+        at_redshift = functools.partial(self._model.emulator.predict_window, redshift)
+        xi = np.empty(self.shape[1:], dtype=np.float32)
+        for _, where, values in predict_tiles(at_redshift, fields, self._tiling):
+            xi[where] = values
+        if kept is not None:
+            # Written beside its place: another process may be looking for it.
+            beside = kept.with_suffix(f".{os.getpid()}.npy")
+            np.save(beside, xi)
+            beside.replace(kept)
+        return xi[key]
+
+
+def choose_tiles(emulator: Emulator, sizes: Mapping[Hashable, int], memory_bytes: int) -> tuple[Tiling, bool]:
+    """Choose the tiles, and whether a snapshot's fields are kept in memory while its tiles are predicted.
+
+    `sizes` are those of the axes of the simulation.
+    """
     card = emulator.card
-    mesh = [sim.sizes[axis] for axis in AXES]
-    radius = card.receptive_radius_cells
-    fields = len(card.inputs)
+    mesh = [sizes[axis] for axis in AXES]
     allowed = memory_bytes - (resident_memory_bytes() or _PROGRAM_BYTES) - _READING_BYTES
-    snapshot_bytes = 4 * fields * math.prod(mesh)
+    snapshot_bytes = 4 * len(card.inputs) * math.prod(mesh)
     resident = snapshot_bytes <= allowed // 4
     if resident:
         allowed -= snapshot_bytes
-
-    def needed_bytes(tile: Shape) -> float:
-        window = math.prod(side + 2 * radius for side in tile)
-        alive = card.working_bytes[0] * window + card.working_bytes[1] * math.prod(tile)
-        return _SCRATCH * alive + 4 * fields * window
-
     tiling = plan(
         mesh,
-        halo_cells=radius,
+        halo_cells=card.receptive_radius_cells,
         stride_cells=card.stride_cells,
-        needed_bytes=needed_bytes,
+        needed_bytes=functools.partial(_tile_bytes, emulator),
         allowed_bytes=allowed,
     )
     return tiling, resident
 
 
-def _fingerprint(emulator: Emulator, sim: xr.Dataset, sim_path: str | Path | Sequence[str | Path]) -> str:
-    """What an interrupted prediction must have in common with the one that goes on with it."""
-    paths = [sim_path] if isinstance(sim_path, str | Path) else list(sim_path)
-    known = {
-        "model": emulator.sha256,
-        "sources": [str(Path(path).resolve()) for path in paths],
-        "changed": [Path(path).stat().st_mtime_ns for path in paths if Path(path).exists()],
-        "box": {str(key): str(value) for key, value in sim.attrs.items()},
-        "sizes": {str(key): value for key, value in sim.sizes.items()},
-        "redshift": sim["redshift"].values.tolist(),
-        "fields": {
-            str(name): {str(key): str(value) for key, value in field.attrs.items()}
-            for name, field in sim.data_vars.items()
-        },
-    }
-    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+def expected_peak_bytes(emulator: Emulator, tiling: Tiling, *, resident: bool) -> int:
+    """What a process that predicts these tiles will have taken at most, this one's program being its own."""
+    mesh, tile = tiling.mesh, tiling.tile
+    chunks = min(_READING_BYTES, 12 * math.prod(mesh))
+    kept = 4 * len(emulator.card.inputs) * math.prod(mesh) if resident else 0
+    program = resident_memory_bytes() or _PROGRAM_BYTES
+    return round(program + chunks + kept + _tile_bytes(emulator, tile))
 
 
-def _cells(tiling: Tiling, number: int) -> int:
+def _tile_bytes(emulator: Emulator, tile: Shape) -> float:
+    """What predicting a tile of that shape takes."""
+    card = emulator.card
+    window = math.prod(side + 2 * card.receptive_radius_cells for side in tile)
+    alive = card.working_bytes[0] * window + card.working_bytes[1] * math.prod(tile)
+    return _SCRATCH * alive + 4 * len(card.inputs) * window
+
+
+def cells_of_tile(tiling: Tiling, number: int) -> int:
+    """Cells of a tile that lie in the box."""
     corner = np.unravel_index(number, tiling.counts)
     return math.prod(
         min(side, n - int(index) * side)
@@ -184,115 +304,47 @@ def _cells(tiling: Tiling, number: int) -> int:
     )
 
 
-@dataclass(frozen=True)
-class _Work:
-    """The folder beside the output in which a prediction grows: the store, and a note of every tile in it.
+def _shape(sides: Sequence[int]) -> Shape:
+    x, y, z = sides
+    return (x, y, z)
 
-    `plan.json` says of what prediction and in which tiles; `tiles.txt` has a line for each tile, written when
-    the tile is in the store. A line cut short by the end of a process is no line.
-    """
 
-    out: Path
-    folder: Path
+def _with_history(sim: xr.Dataset, emulator: Emulator, work: Work, workers: Workers) -> xr.Dataset:
+    """Return the simulation with n_ion, if the model wants it, integrated block by block into a file."""
+    if "n_ion" not in emulator.card.inputs or "n_ion" in sim.data_vars:
+        return sim
+    history = work.folder / "history.zarr"
+    if not history.exists():
+        grow_store(sim[["n_src"]], history, known=work.plan()["fingerprint"], workers=workers)
+    return sim.assign(n_ion=open_simulation(history.absolute())["n_ion"])
 
-    @classmethod
-    def open(cls, out: Path, fingerprint: str, memory_bytes: int) -> Self:
-        """Go on in the folder of the same prediction, or begin a new one in place of any other.
 
-        Anew also where there is less memory now: the tiles may be what did not fit.
-        """
-        work = cls(out, out.with_name(f".{out.name}.predicting"))
-        known = work._read_plan()
-        if known.get("fingerprint") != fingerprint or known["memory_bytes"] > memory_bytes:
-            shutil.rmtree(work.folder, ignore_errors=True)
-            try:
-                work.folder.mkdir(parents=True)
-            except OSError as error:
-                raise InputError(f"cannot be written: {error}", file=out) from error
-            work._write_plan({"fingerprint": fingerprint, "memory_bytes": memory_bytes})
-        return work
+def create_xi_store(path: Path, *, sim: xr.Dataset, emulator: Emulator, tiling: Tiling) -> None:
+    """Create the store the tiles go into."""
+    import zarr
 
-    def tiling(self, tiling: Tiling) -> Tiling:
-        """Return the tiles this prediction was begun with, which are `tiling` if it was not."""
-        known = self._read_plan()
-        if "tile" not in known:
-            self._write_plan({**known, "tile": tiling.tile})
-            return tiling
-        x, y, z = known["tile"]
-        return Tiling(mesh=tiling.mesh, tile=(x, y, z), halo_cells=tiling.halo_cells)
-
-    def with_history(self, sim: xr.Dataset, emulator: Emulator) -> xr.Dataset:
-        """Return the simulation with n_ion, if the model wants it, integrated slab by slab into a file."""
-        if "n_ion" not in emulator.card.inputs or "n_ion" in sim.data_vars:
-            return sim
-        history = self.folder / "history.zarr"
-        if not history.exists():
-            write_simulation(sim[["n_src"]], history)
-        return sim.assign(n_ion=open_simulation(history)["n_ion"])
-
-    def store(self, sim: xr.Dataset, emulator: Emulator, tiling: Tiling) -> Any:
-        """Open the array the tiles go into."""
-        import zarr
-
-        path = self.folder / "store.zarr"
-        if not (self.folder / "tiles.txt").exists():
-            shutil.rmtree(path, ignore_errors=True)
-            group = zarr.open_group(path, mode="w", zarr_format=3)
-            group.attrs.update(_plain(sim.attrs))
-            for dim in DIMS:
-                values = sim[dim].values
-                axis = group.create_array(
-                    dim, shape=values.shape, dtype=values.dtype, chunks=values.shape, dimension_names=(dim,)
-                )
-                axis[...] = values
-                axis.attrs.update(_plain(sim[dim].attrs))
-            xi = group.create_array(
-                "xi",
-                shape=(sim.sizes["redshift"], *tiling.mesh),
-                dtype=np.float32,
-                chunks=(1, *tiling.block),
-                fill_value=np.nan,
-                dimension_names=DIMS,
-            )
-            xi.attrs.update(_plain(emulator.provenance(sim)))
-            with warnings.catch_warnings():
-                # xarray.open_zarr warns where this is missing, zarr where it is written.
-                warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
-                zarr.consolidate_metadata(group.store)
-            (self.folder / "tiles.txt").touch()
-        return zarr.open_array(path, path="xi", mode="r+")
-
-    def done(self) -> set[tuple[int, int]]:
-        """Snapshot and number of every tile that is in the store."""
-        lines = (self.folder / "tiles.txt").read_text().split("\n")[:-1]
-        return {(int(snapshot), int(number)) for snapshot, number in (line.split() for line in lines)}
-
-    def note(self, snapshot: int, number: int) -> None:
-        """Note that a tile is in the store."""
-        with (self.folder / "tiles.txt").open("a") as file:
-            file.write(f"{snapshot} {number}\n")
-
-    def finish(self, *, force: bool) -> None:
-        """Move the store to its place."""
-        if self.out.exists():
-            if not force:
-                raise InputError("appeared while it was being predicted", file=self.out)
-            old = self.folder / "old"
-            self.out.rename(old)
-        (self.folder / "store.zarr").rename(self.out)
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _read_plan(self) -> dict[str, Any]:
-        with contextlib.suppress(OSError, ValueError):
-            known = json.loads((self.folder / "plan.json").read_text())
-            if isinstance(known, dict):
-                return known
-        return {}
-
-    def _write_plan(self, known: Mapping[str, Any]) -> None:
-        beside = self.folder / "plan.json.new"
-        beside.write_text(json.dumps(known))
-        beside.replace(self.folder / "plan.json")
+    group = zarr.open_group(path, mode="w", zarr_format=3)
+    group.attrs.update(_plain(sim.attrs))
+    for dim in DIMS:
+        values = sim[dim].values
+        axis = group.create_array(
+            dim, shape=values.shape, dtype=values.dtype, chunks=values.shape, dimension_names=(dim,)
+        )
+        axis[...] = values
+        axis.attrs.update(_plain(sim[dim].attrs))
+    xi = group.create_array(
+        "xi",
+        shape=(sim.sizes["redshift"], *tiling.mesh),
+        dtype=np.float32,
+        chunks=(1, *tiling.block),
+        fill_value=np.nan,
+        dimension_names=DIMS,
+    )
+    xi.attrs.update(_plain(emulator.provenance(sim)))
+    with warnings.catch_warnings():
+        # xarray.open_zarr warns where this is missing, zarr where it is written.
+        warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
+        zarr.consolidate_metadata(group.store)
 
 
 def _plain(attrs: Mapping[Any, Any]) -> dict[str, Any]:

@@ -104,6 +104,41 @@ class Truth:
         )
 
 
+@dataclass(frozen=True)
+class SnapshotScores:
+    """One method's statistics in one snapshot, and the sums that pooling needs."""
+
+    row: dict[str, Any]
+    pooled: bool
+    errors: ErrorSums
+    bands: Mapping[str, BandSums]
+    reliability: Reliability
+    density_errors: DensityErrors | None
+
+    @classmethod
+    def of(cls, pred: np.ndarray, truth: Truth, cosmology: FlatLambdaCDM) -> SnapshotScores:
+        """Compare one predicted snapshot (x, y, z) with the true one."""
+        errors = ErrorSums.of(pred, truth.xi)
+        transform = truth.modes.transform(pred)
+        bands = truth.modes.band_sums(transform, truth.transform)
+        curve = reliability(pred, truth.xi)
+        in_density = None if truth.density is None else error_by_density(pred, truth.xi, truth.density)
+        defined = not truth.featureless
+        row: dict[str, Any] = {
+            "redshift": truth.redshift,
+            **_errors(errors, defined=defined),
+            "calibration_error": curve.error,
+            "mass_weighted_xi_true": None if truth.density is None else mass_mean(truth.xi, truth.density),
+            "mass_weighted_xi_pred": None if truth.density is None else mass_mean(pred, truth.density),
+            **_bands(bands, defined=defined),
+            **_morphology(Morphology.of(pred, truth.modes.box_size_mpc), truth),
+            "spectrum": _spectrum(pred, transform, truth, cosmology) if defined else None,
+            "reliability": _reliability(curve),
+            "error_by_density": None if in_density is None else _density_errors(in_density),
+        }
+        return cls(row, truth.pooled, errors, bands, curve, in_density)
+
+
 @dataclass
 class Scores:
     """One method's statistics: a row a snapshot, and the sums that pooling needs.
@@ -122,60 +157,16 @@ class Scores:
     reliability: Reliability = field(default_factory=Reliability)
     density_errors: DensityErrors = field(default_factory=DensityErrors)
 
-    def add(self, pred: np.ndarray, truth: Truth) -> None:
-        """Compare one predicted snapshot (x, y, z) with the true one."""
-        errors = ErrorSums.of(pred, truth.xi)
-        transform = truth.modes.transform(pred)
-        bands = truth.modes.band_sums(transform, truth.transform)
-        curve = reliability(pred, truth.xi)
-        in_density = None if truth.density is None else error_by_density(pred, truth.xi, truth.density)
-        defined = not truth.featureless
-        row: dict[str, Any] = {
-            "redshift": truth.redshift,
-            **_errors(errors, defined=defined),
-            "calibration_error": curve.error,
-            "mass_weighted_xi_true": None if truth.density is None else mass_mean(truth.xi, truth.density),
-            "mass_weighted_xi_pred": None if truth.density is None else mass_mean(pred, truth.density),
-            **_bands(bands, defined=defined),
-            **_morphology(Morphology.of(pred, truth.modes.box_size_mpc), truth),
-            "spectrum": self._spectrum(pred, transform, truth) if defined else None,
-            "reliability": _reliability(curve),
-            "error_by_density": None if in_density is None else _density_errors(in_density),
-        }
-        self.redshifts.append(row)
-        if truth.pooled:
-            self.pooled.append(row)
-            self.errors += errors
-            self.bands = {name: self.bands[name] + bands[name] for name in BANDS}
-            self.reliability += curve
-            if in_density is not None:
-                self.density_errors += in_density
-
-    def _spectrum(self, pred: np.ndarray, transform: np.ndarray, truth: Truth) -> dict[str, Any]:
-        """Dimensionless power of both and how they correlate, in shells of k; 21-cm power in mK^2."""
-        modes = truth.modes
-        factor = dimensionless_factor(modes.shell_k)
-        power_true, power_pred = modes.power(truth.transform), modes.power(transform)
-        cross = modes.power(transform, truth.transform)
-        out = {
-            "k": numbers(modes.shell_k),
-            "modes": numbers(modes.shell_modes),
-            "power_true": numbers(factor * power_true),
-            "power_pred": numbers(factor * power_pred),
-            "cross_correlation": numbers(coefficient(cross, power_true, power_pred)),
-        }
-        if truth.density is not None and truth.density_transform is not None:
-            density_power = modes.power(truth.density_transform)
-            for name, field_transform, power in (
-                ("true", truth.transform, power_true),
-                ("pred", transform, power_pred),
-            ):
-                with_density = modes.power(field_transform, truth.density_transform)
-                out[f"density_correlation_{name}"] = numbers(coefficient(with_density, power, density_power))
-            for name, xi in (("true", truth.xi), ("pred", pred)):
-                signal = brightness_temperature(xi, truth.density - 1, truth.redshift, self.cosmology)
-                out[f"brightness_power_{name}"] = numbers(factor * modes.power(modes.transform(signal)))
-        return out
+    def add(self, snapshot: SnapshotScores) -> None:
+        """Add the next snapshot."""
+        self.redshifts.append(snapshot.row)
+        if snapshot.pooled:
+            self.pooled.append(snapshot.row)
+            self.errors += snapshot.errors
+            self.bands = {name: self.bands[name] + snapshot.bands[name] for name in BANDS}
+            self.reliability += snapshot.reliability
+            if snapshot.density_errors is not None:
+                self.density_errors += snapshot.density_errors
 
     def result(self) -> dict[str, Any]:
         """As JSON: `pooled` and `redshifts`."""
@@ -203,6 +194,35 @@ class Scores:
         return optical_depth(
             [row["redshift"] for row in self.redshifts], np.clip(history, 0, 1), self.cosmology
         )
+
+
+def _spectrum(
+    pred: np.ndarray, transform: np.ndarray, truth: Truth, cosmology: FlatLambdaCDM
+) -> dict[str, Any]:
+    """Dimensionless power of both and how they correlate, in shells of k; 21-cm power in mK^2."""
+    modes = truth.modes
+    factor = dimensionless_factor(modes.shell_k)
+    power_true, power_pred = modes.power(truth.transform), modes.power(transform)
+    cross = modes.power(transform, truth.transform)
+    out = {
+        "k": numbers(modes.shell_k),
+        "modes": numbers(modes.shell_modes),
+        "power_true": numbers(factor * power_true),
+        "power_pred": numbers(factor * power_pred),
+        "cross_correlation": numbers(coefficient(cross, power_true, power_pred)),
+    }
+    if truth.density is not None and truth.density_transform is not None:
+        density_power = modes.power(truth.density_transform)
+        for name, field_transform, power in (
+            ("true", truth.transform, power_true),
+            ("pred", transform, power_pred),
+        ):
+            with_density = modes.power(field_transform, truth.density_transform)
+            out[f"density_correlation_{name}"] = numbers(coefficient(with_density, power, density_power))
+        for name, xi in (("true", truth.xi), ("pred", pred)):
+            signal = brightness_temperature(xi, truth.density - 1, truth.redshift, cosmology)
+            out[f"brightness_power_{name}"] = numbers(factor * modes.power(modes.transform(signal)))
+    return out
 
 
 def numbers(values: np.ndarray) -> list[float | None]:

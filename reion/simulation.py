@@ -411,3 +411,24 @@ def with_n_ion(sim: xr.Dataset) -> xr.Dataset:
         "long_name": FIELDS["n_ion"].long_name,
     }
     return sim.assign(n_ion=(DIMS, n_ion, attrs))
+
+
+class EmittedPhotons:
+    """n_ion of any snapshot, summed up from n_src; asked for in order, every snapshot is read once."""
+
+    def __init__(self, sim: xr.Dataset) -> None:
+        require_fields(sim, ["n_src"], purpose="the history of photons (n_ion)")
+        self._n_src = sim["n_src"]
+        self._seconds = intervals_s(sim)
+        self._next = 0
+        self._total: np.ndarray | None = None
+
+    def at(self, index: int) -> np.ndarray:
+        """n_ion of snapshot `index`, float64 (x, y, z): the photons of all snapshots before it."""
+        if self._total is None or index < self._next:
+            self._total, self._next = np.zeros(self._n_src.shape[1:]), 0
+        while self._next < index:
+            weight = np.float64(self._seconds[self._next] / N_ION_TIME_S)
+            self._total += self._n_src[self._next].values * weight
+            self._next += 1
+        return self._total.copy()

@@ -47,7 +47,7 @@ METADATA = ModelCard(
     receptive_radius_cells=0,
 ).to_metadata()
 PLACEHOLDERS = {"COMMAND"}
-OTHERS_OPTIONS = {"--strict", "--list"}
+OTHERS_OPTIONS = {"--strict", "--list", "--nworkers"}
 """Options in the text that belong to other programs."""
 
 

@@ -33,9 +33,10 @@ NEEDS_TRAINING_EXTRA = (
     "reion.runs",
     "reion.sampler",
     "reion.training",
+    "reion.training_cost",
 )
-DISTRIBUTIONS = {"llvmlite": "numba"}
-"""Where the import's name is not the distribution's; llvmlite is Numba's compiler and comes with it."""
+DISTRIBUTIONS = {"llvmlite": "numba", "distributed": "dask", "cloudpickle": "dask"}
+"""Where the import's name is not that of what is declared; each comes with that."""
 
 
 def module_files() -> dict[str, Path]:
@@ -121,7 +122,8 @@ def test_no_module_imports_itself_round_a_circle():
 
 def test_what_is_imported_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    known = declared(project["dependencies"]) | declared(project["optional-dependencies"]["train"])
+    extras = project["optional-dependencies"]
+    known = declared(project["dependencies"]) | declared(extras["train"]) | declared(extras["cluster"])
     third_party = {
         (top(name), module)
         for module in MODULES
@@ -144,9 +146,9 @@ def test_what_is_imported_is_declared():
             "with suppress(SystemExit), redirect_stdout(StringIO()) as printed:\n"
             "    main()\n"
             "assert 'quickstart' in printed.getvalue()",
-            {"numba", "onnxruntime", *TRAINING_EXTRA},
+            {"numba", "onnxruntime", "distributed", *TRAINING_EXTRA},
         ),
-        ("import reion.emulator, reion.prediction", set(TRAINING_EXTRA)),
+        ("import reion.emulator, reion.prediction", {"distributed", *TRAINING_EXTRA}),
     ],
     ids=["import reion", "reion --help", "prediction"],
 )

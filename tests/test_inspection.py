@@ -87,10 +87,10 @@ def test_photons_per_hydrogen_atom_need_no_n_ion(cosmic):
     assert derived[-1] > 0
 
 
-def test_slabs_change_nothing(cosmic, monkeypatch):
+def test_blocks_change_nothing(cosmic, monkeypatch):
     whole = inspect(cosmic)
     monkeypatch.setattr(storage, "_CHUNK_BYTES", 4 * 100)
-    monkeypatch.setattr(storage, "_SLAB_BYTES", 4 * 300)
+    monkeypatch.setattr(storage, "_BLOCK_BYTES", 4 * 300)
     slabs = inspect(cosmic)
     for name in whole["fields"]:
         for a, b in zip(whole["fields"][name]["snapshots"], slabs["fields"][name]["snapshots"], strict=True):

@@ -69,7 +69,7 @@ def test_tiled_equals_whole(toy_model, tmp_path_factory, mesh, tile, resident, s
     emulator = Emulator(toy_model, device="cpu", threads=1)
     tiling = Tiling(mesh=mesh, tile=tile, halo_cells=emulator.card.receptive_radius_cells)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prediction, "_plan", lambda *_: (tiling, resident))
+        patch.setattr(prediction, "choose_tiles", lambda *_: (tiling, resident))
         predict(emulator, path, folder / "xi.zarr")
     with xr.open_zarr(folder / "xi.zarr") as stored:
         np.testing.assert_allclose(stored["xi"].values, emulator.predict(sim).values, rtol=0, atol=1e-6)
@@ -90,7 +90,7 @@ def test_a_network_with_a_stride_is_tiled_on_it(strided_toy_network, tmp_path):
     path = write_simulation(sim, tmp_path / "sim.zarr")
     tiling = Tiling(mesh=mesh, tile=(8, 4, 8), halo_cells=card.receptive_radius_cells)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prediction, "_plan", lambda *_: (tiling, False))
+        patch.setattr(prediction, "choose_tiles", lambda *_: (tiling, False))
         predict(emulator, path, tmp_path / "xi.zarr")
     with xr.open_zarr(tmp_path / "xi.zarr") as stored:
         np.testing.assert_allclose(stored["xi"].values, emulator.predict(sim).values, rtol=0, atol=1e-6)

@@ -34,10 +34,10 @@ def test_what_is_written_is_read_by_us_and_by_xarray_alone(simulation, tmp_path)
         assert opened.attrs["cosmology_assumed"] == 0
 
 
-def test_slabs_and_chunks_change_nothing(simulation, tmp_path, monkeypatch):
+def test_blocks_and_chunks_change_nothing(simulation, tmp_path, monkeypatch):
     whole = open_simulation(write_simulation(simulation, tmp_path / "whole.zarr"))
     monkeypatch.setattr(storage, "_CHUNK_BYTES", 4 * 100)
-    monkeypatch.setattr(storage, "_SLAB_BYTES", 4 * 300)
+    monkeypatch.setattr(storage, "_BLOCK_BYTES", 4 * 300)
     pieces = open_simulation(write_simulation(simulation, tmp_path / "pieces.zarr"))
     for name in WRITTEN:
         np.testing.assert_array_equal(pieces[name].values, whole[name].values)
@@ -48,7 +48,7 @@ def test_slabs_and_chunks_change_nothing(simulation, tmp_path, monkeypatch):
 
 def test_a_late_start_is_said_once_whatever_the_slabs(simulation, tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "_CHUNK_BYTES", 4 * 100)
-    monkeypatch.setattr(storage, "_SLAB_BYTES", 4 * 300)
+    monkeypatch.setattr(storage, "_BLOCK_BYTES", 4 * 300)
     with pytest.warns(UserWarning, match="starts at z = 8") as warned:
         write_simulation(simulation.isel(redshift=[2, 3]), tmp_path / "sim.zarr")
     assert len(warned) == 1

@@ -11,7 +11,7 @@ from reion.errors import InputError
 if TYPE_CHECKING:
     from rich.table import Table
 
-SUITES = ("kernels", "data", "train", "predict")
+SUITES = ("kernels", "data", "train", "predict", "cluster")
 
 
 def run(suites: Sequence[str], progress: Callable[[str], None]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +50,7 @@ def measure(progress: Callable[[str], None]) -> Iterator[Result]:
         progress("predict: building and exporting the default network")
         network, model = _default_model(folder)
         emulator = Emulator(model, device="cpu")
-        sim = _box(CELLS)
+        sim = example_box(CELLS)
         fields: dict[str, Any] = {name: sim[name][0].values for name in emulator.card.inputs}
         window = (CELLS + 2 * emulator.card.receptive_radius_cells,) * 3
         flops = convolution_flops(onnx.load(model), window)
@@ -105,15 +105,16 @@ def _default_model(folder: Path) -> tuple[Any, Path]:
     return network, export(network, card, folder / "model.onnx").path
 
 
-def _box(side: int) -> xr.Dataset:
+def example_box(side: int, redshifts: Sequence[float] = (8.0,)) -> xr.Dataset:
+    """A box of so many cells along each side that a model trained on cells of 2 Mpc takes."""
     rng = np.random.default_rng(0)
-    shape = (1, side, side, side)
+    shape = (len(redshifts), side, side, side)
     shining = rng.random(shape) < 0.02
     fields = {
         "n_igm": (4.2e-31 * rng.lognormal(-0.1, 0.4, shape)).astype(np.float32),
         "n_ion": np.where(shining, 2e2 * rng.lognormal(0, 1, shape), 0).astype(np.float32),
     }
-    return make_simulation(fields, redshift=[8.0], box_size=2.0 * side)
+    return make_simulation(fields, redshift=redshifts, box_size=2.0 * side)
 
 
 def _keras(network: Any, emulator: Emulator, fields: dict[str, np.ndarray]) -> Callable[[], Any]:
@@ -197,7 +198,7 @@ def _as_the_emulator_runs(model: Any, x: np.ndarray) -> Callable[[], np.ndarray]
 
 def _startup(model: Path, folder: Path) -> Result:
     side = 8
-    source = write_simulation(_box(side), folder / "small.zarr")
+    source = write_simulation(example_box(side), folder / "small.zarr")
     seconds = []
     for attempt in range(3):
         begin = time.perf_counter()
@@ -219,7 +220,7 @@ def _store_to_store(model: Path, folder: Path, progress: Callable[[str], None]) 
     first = 0.0
     for side in SIDES:
         progress(f"predict: {side}^3 cells from store to store within {MEMORY_BYTES >> 20} MiB")
-        source = write_simulation(_box(side), folder / f"{side}.zarr")
+        source = write_simulation(example_box(side), folder / f"{side}.zarr")
         result = _run_fresh(model, source, folder / f"{side}_xi.zarr")
         rate = result["cells"] / result["seconds"]
         first = first or rate

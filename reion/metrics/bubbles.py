@@ -9,6 +9,7 @@ import numpy as np
 import scipy.fft
 
 from reion.metrics.fields import checked_box_size, checked_field
+from reion.threads import fft_threads
 
 IONISED = 0.5
 """A cell at or above this ionised fraction counts as ionised."""
@@ -179,16 +180,16 @@ def granulometry(
         np.expand_dims((np.minimum(np.arange(n), n - np.arange(n)) * (length / n)) ** 2, others)
         for n, length, others in zip(xi.shape, lengths, ((1, 2), (0, 2), (0, 1)), strict=True)
     )
-    transform = scipy.fft.rfftn(ionised.astype(np.float64), workers=-1)
+    transform = scipy.fft.rfftn(ionised.astype(np.float64), workers=fft_threads())
     for index, radius in enumerate(radii):
         within = distance <= radius**2 * (1 + 1e-9)
         # A ball is its own mirror image, so its transform is real and the two convolutions need no flip.
-        ball = scipy.fft.rfftn(within.astype(np.float64), workers=-1).real
-        covered = scipy.fft.irfftn(transform * ball, xi.shape, workers=-1)
+        ball = scipy.fft.rfftn(within.astype(np.float64), workers=fft_threads()).real
+        covered = scipy.fft.irfftn(transform * ball, xi.shape, workers=fft_threads())
         fits = covered > within.sum() - 0.5
         if not fits.any():
             break
-        spread = scipy.fft.rfftn(fits.astype(np.float64), workers=-1)
-        reached = scipy.fft.irfftn(spread * ball, xi.shape, workers=-1) > 0.5
+        spread = scipy.fft.rfftn(fits.astype(np.float64), workers=fft_threads())
+        reached = scipy.fft.irfftn(spread * ball, xi.shape, workers=fft_threads()) > 0.5
         fractions[index] = reached.sum() / volume
     return radii, fractions

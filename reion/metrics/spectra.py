@@ -14,6 +14,7 @@ import numpy as np
 import scipy.fft
 
 from reion.metrics.fields import checked_box_size, checked_field, checked_pair, is_uniform
+from reion.threads import fft_threads
 
 BANDS = ("0.1", "0.5", "1.0", "nyquist")
 """Bands of k in Mpc-1: from 0.8 k to 1.2 k; `nyquist` from 0.8 to 1.0 of pi / cell."""
@@ -166,7 +167,7 @@ class Modes:
             return np.zeros(self.k.shape, dtype=np.complex128)
         values = field.astype(np.float64)
         values -= values.mean()
-        transformed: np.ndarray = scipy.fft.rfftn(values, workers=-1, overwrite_x=True)
+        transformed: np.ndarray = scipy.fft.rfftn(values, workers=fft_threads(), overwrite_x=True)
         return transformed
 
     def band_sums(self, pred: np.ndarray, true: np.ndarray) -> dict[str, BandSums]:

@@ -1,0 +1,88 @@
+"""Workers of a Dask cluster against the same process alone, on the same box from store to store."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from reion.bench.harness import Result, interleaved
+from reion.bench.predict import example_box
+from reion.cluster import Workers, started
+from reion.emulator import Emulator
+from reion.prediction import predict
+from reion.storage import write_simulation
+from reion.threads import cores
+
+MODEL = "rt64-history"
+CELLS = 64
+REDSHIFTS = (10.0, 9.0, 8.0, 7.0)
+"""Each snapshot is one tile, whatever memory the process has taken by then."""
+
+ROUNDS = 3
+
+
+def measure(progress: Callable[[str], None]) -> Iterator[Result]:
+    """Measure prediction with a shipped model; the cluster is up, its start is a figure of its own."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        source = write_simulation(example_box(CELLS, REDSHIFTS), folder / "sim.zarr")
+        numbers = itertools.count()
+
+        def run(workers: Workers | None, threads: int | None = None) -> None:
+            emulator = Emulator(MODEL, device="cpu", threads=threads)
+            out = folder / f"xi{next(numbers)}.zarr"
+            predict(emulator, source, out, device="cpu", workers=workers)
+
+        for count, target in ((1, 1 / 1.15), (2, 1 / 1.1)):
+            progress(
+                f"cluster: {len(REDSHIFTS)} x {CELLS}^3 cells by {count} local workers, and in this process"
+            )
+            begin = time.perf_counter()
+            with started(None, count) as team:
+                start = time.perf_counter() - begin
+                run(team)  # opens the model on every worker
+                compared = interleaved(
+                    lambda team=team: run(team),  # type: ignore[misc]
+                    lambda: run(None, threads=len(cores())),
+                    rounds=ROUNDS,
+                )
+            yield Result(
+                name=f"cluster_{count}_workers",
+                ratio=compared.ratio,
+                against=f"the same in this process, with a thread on each of {len(cores())} cores",
+                target=target,
+                spread=compared.spread,
+                extra={"seconds": compared.seconds, "start_seconds": start},
+            )
+        progress("cluster: pieces that do nothing")
+        yield _empty_pieces()
+
+
+def _empty_pieces() -> Result:
+    """What Dask adds to a piece, against the hundredth part of a second that it may."""
+    from reion.cluster import Job
+
+    class Nothing(Job[int, None]):
+        def __call__(self, piece: int) -> None:
+            pass
+
+    pieces = range(500)
+    seconds = []
+    with started(None, 1) as team:
+        for _ in range(ROUNDS):
+            begin = time.perf_counter()
+            for _ in team.map(Nothing(), pieces):
+                pass
+            seconds.append((time.perf_counter() - begin) / len(pieces))
+    return Result(
+        name="cluster_empty_piece",
+        ratio=0.01 / statistics.median(seconds),
+        against="10 ms a piece",
+        target=1.0,
+        spread=(0.01 / max(seconds), 0.01 / min(seconds)),
+        extra={"seconds": statistics.median(seconds)},
+    )

@@ -1,0 +1,157 @@
+"""What a plan says is what is then measured; and planning leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from zarr.storage import LocalStore
+
+from reion import planning, prediction, storage
+from reion.conversion import convert
+from reion.emulator import Emulator
+from reion.planning import Plan, Terms, bytes_below, plan_convert, plan_predict
+from reion.prediction import predict
+from reion.readers import open_simulation
+from reion.storage import shape_of, write_simulation
+from reion.tiles import Tiling
+
+GIVEN = Terms(rate=1e6)
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    monkeypatch.setattr(planning, "MEASURE_S", 0.05)
+
+
+@pytest.fixture
+def store(toy, tmp_path):
+    return write_simulation(toy(shape=(36, 24, 24), redshift=(12.0, 9.0, 8.0)), tmp_path / "sim.zarr")
+
+
+@pytest.fixture
+def bytes_read(monkeypatch):
+    """Counts the bytes of chunks that are read from stores."""
+    counted = []
+    get = LocalStore.get
+
+    async def counting(self, key, prototype, byte_range=None):
+        found = await get(self, key, prototype, byte_range)
+        if found is not None and "/c/" in key and not key.startswith(("x/", "y/", "z/", "redshift/")):
+            counted.append(len(found))
+        return found
+
+    monkeypatch.setattr(LocalStore, "get", counting)
+    return counted
+
+
+@pytest.mark.parametrize("tile", [(12, 12, 12), (36, 24, 24)])
+@pytest.mark.parametrize("resident", [True, False])
+def test_bytes_of_a_prediction(toy_model, store, tmp_path, monkeypatch, bytes_read, tile, resident):
+    monkeypatch.setattr(planning, "MEASURE_S", 1.0)  # some tiles of every snapshot
+    monkeypatch.setattr(storage, "_CHUNK_BYTES", 4 * 12**3)
+    small = write_simulation(open_simulation(store), tmp_path / "small_chunks.zarr")
+    tiling = Tiling(mesh=(36, 24, 24), tile=tile, halo_cells=2)
+    for module in (planning, prediction):
+        monkeypatch.setattr(module, "choose_tiles", lambda *_: (tiling, resident))
+    emulator = Emulator(toy_model, device="cpu")
+    sim = open_simulation(small)
+    plan = plan_predict(emulator, shape_of(sim), 3, sim=sim, sources=[small], memory_bytes=8 << 30)
+    bytes_read.clear()
+    result = predict(emulator, small, tmp_path / "xi.zarr", device="cpu")
+    assert plan.cells == result["cells"]
+    assert plan.pieces == result["tiles_computed"]
+    assert plan.bytes_read == pytest.approx(sum(bytes_read), rel=0.25)
+    assert plan.bytes_written == pytest.approx(bytes_below([tmp_path / "xi.zarr" / "xi" / "c"]), rel=0.25)
+    assert plan.flops is None or plan.flops > 0
+    assert plan.seconds == pytest.approx(plan.cells / plan.rate)
+
+
+def test_bytes_of_a_conversion(toy, tmp_path):
+    sim = toy(shape=(24, 24, 24), redshift=(12.0, 11.0, 10.0, 9.0, 8.0))
+    run = tmp_path / "run"
+    run.mkdir()
+    for index, redshift in enumerate(sim["redshift"].values):
+        fields = {name: sim[name].values[index] for name in ("n_igm", "n_src", "xi")}
+        np.savez(run / f"box_z{redshift:06.3f}.npz", redshift=redshift, box_size=48.0, **fields)
+    plan = plan_convert(open_simulation(run), [run])
+    convert(run, tmp_path / "sim.zarr")
+    written = bytes_below(path for path in (tmp_path / "sim.zarr").glob("*/c") if len(path.parent.name) > 1)
+    assert plan.bytes_written == pytest.approx(written, rel=0.25)
+    assert plan.bytes_read == bytes_below(run.iterdir())
+    assert plan.cells == 4 * sim["xi"].size
+
+
+def test_operations_and_time_of_a_box_that_is_not_there(toy_model):
+    pytest.importorskip("onnx")
+    emulator = Emulator(toy_model, device="cpu")
+    terms = Terms(rate=1e4, machines=2, bandwidth=1e9)
+    small, large = (
+        plan_predict(emulator, (side,) * 3, 2, memory_bytes=8 << 30, terms=terms) for side in (32, 256)
+    )
+    assert large.cells == 512 * small.cells
+    assert large.seconds == pytest.approx(large.cells / 2e4)
+    # One 1x1x1 and one 3x3x3 convolution of eight channels, and one to xi, on shrinking windows.
+    assert small.flops == pytest.approx(2 * 32**3 * 2 * (3 * 8 + 8 * 8 * 27 + 8), rel=0.3)
+    slow = plan_predict(emulator, (256,) * 3, 2, memory_bytes=8 << 30, terms=Terms(rate=1e9, bandwidth=1e6))
+    assert slow.seconds == pytest.approx((slow.bytes_read + slow.bytes_written) / 1e6)
+
+
+def test_more_memory_reads_less_twice(toy_model):
+    emulator = Emulator(toy_model, device="cpu")
+    plans = [
+        plan_predict(emulator, (1024,) * 3, 1, memory_bytes=memory << 30, terms=GIVEN) for memory in (4, 16)
+    ]
+    assert plans[0].peak_memory_bytes < plans[1].peak_memory_bytes < 16 << 30
+    assert plans[0].bytes_read > plans[1].bytes_read >= 2 * 4 * 1024**3
+
+
+@pytest.mark.parametrize("verb", ["convert", "inspect", "predict", "evaluate", "train"])
+def test_a_dry_run_prints_a_plan_and_writes_nothing(command, verb, store, toy_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    call = {
+        "convert": [store, "--out", "other.zarr"],
+        "inspect": [store, "--plot", "pictures"],
+        "predict": [toy_model, store, "--out", "xi.zarr"],
+        "evaluate": [toy_model, store, "--report", "report"],
+        "train": [store, "--out", "run", "--set", "training.crop_cells=8", "--set", "training.steps=10"],
+    }[verb]
+    before = sorted(tmp_path.rglob("*"))
+    code, printed, said = command(verb, *call, "--dry-run", "--json")
+    assert code == 0, said
+    (plan,) = json.loads(printed)["plans"]
+    assert plan["command"] == verb
+    assert plan["cells"] > 0
+    assert plan["rate_from"].startswith("measured here")
+    assert math.isfinite(plan["seconds"])
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_plan_needs_data_or_their_shape(command, store):
+    for call in (["rt64-history"], ["rt64-history", store, "--cells", 64]):
+        code, _, said = command("plan", *call)
+        assert code == 2
+        assert "either a simulation or --cells" in said
+
+
+def test_a_plan_for_people(command):
+    code, printed, _ = command("plan", "rt64-history", "--cells", 1024, "--snapshots", 50, "--rate", 1e5)
+    assert code == 0
+    assert "5.369e+10" in printed
+    assert "(given)" in printed
+
+
+def test_no_more_machines_than_pieces():
+    plan = Plan(
+        command="x",
+        cells=100,
+        pieces=2,
+        bytes_read=0,
+        bytes_written=0,
+        peak_memory_bytes=0,
+        rate=1.0,
+        machines=9,
+    )
+    assert plan.seconds == 50
