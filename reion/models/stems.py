@@ -194,25 +194,30 @@ class PhotonBalance(keras.layers.Layer):
         atoms = ops.expand_dims(fields["n_igm"], -1) * self.atoms_scale + self.floor
         here = _crop(atoms, self.radius_cells)
         channels = [ops.log((_crop(photons, self.radius_cells) + self.floor) / here)]
-        smooth_photons, smooth_atoms = photons + self.floor, atoms
+        # What is filtered alike is filtered together, as channels.
+        smooth = ops.concatenate([photons + self.floor, atoms], axis=-1)
         margin = self.radius_cells
         for width in self.smoothing_cells:
             margin -= width // 2
-            smooth_photons = _average(smooth_photons, width)
-            smooth_atoms = _average(smooth_atoms, width)
-            channels.append(ops.log(_crop(smooth_photons, margin) / _crop(smooth_atoms, margin)))
-        for time in self.shining_times:
-            left, neutral = photons * time, atoms
+            smooth = _average(smooth, width)
+            inner = _crop(smooth, margin)
+            channels.append(ops.log(inner[..., :1] / inner[..., 1:]))
+        count = len(self.shining_times)
+        left = photons * np.array(self.shining_times, dtype=np.float32)
+        neutral = atoms if count == 1 else ops.concatenate([atoms] * count, axis=-1)
+        used = ops.minimum(left, neutral)
+        margin = self.radius_cells
+        told = []
+        for step, width in enumerate(self.diffusion_cells, start=1):
+            margin -= width // 2
+            left = _average(left - used, width)
+            neutral = _crop(neutral - used, width // 2)
             used = ops.minimum(left, neutral)
-            margin = self.radius_cells
-            for step, width in enumerate(self.diffusion_cells, start=1):
-                margin -= width // 2
-                left = _average(left - used, width)
-                neutral = _crop(neutral - used, width // 2)
-                used = ops.minimum(left, neutral)
-                if step in self.told:
-                    channels.append(1.0 - _crop(neutral - used, margin) / here)
-                    channels.append(ops.log((_crop(left - used, margin) + self.floor) / here))
+            if step in self.told:
+                told.append(1.0 - _crop(neutral - used, margin) / here)
+                told.append(ops.log((_crop(left - used, margin) + self.floor) / here))
+        for time in range(count):
+            channels += [values if count == 1 else values[..., time : time + 1] for values in told]
         return ops.concatenate([*channels, ops.log(here)], axis=-1)
 
     def compute_output_spec(self, fields: Mapping[str, Any]) -> Any:
