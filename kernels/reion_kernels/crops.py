@@ -143,7 +143,11 @@ def crop_batch(
     if not np.issubdtype(starts.dtype, np.integer):
         message = f"origin: expected whole numbers of cells. Received: {starts.dtype}"
         raise TypeError(message)
-    windows = np.arange(len(out)) if places is None else np.asarray(places, dtype=np.int64)
+    windows = np.arange(len(out)) if places is None else np.asarray(places)
+    if windows.size and not np.issubdtype(windows.dtype, np.integer):
+        message = f"places: expected whole numbers. Received: {windows.dtype}"
+        raise TypeError(message)
+    windows = windows.astype(np.int64)
     if windows.ndim != 1 or np.unique(windows % max(1, len(out))).size != windows.size:
         message = f"places: expected one place in the batch for each window, none twice. Received: {places!r}"
         raise ValueError(message)

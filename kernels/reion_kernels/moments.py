@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numba import int32, int64, uint32, uint64
@@ -16,6 +17,9 @@ from reion_kernels._threads import run, thread_count
 
 BLOCK = 1 << 15
 """Elements whose moments are taken at once: few enough to stay in the cache where they are read twice."""
+
+_UNFINISHED = -2
+"""Count of a block whose moments are not taken yet."""
 
 NEAR = 1 << 10
 """Elements at the beginning of a block whose mean stands for that of the block."""
@@ -167,18 +171,27 @@ def moments(x: Real, weights: Real | None = None, *, threads: int | None = None)
         return Moments.empty()
     views = list(together(*views))
     shape = np.array(views[0].shape, dtype=np.int64)
-    lines = [flat(view) for view in views]
+    lines = [flat(view) for view in reversed(views)]
     n_blocks = -(-x.size // BLOCK)
     rows = np.empty((n_blocks, 7))
-    counts = np.empty((n_blocks, 2), dtype=np.int64)
+    counts = np.full((n_blocks, 2), _UNFINISHED, dtype=np.int64)
+    in_line = weights is None and len(shape) == 1 and lines[0][2][0] == 1
 
     def task(first: int, last: int) -> None:
-        if weights is None:
-            line = lines[0][0]
-            signed, unsigned = (line.view(f"{kind}{line.itemsize}") for kind in "iu")
-            _blocks(*lines[0], signed, unsigned, shape, x.size, first, last, rows, counts)
-        else:
-            _weighted_blocks(*lines[0], *lines[1], shape, x.size, first, last, rows, counts)
+        if in_line:
+            _whole_blocks(
+                *_with_bits(lines[0][0][first * BLOCK : last * BLOCK]), rows[first:last], counts[first:last]
+            )
+        unfinished = first + np.flatnonzero(counts[first:last, 0] == _UNFINISHED)
+        gathered = np.ones((2, min(BLOCK, x.size) if unfinished.size else 0))  # values and their weights
+        for b in unfinished:
+            here = gathered[:, : x.size - b * BLOCK]
+            for line, buffer in zip(lines, here, strict=False):
+                _gather(*line, shape, b * BLOCK, buffer)
+            if weights is None and not in_line:
+                _whole_blocks(*_with_bits(here[0]), rows[b : b + 1], counts[b : b + 1])
+            if counts[b, 0] == _UNFINISHED:
+                _masked(*here, rows[b], counts[b])
 
     threads = thread_count(threads, x.size)
     cuts = [n_blocks * i // threads for i in range(threads + 1)]
@@ -190,7 +203,16 @@ def moments(x: Real, weights: Real | None = None, *, threads: int | None = None)
     return _from_row(rows[0], int(counts[:, 0].sum()), int(counts[:, 1].sum()))
 
 
-@kernel()
+def _with_bits(x: Real) -> tuple[NDArray[Any], ...]:
+    """Return `x` to be read and room for three values, each as floats and as signed and unsigned integers."""
+    x = x.view()
+    x.flags.writeable = False
+    kinds = [f"{kind}{x.itemsize}" for kind in "fiu"]
+    ends = np.empty(3, dtype=x.dtype)
+    return (*(x.view(kind) for kind in kinds), *(ends.view(kind) for kind in kinds))
+
+
+@kernel(*[(source(r), INT, INTS, INTS, INT, target(FLOAT)) for r in REALS])
 def _gather(x, x_first, x_strides, shape, start, buffer):  # type: ignore[no-untyped-def]
     # Elements start, start + 1, ... of a view, in its own order.
     last = len(shape) - 1
@@ -263,7 +285,7 @@ def _finish(row, weight, pivot, s1, s2, s3):  # type: ignore[no-untyped-def]
     row[4] = s3 - 3.0 * shift * s2 + 2.0 * shift * shift * s1
 
 
-@kernel()
+@kernel((target(FLOAT), target(FLOAT), target(FLOAT), INTS))
 def _masked(x, weights, row, count):  # type: ignore[no-untyped-def]
     # One block where values may be missing: those that are not finite do not count.
     weight = 0.0
@@ -306,75 +328,37 @@ def _masked(x, weights, row, count):  # type: ignore[no-untyped-def]
     _finish(row, weight, pivot, s1, s2, s3)
 
 
-@kernel()
-def _whole_block(x, signed, unsigned, row, count):  # type: ignore[no-untyped-def]
-    # One block if all its values are finite; says whether they are.
-    # Of the first values alone: others would have to come from memory before their turn.
-    pivot = _pivot(x[:NEAR])
-    sums = _sums(x, signed, unsigned, pivot)
-    shift = sums[0] / len(x)
-    if len(x) * shift * shift > 0.5 * sums[1]:
-        # More than σ from the mean of the block, its central sums would be differences of larger ones.
-        pivot += shift
-        sums = _sums(x, signed, unsigned, pivot)
-    s1, s2, s3, low, high, far = sums
-    if not np.isfinite(s3):
-        return False
-    ends = np.empty(3, dtype=x.dtype)
-    bits = ends.view(signed.dtype)
-    bits[0] = low
-    bits[1] = high
-    ends.view(unsigned.dtype)[2] = far
-    row[5] = ends[0] if low >= 0 else ends[2]
-    row[6] = ends[1] if high >= 0 else ends[0]
-    count[0] = len(x)
-    count[1] = 0
-    _finish(row, float(len(x)), pivot, s1, s2, s3)
-    return True
-
-
 @kernel(
     *[
-        (source(r), INT, INTS, source(i), source(u), INTS, INT, INT, INT, target(FLOAT, 2), target(INT, 2))
+        (source(r), source(i), source(u), target(r), target(i), target(u), target(FLOAT, 2), target(INT, 2))
         for r, i, u in zip(REALS, (int32, int64), (uint32, uint64), strict=True)
     ]
 )
-def _blocks(x, x_first, x_strides, signed, unsigned, shape, size, first, last, rows, counts):  # type: ignore[no-untyped-def]
-    in_line = len(shape) == 1 and x_strides[0] == 1
-    buffer = np.empty(min(BLOCK, size), dtype=np.float64)
-    buffer_signed = buffer.view(np.int64)
-    buffer_unsigned = buffer.view(np.uint64)
-    ones = np.ones(min(BLOCK, size), dtype=np.float64)
-    for b in range(first, last):
+def _whole_blocks(x, signed, unsigned, ends, ends_signed, ends_unsigned, rows, counts):  # type: ignore[no-untyped-def]
+    # Blocks side by side. One with values that are not finite is left unfinished.
+    for b in range(len(rows)):
         start = b * BLOCK
-        n = min(BLOCK, size - start)
-        if in_line:
-            end = start + n
-            done = _whole_block(x[start:end], signed[start:end], unsigned[start:end], rows[b], counts[b])
-        else:
-            _gather(x, x_first, x_strides, shape, start, buffer[:n])
-            done = _whole_block(buffer[:n], buffer_signed[:n], buffer_unsigned[:n], rows[b], counts[b])
-        if not done:
-            _gather(x, x_first, x_strides, shape, start, buffer[:n])
-            _masked(buffer[:n], ones[:n], rows[b], counts[b])
-
-
-@kernel(
-    *[
-        (source(w), INT, INTS, source(r), INT, INTS, INTS, INT, INT, INT, target(FLOAT, 2), target(INT, 2))
-        for w in REALS
-        for r in REALS
-    ]
-)
-def _weighted_blocks(w, w_first, w_strides, x, x_first, x_strides, shape, size, first, last, rows, counts):  # type: ignore[no-untyped-def]
-    values = np.empty(BLOCK, dtype=np.float64)
-    weights = np.empty(BLOCK, dtype=np.float64)
-    for b in range(first, last):
-        start = b * BLOCK
-        n = min(BLOCK, size - start)
-        _gather(x, x_first, x_strides, shape, start, values[:n])
-        _gather(w, w_first, w_strides, shape, start, weights[:n])
-        _masked(values[:n], weights[:n], rows[b], counts[b])
+        end = min(start + BLOCK, len(x))
+        values = x[start:end]
+        # Of the first values alone: others would have to come from memory before their turn.
+        pivot = _pivot(values[:NEAR])
+        sums = _sums(values, signed[start:end], unsigned[start:end], pivot)
+        shift = sums[0] / len(values)
+        if len(values) * shift * shift > 0.5 * sums[1]:
+            # More than σ from the mean of the block, its central sums would be differences of larger ones.
+            pivot += shift
+            sums = _sums(values, signed[start:end], unsigned[start:end], pivot)
+        s1, s2, s3, low, high, far = sums
+        if not np.isfinite(s3):
+            continue
+        ends_signed[0] = low
+        ends_signed[1] = high
+        ends_unsigned[2] = far
+        rows[b, 5] = ends[0] if low >= 0 else ends[2]
+        rows[b, 6] = ends[1] if high >= 0 else ends[0]
+        counts[b, 0] = len(values)
+        counts[b, 1] = 0
+        _finish(rows[b], float(len(values)), pivot, s1, s2, s3)
 
 
 @kernel((target(FLOAT, 2),), exact=True)

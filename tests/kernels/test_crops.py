@@ -99,6 +99,13 @@ def test_a_window_has_one_place_in_the_batch(places):
         crop_batch(FIELDS, [[0, 0, 0]] * 2, out=batch, places=places)
 
 
+@pytest.mark.parametrize("places", [[0.0, 1.0], [0.5, 1.0], [True, False]])
+def test_places_are_whole_numbers(places):
+    batch = np.zeros((2, 3, 3, 3, 2), np.float32)
+    with pytest.raises(TypeError, match="places: expected whole numbers"):
+        crop_batch(FIELDS, [[0, 0, 0]] * 2, out=batch, places=places)
+
+
 def test_the_default_uses_threads_and_gives_the_same_bits():
     rng = np.random.default_rng(2)
     fields = rng.normal(size=(2, 32, 32, 32)).astype(np.float32)
