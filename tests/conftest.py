@@ -14,6 +14,13 @@ import xarray as xr
 from reion.simulation import make_simulation
 
 
+def pytest_sessionstart() -> None:
+    """Compile the kernels before any test does, so that all processes run the same machine code."""
+    from reion_kernels import compile_kernels
+
+    compile_kernels()
+
+
 def toy_simulation(shape=(12, 10, 8), redshift=(12.0, 10.0, 8.0, 7.0), cell_mpc=2.0, seed=0) -> xr.Dataset:
     """A box with every field, smooth enough to look like one: bubbles grow around random sources."""
     rng = np.random.default_rng(seed)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -92,7 +96,22 @@ def compile_kernels() -> None:
     """Compile every kernel for every type it is meant for, or load it from the cache.
 
     For whoever wants the seconds of compilation at a time of their choice, in an image build for example.
+    Compilation is left to another process, because what a process has compiled itself may round differently
+    in the last bit from what it loads: so all processes on a machine agree.
     """
+    if cache_is_cold():
+        command = "import reion_kernels._jit as jit; jit.compile_or_load()"
+        path = os.pathsep.join(filter(None, sys.path))
+        # Where that process cannot be started, this one compiles.
+        with contextlib.suppress(OSError):
+            subprocess.run(
+                [sys.executable, "-c", command], env={**os.environ, "PYTHONPATH": path}, check=False
+            )
+    compile_or_load()
+
+
+def compile_or_load() -> None:
+    """Compile what is not in the cache, in this process, and load the rest."""
     for compiled, signatures in KERNELS:
         if hasattr(compiled, "compile"):
             for signature in signatures:
