@@ -35,7 +35,9 @@ def target(dtype: Any, ndim: int = 1) -> Any:
     return types.Array(dtype, ndim, "C")
 
 
-def kernel(*signatures: tuple[Any, ...], exact: bool = False) -> Callable[[Callable[..., Any]], Any]:
+def kernel(
+    *signatures: tuple[Any, ...], exact: bool = False, inline: bool = False
+) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function with Numba on its first call, without the GIL, and keep the machine code on disk.
 
     A kernel may only call kernels of its own file: Numba renews its cache when the file of the function
@@ -48,6 +50,8 @@ def kernel(*signatures: tuple[Any, ...], exact: bool = False) -> Callable[[Calla
         of the kernels see to it that no others arrive.
     exact
         Compile without fast-math, for arithmetic whose rounding errors are meant.
+    inline
+        Compile it into its callers: no call that counts references to every array it is given.
 
     Returns
     -------
@@ -60,6 +64,7 @@ def kernel(*signatures: tuple[Any, ...], exact: bool = False) -> Callable[[Calla
             "nogil": True,
             "error_model": "numpy",
             "fastmath": False if exact else set(FASTMATH),
+            "inline": "always" if inline else "never",
         }
         try:
             compiled = njit(cache=True, **options)(function)

@@ -18,6 +18,8 @@ from reion_kernels.symmetry import permutation_and_flips
 
 BLOCK_ROWS = 16
 """Rows of a window that are read before they are written."""
+LANES = 16
+"""Cells that are read at a time where that is possible."""
 
 
 def crop(
@@ -222,13 +224,13 @@ def _constants(
     return codes, np.array([row[1:] for row in rows], dtype=np.float64).reshape(count, 3)
 
 
-@kernel()
+@kernel(inline=True)
 def _read_rows(  # type: ignore[no-untyped-def]
-    x, from_far, x_strides, near, first, rows, start_z, n_z, box, start_near, buffer, codes, constants
+    x, at, x_strides, near, start, direction, rows, start_z, n_z, box, buffer, codes, constants
 ):
-    # All fields of some rows along z. One call for many rows: Numba counts the references to every array it
-    # passes on, which takes longer than reading a row. Unsigned indices spare the check whether they count
-    # from the end.
+    # All fields of some rows along z, normalised, each row as it lies in the box. A run is read in whole lanes,
+    # because single cells take longer; what is read too much is overwritten by the next run or row, or lies in
+    # the lanes that the buffer has to spare. Unsigned indices spare the check whether they count from the end.
     step = x_strides[3]
     for f in range(len(codes)):
         code = codes[f]
@@ -236,18 +238,19 @@ def _read_rows(  # type: ignore[no-untyped-def]
         gain = constants[f, 1]
         shift = constants[f, 2]
         for j in range(rows):
-            row = from_far + (start_near + first + j) % box[near] * x_strides[1 + near] + f * x_strides[0]
+            row = at + (start + direction * j) % box[near] * x_strides[1 + near] + f * x_strides[0]
             to = (f * BLOCK_ROWS + j) * n_z
             k = 0
             z = start_z
             while k < n_z:
                 run_length = min(n_z - k, box[2] - z)
                 a = row + z * step
-                at = to + k
+                b = to + k
                 if code == 0 and step == 1:
-                    for q in range(run_length):
+                    lanes = (run_length + LANES - 1) // LANES * LANES
+                    for q in range(lanes if a + lanes <= len(x) else run_length):
                         value = np.float64(x[np.uintp(a + q)]) * gain + shift
-                        buffer[np.uintp(at + q)] = value
+                        buffer[np.uintp(b + q)] = value
                 else:
                     for q in range(run_length):
                         value = np.float64(x[np.uintp(a + q * step)]) * factor
@@ -255,18 +258,62 @@ def _read_rows(  # type: ignore[no-untyped-def]
                             value = np.log1p(value)
                         elif code == 2:
                             value = np.arcsinh(value)
-                        buffer[np.uintp(at + q)] = value * gain + shift
+                        buffer[np.uintp(b + q)] = value * gain + shift
                 k += run_length
                 z = 0
 
 
 @kernel()
-def _write_rows(buffer, at, v_row, u_row, n_v, n_u, y, b, v_step, u_step):  # type: ignore[no-untyped-def]
-    # Unsigned indices spare the check whether they count from the end.
-    for u in range(n_u):
-        for v in range(n_v):
-            value = buffer[np.uintp(at + u * u_row + v * v_row)]
-            y[np.uintp(b + u * u_step + v * v_step)] = value
+def _write_rows(  # type: ignore[no-untyped-def]
+    buffer, at, v_row, u_row, fields, size, y, to, n_v, n_u, v_step, u_step, f_step
+):
+    # Two or three fields side by side with steps known to the compiler become vector instructions, and so do
+    # whole blocks of rows. Not inlined: among the loops of _crop it compiles to slower code.
+    packed = f_step == 1 and v_step == fields
+    if packed and fields == 3 and v_row == 1:
+        for u in range(n_u):
+            p = at + u * u_row
+            o = to + u * u_step
+            for v in range(n_v):
+                y[np.uintp(o + 3 * v)] = buffer[np.uintp(p + v)]
+                y[np.uintp(o + 3 * v + 1)] = buffer[np.uintp(p + v + size)]
+                y[np.uintp(o + 3 * v + 2)] = buffer[np.uintp(p + v + 2 * size)]
+    elif packed and fields == 3 and v_row == -1:
+        for u in range(n_u):
+            p = at + u * u_row
+            o = to + u * u_step
+            for v in range(n_v):
+                y[np.uintp(o + 3 * v)] = buffer[np.uintp(p - v)]
+                y[np.uintp(o + 3 * v + 1)] = buffer[np.uintp(p - v + size)]
+                y[np.uintp(o + 3 * v + 2)] = buffer[np.uintp(p - v + 2 * size)]
+    elif packed and fields == 2 and v_row == 1:
+        for u in range(n_u):
+            p = at + u * u_row
+            o = to + u * u_step
+            for v in range(n_v):
+                y[np.uintp(o + 2 * v)] = buffer[np.uintp(p + v)]
+                y[np.uintp(o + 2 * v + 1)] = buffer[np.uintp(p + v + size)]
+    elif packed and fields == 2 and v_row == -1:
+        for u in range(n_u):
+            p = at + u * u_row
+            o = to + u * u_step
+            for v in range(n_v):
+                y[np.uintp(o + 2 * v)] = buffer[np.uintp(p - v)]
+                y[np.uintp(o + 2 * v + 1)] = buffer[np.uintp(p - v + size)]
+    elif n_v == BLOCK_ROWS:
+        for f in range(fields):
+            for u in range(n_u):
+                p = at + u * u_row + f * size
+                o = to + u * u_step + f * f_step
+                for v in range(BLOCK_ROWS):
+                    y[np.uintp(o + v * v_step)] = buffer[np.uintp(p + v * v_row)]
+    else:
+        for f in range(fields):
+            for u in range(n_u):
+                p = at + u * u_row + f * size
+                o = to + u * u_step + f * f_step
+                for v in range(n_v):
+                    y[np.uintp(o + v * v_step)] = buffer[np.uintp(p + v * v_row)]
 
 
 @kernel(
@@ -303,47 +350,67 @@ def _crop(  # type: ignore[no-untyped-def]
 ):
     # Axes here are those of the window. Rows along z are read as they lie in the box, normalised into a block
     # that the nearest cache holds, and written in the order of the output: "near" is the axis that becomes
-    # its last one, or y where that is z itself.
+    # its last one, or y where that is z itself. A flipped axis is read backwards, because writing backwards
+    # is slower.
     n = np.empty(3, dtype=np.int64)
     step = np.empty(3, dtype=np.int64)
+    begin = np.empty(3, dtype=np.int64)
+    direction = np.empty(3, dtype=np.int64)
     fields = len(codes)
     for w in range(len(windows)):
-        corner = y_first + windows[w] * y_strides[0]
         for a in range(3):
             axis = permutations[w, a]
             n[axis] = shape[a]
             step[axis] = y_strides[1 + a]
-            if flips[w, a]:
-                corner += (shape[a] - 1) * step[axis]
-                step[axis] = -step[axis]
+            begin[axis] = shape[a] - 1 if flips[w, a] else 0
+            direction[axis] = -1 if flips[w, a] else 1
+        corner = y_first + windows[w] * y_strides[0]
         last = permutations[w, 2]
         near = 0 if last == 0 else 1
         far = 1 - near
         n_z = n[2]
-        buffer = np.empty(fields * BLOCK_ROWS * n_z, dtype=np.float32)
+        size = BLOCK_ROWS * n_z
+        buffer = np.empty(fields * size + LANES, dtype=np.float32)
         for i in range(n[far]):
-            from_far = x_first + (starts[w, far] + i) % box[far] * x_strides[1 + far]
+            plane = (starts[w, far] + begin[far] + direction[far] * i) % box[far]
+            at = x_first + plane * x_strides[1 + far]
             for first in range(0, n[near], BLOCK_ROWS):
                 rows = min(BLOCK_ROWS, n[near] - first)
+                start = starts[w, near] + begin[near] + direction[near] * first
                 _read_rows(
                     x,
-                    from_far,
+                    at,
                     x_strides,
                     near,
-                    first,
+                    start,
+                    direction[near],
                     rows,
                     starts[w, 2],
                     n_z,
                     box,
-                    starts[w, near],
                     buffer,
                     codes,
                     constants,
                 )
-                for f in range(fields):
-                    at = f * BLOCK_ROWS * n_z
-                    to = corner + i * step[far] + first * step[near] + f * y_strides[4]
-                    if last == 2:
-                        _write_rows(buffer, at, 1, n_z, n_z, rows, y, to, step[2], step[near])
-                    else:
-                        _write_rows(buffer, at, n_z, 1, rows, n_z, y, to, step[near], step[2])
+                to = corner + i * step[far] + first * step[near]
+                if last == 2:
+                    v_row, u_row, n_v, n_u = direction[2], n_z, n_z, rows
+                    v_step, u_step = step[2], step[near]
+                else:
+                    v_row, u_row, n_v, n_u = n_z, direction[2], rows, n_z
+                    v_step, u_step = step[near], step[2]
+                _write_rows(
+                    buffer,
+                    begin[2],
+                    v_row,
+                    u_row,
+                    fields,
+                    size,
+                    y,
+                    to,
+                    n_v,
+                    n_u,
+                    v_step,
+                    u_step,
+                    y_strides[4],
+                )

@@ -190,18 +190,26 @@ def _sampler(rng: np.random.Generator) -> Iterator[Result]:
             windows.append(np.stack(channels, axis=-1))
         return np.stack(windows)
 
-    def on_threads(fields: Field, origins: NDArray[np.int64], threads: int) -> Callable[[], object]:
-        return lambda: crop_batch(fields, origins, out=batch, indices=indices, threads=threads, **constants)
+    def fill(fields: Field, origins: NDArray[np.int64], part: slice = slice(None), times: int = 1) -> None:
+        for _ in range(times):
+            crop_batch(fields, origins[part], out=batch[part], indices=indices[part], threads=1, **constants)
+
+    def fill_with_two(fields: Field, origins: NDArray[np.int64], times: int) -> None:
+        half = len(batch) // 2
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda part: fill(fields, origins, part, times), (slice(half), slice(half, None))))
 
     by_box = {}
     for cells in (64, CELLS):
         fields = rng.random((3, cells, cells, cells), dtype=np.float32)
         origins = rng.integers(0, cells, (len(indices), 3))
-        one_thread = on_threads(fields, origins, 1)
         by_box[cells] = interleaved(
-            one_thread, partial(with_numpy, fields, origins), rounds=9 if cells == 64 else 5
+            partial(fill, fields, origins),
+            partial(with_numpy, fields, origins),
+            rounds=9 if cells == 64 else 5,
         )
-    two = interleaved(on_threads(fields, origins, 2), one_thread)
+    # Several batches each: threads that live for milliseconds often share the core they were started on.
+    two = interleaved(partial(fill_with_two, fields, origins, 8), partial(fill, fields, origins, times=8))
     yield Result(
         name="sampler_vs_numpy",
         ratio=by_box[64].ratio,
