@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -202,6 +201,7 @@ class Loop:
         self.stale_rounds = 0
         self.seconds = 0.0
         self.waiting = 0.0
+        self.ahead: Iterator[Batch] = iter(())
         training = config.training
         if training.batch_size < workers.count:
             raise InputError(
@@ -306,34 +306,32 @@ class Loop:
         )
 
     def steps(self, count: int) -> float:
-        """Take `count` steps, reading one batch ahead, and return their mean loss."""
-        batches = self.batches(count)
+        """Take `count` steps and return their mean loss."""
         losses = []
         last_r2 = self.history[-1]["validation_r2"] if self.history else math.nan
         started = time.perf_counter()
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="reion-sampler") as reader:
-            pending = reader.submit(batches.__getitem__, 0)
-            for index in range(count):
-                before = time.perf_counter()
-                batch: Batch = pending.result()
-                self.waiting += time.perf_counter() - before
-                if index + 1 < count:
-                    pending = reader.submit(batches.__getitem__, index + 1)
-                loss = self._take_step(batch)
-                self.step += 1
-                if not math.isfinite(loss):
-                    if self.workers.is_chief:
-                        self._keep_bad_batch(batch)
-                    raise TrainingDivergedError(
-                        f"the loss is {loss} at step {self.step}; the batch is kept in "
-                        f"{self.out / 'diverged.npz'}, the last good checkpoint in "
-                        f"{self.out / 'checkpoints'}",
-                        hint="look for values out of range in that batch, or lower training.learning_rate",
-                    )
-                losses.append(loss)
-                if self.progress is not None:
-                    values_now = {"loss": loss, "r2": last_r2}
-                    self.progress(self.step, self.config.training.steps, values_now)
+        for left in range(count, 0, -1):
+            before = time.perf_counter()
+            batch = next(self.ahead, None)
+            if batch is None:
+                self.ahead = self.batches(max(left, self.config.training.steps - self.step)).ahead()
+                batch = next(self.ahead)
+            self.waiting += time.perf_counter() - before
+            loss = self._take_step(batch)
+            self.step += 1
+            if not math.isfinite(loss):
+                if self.workers.is_chief:
+                    self._keep_bad_batch(batch)
+                raise TrainingDivergedError(
+                    f"the loss is {loss} at step {self.step}; the batch is kept in "
+                    f"{self.out / 'diverged.npz'}, the last good checkpoint in "
+                    f"{self.out / 'checkpoints'}",
+                    hint="look for values out of range in that batch, or lower training.learning_rate",
+                )
+            losses.append(loss)
+            if self.progress is not None:
+                values_now = {"loss": loss, "r2": last_r2}
+                self.progress(self.step, self.config.training.steps, values_now)
         self.seconds += time.perf_counter() - started
         return float(np.mean(losses))
 

@@ -179,3 +179,17 @@ def test_the_shares_of_the_workers_are_the_batch():
         np.testing.assert_array_equal(some_channels, channels[rank::2])
         np.testing.assert_array_equal(some_redshift, redshift[rank::2])
         np.testing.assert_array_equal(some_xi, xi[rank::2])
+
+
+def test_batches_read_together_and_ahead_are_those_read_one_by_one(monkeypatch):
+    *_, sequence = make()
+    alone = [sequence[index] for index in range(len(sequence))]
+    values = alone[0][0][0].size
+    for together in (values, 3 * values, 100 * values):
+        monkeypatch.setattr("reion.sampler._VALUES_AT_ONCE", together)
+        ahead = list(sequence.ahead())
+        assert len(ahead) == len(alone)
+        for ((one, z_one), xi_one), ((other, z_other), xi_other) in zip(alone, ahead, strict=True):
+            np.testing.assert_array_equal(one, other)
+            np.testing.assert_array_equal(z_one, z_other)
+            np.testing.assert_array_equal(xi_one, xi_other)

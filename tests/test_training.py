@@ -179,15 +179,16 @@ def test_patience_stops_and_keeps_the_best_weights(toy, tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_with_the_batch_that_caused_it(toy, tmp_path, monkeypatch):
-    original = training.CropSequence.__getitem__
+    original = training.CropSequence.read
 
-    def poisoned(self, index):
-        (values, redshift), xi = original(self, index)
-        if self._first + index == 6:
-            values[0, 0, 0, 0, 0] = np.nan
-        return (values, redshift), xi
+    def poisoned(self, indices):
+        batches = original(self, indices)
+        for index, ((values, _), _) in zip(indices, batches, strict=True):
+            if self._first + index == 6:
+                values[0, 0, 0, 0, 0] = np.nan
+        return batches
 
-    monkeypatch.setattr(training.CropSequence, "__getitem__", poisoned)
+    monkeypatch.setattr(training.CropSequence, "read", poisoned)
     with pytest.raises(TrainingDivergedError, match="step 7"):
         train([toy()], tmp_path / "run", config())
     with np.load(tmp_path / "run" / "diverged.npz") as batch:

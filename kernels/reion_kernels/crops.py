@@ -14,7 +14,7 @@ from reion_kernels._jit import FLOAT, INT, INTS, REALS, kernel, source, target
 from reion_kernels._layout import Real, check_out, check_real, flat
 from reion_kernels._threads import run, thread_count
 from reion_kernels.affine import Transform, folded
-from reion_kernels.symmetry import permutation_and_flips
+from reion_kernels.symmetry import permutations_and_flips
 
 BLOCK_ROWS = 16
 """Rows of a window that are read before they are written."""
@@ -161,16 +161,14 @@ def crop_batch(
             f"origin: expected three cells for each of {len(windows)} windows. Received shape: {starts.shape}"
         )
         raise ValueError(message)
-    turns = np.zeros(len(windows), dtype=np.int64) if indices is None else np.asarray(indices)
+    turns = np.zeros(len(windows), dtype=np.int64) if indices is None else np.asarray(indices, dtype=np.int64)
     if turns.shape != windows.shape:
         message = (
             f"indices: expected one symmetry for each of {len(windows)} windows. "
             f"Received shape: {turns.shape}"
         )
         raise ValueError(message)
-    elements = [permutation_and_flips(int(index)) for index in turns]
-    permutations = np.array([permutation for permutation, _ in elements], dtype=np.int64).reshape(-1, 3)
-    flips = np.array([flip for _, flip in elements], dtype=np.int64).reshape(-1, 3)
+    permutations, flips = permutations_and_flips(turns)
     codes, constants = _constants(count, scale, mean, std, transform)
     box = np.array(fields.shape[1:], dtype=np.int64)
     starts = (starts % box).astype(np.int64)
@@ -228,9 +226,10 @@ def _constants(
 def _read_rows(  # type: ignore[no-untyped-def]
     x, at, x_strides, near, start, direction, rows, start_z, n_z, box, buffer, codes, constants
 ):
-    # All fields of some rows along z, normalised, each row as it lies in the box. A run is read in whole lanes,
-    # because single cells take longer; what is read too much is overwritten by the next run or row, or lies in
-    # the lanes that the buffer has to spare. Unsigned indices spare the check whether they count from the end.
+    # All fields of some rows along z, normalised, each row as it lies in the box. A run is read in whole
+    # lanes, because single cells take longer; what is read too much is overwritten by the next run or row, or
+    # lies in the lanes that the buffer has to spare. Unsigned indices spare the check whether they count from
+    # the end.
     step = x_strides[3]
     for f in range(len(codes)):
         code = codes[f]

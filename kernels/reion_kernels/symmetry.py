@@ -47,6 +47,9 @@ _ELEMENTS: tuple[tuple[Permutation, Flips], ...] = tuple(
     )
 )
 
+_PERMUTATIONS = np.array([permutation for permutation, _ in _ELEMENTS], dtype=np.int64)
+_FLIPS = np.array([flips for _, flips in _ELEMENTS], dtype=np.int64)
+
 
 def permutation_and_flips(index: int) -> tuple[Permutation, Flips]:
     """Return the axes permutation and which axes are turned round afterwards.
@@ -72,6 +75,20 @@ def permutation_and_flips(index: int) -> tuple[Permutation, Flips]:
         message = f"index: expected a symmetry from 0 to {N_SYMMETRIES - 1}. Received: {index}"
         raise ValueError(message)
     return _ELEMENTS[index]
+
+
+def permutations_and_flips(indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return `permutation_and_flips` of many symmetries: two arrays (n, 3).
+
+    Raises
+    ------
+    ValueError
+        If there is no such symmetry.
+    """
+    if indices.size:
+        for index in (indices.min(), indices.max()):
+            permutation_and_flips(int(index))
+    return _PERMUTATIONS[indices], _FLIPS[indices]
 
 
 def compose(i: int, j: int) -> int:
