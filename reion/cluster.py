@@ -115,6 +115,8 @@ class Cluster:
             shares = self._shares()
             # A task, not scattered data: where the worker that holds it is lost, it is simply made again.
             there = self._client.submit(_unpacked, payload, pure=False)
+            if len(pieces) > 1:
+                self._carry(there)
             waiting = as_completed()
             numbers: dict[str, int] = {}
             rest = iter(enumerate(pieces))
@@ -163,6 +165,18 @@ class Cluster:
         for host, allowed, threads in self._client.run(_place).values():
             shares[host, allowed] = shares.get((host, allowed), 0) + threads
         return shares
+
+    def _carry(self, there: Any) -> None:
+        """Bring a job to every worker there is: Dask gives its pieces first to those who have it."""
+        from distributed import wait
+
+        workers = self._client.run(_nothing)
+        wait(
+            [
+                self._client.submit(_nothing, there, workers=[worker], allow_other_workers=True, pure=False)
+                for worker in workers
+            ]
+        )
 
     def _call_off(self, waiting: Any) -> None:
         """Cancel what is not done, and wait for what is being done, which may still write."""
@@ -289,6 +303,10 @@ def _unpacked(payload: bytes) -> Job[Any, Any]:
 
     job: Job[Any, Any] = pickle.loads(payload)
     return job
+
+
+def _nothing(_: Any = None) -> None:
+    pass
 
 
 def _do(job: Job[Piece, Result], piece: Piece, shares: Mapping[tuple[str, frozenset[int]], int]) -> Result:
