@@ -1,4 +1,4 @@
-"""Several networks, each trained on the same boxes for the same time and judged on a box none of them saw."""
+"""Several networks, trained alike on the same boxes and judged on a box none of them saw."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from reion.runs import export_run, read_json, write_json
 from reion.training import Loop, Progress, train
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from rich.table import Table
 
 FEWEST_STEPS = 20
@@ -32,6 +34,24 @@ _WINDOW_CELLS = 512
 """A window so wide that the halo of its convolutions hardly counts."""
 _PARTLY_IONISED = (0.1, 0.9)
 """Mean xi between which small-scale power and cross-correlation are averaged over snapshots."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every run of a study may take: processor time in minutes, all cores together, or steps."""
+
+    core_minutes: float | None = None
+    steps: int | None = None
+
+    def steps_of(self, simulations: Sequence[xr.Dataset], settings: Mapping[str, Any]) -> int:
+        """How many steps of a run that is."""
+        if self.core_minutes is None:
+            return self.steps or FEWEST_STEPS
+        seconds = core_seconds_per_step(simulations, _with_steps(settings, 1))
+        return max(FEWEST_STEPS, round(60 * self.core_minutes / seconds))
+
+    def __str__(self) -> str:
+        return f"{self.steps} steps" if self.steps else f"{self.core_minutes:g} minutes of one core"
 
 
 def compare(
@@ -50,13 +70,13 @@ def compare(
     Parameters
     ----------
     study
-        A TOML file, or the name of one of `studies()`: `core_minutes`, and a table `runs` that gives each run
-        a name and what it changes in the schema of a run.
+        A TOML file, or the name of one of `studies()`: `core_minutes` or `steps`, and a table `runs` that
+        gives each run a name and what it changes in the schema of a run.
     simulations, test
         Simulations to train on, and the one to judge on.
     out
         A folder: for each run its run folder, with model.onnx and evaluation.json beside the rest;
-        comparison.json and comparison.md.
+        comparison.json, comparison.md, and comparison.png, the score against the arithmetic.
     core_minutes
         Processor time of each training, all cores together, instead of the study's. It becomes a number of
         steps by timing a few, so that the run itself is repeatable.
@@ -68,9 +88,9 @@ def compare(
     Returns
     -------
     dict
-        `core_minutes` and `runs`: for each its `name`, `inputs`, `parameters`, `kflop_per_cell`, `steps`,
-        pooled `r2`, `calibration_error`, and `redshifts` as `evaluate` gives them; the `excursion_set` of
-        each set of inputs likewise.
+        `core_minutes`, `steps` (the one that was not given is None) and `runs`: for each its `name`,
+        `inputs`, `parameters`, `kflop_per_cell`, `steps`, pooled `r2`, `calibration_error`, and `redshifts`
+        as `evaluate` gives them; the `excursion_set` of each set of inputs likewise.
 
     Raises
     ------
@@ -79,7 +99,8 @@ def compare(
     """
     out = Path(out)
     budget, runs = load_study(study)
-    budget = budget if core_minutes is None else core_minutes
+    if core_minutes is not None:
+        budget = Budget(core_minutes=core_minutes)
     if out.exists() and not resume:
         raise InputError(
             "the output is already there", file=out, hint="--resume goes on, or give another --out"
@@ -93,8 +114,9 @@ def compare(
         row, excursion_set = _row(name, folder)
         rows.append(row)
         excursion_sets[row["inputs"]] = excursion_set
-        result = {"core_minutes": budget, "runs": rows, "excursion_set": excursion_sets}
+        result = {**asdict(budget), "runs": rows, "excursion_set": excursion_sets}
         write_json(out / "comparison.json", result)
+        score_against_arithmetic(result).savefig(out / "comparison.png", dpi=200)
         (out / "comparison.md").write_text(to_markdown(result), encoding="utf-8")
     return result
 
@@ -105,8 +127,8 @@ def studies() -> tuple[str, ...]:
     return tuple(sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml")))
 
 
-def load_study(study: str | Path) -> tuple[float, dict[str, dict[str, Any]]]:
-    """Read a study: core minutes of each run, and what each run changes in the schema.
+def load_study(study: str | Path) -> tuple[Budget, dict[str, dict[str, Any]]]:
+    """Read a study: what each run may take, and what it changes in the schema.
 
     Raises
     ------
@@ -123,16 +145,19 @@ def load_study(study: str | Path) -> tuple[float, dict[str, dict[str, Any]]]:
         raise InputError(
             f"expected a TOML file or the name of a study ({', '.join(studies())}); {error}", file=study
         ) from error
-    minutes, runs = values.pop("core_minutes", None), values.pop("runs", None)
+    minutes, steps = values.pop("core_minutes", None), values.pop("steps", None)
+    runs = values.pop("runs", None)
+    given = [number for number in (minutes, steps) if number is not None]
     if (
         values
-        or not isinstance(minutes, int | float)
-        or not minutes > 0
+        or len(given) != 1
+        or not isinstance(given[0], int if minutes is None else int | float)
+        or not given[0] > 0
         or not isinstance(runs, dict)
         or not runs
     ):
         raise InputError(
-            "expected core_minutes above 0 and tables [runs.NAME]; received "
+            "expected core_minutes or steps above 0, one of them, and tables [runs.NAME]; received "
             + (", ".join([*values, *(("runs",) if runs else ())]) or "nothing of it"),
             file=study,
         )
@@ -140,7 +165,7 @@ def load_study(study: str | Path) -> tuple[float, dict[str, dict[str, Any]]]:
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
             raise InputError(f"a run's name becomes a folder; received {name!r}", file=study)
         _with_steps(settings, 1)
-    return float(minutes), runs
+    return Budget(minutes, steps), runs
 
 
 def _with_steps(settings: Mapping[str, Any], steps: int) -> RunConfig:
@@ -153,7 +178,7 @@ def _train_and_judge(
     settings: Mapping[str, Any],
     simulations: Sequence[xr.Dataset],
     test: xr.Dataset,
-    core_minutes: float,
+    budget: Budget,
     say: Callable[[str], None],
     progress: Progress | None,
 ) -> None:
@@ -161,8 +186,7 @@ def _train_and_judge(
     if begun:
         config = load_config(folder / "config.toml")
     else:
-        seconds = core_seconds_per_step(simulations, _with_steps(settings, 1))
-        config = _with_steps(settings, max(FEWEST_STEPS, round(60 * core_minutes / seconds)))
+        config = _with_steps(settings, budget.steps_of(simulations, settings))
     if not (folder / "metrics.json").is_file():
         say(f"training {config.training.steps} steps")
         train(simulations, folder, config, resume=begun, progress=progress)
@@ -286,10 +310,61 @@ def render(result: Mapping[str, Any]) -> Table:
 
     head, body = _cells(result)
     table = Table(
-        title=f"{result['core_minutes']:g} minutes of one core each; P and r where 0.1 < mean xi < 0.9"
+        title=f"{Budget(result['core_minutes'], result['steps'])} each; P and r where 0.1 < mean xi < 0.9"
     )
     for index, name in enumerate(head):
         table.add_column(name, justify="left" if index == 0 else "right")
     for row in body:
         table.add_row(*row)
     return table
+
+
+def score_against_arithmetic(result: Mapping[str, Any]) -> Figure:
+    """The share of the variance that each network leaves unexplained, over its operations a cell."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    figure = Figure(figsize=(7.1, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for inputs, marker, colour in (("history", "o", "#0072b2"), ("instant", "s", "#c25200")):
+        if inputs not in result["excursion_set"]:
+            continue
+        left = 1 - result["excursion_set"][inputs]["r2"]
+        axes.axhline(left, color=colour, linestyle="--", linewidth=1, label=f"excursion set, {inputs}")
+        runs = [run for run in result["runs"] if run["inputs"] == inputs]
+        axes.plot(
+            [run["kflop_per_cell"] for run in runs],
+            [1 - run["r2"] for run in runs],
+            marker,
+            color=colour,
+            label=f"networks, {inputs}",
+        )
+        for run in runs:
+            axes.annotate(
+                run["name"].removeprefix(f"{inputs}-"),
+                (run["kflop_per_cell"], 1 - run["r2"]),
+                xytext=(6, 0),
+                textcoords="offset points",
+                fontsize=8,
+                verticalalignment="center",
+            )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.margins(x=0.15)
+    axes.invert_yaxis()
+    plain = FuncFormatter(lambda value, _: f"{value:g}")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(plain)
+    axes.yaxis.set_major_locator(_one_two_five())
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("operations of the convolutions [kFLOP a cell]")
+    axes.set_ylabel("variance left unexplained, $1 - R^2$ (better is up)")
+    axes.set_title(f"{Budget(result['core_minutes'], result['steps'])} of training each", fontsize=9)
+    axes.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def _one_two_five() -> Any:
+    from matplotlib.ticker import LogLocator
+
+    return LogLocator(subs=(1, 2, 5))

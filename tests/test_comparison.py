@@ -52,7 +52,9 @@ def test_a_study_is_trained_and_judged_once(study, toy, tmp_path, monkeypatch):
         ("first", "history", 30),
         ("second", "instant", 30),
     ]
+    assert (result["core_minutes"], result["steps"]) == (1, None)
     assert set(result["excursion_set"]) == {"history", "instant"}
+    assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
     first, second = result["runs"]
     assert first["kflop_per_cell"] > second["kflop_per_cell"] > 0
     assert result == json.loads((out / "comparison.json").read_text(encoding="utf-8"))
@@ -74,8 +76,8 @@ def test_a_step_takes_processor_time(toy):
 
 @pytest.mark.parametrize("name", studies())
 def test_the_studies_that_come_along_fit_the_schema(name):
-    minutes, runs = load_study(name)
-    assert minutes > 0
+    budget, runs = load_study(name)
+    assert (budget.core_minutes or budget.steps) > 0
     assert len(runs) > 2
 
 
@@ -87,6 +89,8 @@ def test_the_studies_that_come_along_fit_the_schema(name):
         ("core_minutes = 1\n[runs.a]\nmodel.nam = 'patch'", "nam"),
         ("core_minutes = 1\n[runs.'../a']", "folder"),
         ("core_minutes = 1\nrest = 2\n[runs.a]", "rest"),
+        ("core_minutes = 1\nsteps = 20\n[runs.a]", "one of them"),
+        ("steps = 2.5\n[runs.a]", "steps"),
         ("core_minutes", "TOML"),
     ],
 )
