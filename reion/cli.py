@@ -6,8 +6,8 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -96,14 +96,8 @@ def quickstart(
 
     config = load_config(None, settings or [], base={"training": {"steps": STEPS}})
     _compile_kernels()
-    try:
-        with progress_bar("training") as progress:
-            result = run_quickstart(
-                out, config=config, resume=resume, force=force, progress=progress, say=say
-            )
-    except KeyboardInterrupt:
-        say(f"interrupted: `reion quickstart --out {out} --resume` goes on from the last checkpoint")
-        raise
+    with _going_on_in(out), progress_bar("training") as progress:
+        result = run_quickstart(out, config=config, resume=resume, force=force, progress=progress, say=say)
     if json:
         print_json(result)
         return
@@ -144,7 +138,7 @@ def convert(
         plans = plan_each(sources, format_, _settings(settings), cell_size)
         _print_plans(plans, json=json)
         return
-    with started(scheduler, workers) as team, progress_bar("converting") as progress:
+    with _going_on_in(out), started(scheduler, workers) as team, progress_bar("converting") as progress:
         result = run_convert(
             reachable(sources, scheduler),
             reachable([out], scheduler)[0],
@@ -226,7 +220,7 @@ def train(
     _need_training("reion train")
     from reion.config import load_config
     from reion.readers import open_each
-    from reion.terminal import print_json, progress_bar, say
+    from reion.terminal import print_json, progress_bar
     from reion.training import train as run_train
 
     chief = place is None or place.rank == 0
@@ -238,15 +232,13 @@ def train(
         _print_plans([plan_train(schema, simulations)], json=json)
         return
     _compile_kernels()
-    try:
-        with progress_bar("training") if chief else nullcontext() as progress:
-            result = run_train(
-                simulations, out, schema, resume=resume, force=force, progress=progress, place=place
-            )
-    except KeyboardInterrupt:
-        if chief:
-            say(f"interrupted: the same command with --resume goes on from the last checkpoint in {out}")
-        raise
+    with (
+        _going_on_in(out) if chief else nullcontext(),
+        progress_bar("training") if chief else nullcontext() as progress,
+    ):
+        result = run_train(
+            simulations, out, schema, resume=resume, force=force, progress=progress, place=place
+        )
     if not chief:
         return
     if json:
@@ -335,21 +327,17 @@ def compare(
 
     simulations, judged = open_each(sources), open_simulation(test)
     _compile_kernels()
-    try:
-        with progress_bar("training") as progress:
-            result = run_compare(
-                study,
-                simulations,
-                judged,
-                out,
-                core_minutes=core_minutes,
-                resume=resume,
-                say=say,
-                progress=progress,
-            )
-    except KeyboardInterrupt:
-        say(f"interrupted: the same command with --resume goes on in {out}")
-        raise
+    with _going_on_in(out), progress_bar("training") as progress:
+        result = run_compare(
+            study,
+            simulations,
+            judged,
+            out,
+            core_minutes=core_minutes,
+            resume=resume,
+            say=say,
+            progress=progress,
+        )
     if json:
         print_json(result)
     else:
@@ -422,7 +410,7 @@ def predict(
         _print_plans([found], json=json)
         return
     (source,), (place,) = (reachable([path], scheduler) for path in (simulation, out))
-    with started(scheduler, workers) as team, progress_bar("predicting") as progress:
+    with _going_on_in(out), started(scheduler, workers) as team, progress_bar("predicting") as progress:
         result = run_predict(
             model,
             source,
@@ -530,6 +518,18 @@ def bench(
         print_json(result)
     else:
         print_table(render(result))
+
+
+@contextmanager
+def _going_on_in(out: Path) -> Iterator[None]:
+    """Say, when interrupted, that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        from reion.terminal import say
+
+        say(f"interrupted: what is done for {out} is kept, and the same command with --resume goes on")
+        raise
 
 
 def _place(workers: int | None) -> Place | None:

@@ -172,3 +172,21 @@ def test_interrupted_is_code_130(command, tmp_path, monkeypatch):
     code, printed, said = command("inspect", tmp_path)
     assert (code, printed) == (130, "")
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("where", "arguments"),
+    [
+        ("reion.conversion.convert", ("convert", "box")),
+        ("reion.prediction.predict", ("predict", "rt64-history", "box")),
+    ],
+)
+def test_interrupted_work_says_how_it_goes_on(where, arguments, command, tmp_path, monkeypatch):
+    def interrupt(*_args, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(where, interrupt)
+    code, _, said = command(*arguments, "--out", tmp_path / "out.zarr")
+    assert code == 130
+    assert f"interrupted: what is done for {tmp_path / 'out.zarr'} is kept" in said
+    assert "--resume" in said
