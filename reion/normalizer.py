@@ -40,6 +40,23 @@ class Normalizer:
     xi_mean: float
     xi_std: float
 
+    @classmethod
+    def unfitted(
+        cls, channels: Sequence[str], scale: Sequence[float], transform: Sequence[Transform]
+    ) -> Normalizer:
+        """Constants of a sensible size for a network whose cost is measured before there is any data."""
+        return cls(
+            channels=tuple(channels),
+            scale=tuple(scale),
+            transform=tuple(transform),
+            mean=(0.0,) * len(channels),
+            std=(3.0,) * len(channels),
+            redshift_mean=8.0,
+            redshift_std=2.0,
+            xi_mean=0.5,
+            xi_std=0.4,
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in vars(self).items()}

@@ -44,17 +44,8 @@ def training_cost(config: RunConfig) -> TrainingCost:
     """Build the network and a batch of random numbers for it, without any data."""
     model = build_model(config, precision=resolve_precision(config.training.precision))
     count, training = len(model.stem.channels), config.training
-    normalizer = Normalizer(
-        channels=tuple(model.stem.channels),
-        scale=model.stem.scale,
-        transform=model.stem.transform,
-        mean=(0.0,) * count,
-        std=(1.0,) * count,
-        redshift_mean=8.0,
-        redshift_std=2.0,
-        xi_mean=0.5,
-        xi_std=0.4,
-    )
+    stem = model.stem
+    normalizer = Normalizer.unfitted(stem.channels, stem.scale, stem.transform)
     loop = Loop(Path(), config, model, normalizer, [], None, Workers())
     rng = np.random.default_rng(0)
     side = training.crop_cells + 2 * model.trunk_radius_cells

@@ -80,20 +80,8 @@ def _default_model(folder: Path) -> tuple[Any, Path]:
     from reion_exports import ModelCard, export
 
     parts = build_model(RunConfig.model_validate({}))
-    channels = tuple(parts.stem.channels)
-    count = len(channels)
-    normalizer = Normalizer(
-        channels=channels,
-        scale=parts.stem.scale,
-        transform=parts.stem.transform,
-        mean=(0.0,) * count,
-        std=(3.0,) * count,
-        redshift_mean=8.0,
-        redshift_std=2.0,
-        xi_mean=0.5,
-        xi_std=0.4,
-    )
-    network = build_network(parts, normalizer)
+    stem = parts.stem
+    network = build_network(parts, Normalizer.unfitted(stem.channels, stem.scale, stem.transform))
     card = ModelCard(
         name="untrained",
         version="0",
