@@ -32,7 +32,6 @@ _TIMED_STEPS = 6
 _ROUNDS = 5
 _WINDOW_CELLS = 512
 """A window so wide that the halo of its convolutions hardly counts."""
-_SHOWN_REDSHIFTS = 4
 _PARTLY_IONISED = (0.1, 0.9)
 """Mean xi between which small-scale power and cross-correlation are averaged over snapshots."""
 
@@ -261,11 +260,9 @@ def _summary(evaluation: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _cells(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Head and body of the table, in words; of the redshifts a few, from the first to the last."""
+    """Head and body of the table, in words."""
     first = result["runs"][0]["redshifts"]
-    scored = [index for index, row in enumerate(first) if row["r2"] is not None]
-    spread = np.linspace(0, len(scored) - 1, min(len(scored), _SHOWN_REDSHIFTS)).round().astype(int)
-    shown = [scored[index] for index in spread]
+    shown = [index for index, row in enumerate(first) if row["r2"] is not None]
     head = ["", "parameters", "kFLOP a cell", "steps", "R²"]
     head += [f"z = {first[index]['redshift']:g}" for index in shown]
     head += ["P, k = 0.5", "P, k = 1", "r, k = 0.5", "r, k = 1", "calibration", "bubbles, Mpc"]
