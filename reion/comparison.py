@@ -89,8 +89,8 @@ def compare(
     -------
     dict
         `core_minutes`, `steps` (the one that was not given is None) and `runs`: for each its `name`,
-        `inputs`, `parameters`, `kflop_per_cell`, `steps`, pooled `r2`, `calibration_error`, and `redshifts`
-        as `evaluate` gives them; the `excursion_set` of each set of inputs likewise.
+        `inputs`, `parameters`, `kflop_per_cell`, `steps`, `minutes`, pooled `r2`, `calibration_error`, and
+        `redshifts` as `evaluate` gives them; the `excursion_set` of each set of inputs likewise.
 
     Raises
     ------
@@ -263,7 +263,7 @@ def _cells(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Head and body of the table, in words."""
     first = result["runs"][0]["redshifts"]
     shown = [index for index, row in enumerate(first) if row["r2"] is not None]
-    head = ["", "parameters", "kFLOP a cell", "steps", "R²"]
+    head = ["", "parameters", "kFLOP a cell", "steps", "minutes", "R²"]
     head += [f"z = {first[index]['redshift']:g}" for index in shown]
     head += ["P, k = 0.5", "P, k = 1", "r, k = 0.5", "r, k = 1", "calibration", "bubbles, Mpc"]
 
@@ -286,12 +286,13 @@ def _cells(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
             f"{row['parameters']:,}",
             f"{row['kflop_per_cell']:.0f}",
             f"{row['steps']}",
+            number(row["minutes"], 1),
             *scores(row),
         ]
         for row in result["runs"]
     ]
     body += [
-        [f"excursion set, {inputs}", "1", "–", "–", *scores(row)]
+        [f"excursion set, {inputs}", "1", "–", "–", "–", *scores(row)]
         for inputs, row in result["excursion_set"].items()
     ]
     return head, body
