@@ -45,6 +45,8 @@ MAX_FILE_BYTES = 2**31
 """ONNX files from this size on need external data, which no model of ours has."""
 
 
+_ROUNDING = 1e-6
+
 _UNCHANGED = "expected a file that `reion export onnx` wrote, unchanged"
 
 
@@ -275,7 +277,8 @@ class Emulator:
                 file=self.file,
                 hint=_UNCHANGED,
             ) from error
-        if not (xi.min() >= 0.0 and xi.max() <= 1.0):
+        # onnxruntime's sigmoid rounds to one unit in the last place beyond 1.
+        if not (xi.min() >= -_ROUNDING and xi.max() <= 1.0 + _ROUNDING):
             raise InputError(
                 "expected ionised fractions from 0 to 1; the model returned others, or no numbers at all",
                 file=self.file,
