@@ -45,6 +45,11 @@ MAX_FILE_BYTES = 2**31
 """ONNX files from this size on need external data, which no model of ours has."""
 
 
+_ROUNDING = 1e-6
+
+_UNCHANGED = "expected a file that `reion export onnx` wrote, unchanged"
+
+
 class Emulator:
     """A model file, ready to predict. It may be used from several threads at once.
 
@@ -262,12 +267,23 @@ class Emulator:
         try:
             self._session.run_with_iobinding(binding)
         except Exception as error:  # onnxruntime's exceptions have no common base of their own
-            if "allocate" not in str(error):
-                raise
+            if "allocate" in str(error):
+                raise InputError(
+                    f"there is not enough memory to predict {tuple(sides)} cells at once",
+                    hint="`reion predict --memory` goes through the box in tiles",
+                ) from error
             raise InputError(
-                f"there is not enough memory to predict {tuple(sides)} cells at once",
-                hint="`reion predict --memory` goes through the box in tiles",
+                f"onnxruntime cannot run the model: {str(error).splitlines()[0][:300]}",
+                file=self.file,
+                hint=_UNCHANGED,
             ) from error
+        # onnxruntime's sigmoid rounds to one unit in the last place beyond 1.
+        if not (xi.min() >= -_ROUNDING and xi.max() <= 1.0 + _ROUNDING):
+            raise InputError(
+                "expected ionised fractions from 0 to 1; the model returned others, or no numbers at all",
+                file=self.file,
+                hint=_UNCHANGED,
+            )
         return xi
 
     def _check_arrays(
@@ -333,9 +349,7 @@ def _check_file(content: bytes, file: str | None) -> ModelCard:
         anatomy = dissect(content)
         card = ModelCard.from_metadata(anatomy.metadata)
     except (HostileFileError, CardError) as error:
-        raise InputError(
-            str(error), file=file, hint="expected a file that `reion export onnx` wrote, unchanged"
-        ) from None
+        raise InputError(str(error), file=file, hint=_UNCHANGED) from None
     return card
 
 
@@ -401,7 +415,7 @@ def _check_session(session: onnxruntime.InferenceSession, card: ModelCard, file:
             f"the model's metadata promise the inputs {', '.join(expected)} and the output xi, as float32 "
             f"boxes of (batch, {', '.join(AXES)}); the graph has {received} and {outputs}",
             file=file,
-            hint="expected a file that `reion export onnx` wrote, unchanged",
+            hint=_UNCHANGED,
         )
     dynamic = [item.name for item in (*session.get_inputs(), *session.get_outputs()) if _fixed(item.shape)]
     if dynamic:

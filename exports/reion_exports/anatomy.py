@@ -7,7 +7,7 @@ fields of the protocol buffer that decide whether a file is one of ours.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 OPSET = 18
@@ -27,6 +27,15 @@ OPERATORS = frozenset({
 })
 # fmt: on
 """Operators a network of ours may consist of: plain arithmetic, without loops, branches or randomness."""
+
+_OF_CONSTANTS = frozenset({"Cast", "Identity"})
+"""What may be computed from constants alone: float16 weights in float32. Anything more would have been
+folded, and a few bytes of Expand or Concat can make onnxruntime fill the memory while it opens the file."""
+
+MOST_FIELDS = 1_000_000
+"""A file of ours has some ten thousand; with this many, reading them takes about a second."""
+MOST_NODES = 20_000
+"""A file of ours has some hundreds; onnxruntime takes minutes for hundreds of thousands."""
 
 
 class HostileFileError(ValueError):
@@ -64,47 +73,63 @@ def dissect(model: bytes) -> Anatomy:
     ------
     HostileFileError
         If the bytes are no ONNX model; if data lie outside the file; if there are operators or operator
-        sets other than ours, functions, or graphs inside of nodes.
+        sets other than ours, functions, or graphs inside of nodes; if names come twice; if nodes are out of
+        order or compute constants from constants; if there is more of it all than a model of ours has.
     """
     opsets: dict[str, int] = {}
     metadata: dict[str, str] = {}
     graphs = []
-    for number, value in _fields(model):
+    fields = _Fields()
+    for number, value in fields.of(model):
         if number == 7:
             graphs.append(_message(value))
         elif number == 8:
-            entry = dict(_fields(_message(value)))
+            entry = dict(fields.of(_message(value)))
             domain = _text(entry.get(1, b""))
             if domain in opsets:
                 raise HostileFileError(f"expected one version of each operator set; {domain!r} comes twice")
             opsets[domain] = _integer(entry.get(2, 0))
         elif number == 14:
-            entry = dict(_fields(_message(value)))
-            metadata[_text(entry.get(1, b""))] = _text(entry.get(2, b""))
+            entry = dict(fields.of(_message(value)))
+            key = _text(entry.get(1, b""))
+            if key in metadata:
+                raise HostileFileError(f"expected metadata that do not contradict; {key[:80]!r} comes twice")
+            metadata[key] = _text(entry.get(2, b""))
         elif number in (20, 25):
             raise HostileFileError("expected a plain graph; the file brings functions or training steps")
     if len(graphs) != 1:
         raise HostileFileError(f"expected an ONNX model with one graph; found {len(graphs)}")
     if opsets.get("", opsets.get("ai.onnx")) != OPSET or len(opsets) != 1:
         raise HostileFileError(f"expected opset {OPSET} of ONNX and no other; the file needs {opsets}")
-    return _dissect_graph(graphs[0], opsets, metadata)
+    return _dissect_graph(graphs[0], opsets, metadata, fields)
 
 
-def _dissect_graph(graph: bytes, opsets: Mapping[str, int], metadata: Mapping[str, str]) -> Anatomy:
-    operators: Counter[str] = Counter()
+@dataclass(frozen=True)
+class _Node:
+    operator: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def _dissect_graph(
+    graph: bytes, opsets: Mapping[str, int], metadata: Mapping[str, str], fields: _Fields
+) -> Anatomy:
+    nodes = []
     names: dict[int, list[str]] = {5: [], 11: [], 12: []}
-    for number, value in _fields(graph):
+    for number, value in fields.of(graph):
         if number == 1:
-            operators[_check_node(_message(value))] += 1
+            nodes.append(_read_node(_message(value), fields))
         elif number == 5:
-            names[5].append(_check_tensor(_message(value)))
+            names[5].append(_check_tensor(_message(value), fields))
         elif number in (11, 12):
-            names[number].append(_text(dict(_fields(_message(value))).get(1, b"")))
+            names[number].append(_text(dict(fields.of(_message(value))).get(1, b"")))
         elif number == 15:
             raise HostileFileError("expected dense constants; the file has sparse ones")
+    operators = Counter(node.operator for node in nodes)
     unknown = sorted(set(operators) - OPERATORS)
     if unknown:
         raise HostileFileError(f"expected operators that a model of ours uses; the file has {unknown[:8]}")
+    _check_order(nodes, inputs=names[11], initializers=names[5])
     return Anatomy(
         opsets=opsets,
         operators=dict(operators.most_common()),
@@ -115,27 +140,59 @@ def _dissect_graph(graph: bytes, opsets: Mapping[str, int], metadata: Mapping[st
     )
 
 
-def _check_node(node: bytes) -> str:
+def _check_order(nodes: Sequence[_Node], *, inputs: Sequence[str], initializers: Sequence[str]) -> None:
+    """Check that nodes are not too many, that each needs what is there before it, and not constants alone."""
+    if len(nodes) > MOST_NODES:
+        raise HostileFileError(f"expected at most {MOST_NODES} nodes; the file has {len(nodes)}")
+    constants = set(initializers) - set(inputs)
+    known = {*inputs, *initializers}
+    made = [name for node in nodes for name in node.outputs if name]
+    given = [*initializers, *set(inputs).difference(initializers), *made]
+    twice = [name for name, count in Counter(given).items() if count > 1]
+    if twice:
+        raise HostileFileError(f"expected one value of each name; {twice[0][:80]!r} comes twice")
+    for node in nodes:
+        needed = set(node.inputs) - {""}
+        if not needed <= known:
+            missing = min(needed - known)
+            raise HostileFileError(
+                f"expected nodes in the order of computation; {node.operator} needs {missing[:80]!r}, "
+                "which no node before it computes"
+            )
+        known.update(node.outputs)
+        if needed <= constants:
+            if node.operator not in _OF_CONSTANTS and (needed or node.operator != "Constant"):
+                raise HostileFileError(
+                    f"expected constants as numbers; the file computes {node.outputs[0][:80]!r} of them by "
+                    f"{node.operator}"
+                )
+            constants.update(node.outputs)
+
+
+def _read_node(node: bytes, fields: _Fields) -> _Node:
     operator, domain = "", ""
-    for number, value in _fields(node):
-        if number == 4:
+    names: dict[int, list[str]] = {1: [], 2: []}
+    for number, value in fields.of(node):
+        if number in names:
+            names[number].append(_text(value))
+        elif number == 4:
             operator = _text(value)
         elif number == 7:
             domain = _text(value)
         elif number == 5:
-            for part, content in _fields(_message(value)):
+            for part, content in fields.of(_message(value)):
                 if part in (5, 10):
-                    _check_tensor(_message(content))
+                    _check_tensor(_message(content), fields)
                 elif part in (6, 11, 22, 23):
                     raise HostileFileError("expected plain nodes; one holds a graph or a sparse tensor")
     if domain not in ("", "ai.onnx"):
         raise HostileFileError(f"expected operators of ONNX itself; the file has {domain}.{operator}")
-    return operator
+    return _Node(operator, tuple(names[1]), tuple(names[2]))
 
 
-def _check_tensor(tensor: bytes) -> str:
+def _check_tensor(tensor: bytes, fields: _Fields) -> str:
     name = ""
-    for number, value in _fields(tensor):
+    for number, value in fields.of(tensor):
         if number == 8:
             name = _text(value)
         elif number == 13 or (number == 14 and value != 0):
@@ -143,29 +200,38 @@ def _check_tensor(tensor: bytes) -> str:
     return name
 
 
-def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Walk the fields of a protocol-buffer message: number and value (an integer or the bytes)."""
-    position, end = 0, len(message)
-    while position < end:
-        key, position = _varint(message, position)
-        number, wire = key >> 3, key & 7
-        value: int | bytes
-        if key >= 1 << 32:
-            raise HostileFileError("expected an ONNX model; received bytes that are not one")
-        if wire == 0:
-            value, position = _varint(message, position)
-        else:
-            if wire == 2:
-                size, position = _varint(message, position)
-            elif wire in (1, 5):
-                size = 8 if wire == 1 else 4
-            else:
+class _Fields:
+    """Walks protocol-buffer messages, and not for ever."""
+
+    def __init__(self) -> None:
+        self._left = MOST_FIELDS
+
+    def of(self, message: bytes) -> Iterator[tuple[int, int | bytes]]:
+        """Walk the fields of a message: number and value (an integer or the bytes)."""
+        position, end = 0, len(message)
+        while position < end:
+            self._left -= 1
+            if self._left < 0:
+                raise HostileFileError(f"expected an ONNX model of ours; it has over {MOST_FIELDS} fields")
+            key, position = _varint(message, position)
+            number, wire = key >> 3, key & 7
+            value: int | bytes
+            if key >= 1 << 32:
                 raise HostileFileError("expected an ONNX model; received bytes that are not one")
-            if position + size > end:
-                raise HostileFileError("expected an ONNX model; the file is cut short or damaged")
-            value = message[position : position + size]
-            position += size
-        yield number, value
+            if wire == 0:
+                value, position = _varint(message, position)
+            else:
+                if wire == 2:
+                    size, position = _varint(message, position)
+                elif wire in (1, 5):
+                    size = 8 if wire == 1 else 4
+                else:
+                    raise HostileFileError("expected an ONNX model; received bytes that are not one")
+                if position + size > end:
+                    raise HostileFileError("expected an ONNX model; the file is cut short or damaged")
+                value = message[position : position + size]
+                position += size
+            yield number, value
 
 
 def _varint(message: bytes, position: int) -> tuple[int, int]:

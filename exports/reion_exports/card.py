@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -13,6 +13,12 @@ FORMAT = 1
 """Version of the metadata's layout; a file with another one is not read."""
 
 PREFIX = "reion."
+
+
+_LONGEST = 1000
+_FARTHEST = 100_000
+_MOST_BYTES = 1e9
+"""Bounds no model comes near to: characters of a name, cells, bytes of memory per cell."""
 
 
 class CardError(ValueError):
@@ -80,7 +86,8 @@ class ModelCard:
 
     def __post_init__(self) -> None:
         for key in ("name", "version", "licence"):
-            self._expect(key, isinstance(getattr(self, key), str) and bool(getattr(self, key)), "a text")
+            text = getattr(self, key)
+            self._expect(key, isinstance(text, str) and 0 < len(text) <= _LONGEST, "a text, not too long")
         for key in ("normalizer", "scores", "provenance"):
             self._expect(key, isinstance(getattr(self, key), Mapping), "a mapping")
         units = self.inputs
@@ -100,8 +107,10 @@ class ModelCard:
             "the lowest and the highest redshift",
         )
         radius, stride = self.receptive_radius_cells, self.stride_cells
-        self._expect("receptive_radius_cells", _is_integer(radius) and radius >= 0, "an integer from 0 on")
-        self._expect("stride_cells", _is_integer(stride) and stride >= 1, "an integer from 1 on")
+        self._expect(
+            "receptive_radius_cells", _is_integer(radius) and 0 <= radius <= _FARTHEST, "an integer from 0 on"
+        )
+        self._expect("stride_cells", _is_integer(stride) and 1 <= stride <= _FARTHEST, "an integer from 1 on")
         threshold = self.excursion_set_threshold
         self._expect(
             "excursion_set_threshold",
@@ -112,7 +121,7 @@ class ModelCard:
         working = self.working_bytes
         self._expect(
             "working_bytes",
-            len(working) == 2 and all(_is_number(part) and part >= 0 for part in working),
+            len(working) == 2 and all(_is_number(part) and 0 <= part <= _MOST_BYTES for part in working),
             "two numbers of bytes",
         )
         self._expect(
@@ -121,7 +130,8 @@ class ModelCard:
 
     def _expect(self, key: str, fulfilled: bool, what: str) -> None:
         if not fulfilled:
-            raise CardError(f"model card: expected {key} to be {what}; received {getattr(self, key)!r}")
+            received = repr(getattr(self, key))[:80]
+            raise CardError(f"model card: expected {key} to be {what}; received {received}")
 
     def to_metadata(self) -> dict[str, str]:
         """Return the card as ONNX metadata: `reion.<key>` to a JSON text."""
@@ -167,7 +177,9 @@ class ModelCard:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return (
+        isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    )
 
 
 def _is_integer(value: object) -> bool:

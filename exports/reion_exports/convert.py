@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from reion_exports.anatomy import OPERATORS, OPSET
 from reion_exports.card import ModelCard
+from reion_exports.channels_first import channels_first
 from reion_exports.cost import working_bytes
-from reion_exports.folding import fold_into_convolutions
+from reion_exports.folding import fold_constants, fold_into_convolutions
 from reion_exports.planes import in_planes
 
 if TYPE_CHECKING:
@@ -99,8 +100,8 @@ def to_onnx(network: Any, card: ModelCard) -> onnx.ModelProto:
 
 
 def restated(model: onnx.ModelProto, card: ModelCard) -> onnx.ModelProto:
-    """Return the model with its convolutions as they run best, and its card with what they work in."""
-    model = in_planes(fold_into_convolutions(model))
+    """Return the model as it runs best, and its card with what it works in."""
+    model = in_planes(fold_into_convolutions(channels_first(fold_constants(model))))
     working = working_bytes(model, radius_cells=card.receptive_radius_cells, stride_cells=card.stride_cells)
     attach(dataclasses.replace(card, working_bytes=working), model)
     return model

@@ -1,4 +1,4 @@
-"""What is multiplied and added before a convolution, channel by channel, becomes part of its weights."""
+"""What can be computed once and for all: constants, and what a convolution can do besides."""
 
 from __future__ import annotations
 
@@ -8,6 +8,45 @@ import numpy as np
 
 if TYPE_CHECKING:
     import onnx
+
+
+def fold_constants(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model in which nothing is computed from constants alone."""
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    folded = onnx.ModelProto()
+    folded.CopyFrom(model)
+    graph = folded.graph
+    overridable = {value.name for value in graph.input}
+    constants = {
+        tensor.name: onnx.numpy_helper.to_array(tensor)
+        for tensor in graph.initializer
+        if tensor.name not in overridable
+    }
+    stays = []
+    for node in graph.node:
+        names = [name for name in node.input if name]
+        if not all(name in constants for name in names) or not (names or node.op_type == "Constant"):
+            stays.append(node)
+            continue
+        values, results = (
+            [onnx.helper.make_empty_tensor_value_info(name) for name in some]
+            for some in (dict.fromkeys(names), node.output)
+        )
+        alone = onnx.helper.make_graph([node], "constant", values, results)
+        single = onnx.helper.make_model(alone, opset_imports=folded.opset_import)
+        computed = ReferenceEvaluator(single).run(None, {name: constants[name] for name in names})
+        for name, value in zip(node.output, computed, strict=True):
+            constants[name] = np.asarray(value)
+            graph.initializer.append(onnx.numpy_helper.from_array(constants[name], name))
+    del graph.node[:]
+    graph.node.extend(stays)
+    used = {name for node in stays for name in node.input} | {value.name for value in graph.output}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used or tensor.name not in constants]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    return folded
 
 
 def fold_into_convolutions(model: onnx.ModelProto) -> onnx.ModelProto:

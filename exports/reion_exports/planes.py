@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import onnx
 
 # fmt: off
-_CELL_BY_CELL = frozenset({
+CELL_BY_CELL = frozenset({
     "Abs", "Add", "Asinh", "Clip", "Div", "Elu", "Exp", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu",
     "Log", "Max", "Min", "Mul", "Neg", "PRelu", "Pow", "Reciprocal", "Relu", "Selu", "Sigmoid", "Softplus",
     "Softsign", "Sqrt", "Sub", "Sum", "Tanh", "ThresholdedRelu",
@@ -148,7 +148,7 @@ class _Restatement:
                 and not any(attributes.get("pads", ()))
                 and all(step == 1 for key in ("strides", "dilations") for step in attributes.get(key, ()))
             )
-        if node.op_type in _CELL_BY_CELL:
+        if node.op_type in CELL_BY_CELL:
             return bool(ranks) and all(rank == 5 for rank in ranks)
         if node.op_type == "Concat":
             return ranks == [5] * len(node.input)
@@ -165,7 +165,7 @@ class _Restatement:
         out = node.output[0]
         if node.op_type == "Conv":
             self._convolve(node)
-        elif node.op_type in _CELL_BY_CELL:
+        elif node.op_type in CELL_BY_CELL:
             self._cell_by_cell(node)
         elif node.op_type == "Concat":
             axis = _SWAPPED[self._attributes(node)["axis"] % 5]

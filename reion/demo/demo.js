@@ -120,6 +120,9 @@ function draw() {
   const index = Number(element("slice").value);
   const side = boxSize[axis] / shape[axis];
   element("where").textContent = `${index + 1} of ${shape[axis]} (${((index + 0.5) * side).toFixed(0)} Mpc)`;
+  const [across, up] = [0, 1, 2].filter((other) => other !== axis);
+  const length = (other) => `${"xyz"[other]}, ${boxSize[other].toFixed(0)} Mpc`;
+  element("sides").textContent = `To the right: ${length(across)}. Up: ${length(up)}. Comoving; the box is periodic.`;
   const shown = PANELS.filter(({ field }) => fields[field] || field === "predicted");
   const panels = element("panels");
   if (panels.dataset.shown !== shown.map(({ field }) => field).join()) {

@@ -5,11 +5,11 @@ import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from reion.emulator import Emulator
 from reion.errors import InputError
-from reion_exports import HostileFileError, dissect
+from reion_exports import HostileFileError, anatomy, dissect
 
 
 @pytest.fixture
@@ -102,6 +102,76 @@ def test_a_box_of_one_size_only(model):
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 64
     with pytest.raises(InputError, match="any size of box"):
         Emulator(model.SerializeToString(), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("operator", "inputs"),
+    [("ConstantOfShape", ["large"]), ("Expand", ["one", "large"]), ("Concat", ["large", "large"])],
+)
+def test_constants_that_are_computed(model, operator, inputs):
+    """A few bytes of this can fill any memory while the file is opened."""
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1 << 20, 1 << 20]), "large"))
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((1, 1), np.float32), "one"))
+    attributes = {"axis": 0} if operator == "Concat" else {}
+    model.graph.node.insert(0, helper.make_node(operator, inputs, ["bomb"], **attributes))
+    refuse(model, f"constants as numbers; the file computes 'bomb' of them by {operator}")
+
+
+def test_a_circle(model):
+    first = next(index for index, node in enumerate(model.graph.node) if node.op_type == "Log")
+    model.graph.node[first].input[0] = model.graph.node[-2].output[0]
+    refuse(model, "nodes in the order of computation; Log needs")
+
+
+def test_names_that_come_twice(model):
+    model.graph.node[-2].output[0] = model.graph.node[0].output[0]
+    refuse(model, "one value of each name")
+
+
+def test_metadata_that_come_twice(model):
+    model.metadata_props.add(key="reion.name", value='"another"')
+    refuse(model, "'reion.name' comes twice")
+
+
+def test_more_nodes_than_any_model_has(model):
+    node = helper.make_node("Identity", ["n_igm"], ["copy"]).SerializeToString()
+    serialized = model.graph.SerializeToString()
+    for number in range(anatomy.MOST_NODES + 1):
+        name = f"{number:06d}".encode()
+        serialized += b"\x0a" + bytes([len(node) + 2]) + node.replace(b"\x12\x04copy", b"\x12\x06" + name)
+    model.graph.ParseFromString(serialized)
+    refuse(model, "at most 20000 nodes")
+
+
+def test_more_fields_than_any_model_has():
+    with pytest.raises(HostileFileError, match="over 1000000 fields"):
+        dissect(b"\x10\x01" * (anatomy.MOST_FIELDS + 1))
+
+
+def test_claims_of_size_that_the_data_do_not_keep(model):
+    tensor = next(tensor for tensor in model.graph.initializer if len(tensor.raw_data) > 64)
+    tensor.dims[:] = [1 << 40, 1 << 20]
+    with pytest.raises(InputError, match="cannot open the model"):
+        Emulator(model.SerializeToString(), device="cpu")
+
+
+@pytest.mark.parametrize("radius", ["0", "3"])
+def test_a_radius_that_is_not_the_graphs(model, radius):
+    (entry,) = (item for item in model.metadata_props if item.key == "reion.receptive_radius_cells")
+    entry.value = radius
+    emulator = Emulator(model.SerializeToString(), device="cpu")
+    window = {name: np.full((4 + 2 * int(radius),) * 3, 4e-31, np.float32) for name in emulator.card.inputs}
+    with pytest.raises(InputError, match="cannot run the model"):
+        emulator.predict_window(8.0, window)
+
+
+def test_weights_that_are_no_numbers(model):
+    for tensor in model.graph.initializer:
+        if len(tensor.raw_data) > 64:
+            tensor.raw_data = np.full(len(tensor.raw_data) // 4, np.nan, np.float32).tobytes()
+    emulator = Emulator(model.SerializeToString(), device="cpu")
+    with pytest.raises(InputError, match="or no numbers at all"):
+        emulator.predict_arrays(8.0, **{name: np.full((4,) * 3, 4e-31) for name in emulator.card.inputs})
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00", b"not a model", b"PK\x03\x04" + bytes(100), bytes(1000)])

@@ -64,11 +64,16 @@ def test_no_key_may_hold_anything(key, text):
         {"redshift_range": (6.0,)},
         {"receptive_radius_cells": -1},
         {"receptive_radius_cells": True},
+        {"receptive_radius_cells": 10**400},
         {"stride_cells": 0},
+        {"stride_cells": 10**20},
+        {"cell_size_mpc": 10**400},
+        {"name": "n" * 10**6},
         {"excursion_set_threshold": -1.0},
         {"symmetric": 1},
         {"training_data": (1,)},
         {"working_bytes": (1.0, -1.0)},
+        {"working_bytes": (1e300, 1.0)},
     ],
 )
 def test_values_that_cannot_be_are_refused(change):

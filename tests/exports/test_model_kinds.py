@@ -1,6 +1,7 @@
 """Every kind of network of the schema becomes a file that agrees with Keras and predicts in tiles."""
 
 import numpy as np
+import onnx
 import pytest
 import xarray as xr
 
@@ -13,6 +14,7 @@ from reion.simulation import make_simulation
 from reion.storage import write_simulation
 from reion.tiles import Tiling
 from reion_exports import TOLERANCE, ModelCard, export
+from reion_exports.parity import HALF_TOLERANCE
 
 UNITS = {"n_igm": "g cm-3", "n_ion": "1e66 Mpc-3", "n_src": "1e48 s-1 Mpc-3"}
 SMALL = {
@@ -23,22 +25,33 @@ SMALL = {
     "hidden": 8,
     "blocks": 2,
 }
+UNET = {"name": "unet", "filters": (4, 6, 8)}
+PINION = {"name": "pinion", "filters": (8, 8, 8), "mask_smoothing_cells": (3, 5)}
 KINDS = {
     "reion": {"model": SMALL},
     "reion, instant": {"model": SMALL, "data": {"inputs": "instant"}},
     "reion, not symmetric": {"model": {**SMALL, "symmetric": False}},
-    "unet": {"model": {"name": "unet", "filters": (4, 6, 8)}},
-    "pinion": {"model": {"name": "pinion", "filters": (8, 8, 8), "mask_smoothing_cells": (3, 5)}},
+    "unet": {"model": UNET},
+    "unet, instant, average": {"model": {**UNET, "pooling": "average"}, "data": {"inputs": "instant"}},
+    "pinion": {"model": PINION},
+    "pinion, instant": {"model": PINION, "data": {"inputs": "instant"}},
     "patch": {"model": {"name": "patch"}},
-    "patch, maxima, own branches": {"model": {"name": "patch", "pooling": "max", "shared_branch": False}},
+    "patch, instant, maxima, own branches": {
+        "model": {"name": "patch", "pooling": "max", "shared_branch": False},
+        "data": {"inputs": "instant"},
+    },
     "patch, normalised target": {"model": {"name": "patch", "target": "normalised"}},
     "voxel": {"model": {"name": "voxel"}},
-    "voxel, asinh": {"model": {"name": "voxel", "transforms": {"n_igm": "none", "photons": "asinh"}}},
+    "voxel, instant, asinh": {
+        "model": {"name": "voxel", "transforms": {"n_igm": "none", "photons": "asinh"}},
+        "data": {"inputs": "instant"},
+    },
 }
+MAGNITUDE = {"n_igm": 4e-31, "n_ion": 50.0, "n_src": 1e5}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_network(kind, tmp_path):
+def untrained(kind):
+    """A network of that kind and its card."""
     parts = build_model(RunConfig.model_validate(KINDS[kind]))
     count = len(parts.stem.channels)
     normalizer = Normalizer(
@@ -62,16 +75,23 @@ def test_every_kind_of_network(kind, tmp_path):
         stride_cells=parts.stride_cells,
         symmetric=parts.symmetric,
     )
-    report = export(build_network(parts, normalizer), card, tmp_path / "kind.onnx")
+    return build_network(parts, normalizer), card
+
+
+def random_fields(card, shape):
+    rng = np.random.default_rng(0)
+    return {name: (MAGNITUDE[name] * rng.lognormal(0, 0.5, shape)).astype(np.float32) for name in card.inputs}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_network(kind, tmp_path):
+    network, card = untrained(kind)
+    report = export(network, card, tmp_path / "kind.onnx")
     assert report.difference < TOLERANCE
     assert "BatchNormalization" not in report.operators
 
-    rng = np.random.default_rng(0)
     mesh = (10, 9, 7) if card.stride_cells > 1 else (11, 6, 8)
-    magnitude = {"n_igm": 4e-31, "n_ion": 50.0, "n_src": 1e5}
-    fields = {
-        name: (magnitude[name] * rng.lognormal(0, 0.5, (1, *mesh))).astype(np.float32) for name in card.inputs
-    }
+    fields = random_fields(card, (1, *mesh))
     sim = make_simulation(fields, redshift=[12.0], box_size=[2.0 * n for n in mesh])
     emulator = Emulator(report.path, device="cpu", threads=1)
     whole = emulator.predict(sim)
@@ -88,3 +108,31 @@ def test_every_kind_of_network(kind, tmp_path):
     if card.symmetric:
         mean = emulator.predict(sim, symmetrise=48)
         np.testing.assert_allclose(mean.values, whole.values, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["reion", "unet", "pinion", "patch", "voxel"])
+def test_every_kind_of_network_with_half_weights(kind, tmp_path):
+    network, card = untrained(kind)
+    report = export(network, card, tmp_path / "half.onnx", half=True)
+    assert 0 < report.difference < HALF_TOLERANCE
+    stored = onnx.load(report.path).graph.initializer
+    kernels = [
+        tensor for tensor in stored if len(tensor.dims) >= 4 and tensor.data_type != onnx.TensorProto.INT64
+    ]
+    assert onnx.TensorProto.FLOAT16 in {tensor.data_type for tensor in kernels}
+
+
+def test_rolling_the_box_of_a_unet_by_its_stride_rolls_the_answer(tmp_path):
+    network, card = untrained("unet")
+    emulator = Emulator(export(network, card, tmp_path / "unet.onnx").path, device="cpu", threads=1)
+
+    def deviation(mesh, shift):
+        fields = random_fields(card, mesh)
+        rolled = {name: np.roll(values, shift, axis=(0, 1, 2)) for name, values in fields.items()}
+        xi = np.roll(emulator.predict_arrays(8.0, **fields), shift, axis=(0, 1, 2))
+        return np.abs(emulator.predict_arrays(8.0, **rolled) - xi).max()
+
+    assert deviation((8, 12, 4), (4, -4, 0)) < 1e-6
+    assert deviation((8, 4, 12), (-4, 0, 8)) < 1e-6
+    assert deviation((8, 12, 4), (1, 0, 0)) > 1e-4, "blocks are cut elsewhere"
+    assert deviation((10, 12, 4), (4, 0, 0)) > 1e-4, "blocks are cut elsewhere behind the edge"

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from reion_exports.folding import fold_into_convolutions
+from reion_exports.folding import fold_constants, fold_into_convolutions
 from reion_exports.planes import in_planes
 
 RNG = np.random.default_rng(0)
@@ -150,6 +150,22 @@ def test_nothing_to_restate_changes_nothing():
     assert in_planes(model) == model
     restated = in_planes(graph([("Conv", "x k", "y", {})], {"k": weights(2, 2, 3, 3, 3)}, 2))
     assert in_planes(restated) == restated
+
+
+def test_what_is_computed_from_constants_alone_is_computed_once():
+    constants = {"a": weights(3, 1, 1, 1), "s": weights(1)}
+    nodes = [
+        ("Neg", "a", "b", {}),
+        ("Less", "b s", "c", {}),
+        ("Where", "c a s", "d", {}),
+        ("Add", "x d", "y", {}),
+    ]
+    model = graph(nodes, constants, 3)
+    folded = fold_constants(model)
+    assert operators(folded) == {"Add": 1}
+    assert len(folded.graph.initializer) == 1
+    x = RNG.normal(size=(2, 3, 6, 5, 4)).astype(np.float32)
+    np.testing.assert_array_equal(run(folded, x), run(model, x))
 
 
 def test_a_normalisation_becomes_part_of_the_convolution_behind_it():
