@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 
 from reion_exports import PERIODIC, TOLERANCE, ExportError, ModelCard, convert, dissect, export, restate
+from reion_exports.parity import own_rounding
 
 INPUTS = ("n_igm", "n_ion")
 
@@ -112,6 +113,16 @@ def test_a_wrong_receptive_radius_is_found_and_nothing_is_written(toy_network, t
     with pytest.raises(ExportError, match="differs"):
         export(network, wrong, tmp_path / "wrong.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("steepness", "low", "high"), [(1.0, 0, 1e-7), (1e4, 1e-4, 3e-3)])
+def test_rounding_counts_as_much_as_the_network_is_steep(steepness, low, high):
+    def network(inputs, training):
+        return 1 / (1 + np.exp(steepness * (1 - inputs["n_igm"].astype(np.float64) / 4.2e-31)))
+
+    values = np.linspace(4e-31, 4.4e-31, 1001, dtype=np.float32)
+    inputs = {"n_igm": values, "n_ion": np.zeros_like(values), "redshift": np.float32([8])}
+    assert low <= own_rounding(network, inputs) < high
 
 
 def test_nothing_is_overwritten_without_force(toy_network, tmp_path):
