@@ -108,7 +108,7 @@ def own_rounding(network: Any, inputs: Mapping[str, np.ndarray]) -> float:
             else np.where(
                 values == 0,
                 values,
-                np.nextafter(values, rng.choice(np.float32([-np.inf, np.inf]), values.shape)),
+                np.nextafter(values, rng.choice(np.array([-np.inf, np.inf], dtype=np.float32), values.shape)),
             )
             for name, values in inputs.items()
         }
