@@ -106,8 +106,8 @@ def predict(
     work = Work.beside(out, "predicting")
     paths = [sim_path] if isinstance(sim_path, str | Path) else list(sim_path)
     known = fingerprint(sim, paths, model=emulator.sha256)
-    begun = work.plan()
     with work.growing():
+        begun = work.plan()
         # Anew also where there is less memory now: the tiles may be what did not fit.
         if begun.get("fingerprint") != known or begun["memory_bytes"] > memory_bytes:
             begun = {"fingerprint": known, "memory_bytes": memory_bytes, "tile": tiling.tile}
