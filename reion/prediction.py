@@ -287,6 +287,12 @@ def expected_peak_bytes(emulator: Emulator, tiling: Tiling, *, resident: bool) -
     return round(program + chunks + kept + _tile_bytes(emulator, tile))
 
 
+def prediction_bytes(emulator: Emulator, sizes: Mapping[Hashable, int]) -> float:
+    """What `PredictedField` takes to predict a simulation of these sizes, the program not counted."""
+    tiling, _ = choose_tiles(emulator, sizes, DEFAULT_MEMORY_BYTES)
+    return _tile_bytes(emulator, tiling.tile)
+
+
 def _tile_bytes(emulator: Emulator, tile: Shape) -> float:
     """What predicting a tile of that shape takes."""
     card = emulator.card

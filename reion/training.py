@@ -418,7 +418,8 @@ class Loop:
         patience = self.config.training.patience_rounds
         return patience is not None and self.stale_rounds >= patience
 
-    def _save(self) -> None:
+    def checkpoint(self) -> Checkpoint:
+        """The state of the run now."""
         numpy = keras.ops.convert_to_numpy
         arrays = {
             "network": [np.asarray(numpy(v)) for v in self.trunk.variables],
@@ -433,8 +434,11 @@ class Loop:
             "seconds": self.seconds,
             "waiting": self.waiting,
         }
+        return Checkpoint(self.step, arrays, state)
+
+    def _save(self) -> None:
         with _can_go_on(self.out, f"the checkpoint of step {self.step}"):
-            save_checkpoint(self.out / "checkpoints", Checkpoint(self.step, arrays, state))
+            save_checkpoint(self.out / "checkpoints", self.checkpoint())
             self._write_history()
 
     def _write_history(self) -> None:
