@@ -229,7 +229,7 @@ def train(
     if dry_run:
         from reion.planning import plan_train
 
-        _print_plans([plan_train(schema, simulations)], json=json)
+        _print_plans([plan_train(schema, simulations, sources)], json=json)
         return
     _compile_kernels()
     with (
@@ -280,11 +280,10 @@ def evaluate(
         raise InputError("the report is already there", file=report, hint="--force replaces it")
     sim = open_simulation(reachable(sources, scheduler), format=format_, settings=_settings(settings))
     if dry_run:
-        from reion.judging import predict_with
         from reion.planning import plan_evaluate
 
-        judged = [predict_with(source, sim) for source in [model, *(against or [])]]
-        _print_plans([plan_evaluate({one.name: one.xi for one in judged}, sim, sources)], json=json)
+        plan = plan_evaluate([model, *(against or [])], sim, sources, report=report is not None)
+        _print_plans([plan], json=json)
         return
     with started(scheduler, workers) as team, progress_bar("evaluating") as progress:
         result, page = judge(

@@ -293,7 +293,7 @@ def _packed(job: Job[Any, Any]) -> bytes:
     if len(payload) > _JOB_BYTES:
         raise InputError(
             f"workers open fields by their path; here they would be sent {len(payload) >> 20} MiB of them",
-            hint="write the simulation with reion.write_simulation and open it from there",
+            hint="write it with reion.storage.write_simulation and open it from there",
         )
     return payload
 

@@ -27,6 +27,8 @@ class Judged:
     """A prediction and where it comes from.
 
     `excursion_set_threshold` and `inputs` are those of the model's training, for the baseline beside it.
+    `fields` are those of the simulation that it is predicted from, by `emulator` if it is one; `stored` is
+    where it is read from instead.
     """
 
     name: str
@@ -34,6 +36,9 @@ class Judged:
     excursion_set_threshold: float | None
     inputs: InputSet
     provenance: Mapping[str, Any]
+    fields: Sequence[str] = ()
+    emulator: Emulator | None = None
+    stored: xr.Dataset | None = None
 
 
 def judge(
@@ -110,7 +115,15 @@ def predict_with(source: str, sim: xr.Dataset, *, keep: Path | None = None) -> J
             coords={dim: sim.coords[dim] for dim in DIMS},
             name="xi",
         )
-        return Judged(path.stem, xi, card.excursion_set_threshold, inputs, provenance)
+        return Judged(
+            path.stem,
+            xi,
+            card.excursion_set_threshold,
+            inputs,
+            provenance,
+            fields=list(card.inputs),
+            emulator=emulator,
+        )
     if (path / "config.toml").is_file():
         try:
             from reion.runs import load_run
@@ -122,7 +135,9 @@ def predict_with(source: str, sim: xr.Dataset, *, keep: Path | None = None) -> J
             ) from error
         run = load_run(path)
         threshold = run.metrics["excursion_set_threshold"]
-        return Judged(path.name, run.predict(sim), threshold, run.config.data.inputs, run.provenance)
+        inputs = run.config.data.inputs
+        fields = run.config.inputs
+        return Judged(path.name, run.predict(sim), threshold, inputs, run.provenance, fields=fields)
     other = open_simulation(path)
     require_fields(other, ["xi"], purpose="comparing with the truth", file=source)
-    return Judged(path.stem, other["xi"], None, "history", {"file": source})
+    return Judged(path.stem, other["xi"], None, "history", {"file": source}, stored=other)

@@ -24,22 +24,32 @@ from reion.cluster import Job
 from reion.config import load_config
 from reion.emulator import Emulator
 from reion.errors import InputError
-from reion.evaluation import Judge
+from reion.evaluation import Judge, matching_snapshots
 from reion.excursion_set import Photons
 from reion.inspection import Look
-from reion.memory import peak_memory_bytes
+from reion.judging import predict_with
 from reion.prediction import (
     PredictTiles,
     cells_of_tile,
     choose_tiles,
     create_xi_store,
     expected_peak_bytes,
+    prediction_bytes,
 )
 from reion.readers import open_each, open_simulation, open_simulations
 from reion.readers.zarr import is_store
 from reion.regridding import regrid
-from reion.simulation import AXES, FIELDS
-from reion.storage import Block, WriteFields, blocks_of, chunk_shape, create_store, pieces_of, shape_of
+from reion.simulation import AXES, FIELDS, box_size_mpc, require_fields
+from reion.storage import (
+    HISTORY,
+    Block,
+    WriteFields,
+    blocks_of,
+    chunk_shape,
+    create_store,
+    pieces_of,
+    shape_of,
+)
 from reion.tiles import Shape, Tile, Tiling
 
 if TYPE_CHECKING:
@@ -57,17 +67,32 @@ _AT_LEAST = 5
 """Pieces to measure however long they take: how well they compress depends on the snapshot."""
 
 _MEBIBYTE = 1 << 20
-_PROGRAM_BYTES = {"convert": 280 * _MEBIBYTE, "inspect": 317 * _MEBIBYTE, "evaluate": 360 * _MEBIBYTE}
-"""What each takes beside its pieces: the program, and what decodes and encodes chunks (Linux, x86-64)."""
 
-_CONVERT_BYTES_A_CELL = 14.0
-"""Of a block: a field as it is read, the photons summed up in double precision, n_ion and its chunk."""
+_CONVERT_BYTES = 190 * _MEBIBYTE
+_CONVERT_KERNEL_BYTES = 96 * _MEBIBYTE
+_CONVERT_BYTES_A_CELL = 21.0
+"""What a conversion takes: the program (on Linux, x86-64, like all of these); kernels, loaded where photons
+are summed up; and of a block a field as it is stored, decoded, put together and encoded again, or in place of
+the decoding the photons in double precision."""
 
-_INSPECT_BYTES_A_CELL = 4.6
-"""Of a block, beside four for every field."""
+_INSPECT_BYTES = 229 * _MEBIBYTE
+_INSPECT_LEAST_BYTES = 281 * _MEBIBYTE
+_INSPECT_DECODING_BYTES = 88 * _MEBIBYTE
+_INSPECT_DECODING_BYTES_A_CELL = 4.6
+"""What a look takes beside four bytes for every field of a block: the program with its kernels; it while they
+are loaded; and what decodes the chunks of a store."""
 
-_EVALUATE_BYTES_A_CELL = 150.0
-"""Of a snapshot: the truth, one method at a time, and the transforms and distances of both."""
+_EVALUATE_BYTES = 214 * _MEBIBYTE
+_EVALUATE_BYTES_A_CELL = 144.0
+"""The program; and of a snapshot the truth, a method at a time, and the transforms and distances of both."""
+
+_EVALUATE_SIDE_CELLS = 128
+"""A part of a snapshot is judged to measure how long that takes: the whole may be too large for that."""
+
+_TRAIN_READING_BYTES = 150 * _MEBIBYTE
+_THRESHOLD_BYTES_A_CELL = 110.0
+"""What training takes beside the network: the kernels and what decodes chunks; and of a snapshot, in the end,
+the transforms and distributions of the excursion set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,8 +231,8 @@ def plan_any(
     if training:
         config = load_config(Path(model))
         if cells is not None:
-            return plan_train(config, values=boxes * snapshots * cells**3, terms=terms)
-        return plan_train(config, open_each(sources), terms=terms)
+            return plan_train(config, boxes=boxes, snapshots=snapshots, cells=cells, terms=terms)
+        return plan_train(config, open_each(sources), sources, terms=terms)
     emulator = Emulator(model)
     if cells is not None:
         shape = (cells, cells, cells)
@@ -336,6 +361,10 @@ def plan_convert(sim: xr.Dataset, sources: Sequence[Path], *, terms: Terms = TER
 
     known = terms.known(sample)
     largest = max(map(_volume, blocks_of(shape_of(sim))))
+    if "regridded_from_cells" in sim.attrs:
+        # A block is mixed from all the old cells that share volume with it.
+        largest = max(largest, round(largest * math.prod(sim.attrs["regridded_from_cells"]) / _cells(sim)))
+    kernels = _CONVERT_KERNEL_BYTES if (HISTORY, 0) in pieces_of(sim) else 0
     return Plan(
         command="convert",
         cells=values * len(written),
@@ -343,7 +372,7 @@ def plan_convert(sim: xr.Dataset, sources: Sequence[Path], *, terms: Terms = TER
         bytes_read=bytes_below(sources),
         bytes_written=round(4 * values * len(written) * compression),
         compression=compression,
-        peak_memory_bytes=round(_PROGRAM_BYTES["convert"] + _CONVERT_BYTES_A_CELL * largest),
+        peak_memory_bytes=round(_CONVERT_BYTES + kernels + _CONVERT_BYTES_A_CELL * largest),
         **known,
     )
 
@@ -362,58 +391,122 @@ def plan_inspect(sim: xr.Dataset, sources: Sequence[Path], *, terms: Terms = TER
             cells=len(names) * sum(_volume(blocks[block]) for _, block in chosen[:done]), seconds=seconds
         )
 
-    per_cell = 4 * len(names) + _INSPECT_BYTES_A_CELL
+    largest = max(map(_volume, blocks))
+    peak = max(_INSPECT_LEAST_BYTES, _INSPECT_BYTES + 4 * len(names) * largest)
+    if any(map(is_store, sources)):
+        peak += round(_INSPECT_DECODING_BYTES + _INSPECT_DECODING_BYTES_A_CELL * largest)
     return Plan(
         command="inspect",
         cells=values * len(names),
         pieces=len(pieces),
         bytes_read=bytes_below(sources),
         bytes_written=0,
-        peak_memory_bytes=round(_PROGRAM_BYTES["inspect"] + per_cell * max(map(_volume, blocks))),
+        peak_memory_bytes=peak,
         **terms.known(sample),
     )
 
 
 def plan_evaluate(
-    predictions: Mapping[str, xr.DataArray], sim: xr.Dataset, sources: Sequence[Path], *, terms: Terms = TERMS
+    methods: Sequence[str],
+    sim: xr.Dataset,
+    sources: Sequence[Path],
+    *,
+    report: bool = False,
+    terms: Terms = TERMS,
 ) -> Plan:
-    """Plan an evaluation; predictions are computed or read as part of it."""
-    snapshots, cells = sim.sizes["redshift"], math.prod(shape_of(sim))
+    """Plan an evaluation of `methods` (see `reion.judging.predict_with`), whose predictions are part of it.
+
+    The memory that Keras takes to predict with a run folder is not known.
+
+    Raises
+    ------
+    InputError
+        As `predict_with`: if there is no such model or file, or it does not fit the simulation.
+    """
+    require_fields(sim, ["xi"], purpose="evaluation")
+    snapshots, cells = sim.sizes["redshift"], _cells(sim)
+    small = _part_of(sim)
+    with warnings.catch_warnings(action="ignore"):
+        judged = [predict_with(method, small) for method in methods]
+        sources_there = "n_igm" in sim.data_vars and {"n_ion", "n_src"} & set(map(str, sim.data_vars))
+        photons = Photons(small, judged[0].inputs) if sources_there else None
 
     def sample() -> Sample:
-        same = {name: dict(zip(range(snapshots), range(snapshots), strict=True)) for name in predictions}
-        sources_there = "n_igm" in sim.data_vars and {"n_ion", "n_src"} & set(map(str, sim.data_vars))
-        with warnings.catch_warnings(action="ignore"):
-            photons = Photons(sim, "history") if sources_there else None
-        job = Judge(predictions, sim, same, photons, 1.0)
-        done, seconds = _for_a_while(job, _spread(range(snapshots)))
-        return Sample(cells=done * cells, seconds=seconds)
+        mesh = {axis: slice(small.sizes[axis]) for axis in AXES}
+        predictions = {one.name: one.xi.isel(mesh) for one in judged}
+        same = {name: matching_snapshots(name, xi, small) for name, xi in predictions.items()}
+        common = [i for i in range(small.sizes["redshift"]) if all(i in found for found in same.values())]
+        job = Judge(predictions, small, same, photons, 1.0)
+        done, seconds = _for_a_while(job, common or [0], at_least=1)
+        return Sample(cells=done * _cells(small), seconds=seconds)
 
+    emitted = "n_ion" if "n_ion" in sim.data_vars else "n_src"
+    excursion_set = ["n_igm", emitted if judged[0].inputs == "history" else "n_src"] if photons else []
+    read = ["xi", "n_igm", *excursion_set]
+    if report:
+        # The page shows planes of boxes that are whole chunks, and more of them than the figures do.
+        read += [
+            "xi",
+            "xi",
+            "n_igm",
+            "n_igm",
+            "n_src" if "n_src" in sim.data_vars else "n_ion",
+            *excursion_set,
+        ]
+    read += [emitted if name == "n_ion" else name for one in judged for name in one.fields]
+    bytes_read = sum(_field_bytes(name, sim, sources) for name in read if name in sim.data_vars)
+    for method, one in zip(methods, judged, strict=True):
+        if one.stored is not None:
+            bytes_read += _field_bytes("xi", one.stored, [Path(method)])
+    emulators = [one.emulator for one in judged if one.emulator is not None]
     return Plan(
         command="evaluate",
         cells=snapshots * cells,
         pieces=snapshots,
-        bytes_read=bytes_below(sources),
-        bytes_written=0,
-        peak_memory_bytes=round(_PROGRAM_BYTES["evaluate"] + _EVALUATE_BYTES_A_CELL * cells),
+        bytes_read=round(bytes_read),
+        # For the page, what is predicted is kept until it is written.
+        bytes_written=4 * snapshots * cells * len(emulators) if report else 0,
+        # A session keeps what its largest tile has taken.
+        peak_memory_bytes=round(
+            _EVALUATE_BYTES
+            + _EVALUATE_BYTES_A_CELL * cells
+            + sum(prediction_bytes(emulator, sim.sizes) for emulator in emulators)
+        ),
         **terms.known(sample),
     )
 
 
+def _part_of(sim: xr.Dataset) -> xr.Dataset:
+    """A few snapshots, of large ones a corner, as a box of their own."""
+    corner: dict[str, Any] = {axis: slice(_EVALUATE_SIDE_CELLS) for axis in AXES}
+    part = sim.isel({"redshift": _few(sim.sizes["redshift"]), **corner})
+    lengths = zip(box_size_mpc(sim), AXES, strict=True)
+    return part.assign_attrs(
+        box_size=[length * part.sizes[axis] / sim.sizes[axis] for length, axis in lengths]
+    )
+
+
 def plan_train(
-    config: RunConfig, sims: Sequence[xr.Dataset] = (), *, values: int | None = None, terms: Terms = TERMS
+    config: RunConfig,
+    sims: Sequence[xr.Dataset] = (),
+    sources: Sequence[Path] = (),
+    *,
+    boxes: int = 1,
+    snapshots: int = 1,
+    cells: int = 0,
+    terms: Terms = TERMS,
 ) -> Plan:
-    """Plan a training run on simulations, or on so many `values` of each field; a step is measured."""
+    """Plan a training run on simulations, or on `boxes` of some `cells` along a side; a step is measured."""
     from reion.training_cost import training_cost
 
-    cost = training_cost(config)
+    meshes = [shape_of(sim) for sim in sims] or [(cells, cells, cells)]
+    cost = training_cost(config, meshes)
     training = config.training
-    cells = training.steps * training.batch_size * training.crop_cells**3
-    if values is None:
-        values = sum(math.prod(sim.sizes.values()) for sim in sims)
+    values = sum(math.prod(sim.sizes.values()) for sim in sims) or boxes * snapshots * cells**3
     # Of all snapshots, the channels go to files where they are too many; the truth stays in memory.
     channels, truth = 4 * values * cost.channels, 4 * values
     on_disk = channels if channels + truth > IN_MEMORY_BYTES else 0
+    rounds = -(-training.steps // training.round_steps)
 
     def sample() -> Sample:
         begin, done = time.perf_counter(), 0
@@ -425,16 +518,37 @@ def plan_train(
         )
 
     known = terms.known(sample)
+    largest = max(map(math.prod, meshes))
+    preparing = cost.prepare_bytes_a_cell * largest
+    derived = [sim for sim in sims if "n_ion" in config.inputs and "n_ion" not in sim.data_vars]
+    preparing += max((4 * math.prod(sim.sizes.values()) for sim in derived), default=0)
     return Plan(
         command="train",
-        cells=cells,
+        cells=training.steps * training.batch_size * training.crop_cells**3,
         pieces=1,
-        bytes_read=4 * values * (len(config.inputs) + 1),
-        bytes_written=on_disk + 12 * cost.parameters * -(-training.steps // training.round_steps),
-        peak_memory_bytes=(peak_memory_bytes() or 0) + channels - on_disk + truth,
+        bytes_read=round(_training_reads(config, sims, sources) if sims else 3 * 3 * 4 * values),
+        bytes_written=on_disk + rounds * cost.checkpoint_bytes + cost.model_bytes,
+        peak_memory_bytes=round(
+            cost.program_bytes
+            + _TRAIN_READING_BYTES
+            + channels
+            - on_disk
+            + truth
+            + max(preparing, cost.computing_bytes + _THRESHOLD_BYTES_A_CELL * largest)
+        ),
         flops=3 * cost.forward_flops * training.steps,
         **known,
     )
+
+
+def _training_reads(config: RunConfig, sims: Sequence[xr.Dataset], sources: Sequence[Path]) -> float:
+    """Every field for its checksum; then what is learnt from, to prepare it and to fit the excursion set."""
+    total = 0.0
+    for sim, source in zip(sims, sources, strict=True):
+        there = [name for name in FIELDS if name in sim.data_vars]
+        learnt = {name if name in there else "n_src" for name in (*config.inputs, "xi")}
+        total += sum(_field_bytes(name, sim, [source]) for name in (*there, *learnt, *learnt))
+    return total
 
 
 class _AnyWindow(Job[tuple[int, int], None]):
@@ -452,14 +566,22 @@ class _AnyWindow(Job[tuple[int, int], None]):
         self._emulator.predict_window(8.0, self._fields)
 
 
-def _for_a_while(job: Job[Any, Any], pieces: Sequence[Any]) -> tuple[int, float]:
-    """Do pieces for some seconds: how many, how long. The first one, which opens things, is done twice."""
+def _for_a_while(
+    job: Job[Any, Any], pieces: Sequence[Any], *, at_least: int = _AT_LEAST
+) -> tuple[int, float]:
+    """Do pieces for some seconds: how many, how long.
+
+    The first one, which opens things, is done twice, unless one is enough and it takes long already.
+    """
+    begin = time.perf_counter()
     job(pieces[0])
+    if at_least == 1 and time.perf_counter() - begin > MEASURE_S:
+        return 1, time.perf_counter() - begin
     begin, done = time.perf_counter(), 0
     for piece in pieces:
         job(piece)
         done += 1
-        if done >= _AT_LEAST and time.perf_counter() - begin > MEASURE_S:
+        if done >= at_least and time.perf_counter() - begin > MEASURE_S:
             break
     return done, time.perf_counter() - begin
 
@@ -481,6 +603,10 @@ def _shape(sides: Iterable[int]) -> Shape:
     return (x, y, z)
 
 
+def _cells(sim: xr.Dataset) -> int:
+    return math.prod(shape_of(sim))
+
+
 def _volume(block: Block) -> int:
     return math.prod(cells.stop - cells.start for cells in block)
 
@@ -497,6 +623,14 @@ def _stored_share(name: str, mesh: Shape, snapshots: int, sources: Sequence[Path
         if is_store(source) and (source / name).is_dir():
             return bytes_below([source / name]) / (4 * snapshots * math.prod(mesh))
     return 1.0
+
+
+def _field_bytes(name: str, sim: xr.Dataset, sources: Sequence[Path]) -> float:
+    """Bytes on disk of a field: of its chunks in stores, of other files an even share."""
+    stores = [source for source in sources if is_store(source)]
+    fields = sum(field in sim.data_vars for field in FIELDS)
+    files = bytes_below(source for source in sources if source not in stores)
+    return bytes_below(store / name / "c" for store in stores) + files / fields
 
 
 def _chunk_cells(tiling: Tiling, tile: Tile) -> int:

@@ -106,8 +106,8 @@ def predict(
     work = Work.beside(out, "predicting")
     paths = [sim_path] if isinstance(sim_path, str | Path) else list(sim_path)
     known = fingerprint(sim, paths, model=emulator.sha256)
-    begun = work.plan()
     with work.growing():
+        begun = work.plan()
         # Anew also where there is less memory now: the tiles may be what did not fit.
         if begun.get("fingerprint") != known or begun["memory_bytes"] > memory_bytes:
             begun = {"fingerprint": known, "memory_bytes": memory_bytes, "tile": tiling.tile}
@@ -285,6 +285,12 @@ def expected_peak_bytes(emulator: Emulator, tiling: Tiling, *, resident: bool) -
     kept = 4 * len(emulator.card.inputs) * math.prod(mesh) if resident else 0
     program = resident_memory_bytes() or _PROGRAM_BYTES
     return round(program + chunks + kept + _tile_bytes(emulator, tile))
+
+
+def prediction_bytes(emulator: Emulator, sizes: Mapping[Hashable, int]) -> float:
+    """What `PredictedField` takes to predict a simulation of these sizes, the program not counted."""
+    tiling, _ = choose_tiles(emulator, sizes, DEFAULT_MEMORY_BYTES)
+    return _tile_bytes(emulator, tiling.tile)
 
 
 def _tile_bytes(emulator: Emulator, tile: Shape) -> float:

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import xarray as xr
 
-from reion.config import DataConfig
+from reion.config import DataConfig, RunConfig
 from reion.errors import InputError
 from reion.models import Model
 from reion.normalizer import Normalizer
@@ -72,7 +72,7 @@ def prepare_snapshots(simulations: Sequence[xr.Dataset], model: Model, cache: Pa
         if "n_ion" in config.inputs:
             sim = with_n_ion(sim)
         require_fields(sim, config.inputs, purpose="training")
-        validation_cells = max(model.stride_cells, round(config.data.validation_share * sim.sizes["x"]))
+        validation_cells = validation_cells_along_x(config, model, sim.sizes["x"])
         if _free_origins(sim.sizes["x"], validation_cells, config.data, crop_cells) < 1:
             raise InputError(
                 f"expected boxes with room for crops of {crop_cells} cells beside the validation slab of "
@@ -91,6 +91,11 @@ def prepare_snapshots(simulations: Sequence[xr.Dataset], model: Model, cache: Pa
             xi = np.clip(sim["xi"][index].values.astype(np.float32), 0.0, 1.0)
             snapshots.append(Snapshot(float(redshift), channels, xi, validation_cells))
     return snapshots
+
+
+def validation_cells_along_x(config: RunConfig, model: Model, cells: int) -> int:
+    """Of a box of so many cells along x, those that are kept for validation."""
+    return max(model.stride_cells, round(config.data.validation_share * cells))
 
 
 class CropSequence(keras.utils.PyDataset):

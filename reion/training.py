@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from reion.config import ReionModel, RunConfig, load_config, write_config
 from reion.devices import has_gpu, resolve_precision
 from reion.distribution import Workers, average_gradients
 from reion.errors import InputError
+from reion.exclusive import alone_at
 from reion.excursion_set import fit_threshold
 from reion.launch import Place
 from reion.losses import build_loss
@@ -86,7 +87,8 @@ def train(
     Raises
     ------
     InputError
-        For unfit simulations, an occupied `out`, or a `resume` that does not fit.
+        For unfit simulations, an occupied `out` (another run may be writing it), or a `resume` that does
+        not fit.
     TrainingDivergedError
         If the loss is no longer a number.
     WorkerLostError
@@ -98,10 +100,13 @@ def train(
     _check_together(simulations)
     config = _with_photons(config, simulations)
     provenance = _provenance(config, simulations)
-    with Workers.join(place, _digest(config, provenance)) as workers:
+    with Workers.join(place, _digest(config, provenance)) as workers, ExitStack() as stack:
         checkpoint = None
         if workers.is_chief:
+            stack.enter_context(alone_at(out))
             checkpoint = _enter(out, config, provenance, resume=resume, force=force)
+        # Nobody writes anything, not even beside the folder, before the chief has taken it.
+        workers.broadcast(b"entered")
         loop = Loop.on(simulations, out, config, progress, workers)
         if workers.is_chief and not resume:
             _open_run_folder(out, config, loop.normalizer, provenance)
@@ -413,7 +418,8 @@ class Loop:
         patience = self.config.training.patience_rounds
         return patience is not None and self.stale_rounds >= patience
 
-    def _save(self) -> None:
+    def checkpoint(self) -> Checkpoint:
+        """The state of the run now."""
         numpy = keras.ops.convert_to_numpy
         arrays = {
             "network": [np.asarray(numpy(v)) for v in self.trunk.variables],
@@ -428,8 +434,11 @@ class Loop:
             "seconds": self.seconds,
             "waiting": self.waiting,
         }
+        return Checkpoint(self.step, arrays, state)
+
+    def _save(self) -> None:
         with _can_go_on(self.out, f"the checkpoint of step {self.step}"):
-            save_checkpoint(self.out / "checkpoints", Checkpoint(self.step, arrays, state))
+            save_checkpoint(self.out / "checkpoints", self.checkpoint())
             self._write_history()
 
     def _write_history(self) -> None:

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import tempfile
+import tracemalloc
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
 
+from reion.checkpoints import save_checkpoint
 from reion.config import RunConfig
 from reion.devices import resolve_precision
 from reion.distribution import Workers
-from reion.models import build_model
+from reion.memory import resident_memory_bytes
+from reion.models import Model, build_model, build_network
 from reion.normalizer import Normalizer
+from reion.sampler import validation_cells_along_x
+from reion.tiles import Shape
 from reion.training import Loop
+
+_WINDOW_CELLS = 64
+"""Cells along a side, without the halo, of the largest part of a window that is tried."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +35,14 @@ class TrainingCost:
     ----------
     channels
         What the stem makes of a cell.
-    parameters
-        Of the trunk.
+    prepare_bytes_a_cell
+        Memory that it takes for that, for each cell of a snapshot.
+    program_bytes
+        Memory with the network there, before the first step.
+    computing_bytes
+        Memory beside it that is taken, and kept, for a step or for the largest validation window.
+    checkpoint_bytes, model_bytes
+        Of a checkpoint and of the trained network on disk.
     forward_flops
         Operations of the convolutions of one batch, forwards; a step is three times that.
     step
@@ -35,17 +50,22 @@ class TrainingCost:
     """
 
     channels: int
-    parameters: int
+    prepare_bytes_a_cell: float
+    program_bytes: int
+    computing_bytes: float
+    checkpoint_bytes: int
+    model_bytes: int
     forward_flops: int
     step: Callable[[], None]
 
 
-def training_cost(config: RunConfig) -> TrainingCost:
-    """Build the network and a batch of random numbers for it, without any data."""
+def training_cost(config: RunConfig, meshes: Sequence[Shape]) -> TrainingCost:
+    """Build the network and a batch of random numbers for it, for boxes of these meshes, without any data."""
     model = build_model(config, precision=resolve_precision(config.training.precision))
     count, training = len(model.stem.channels), config.training
     stem = model.stem
     normalizer = Normalizer.unfitted(stem.channels, stem.scale, stem.transform)
+    model_bytes = _model_bytes(model, normalizer)
     loop = Loop(Path(), config, model, normalizer, [], None, Workers())
     rng = np.random.default_rng(0)
     side = training.crop_cells + 2 * model.trunk_radius_cells
@@ -56,10 +76,80 @@ def training_cost(config: RunConfig) -> TrainingCost:
     def step() -> None:
         loop.trunk.train_on_batch([values, redshift], xi)
 
+    prepare_bytes_a_cell = _prepare_bytes_a_cell(model)
+    checkpoint_bytes = _checkpoint_bytes(loop)
+    program_bytes = resident_memory_bytes() or 0
+    validating_bytes = _validating_bytes(loop, meshes)
     step()
+    step_bytes = max(0, (resident_memory_bytes() or 0) - program_bytes)
     return TrainingCost(
-        count, int(loop.trunk.count_params()), _forward_flops(loop.trunk, values, redshift), step
+        channels=count,
+        prepare_bytes_a_cell=prepare_bytes_a_cell,
+        program_bytes=program_bytes,
+        computing_bytes=max(step_bytes, validating_bytes),
+        checkpoint_bytes=checkpoint_bytes,
+        model_bytes=model_bytes,
+        forward_flops=_forward_flops(loop.trunk, values, redshift),
+        step=step,
     )
+
+
+def _validating_bytes(loop: Loop, meshes: Sequence[Shape]) -> float:
+    """Memory for the largest validation window, from what a part of it takes more than the smallest there is.
+
+    TensorFlow keeps what it has taken once: what the difference is made of would otherwise be hidden.
+    """
+    model = loop.model
+    halo = 2 * model.trunk_radius_cells
+
+    def taken(window: Sequence[int]) -> int:
+        values = np.zeros((1, *window, len(model.stem.channels)), dtype=np.float32)
+        loop.trunk([values, np.zeros((1, 1), dtype=np.float32)], training=False)
+        return resident_memory_bytes() or 0
+
+    windows = [
+        [n + halo for n in (validation_cells_along_x(loop.config, model, mesh[0]), *mesh[1:])]
+        for mesh in meshes
+    ]
+    window = [n - (n - halo) % model.stride_cells for n in max(windows, key=math.prod)]
+    most = _WINDOW_CELLS + halo
+    part = [min(n, most) for n in window]
+    smallest = [model.stride_cells + halo] * 3
+    if math.prod(part) <= math.prod(smallest):
+        return 0.0
+    before = taken(smallest)
+    return max(0, taken(part) - before) / (math.prod(part) - math.prod(smallest)) * math.prod(window)
+
+
+def _prepare_bytes_a_cell(model: Model) -> float:
+    """Memory that the stem takes at most while it prepares a snapshot."""
+    side = 24
+    rng = np.random.default_rng(0)
+    fields = {
+        name: rng.random((side, side, side), dtype=np.float32) * (4e-31 if name == "n_igm" else 1.0)
+        for name in model.config.inputs
+    }
+    tracemalloc.start()
+    model.stem.prepare(fields)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return peak / side**3 + 4 * len(fields)
+
+
+def _model_bytes(model: Model, normalizer: Normalizer) -> int:
+    """Of the trained network on disk, which has no optimiser."""
+    with tempfile.TemporaryDirectory() as folder:
+        network = Path(folder) / "model.keras"
+        build_network(model, normalizer).save(network)
+        return network.stat().st_size
+
+
+def _checkpoint_bytes(loop: Loop) -> int:
+    if loop.config.training.patience_rounds is not None:
+        loop.best = loop.trunk.get_weights()  # which a checkpoint holds too
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = save_checkpoint(Path(folder), loop.checkpoint())
+        return sum(file.stat().st_size for file in checkpoint.iterdir())
 
 
 def _forward_flops(trunk: keras.Model, values: np.ndarray, redshift: np.ndarray) -> int:

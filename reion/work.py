@@ -16,6 +16,7 @@ import xarray as xr
 
 from reion.cluster import ClusterError, Job, Workers
 from reion.errors import InputError
+from reion.exclusive import alone_at
 
 Place = tuple[int, int]
 """A piece of a store: a snapshot, and a tile or block of it."""
@@ -99,18 +100,25 @@ class Work:
 
     @contextlib.contextmanager
     def growing(self) -> Iterator[None]:
-        """Keep what is done when the block is interrupted; leave nothing when the input is at fault."""
-        try:
-            yield
-        except ClusterError:
-            raise
-        except InputError:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            raise
-        except OSError as error:
-            raise InputError(
-                f"cannot be written: {error}", file=self.out, hint="--resume keeps what is done"
-            ) from error
+        """Keep what is done when the block is interrupted; leave nothing when the input is at fault.
+
+        Raises
+        ------
+        InputError
+            If another process is at it, whose work is left alone; if something cannot be written.
+        """
+        with alone_at(self.out):
+            try:
+                yield
+            except ClusterError:
+                raise
+            except InputError:
+                shutil.rmtree(self.folder, ignore_errors=True)
+                raise
+            except OSError as error:
+                raise InputError(
+                    f"cannot be written: {error}", file=self.out, hint="--resume keeps what is done"
+                ) from error
 
     def finish(self, *, force: bool) -> None:
         """Move the store to its place."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -13,8 +14,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from reion import cluster, prediction, storage
-from reion.cluster import ClusterError, Job, ThisProcess, started
+from reion import cluster, prediction, storage, terminal
+from reion.cluster import Job, ThisProcess, started
 from reion.conversion import convert
 from reion.errors import InputError
 from reion.evaluation import evaluate
@@ -218,50 +219,58 @@ def running(*command):
         process.wait()
 
 
-@pytest.fixture
-def remote(tmp_path):
+@contextlib.contextmanager
+def remote(folder):
     """A scheduler and a worker, started on loopback as on a cluster, in another folder: file, scheduler."""
-    file = tmp_path / "scheduler.json"
+    folder.mkdir()
+    file = folder / "scheduler.json"
     scheduler = "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"
     worker = "distributed.cli.dask_worker", "--host", "127.0.0.1", "--nthreads", "1", "--no-dashboard"
     with (
         running(*scheduler, "--no-dashboard", "--scheduler-file", str(file)) as process,
-        running(*worker, "--scheduler-file", str(file), "--local-directory", str(tmp_path)),
+        running(*worker, "--scheduler-file", str(file), "--local-directory", str(folder)),
     ):
         while not file.exists():
             assert process.poll() is None
             time.sleep(0.05)
-        yield str(file), process
+        yield file, process
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["predict", "convert"])
-def test_the_scheduler_lost_and_resumed(task, remote, box, toy_model, small_pieces, tmp_path):
-    file, scheduler = remote
-    out = tmp_path / "out.zarr"
+def test_the_scheduler_lost_and_resumed(task, command, box, toy_model, small_pieces, tmp_path, monkeypatch):
+    def run(out, *options, progress=lambda done, total: None):
+        monkeypatch.setattr(terminal, "progress_bar", lambda _: contextlib.nullcontext(progress))
+        what = (toy_model, box) if task == "predict" else (box,)
+        return command(task, *what, "--out", tmp_path / out, *options)
 
-    def run(place, **options):
-        if task == "predict":
-            return predict(toy_model, box, place, device="cpu", **options)
-        return convert(box, place, **options)
+    with remote(tmp_path / "first") as (file, scheduler):
+        address = json.loads(file.read_text())["address"]
 
-    def progress(done, total):
-        if done >= 0.3 * total:
-            scheduler.kill()
+        def progress(done, total):
+            if done >= 0.3 * total:
+                scheduler.kill()
 
-    with pytest.raises(ClusterError, match="is gone") as caught, started(file, None) as team:
-        run(out, workers=team, progress=progress)
-    assert "--resume" in caught.value.hint
-    assert not out.exists()
+        code, printed, said = run("out.zarr", "--scheduler", address, progress=progress)
+    assert code == 2
+    assert not printed
+    assert f"the scheduler at {address} is gone" in said
+    assert "--resume" in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "out.zarr").exists()
     (notes,) = tmp_path.glob(".out.zarr.*/done")
-    done = len([path for path in notes.glob("*/*") if not path.name.endswith(".new")])
-    assert done > 0
+    finished = [path for path in notes.glob("*/*") if not path.name.endswith(".new")]
+    assert finished
+
     counts = []
-    run(out, resume=True, progress=lambda *_: counts.append(1))
-    run(tmp_path / "whole.zarr", progress=lambda *_: counts.append(1))
+    with remote(tmp_path / "second") as (file, _):
+        resumed = run("out.zarr", "--scheduler", file, "--resume", progress=lambda *_: counts.append(1))
+    assert resumed[0] == 0, resumed
     pieces = len(SNAPSHOTS) * 8 if task == "predict" else 2 + len(SNAPSHOTS) * 2
-    assert len(counts) == 2 * pieces - done, "a finished piece was done again"
-    with xr.open_zarr(out) as resumed, xr.open_zarr(tmp_path / "whole.zarr") as whole:
-        np.testing.assert_allclose(resumed["xi"].values, whole["xi"].values, rtol=0, atol=1e-6)
+    assert len(counts) == pieces - len(finished), "a finished piece was done again"
+    assert run("whole.zarr")[0] == 0
+    with xr.open_zarr(tmp_path / "out.zarr") as one, xr.open_zarr(tmp_path / "whole.zarr") as whole:
+        np.testing.assert_allclose(one["xi"].values, whole["xi"].values, rtol=0, atol=1e-6)
 
 
 @two

@@ -4,21 +4,49 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from zarr.storage import LocalStore
 
 from reion import planning, prediction, storage
+from reion.config import load_config
 from reion.conversion import convert
 from reion.emulator import Emulator
-from reion.planning import Plan, Terms, bytes_below, plan_convert, plan_predict
+from reion.inspection import inspect
+from reion.judging import judge
+from reion.planning import (
+    Plan,
+    Terms,
+    bytes_below,
+    plan_convert,
+    plan_evaluate,
+    plan_inspect,
+    plan_predict,
+    plan_train,
+)
 from reion.prediction import predict
 from reion.readers import open_simulation
+from reion.simulation import make_simulation
 from reion.storage import shape_of, write_simulation
 from reion.tiles import Tiling
 
 GIVEN = Terms(rate=1e6)
+
+SMALL_TRAINING = [
+    "model.smoothing_cells=[3,3]",
+    "model.diffusion_cells=[3,3]",
+    "model.width=6",
+    "model.hidden=4",
+    "model.blocks=1",
+    "training.crop_cells=4",
+    "training.batch_size=2",
+    "training.steps=8",
+    "training.round_steps=4",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +110,109 @@ def test_bytes_of_a_conversion(toy, tmp_path):
     assert plan.bytes_written == pytest.approx(written, rel=0.25)
     assert plan.bytes_read == bytes_below(run.iterdir())
     assert plan.cells == 4 * sim["xi"].size
+
+
+def test_bytes_of_a_look(store, bytes_read):
+    sim = open_simulation(store)
+    plan = plan_inspect(sim, [store], terms=GIVEN)
+    bytes_read.clear()
+    inspect(sim)
+    assert plan.bytes_read == pytest.approx(sum(bytes_read), rel=0.25)
+
+
+@pytest.mark.parametrize("report", [False, True])
+def test_bytes_of_an_evaluation(toy_model, store, tmp_path, bytes_read, report):
+    sim = open_simulation(store)
+    methods = [str(toy_model), str(write_simulation(sim[["xi"]], tmp_path / "other.zarr"))]
+    plan = plan_evaluate(methods, sim, [store], report=report)
+    bytes_read.clear()
+    judge(methods, sim, report=tmp_path / "report" if report else None)
+    assert plan.bytes_read == pytest.approx(sum(bytes_read), rel=0.25)
+    assert plan.bytes_written == (4 * sim["xi"].size if report else 0)
+
+
+def test_what_is_judged_to_measure_the_speed_is_a_part_of_a_large_box(toy, toy_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(planning, "_EVALUATE_SIDE_CELLS", 8)
+    sim = toy(shape=(24, 16, 8), redshift=(12.0, 9.0, 8.0, 7.5, 7.0))
+    other = write_simulation(sim[["xi"]].isel(redshift=slice(1, None)), tmp_path / "other.zarr")
+    plan = plan_evaluate([str(toy_model), str(other)], sim, [])
+    assert plan.cells == sim["xi"].size
+    judged = int(plan.rate_from.split(", ")[-1].removesuffix(" cells"))
+    assert judged % 8**3 == 0
+    # The snapshot that the other one lacks is not judged.
+    assert judged <= 2 * 8**3
+
+
+def test_bytes_of_a_training(toy, tmp_path, bytes_read):
+    pytest.importorskip("tensorflow")
+    from reion.training import train
+
+    config = load_config(settings=SMALL_TRAINING)
+    store = write_simulation(toy(shape=(24, 24, 24)), tmp_path / "sim.zarr")
+    sim = open_simulation(store)
+    plan = plan_train(config, [sim], [store], terms=GIVEN)
+    bytes_read.clear()
+    train([sim], tmp_path / "run", config)
+    assert plan.bytes_read == pytest.approx(sum(bytes_read), rel=0.25)
+    assert plan.bytes_written == pytest.approx(bytes_below([tmp_path / "run"]), rel=0.25)
+
+
+PEAK = """
+import json, sys
+from pathlib import Path
+from reion import planning
+from reion.config import load_config
+from reion.memory import peak_memory_bytes
+from reion.planning import Terms
+from reion.readers import open_simulation
+
+verb, source, model, out, *settings = sys.argv[1:]
+path, terms, sim = Path(source), Terms(rate=1.0), open_simulation(source)
+if verb == "convert":
+    from reion.conversion import convert
+    plan = planning.plan_convert(sim, [path], terms=terms)
+    convert(path, out)
+elif verb == "inspect":
+    from reion.inspection import inspect
+    plan = planning.plan_inspect(sim, [path], terms=terms)
+    inspect(sim)
+elif verb == "evaluate":
+    from reion.judging import judge
+    plan = planning.plan_evaluate([model], sim, [path], terms=terms)
+    judge([model], sim)
+else:
+    from reion.training import train
+    config = load_config(settings=settings)
+    plan = planning.plan_train(config, [sim], [path], terms=terms)
+    train([sim], out, config)
+print(json.dumps([plan.peak_memory_bytes, peak_memory_bytes()]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs the process's own peak memory")
+@pytest.mark.parametrize(
+    ("verb", "side"), [("convert", 144), ("inspect", 144), ("evaluate", 112), ("train", 80)]
+)
+def test_peak_memory(verb, side, toy_model, tmp_path):
+    if verb == "train":
+        pytest.importorskip("tensorflow")
+    rng = np.random.default_rng(0)
+    shape = (2, side, side, side)
+    fields = {
+        "n_igm": np.float32(4e-31) * (0.5 + rng.random(shape, dtype=np.float32)),
+        "n_src": np.where(rng.random(shape, dtype=np.float32) < 0.01, np.float32(50.0), np.float32(0.0)),
+        "xi": rng.random(shape, dtype=np.float32),
+    }
+    sim = make_simulation(fields, redshift=[12.0, 8.0], box_size=2.0 * side)
+    store = write_simulation(sim, tmp_path / "sim.zarr")
+    # The smoothed channels of the default network, whose preparation takes most; few steps of few channels.
+    settings = [setting for setting in SMALL_TRAINING if "_cells=[" not in setting]
+    command = [sys.executable, "-c", PEAK, verb, store, toy_model, tmp_path / "out", *settings]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    planned, measured = json.loads(done.stdout.splitlines()[-1])
+    assert planned == pytest.approx(measured, rel=0.25)
 
 
 def test_operations_and_time_of_a_box_that_is_not_there(toy_model):
