@@ -16,7 +16,15 @@ from reion_exports.anatomy import dissect
 from reion_exports.blame import disagreeing_layer
 from reion_exports.card import ModelCard
 from reion_exports.convert import PERIODIC, ExportError, in_single_precision, layer_of, restated, to_onnx
-from reion_exports.parity import HALF_TOLERANCE, TOLERANCE, Case, compare, haloed_inputs, own_rounding
+from reion_exports.parity import (
+    HALF_TOLERANCE,
+    ROUNDINGS,
+    TOLERANCE,
+    Case,
+    compare,
+    haloed_inputs,
+    own_rounding,
+)
 
 if TYPE_CHECKING:
     import onnx
@@ -34,7 +42,7 @@ class ExportReport:
         How many nodes the graph has of each operator.
     parity
         The comparisons with Keras, each within `TOLERANCE` (`HALF_TOLERANCE` for float16 weights) or, for a
-        steep network, within twice its own rounding.
+        steep network, within `ROUNDINGS` times its own rounding.
     """
 
     path: Path
@@ -74,9 +82,9 @@ def export(
     ------
     ExportError
         If the file would not be valid, or disagrees with the network by more than `TOLERANCE` in any cell
-        (with `half`, if the rounded weights change xi by more than `HALF_TOLERANCE`) and by more than twice
-        what rounding the inputs does to the network itself; the message names the layer. Nothing is written
-        then.
+        (with `half`, if the rounded weights change xi by more than `HALF_TOLERANCE`) and by more than
+        `ROUNDINGS` times what rounding the inputs does to the network itself; the message names the layer.
+        Nothing is written then.
     FileExistsError
         If there is a file at `path` and `force` is not set.
     """
@@ -151,12 +159,13 @@ def prove(
             break
         inputs = haloed_inputs(card, case.batch, case.cells)
         rounding = own_rounding(network, inputs)
-        if case.difference > 2 * rounding:
+        if case.difference > ROUNDINGS * rounding:
             layer = disagreeing_layer(network, inputs)
             raise ExportError(
                 f"expected the file to agree with Keras within {tolerance:g} in every cell; it differs by "
                 f"{case.difference:.2g} (batch {case.batch}, cells {case.cells}), and rounding explains "
-                f"{rounding:.1g} only" + (f"; the first layer that differs is {layer}" if layer else "")
+                f"{ROUNDINGS * rounding:.1g} only"
+                + (f"; the first layer that differs is {layer}" if layer else "")
             )
     return content, cases
 
