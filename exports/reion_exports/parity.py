@@ -21,7 +21,7 @@ HALF_TOLERANCE = 5e-3
 """The same where the weights are rounded to float16."""
 
 ROUNDINGS = 10
-"""How often rounding the inputs may be exceeded: numbers are rounded at some hundred places on the way through
+"""How often rounding the inputs may be exceeded: numbers are rounded at a hundred places on the way through
 a network, which add up like their root. For most networks that is `TOLERANCE`."""
 
 _DRAWS = 4
