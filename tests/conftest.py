@@ -21,6 +21,12 @@ def pytest_sessionstart() -> None:
     compile_kernels()
 
 
+@pytest.fixture(autouse=True)
+def _program_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left of `--memory` does not depend on what the tests before have taken of this process."""
+    monkeypatch.setattr("reion.prediction.resident_memory_bytes", lambda: 256 << 20)
+
+
 def toy_simulation(shape=(12, 10, 8), redshift=(12.0, 10.0, 8.0, 7.0), cell_mpc=2.0, seed=0) -> xr.Dataset:
     """A box with every field, smooth enough to look like one: bubbles grow around random sources."""
     rng = np.random.default_rng(seed)

@@ -211,8 +211,6 @@ def test_peak_memory(verb, side, toy_model, tmp_path):
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
     highest = 0
     for attempt in range(3):
-        # A busy system takes pages back from a process and lets its threads overlap less: the peak is what it
-        # reaches at most.
         out = tmp_path / f"out{attempt}"
         command = [sys.executable, "-c", PEAK, verb, store, toy_model, out, *settings]
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
@@ -220,7 +218,8 @@ def test_peak_memory(verb, side, toy_model, tmp_path):
         highest = max(highest, measured)
         if planned == pytest.approx(highest, rel=0.25):
             break
-    assert planned == pytest.approx(highest, rel=0.25)
+    # Never much more than planned. It may be less: threads that overlap less, as on a busy system, take less.
+    assert 0.8 * highest < planned < 1.5 * highest
 
 
 def test_operations_and_time_of_a_box_that_is_not_there(toy_model):
