@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from reion_exports.constants import constants_of, put_back
 from reion_exports.planes import CELL_BY_CELL
 
 if TYPE_CHECKING:
@@ -53,12 +54,7 @@ class _Restatement:
         self._model = onnx.ModelProto()
         self._model.CopyFrom(model)
         graph = self._model.graph
-        overridable = {value.name for value in graph.input}
-        self._constants = {
-            tensor.name: onnx.numpy_helper.to_array(tensor)
-            for tensor in graph.initializer
-            if tensor.name not in overridable
-        }
+        self._constants = constants_of(graph)
         inferred = onnx.shape_inference.infer_shapes(self._model).graph
         self._shapes = {
             value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
@@ -85,20 +81,7 @@ class _Restatement:
         nodes = self._nodes
         del graph.node[:], graph.value_info[:]
         graph.node.extend(_needed(nodes, {value.name for value in graph.output}))
-        used = {name for node in graph.node for name in node.input}
-        stays = [
-            tensor
-            for tensor in graph.initializer
-            if tensor.name in used or tensor.name not in self._constants
-        ]
-        known = {tensor.name for tensor in stays}
-        stays += [
-            self._onnx.numpy_helper.from_array(value, name)
-            for name, value in self._constants.items()
-            if name in used and name not in known
-        ]
-        del graph.initializer[:]
-        graph.initializer.extend(stays)
+        put_back(self._constants, graph)
         return self._model
 
     def _restate(self, node: onnx.NodeProto) -> bool:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from reion_exports.constants import constants_of, put_back
+
 if TYPE_CHECKING:
     import onnx
 
@@ -18,12 +20,7 @@ def fold_constants(model: onnx.ModelProto) -> onnx.ModelProto:
     folded = onnx.ModelProto()
     folded.CopyFrom(model)
     graph = folded.graph
-    overridable = {value.name for value in graph.input}
-    constants = {
-        tensor.name: onnx.numpy_helper.to_array(tensor)
-        for tensor in graph.initializer
-        if tensor.name not in overridable
-    }
+    constants = constants_of(graph)
     stays = []
     for node in graph.node:
         names = [name for name in node.input if name]
@@ -39,13 +36,9 @@ def fold_constants(model: onnx.ModelProto) -> onnx.ModelProto:
         computed = ReferenceEvaluator(single).run(None, {name: constants[name] for name in names})
         for name, value in zip(node.output, computed, strict=True):
             constants[name] = np.asarray(value)
-            graph.initializer.append(onnx.numpy_helper.from_array(constants[name], name))
     del graph.node[:]
     graph.node.extend(stays)
-    used = {name for node in stays for name in node.input} | {value.name for value in graph.output}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used or tensor.name not in constants]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    put_back(constants, graph)
     return folded
 
 
@@ -60,12 +53,7 @@ def fold_into_convolutions(model: onnx.ModelProto) -> onnx.ModelProto:
     folded = onnx.ModelProto()
     folded.CopyFrom(model)
     graph = folded.graph
-    overridable = {value.name for value in graph.input}
-    constants = {
-        tensor.name: onnx.numpy_helper.to_array(tensor)
-        for tensor in graph.initializer
-        if tensor.name not in overridable
-    }
+    constants = constants_of(graph)
     producers = {node.output[0]: node for node in graph.node}
     uses: dict[str, int] = {value.name: 1 for value in graph.output}
     for node in graph.node:
@@ -96,15 +84,10 @@ def fold_into_convolutions(model: onnx.ModelProto) -> onnx.ModelProto:
         if len(gone) > begun:
             arrays = {f"{node.output[0]}, kernel": kernel, f"{node.output[0]}, bias": bias}
             node.input[1:] = list(arrays)
-            graph.initializer.extend(
-                onnx.numpy_helper.from_array(array.astype(np.float32), name) for name, array in arrays.items()
-            )
+            constants.update({name: array.astype(np.float32) for name, array in arrays.items()})
     for node in gone:
         graph.node.remove(node)
-    used = {name for node in graph.node for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used or tensor.name not in constants]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    put_back(constants, graph)
     return folded
 
 
