@@ -18,6 +18,8 @@ import pytest
 pytest.importorskip("keras")
 pytest.importorskip("tensorflow")
 
+from tiny import TINY_NETWORK
+
 from reion.config import load_config
 from reion.distribution import WorkerLostError, Workers
 from reion.errors import InputError
@@ -175,12 +177,7 @@ def test_strangers_at_the_door_are_ignored():
 
 
 TINY = [
-    "model.smoothing_cells=[3,3]",
-    "model.diffusion_cells=[3,3]",
-    "model.width=6",
-    "model.hidden=4",
-    "model.blocks=1",
-    "training.crop_cells=4",
+    *TINY_NETWORK,
     "training.batch_size=5",
     # Gradients are longer than this, so that clipping matters.
     "training.clip_norm=0.05",

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from tiny import TINY_NETWORK
 
 from reion.conversion import convert
 from reion.errors import InputError
@@ -17,17 +18,7 @@ from reion.storage import write_simulation
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="nothing is held there")
 
-TRAINING = {
-    "model.smoothing_cells": [3],
-    "model.diffusion_cells": [3],
-    "model.width": 4,
-    "model.hidden": 4,
-    "model.blocks": 1,
-    "training.crop_cells": 4,
-    "training.batch_size": 2,
-    "training.steps": 4,
-    "training.round_steps": 2,
-}
+TRAINING = (*TINY_NETWORK, "training.batch_size=2", "training.steps=4", "training.round_steps=2")
 
 
 def files_below(folder):
@@ -40,7 +31,7 @@ def test_two_commands_do_not_write_one_output(verb, command, toy, toy_model, tmp
         pytest.importorskip("tensorflow")
     sim = write_simulation(toy(shape=(12, 12, 12)), tmp_path / "sim.zarr")
     out = tmp_path / "out.zarr"
-    settings = [word for key, value in TRAINING.items() for word in ("--set", f"{key}={value}")]
+    settings = [word for setting in TRAINING for word in ("--set", setting)]
     second = {
         "convert": ["convert", sim],
         "predict": ["predict", toy_model, sim],
@@ -65,7 +56,7 @@ def test_two_commands_do_not_write_one_output(verb, command, toy, toy_model, tmp
         from reion.readers import open_simulation
         from reion.training import train
 
-        train([open_simulation(sim)], out, load_config(settings=settings[1::2]), progress=meanwhile)
+        train([open_simulation(sim)], out, load_config(settings=TRAINING), progress=meanwhile)
     assert len(refused) == 2
     for code, printed, said in refused:
         assert code == 2

@@ -15,6 +15,8 @@ import pytest
 pytest.importorskip("keras")
 pytest.importorskip("tensorflow")
 
+from tiny import TINY_NETWORK
+
 from reion import training
 from reion.checkpoints import load_newest
 from reion.config import load_config
@@ -25,12 +27,7 @@ from reion.training import train
 
 KILLS = 20
 SETTINGS = [
-    "model.smoothing_cells=[3,3]",
-    "model.diffusion_cells=[3,3]",
-    "model.width=6",
-    "model.hidden=4",
-    "model.blocks=1",
-    "training.crop_cells=4",
+    *TINY_NETWORK,
     "training.batch_size=2",
     "training.steps=400",
     # A checkpoint every other step: much of the time goes into writing them.

@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+from tiny import TINY_NETWORK
 from zarr.storage import LocalStore
 
 from reion import planning, prediction, storage
@@ -37,12 +38,7 @@ from reion.tiles import Tiling
 GIVEN = Terms(rate=1e6)
 
 SMALL_TRAINING = [
-    "model.smoothing_cells=[3,3]",
-    "model.diffusion_cells=[3,3]",
-    "model.width=6",
-    "model.hidden=4",
-    "model.blocks=1",
-    "training.crop_cells=4",
+    *TINY_NETWORK,
     "training.batch_size=2",
     "training.steps=8",
     "training.round_steps=4",

@@ -17,6 +17,8 @@ import pytest
 pytest.importorskip("keras")
 pytest.importorskip("tensorflow")
 
+from tiny import TINY_NETWORK
+
 from reion import training
 from reion.checkpoints import load_newest
 from reion.config import load_config
@@ -28,12 +30,7 @@ from reion.storage import write_simulation
 from reion.training import TrainingDivergedError, train
 
 TINY = [
-    "model.smoothing_cells=[3,3]",
-    "model.diffusion_cells=[3,3]",
-    "model.width=6",
-    "model.hidden=4",
-    "model.blocks=1",
-    "training.crop_cells=4",
+    *TINY_NETWORK,
     "training.batch_size=2",
     "training.steps=12",
     "training.round_steps=4",
