@@ -262,43 +262,35 @@ def _read_rows(  # type: ignore[no-untyped-def]
                 z = 0
 
 
+@kernel(inline=True)
+def _side_by_side(  # type: ignore[no-untyped-def]
+    buffer, at, direction, u_row, fields, size, y, to, n_v, n_u, u_step
+):
+    # Called with the number of fields and the direction as literals: with steps that the compiler knows this
+    # becomes vector instructions.
+    for u in range(n_u):
+        p = at + u * u_row
+        o = to + u * u_step
+        for v in range(n_v):
+            for f in range(fields):
+                y[np.uintp(o + fields * v + f)] = buffer[np.uintp(p + direction * v + f * size)]
+
+
 @kernel()
 def _write_rows(  # type: ignore[no-untyped-def]
     buffer, at, v_row, u_row, fields, size, y, to, n_v, n_u, v_step, u_step, f_step
 ):
-    # Two or three fields side by side with steps known to the compiler become vector instructions, and so do
-    # whole blocks of rows. Not inlined: among the loops of _crop it compiles to slower code.
+    # Whole blocks of rows, whose length is known too, become vector instructions as well. Not inlined: among
+    # the loops of _crop it compiles to slower code.
     packed = f_step == 1 and v_step == fields
     if packed and fields == 3 and v_row == 1:
-        for u in range(n_u):
-            p = at + u * u_row
-            o = to + u * u_step
-            for v in range(n_v):
-                y[np.uintp(o + 3 * v)] = buffer[np.uintp(p + v)]
-                y[np.uintp(o + 3 * v + 1)] = buffer[np.uintp(p + v + size)]
-                y[np.uintp(o + 3 * v + 2)] = buffer[np.uintp(p + v + 2 * size)]
+        _side_by_side(buffer, at, 1, u_row, 3, size, y, to, n_v, n_u, u_step)
     elif packed and fields == 3 and v_row == -1:
-        for u in range(n_u):
-            p = at + u * u_row
-            o = to + u * u_step
-            for v in range(n_v):
-                y[np.uintp(o + 3 * v)] = buffer[np.uintp(p - v)]
-                y[np.uintp(o + 3 * v + 1)] = buffer[np.uintp(p - v + size)]
-                y[np.uintp(o + 3 * v + 2)] = buffer[np.uintp(p - v + 2 * size)]
+        _side_by_side(buffer, at, -1, u_row, 3, size, y, to, n_v, n_u, u_step)
     elif packed and fields == 2 and v_row == 1:
-        for u in range(n_u):
-            p = at + u * u_row
-            o = to + u * u_step
-            for v in range(n_v):
-                y[np.uintp(o + 2 * v)] = buffer[np.uintp(p + v)]
-                y[np.uintp(o + 2 * v + 1)] = buffer[np.uintp(p + v + size)]
+        _side_by_side(buffer, at, 1, u_row, 2, size, y, to, n_v, n_u, u_step)
     elif packed and fields == 2 and v_row == -1:
-        for u in range(n_u):
-            p = at + u * u_row
-            o = to + u * u_step
-            for v in range(n_v):
-                y[np.uintp(o + 2 * v)] = buffer[np.uintp(p - v)]
-                y[np.uintp(o + 2 * v + 1)] = buffer[np.uintp(p - v + size)]
+        _side_by_side(buffer, at, -1, u_row, 2, size, y, to, n_v, n_u, u_step)
     elif n_v == BLOCK_ROWS:
         for f in range(fields):
             for u in range(n_u):
