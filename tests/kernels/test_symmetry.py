@@ -138,3 +138,8 @@ def test_bad_arguments_are_named():
         rotate(x, 0, out=np.zeros((2, 3, 4), dtype=np.float32))
     with pytest.raises(ValueError, match="overlaps an input"):
         rotate(x, 0, out=x)
+
+
+def test_there_may_be_more_threads_than_cubes():
+    x = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
+    np.testing.assert_array_equal(rotate(x, 7, threads=5), rotate(x, 7, threads=1))
