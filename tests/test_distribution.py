@@ -18,8 +18,6 @@ import pytest
 pytest.importorskip("keras")
 pytest.importorskip("tensorflow")
 
-from tiny import TINY_NETWORK
-
 from reion.config import load_config
 from reion.distribution import WorkerLostError, Workers
 from reion.errors import InputError
@@ -28,6 +26,7 @@ from reion.readers import open_simulation
 from reion.runs import load_run
 from reion.storage import write_simulation
 from reion.training import train
+from tests.tiny import TINY_NETWORK
 
 RUN = bytes(32)
 

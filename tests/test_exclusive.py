@@ -8,13 +8,13 @@ import subprocess
 import sys
 
 import pytest
-from tiny import TINY_NETWORK
 
 from reion.conversion import convert
 from reion.errors import InputError
 from reion.exclusive import alone_at
 from reion.prediction import predict
 from reion.storage import write_simulation
+from tests.tiny import TINY_NETWORK
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="nothing is held there")
 

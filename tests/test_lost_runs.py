@@ -15,8 +15,6 @@ import pytest
 pytest.importorskip("keras")
 pytest.importorskip("tensorflow")
 
-from tiny import TINY_NETWORK
-
 from reion import training
 from reion.checkpoints import load_newest
 from reion.config import load_config
@@ -24,6 +22,7 @@ from reion.errors import InputError
 from reion.runs import load_run
 from reion.storage import write_simulation
 from reion.training import train
+from tests.tiny import TINY_NETWORK
 
 KILLS = 20
 SETTINGS = [

@@ -10,7 +10,6 @@ import sys
 
 import numpy as np
 import pytest
-from tiny import TINY_NETWORK
 from zarr.storage import LocalStore
 
 from reion import planning, prediction, storage
@@ -34,6 +33,7 @@ from reion.readers import open_simulation
 from reion.simulation import make_simulation
 from reion.storage import shape_of, write_simulation
 from reion.tiles import Tiling
+from tests.tiny import TINY_NETWORK
 
 GIVEN = Terms(rate=1e6)
 

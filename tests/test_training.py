@@ -17,8 +17,6 @@ import pytest
 pytest.importorskip("keras")
 pytest.importorskip("tensorflow")
 
-from tiny import TINY_NETWORK
-
 from reion import training
 from reion.checkpoints import load_newest
 from reion.config import load_config
@@ -28,6 +26,7 @@ from reion.runs import load_run
 from reion.simulation import make_simulation
 from reion.storage import write_simulation
 from reion.training import TrainingDivergedError, train
+from tests.tiny import TINY_NETWORK
 
 TINY = [
     *TINY_NETWORK,
