@@ -123,7 +123,12 @@ MODEL_NAMES = ("reion", "unet", "pinion", "patch", "voxel")
 UNET_STRIDE_CELLS = 4
 
 TRAINING_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "reion": {"crop_cells": 24, "batch_size": 4, "learning_rate": 3e-3},
+    "reion": {
+        "crop_cells": 24,
+        "batch_size": 4,
+        "learning_rate": 3e-3,
+        "loss": {"gradient": 2.0, "power": 0.01},
+    },
     "unet": {"crop_cells": 32, "batch_size": 1, "learning_rate": 3e-3},
     "pinion": {"crop_cells": 4, "batch_size": 32, "learning_rate": 1e-2},
     "patch": {"crop_cells": 1, "batch_size": 256, "learning_rate": 1e-3},
@@ -157,7 +162,8 @@ class LossConfig(_Schema):
     """The loss is a mean over cells: `kind`, plus terms that keep bubble edges sharp, each times its weight.
 
     `gradient`: the squared error of the differences between neighbouring cells. `power`: the squared
-    logarithm of predicted over true variance on scales below three cells, crop by crop.
+    logarithm of predicted over true variance on scales below three cells, crop by crop. Where no `loss` is
+    given at all, `reion` is trained with both.
     """
 
     kind: Literal["mse", "binary_cross_entropy", "focal"] = "binary_cross_entropy"
@@ -211,12 +217,14 @@ class RunConfig(_Schema):
         return values
 
     @model_validator(mode="after")
-    def _room_for_the_power(self) -> RunConfig:
-        if self.training.loss.power and self.training.crop_cells < 3:
-            raise ValueError(
-                "training.loss.power needs training.crop_cells of 3 or more; received "
-                f"{self.training.crop_cells}"
-            )
+    def _room_for_the_loss(self) -> RunConfig:
+        training = self.training
+        for term, weight, cells in (("power", training.loss.power, 3), ("gradient", training.loss.gradient, 2)):
+            if weight and training.crop_cells < cells:
+                raise ValueError(
+                    f"training.loss.{term} needs training.crop_cells of {cells} or more; received "
+                    f"{training.crop_cells}"
+                )
         return self
 
     @model_validator(mode="after")

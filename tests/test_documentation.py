@@ -307,8 +307,13 @@ def described(key: str, field: Mapping[str, Any]) -> tuple[str, str]:
     ]
     if by_model:
         return ", ".join(by_model), allowed(field)
-    default = field["default"]
-    return "absent" if default is None else f"`{json.dumps(default)}`", allowed(field)
+    default = "absent" if field["default"] is None else f"`{json.dumps(field['default'])}`"
+    if key.startswith("training.loss."):
+        own = {model: defaults.get("loss", {}) for model, defaults in TRAINING_DEFAULTS.items()}
+        name = key.rpartition(".")[2]
+        by_model = [f"`{json.dumps(loss[name])}` ({model})" for model, loss in own.items() if name in loss]
+        default = ", ".join([*by_model, f"{default} (others)" if by_model else default])
+    return default, allowed(field)
 
 
 def allowed(field: Mapping[str, Any]) -> str:
