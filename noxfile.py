@@ -48,6 +48,14 @@ def tests_nojit(session: nox.Session) -> None:
 
 
 @nox.session
+def jax(session: nox.Session) -> None:
+    """Losses, networks and training with Keras on JAX instead of TensorFlow."""
+    session.install("-e", ".[train,test]", "jax")
+    files = ("tests/test_losses.py", "tests/test_models.py", "tests/test_training.py")
+    session.run("pytest", *files, *session.posargs, env={"CUDA_VISIBLE_DEVICES": "-1", "KERAS_BACKEND": "jax"})
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Ten thousand damaged files of every format."""
     session.install("-e", ".[test]")

@@ -38,7 +38,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> P
     """Write a checkpoint into `folder` so that a kill at any instant leaves the older ones whole.
 
     Everything is written and synced in a hidden folder beside its place, the checksums last, and renamed.
-    Then all but the newest `keep` are removed.
+    Then all but the newest `keep` are removed, and those of later steps, left by a run that had to go back.
 
     Raises
     ------
@@ -69,7 +69,9 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> P
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    for old in _steps(folder)[:-keep]:
+    steps = _steps(folder)
+    written = steps.index(place)
+    for old in steps[: max(0, written + 1 - keep)] + steps[written + 1 :]:
         shutil.rmtree(old, ignore_errors=True)
     return place
 

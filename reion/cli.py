@@ -244,8 +244,9 @@ def train(
     if json:
         print_json({"run": str(out), **result})
     else:
+        r2 = result["validation_r2"]
         sys.stdout.write(
-            f"{out}: validation R² {result['validation_r2']:.4f} after {result['steps']} steps, "
+            f"{out}: validation R² {'–' if r2 is None else f'{r2:.4f}'} after {result['steps']} steps, "
             f"{result['seconds']:.0f} s, {result['cells_per_second']} cells a second, "
             f"{result['waiting_share']:.1%} of the time waiting for data\n"
         )

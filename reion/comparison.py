@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from reion.config import RunConfig, load_config
+from reion.config import RunConfig, differences, load_config
 from reion.emulator import Emulator
 from reion.errors import InputError
 from reion.evaluation import evaluate
 from reion.runs import export_run, read_json, write_json
-from reion.training import Loop, Progress, train
+from reion.training import Loop, Progress, describe, train, with_photons
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -95,19 +95,27 @@ def compare(
     Raises
     ------
     InputError
-        If the study does not fit its schema, or `out` is occupied and `resume` is not given.
+        If the study does not fit its schema, `test` is one of `simulations`, `out` is occupied and `resume`
+        is not given, or what is in `out` has another budget, schema or data.
     """
     out = Path(out)
     budget, runs = load_study(study)
     if core_minutes is not None:
+        if not core_minutes > 0:
+            raise InputError(f"expected core_minutes above 0; received {core_minutes:g}")
         budget = Budget(core_minutes=core_minutes)
     if out.exists() and not resume:
         raise InputError(
             "the output is already there", file=out, hint="--resume goes on, or give another --out"
         )
+    data = [describe(sim) for sim in simulations]
+    if describe(test)["sha256"] in [item["sha256"] for item in data]:
+        raise InputError("the box to judge on is one of those to train on", hint="give another --test")
     rows, excursion_sets = [], {}
     for number, (name, settings) in enumerate(runs.items(), start=1):
         folder = out / name
+        if (folder / "config.toml").is_file():
+            _check_begun(folder, settings, simulations, data, budget)
         if not (folder / "evaluation.json").is_file():
             say(f"{name}, {number} of {len(runs)}")
             _train_and_judge(folder, settings, simulations, test, budget, say, progress)
@@ -164,6 +172,13 @@ def load_study(study: str | Path) -> tuple[Budget, dict[str, dict[str, Any]]]:
     for name, settings in runs.items():
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
             raise InputError(f"a run's name becomes a folder; received {name!r}", file=study)
+        training = settings.get("training", {}) if isinstance(settings, dict) else None
+        if not isinstance(training, dict) or training.keys() & {"steps", "round_steps"}:
+            raise InputError(
+                f"runs.{name}: expected a table of what the run changes, without training.steps and "
+                f"training.round_steps, which the budget decides; received {settings!r}",
+                file=study,
+            )
         _with_steps(settings, 1)
     return Budget(minutes, steps), runs
 
@@ -171,6 +186,33 @@ def load_study(study: str | Path) -> tuple[Budget, dict[str, dict[str, Any]]]:
 def _with_steps(settings: Mapping[str, Any], steps: int) -> RunConfig:
     training = {**settings.get("training", {}), "steps": steps, "round_steps": max(1, -(-steps // _ROUNDS))}
     return load_config(base={**settings, "training": training})
+
+
+def _check_begun(
+    folder: Path,
+    settings: Mapping[str, Any],
+    simulations: Sequence[xr.Dataset],
+    data: Sequence[Mapping[str, Any]],
+    budget: Budget,
+) -> None:
+    """Refuse a run folder that this study, with this budget and data, would not have made."""
+    stored = load_config(folder / "config.toml")
+    steps = stored.training.steps if budget.steps is None else budget.steps
+    differing = differences(stored, with_photons(_with_steps(settings, steps), simulations))
+    if read_json(folder / "provenance.json")["data"] != list(data):
+        differing.append("other simulations")
+    written = folder.parent / "comparison.json"
+    if written.is_file():
+        before = read_json(written)
+        minutes, received = before["core_minutes"], budget.core_minutes
+        if minutes != received:
+            differing.append(f"core_minutes={minutes} instead of {received}")
+    if differing:
+        raise InputError(
+            f"expected a run of this study; received one with {', '.join(differing)}",
+            file=folder,
+            hint="give another --out",
+        )
 
 
 def _train_and_judge(

@@ -123,17 +123,14 @@ MODEL_NAMES = ("reion", "unet", "pinion", "patch", "voxel")
 UNET_STRIDE_CELLS = 4
 
 TRAINING_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "reion": {
-        "crop_cells": 24,
-        "batch_size": 4,
-        "learning_rate": 3e-3,
-        "loss": {"gradient": 2.0, "power": 0.01},
-    },
+    "reion": {"crop_cells": 24, "batch_size": 4, "learning_rate": 3e-3},
     "unet": {"crop_cells": 32, "batch_size": 1, "learning_rate": 3e-3},
     "pinion": {"crop_cells": 4, "batch_size": 32, "learning_rate": 1e-2},
     "patch": {"crop_cells": 1, "batch_size": 256, "learning_rate": 1e-3},
     "voxel": {"crop_cells": 1, "batch_size": 4096, "learning_rate": 3e-3},
 }
+LOSS_TERMS: Mapping[str, Mapping[str, float]] = {"reion": {"gradient": 2.0, "power": 0.01}}
+"""Weights of the terms beside the cross-entropy; beside the squared error they saturate the sigmoid."""
 
 
 class DataConfig(_Schema):
@@ -159,11 +156,11 @@ class DataConfig(_Schema):
 
 
 class LossConfig(_Schema):
-    """The loss is a mean over cells: `kind`, plus terms that keep bubble edges sharp, each times its weight.
+    """A mean over cells, `kind`, plus terms that keep bubble edges sharp, each times its weight.
 
     `gradient`: the squared error of the differences between neighbouring cells. `power`: the squared
-    logarithm of predicted over true variance on scales below three cells, crop by crop. Where no `loss` is
-    given at all, `reion` is trained with both.
+    logarithm of predicted over true variance on scales below three cells, crop by crop. The default
+    network with the cross-entropy has both unless they are set to 0.
     """
 
     kind: Literal["mse", "binary_cross_entropy", "focal"] = "binary_cross_entropy"
@@ -206,25 +203,33 @@ class RunConfig(_Schema):
         values = dict(values)
         model = values.get("model", {})
         if isinstance(model, Mapping):
-            model = {"name": "reion", **model}
-            values["model"] = model
-            name = model["name"]
-        else:
-            name = model.name
+            values["model"] = model = {"name": "reion", **model}
+        name = model.get("name") if isinstance(model, Mapping) else getattr(model, "name", None)
         training = values.get("training", {})
-        if isinstance(training, Mapping) and name in TRAINING_DEFAULTS:
-            values["training"] = {**TRAINING_DEFAULTS[name], **training}
+        if name not in MODEL_NAMES or not isinstance(training, Mapping):
+            return values
+        training = {**TRAINING_DEFAULTS[name], **training}
+        loss = training.get("loss", {})
+        if isinstance(loss, Mapping) and loss.get("kind", "binary_cross_entropy") == "binary_cross_entropy":
+            training["loss"] = {**LOSS_TERMS.get(name, {}), **loss}
+        values["training"] = training
         return values
 
     @model_validator(mode="after")
-    def _room_for_the_loss(self) -> RunConfig:
-        training = self.training
-        for term, weight, cells in (("power", training.loss.power, 3), ("gradient", training.loss.gradient, 2)):
+    def _loss_that_fits(self) -> RunConfig:
+        training, loss = self.training, self.training.loss
+        for term, weight, cells in (("power", loss.power, 3), ("gradient", loss.gradient, 2)):
             if weight and training.crop_cells < cells:
                 raise ValueError(
                     f"training.loss.{term} needs training.crop_cells of {cells} or more; received "
-                    f"{training.crop_cells}"
+                    f"{training.crop_cells}; training.loss.{term}=0 goes without it"
                 )
+        target = getattr(self.model, "target", "sigmoid")
+        if target == "normalised" and (loss.kind != "mse" or loss.power):
+            raise ValueError(
+                "model.target=normalised needs training.loss.kind=mse and training.loss.power=0; received "
+                f"{loss.kind} and {loss.power:g}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -277,9 +282,31 @@ def load_config(
         details = "; ".join(
             f"{'.'.join(str(part) for part in item['loc'] if part not in MODEL_NAMES)}: {item['msg']} "
             f"(received {item['input']!r})"
+            if item["loc"]
+            else item["msg"].removeprefix("Value error, ")
             for item in error.errors()
         )
         raise InputError(f"the configuration does not fit: {details}", file=file) from error
+
+
+def differences(a: RunConfig, b: RunConfig) -> list[str]:
+    """Where two schemas differ, as `key=value of a instead of value of b`."""
+    first, second = _flat(a.model_dump(mode="json")), _flat(b.model_dump(mode="json"))
+    return [
+        f"{key}={first.get(key)} instead of {second.get(key)}"
+        for key in sorted(first.keys() | second.keys())
+        if first.get(key) != second.get(key)
+    ]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def write_config(config: RunConfig, path: Path) -> None:

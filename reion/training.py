@@ -11,6 +11,7 @@ import platform
 import shutil
 import subprocess
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
@@ -22,7 +23,7 @@ import numpy as np
 import xarray as xr
 
 from reion.checkpoints import Checkpoint, load_newest, save_checkpoint
-from reion.config import ReionModel, RunConfig, load_config, write_config
+from reion.config import ReionModel, RunConfig, differences, load_config, write_config
 from reion.devices import has_gpu, resolve_precision
 from reion.distribution import Workers, average_gradients
 from reion.errors import InputError
@@ -98,7 +99,7 @@ def train(
     if config is None:
         config = load_config()
     _check_together(simulations)
-    config = _with_photons(config, simulations)
+    config = with_photons(config, simulations)
     provenance = _provenance(config, simulations)
     with Workers.join(place, _digest(config, provenance)) as workers, ExitStack() as stack:
         checkpoint = None
@@ -206,6 +207,7 @@ class Loop:
         self.stale_rounds = 0
         self.seconds = 0.0
         self.waiting = 0.0
+        self.logged = 0
         self.ahead: Iterator[Batch] = iter(())
         training = config.training
         if training.batch_size < workers.count:
@@ -300,6 +302,7 @@ class Loop:
             stop = min(training.steps, (self.step // training.round_steps + 1) * training.round_steps)
             loss = self.steps(stop - self.step)
             self._average_statistics()
+            self._check_weights()
             self._validate(loss)
             if self.workers.is_chief:
                 self._save()
@@ -325,14 +328,7 @@ class Loop:
             loss = self._take_step(batch)
             self.step += 1
             if not math.isfinite(loss):
-                if self.workers.is_chief:
-                    self._keep_bad_batch(batch)
-                raise TrainingDivergedError(
-                    f"the loss is {loss} at step {self.step}; the batch is kept in "
-                    f"{self.out / 'diverged.npz'}, the last good checkpoint in "
-                    f"{self.out / 'checkpoints'}",
-                    hint="look for values out of range in that batch, or lower training.learning_rate",
-                )
+                raise self._diverged(f"the loss is {loss}")
             losses.append(loss)
             if self.progress is not None:
                 values_now = {"loss": loss, "r2": last_r2}
@@ -383,7 +379,7 @@ class Loop:
             "waiting_share": round(self.waiting / max(self.seconds, 1e-9), 5),
         }
         self.history.append(row)
-        if self.config.training.patience_rounds is None:
+        if self.config.training.patience_rounds is None or math.isnan(r2):
             return
         if r2 > self.best_r2:
             self.best_r2, self.stale_rounds = r2, 0
@@ -448,11 +444,39 @@ class Loop:
             writer.writeheader()
             writer.writerows(self.history)
         temporary.replace(self.out / "history.csv")
-        _log_to_tensorboard(self.out / "logs", self.history)
+        # One unbroken curve, also of a run that goes on from an older checkpoint than its last one.
+        _log_to_tensorboard(
+            self.out / "logs" / "events.out.tfevents.reion",
+            self.history[self.logged :],
+            (self.out / "config.toml").stat().st_mtime,
+            anew=self.logged == 0,
+        )
+        self.logged = len(self.history)
 
-    def _keep_bad_batch(self, batch: Batch) -> None:
-        (values, redshift), target = batch
-        np.savez(self.out / "diverged.npz", channels=values, redshift=redshift, xi=target)
+    def _check_weights(self) -> None:
+        """Refuse to validate or save a network whose last step, whose loss was still good, broke it."""
+        for variable in self._variables():
+            values = keras.ops.convert_to_numpy(variable)
+            if not np.isfinite(values.astype(np.float64)).all():
+                raise self._diverged(f"{variable.path} is not finite")
+
+    def _diverged(self, what: str) -> TrainingDivergedError:
+        """The error of a run that broke at this step; the chief keeps the whole batch."""
+        kept = self.out / "diverged.npz"
+        message = f"{what} at step {self.step}"
+        if self.workers.is_chief:
+            ((values, redshift), target) = CropSequence(
+                self.snapshots, self.normalizer, self.model, first=self.step - 1, batches=1
+            )[0]
+            try:
+                np.savez(kept, channels=values, redshift=redshift, xi=target)
+                message += f"; the batch is kept in {kept}"
+            except OSError as error:
+                message += f"; the batch could not be kept: {error}"
+        return TrainingDivergedError(
+            f"{message}; the last good checkpoint is in {self.out / 'checkpoints'}",
+            hint="look for values out of range in that batch, or lower training.learning_rate",
+        )
 
     def best_weights(self) -> list[np.ndarray]:
         """Weights of the trunk: the best by patience's measure, or else the last."""
@@ -463,10 +487,11 @@ class Loop:
         """What the run came to so far."""
         training = self.config.training
         last = self.history[-1]
+        r2 = last["validation_r2"] if self.best is None else self.best_r2
         cells = self.step * training.batch_size * training.crop_cells**3
         return {
             "steps": self.step,
-            "validation_r2": last["validation_r2"] if self.best is None else self.best_r2,
+            "validation_r2": r2 if math.isfinite(r2) else None,
             "loss": last["loss"],
             "seconds": round(self.seconds, 1),
             "cells_per_second": round(cells / max(self.seconds, 1e-9)),
@@ -474,7 +499,7 @@ class Loop:
         }
 
 
-def _with_photons(config: RunConfig, simulations: Sequence[xr.Dataset]) -> RunConfig:
+def with_photons(config: RunConfig, simulations: Sequence[xr.Dataset]) -> RunConfig:
     """Say how many photons a unit of the sources is, where neither their unit nor the schema does."""
     model = config.model
     if not isinstance(model, ReionModel) or model.photons_per_source is not None:
@@ -517,13 +542,20 @@ def _enter(
         stored = load_config(out / "config.toml")
         if stored != config:
             raise InputError(
-                "the configuration differs from the one the run was started with",
+                "the configuration differs from the one the run was started with: "
+                + ", ".join(differences(stored, config)),
                 file=out / "config.toml",
-                hint="resume with that one, or start a new run",
+                hint=f"resume with --config {out / 'config.toml'}, or start a new run",
             )
         if read_json(out / "provenance.json")["data"] != provenance["data"]:
             raise InputError("the run was started with other simulations", file=out)
-        return load_newest(out / "checkpoints")
+        checkpoint = load_newest(out / "checkpoints")
+        if checkpoint is None and any((out / "checkpoints").glob("step-*")):
+            warnings.warn(
+                f"no checkpoint in {out / 'checkpoints'} is whole: the run starts from its first step",
+                stacklevel=3,
+            )
+        return checkpoint
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         if not force:
             raise InputError(
@@ -567,16 +599,18 @@ def _provenance(config: RunConfig, simulations: Sequence[xr.Dataset]) -> dict[st
         "backend": keras.backend.backend(),
         "seed": config.seed,
         "git_commit": _git_commit(),
-        "data": [
-            {
-                "source_code": sim.attrs.get("source_code", "unknown"),
-                "box_size": sim.attrs["box_size"],
-                "cells": [sim.sizes[axis] for axis in ("x", "y", "z")],
-                "redshift": sim["redshift"].values.tolist(),
-                "sha256": _checksum(sim),
-            }
-            for sim in simulations
-        ],
+        "data": [describe(sim) for sim in simulations],
+    }
+
+
+def describe(sim: xr.Dataset) -> dict[str, Any]:
+    """What a run's provenance says of a simulation, with the checksum of its fields."""
+    return {
+        "source_code": sim.attrs.get("source_code", "unknown"),
+        "box_size": sim.attrs["box_size"],
+        "cells": [sim.sizes[axis] for axis in ("x", "y", "z")],
+        "redshift": sim["redshift"].values.tolist(),
+        "sha256": _checksum(sim),
     }
 
 
@@ -620,21 +654,32 @@ def _git_commit() -> str | None:
     return result.stdout.strip() or None
 
 
-def _log_to_tensorboard(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """Write all rows as one TensorBoard event file, so that a resumed run shows one unbroken curve."""
+def _log_to_tensorboard(path: Path, rows: Sequence[Mapping[str, float]], began: float, *, anew: bool) -> None:
+    """Append rows to a TensorBoard event file, which a TensorBoard may have open, or write it `anew`.
+
+    `began` is when the run was started, in seconds since 1970.
+    """
     import tensorflow as tf
 
-    folder.mkdir(exist_ok=True)
-    temporary = folder / ".events.tmp"
+    path.parent.mkdir(exist_ok=True)
+    temporary = path.with_name(".events.tmp")
     with tf.io.TFRecordWriter(str(temporary)) as writer:
-        writer.write(tf.compat.v1.Event(file_version="brain.Event:2").SerializeToString())
+        if anew:
+            writer.write(tf.compat.v1.Event(file_version="brain.Event:2").SerializeToString())
         for row in rows:
             values = [
                 tf.compat.v1.Summary.Value(tag=name, simple_value=row[name])
                 for name in ("loss", "validation_loss", "validation_r2", "learning_rate")
             ]
             event = tf.compat.v1.Event(
-                step=int(row["step"]), wall_time=row["seconds"], summary=tf.compat.v1.Summary(value=values)
+                step=int(row["step"]),
+                wall_time=began + row["seconds"],
+                summary=tf.compat.v1.Summary(value=values),
             )
             writer.write(event.SerializeToString())
-    temporary.replace(folder / "events.out.tfevents.reion")
+    if anew:
+        temporary.replace(path)
+    else:
+        with path.open("ab") as file:
+            file.write(temporary.read_bytes())
+        temporary.unlink()

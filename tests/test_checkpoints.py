@@ -33,6 +33,16 @@ def test_only_the_newest_are_kept(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000000003", "step-000000004"]
 
 
+def test_what_a_run_wrote_after_the_step_that_it_went_back_to_is_removed(tmp_path):
+    for step in (30, 40):
+        (save_checkpoint(tmp_path, checkpoint(step)) / "arrays.npz").write_bytes(b"")
+    assert load_newest(tmp_path) is None
+    save_checkpoint(tmp_path, checkpoint(10))
+    save_checkpoint(tmp_path, checkpoint(20))
+    assert load_newest(tmp_path).step == 20
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000000010", "step-000000020"]
+
+
 @pytest.mark.parametrize("name", ["arrays.npz", "state.json", "checksums.json"])
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
 def test_a_damaged_one_is_passed_over(tmp_path, name, damage):

@@ -64,6 +64,21 @@ def test_a_study_is_trained_and_judged_once(study, toy, tmp_path, monkeypatch):
 
     monkeypatch.setattr(comparison, "train", None)
     assert compare(study, boxes, test, out, resume=True) == result
+    with pytest.raises(InputError, match="core_minutes=1 instead of 2"):
+        compare(study, boxes, test, out, resume=True, core_minutes=2)
+    with pytest.raises(InputError, match="other simulations"):
+        compare(study, boxes[:1], test, out, resume=True)
+    study.write_text(STUDY.replace("seed = 3", "seed = 4"), encoding="utf-8")
+    with pytest.raises(InputError, match=r"seed=3 instead of 4"):
+        compare(study, boxes, test, out, resume=True)
+
+
+def test_a_box_is_not_judged_that_was_trained_on(study, toy, tmp_path):
+    with pytest.raises(InputError, match="one of those to train on"):
+        compare(study, [toy(), toy(seed=1)], toy(seed=1), tmp_path / "out")
+    with pytest.raises(InputError, match="core_minutes above 0"):
+        compare(study, [toy()], toy(seed=1), tmp_path / "out", core_minutes=-5.0)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_step_takes_processor_time(toy):
@@ -92,6 +107,10 @@ def test_the_studies_that_come_along_fit_the_schema(name):
         ("core_minutes = 1\nsteps = 20\n[runs.a]", "one of them"),
         ("steps = 2.5\n[runs.a]", "steps"),
         ("core_minutes", "TOML"),
+        ("steps = 20\n[runs.a]\ntraining.steps = 7", "the budget decides"),
+        ("steps = 20\n[runs]\na = 3", "runs.a: expected a table"),
+        ("steps = 20\n[runs.a]\ntraining = 3", "runs.a: expected a table"),
+        ("steps = 20\n[runs.a]\nmodel = 'patch'", "model"),
     ],
 )
 def test_a_study_that_does_not_fit_is_one_error(text, expected, tmp_path):

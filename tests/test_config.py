@@ -53,6 +53,23 @@ def test_defaults_depend_on_the_model():
 
 
 @pytest.mark.parametrize(
+    ("settings", "gradient", "power"),
+    [
+        ([], 2.0, 0.01),
+        (["training.loss.kind=binary_cross_entropy"], 2.0, 0.01),
+        (["training.loss.power=0.05"], 2.0, 0.05),
+        (["training.loss.gradient=0"], 0.0, 0.01),
+        (["training.loss.kind=mse"], 0.0, 0.0),
+        (["training.loss.kind=focal", "training.loss.power=0.1"], 0.0, 0.1),
+        (["model.name=unet"], 0.0, 0.0),
+    ],
+)
+def test_the_default_network_learns_with_terms_for_edges(settings, gradient, power):
+    loss = load_config(settings=settings).training.loss
+    assert (loss.gradient, loss.power) == (gradient, power)
+
+
+@pytest.mark.parametrize(
     ("setting", "expected"),
     [
         ("model.name=transformer", "transformer"),
@@ -61,6 +78,13 @@ def test_defaults_depend_on_the_model():
         ("model.smoothing_cells=[4]", "must be odd"),
         ("nonsense", "key=value"),
         ("training.learning_rate=fast", "learning_rate"),
+        ("model=patch", "model"),
+        ("model=3", "model"),
+        ("model.name=[1]", "model"),
+        ("training=3", "training"),
+        ("training.loss=mse", "training.loss"),
+        ("training.crop_cells=2", "power needs training.crop_cells of 3 or more; received 2; .*power=0 goes"),
+        ("model={name='patch', target='normalised'}", "needs training.loss.kind=mse"),
     ],
 )
 def test_what_does_not_fit_is_one_error_that_names_it(setting, expected):

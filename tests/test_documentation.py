@@ -19,7 +19,7 @@ import typer
 import reion_kernels
 from reion import metrics
 from reion.cli import app
-from reion.config import MODEL_NAMES, TRAINING_DEFAULTS, RunConfig, load_config
+from reion.config import LOSS_TERMS, MODEL_NAMES, TRAINING_DEFAULTS, RunConfig, load_config
 from reion.readers import FORMATS
 from reion.readers.settings import COMMON
 from reion.storage import write_simulation
@@ -309,9 +309,10 @@ def described(key: str, field: Mapping[str, Any]) -> tuple[str, str]:
         return ", ".join(by_model), allowed(field)
     default = "absent" if field["default"] is None else f"`{json.dumps(field['default'])}`"
     if key.startswith("training.loss."):
-        own = {model: defaults.get("loss", {}) for model, defaults in TRAINING_DEFAULTS.items()}
         name = key.rpartition(".")[2]
-        by_model = [f"`{json.dumps(loss[name])}` ({model})" for model, loss in own.items() if name in loss]
+        by_model = [
+            f"`{json.dumps(terms[name])}` ({model})" for model, terms in LOSS_TERMS.items() if name in terms
+        ]
         default = ", ".join([*by_model, f"{default} (others)" if by_model else default])
     return default, allowed(field)
 

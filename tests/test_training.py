@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import time
 import numpy as np
 import pytest
 
-pytest.importorskip("keras")
+keras = pytest.importorskip("keras")
 pytest.importorskip("tensorflow")
 
 from reion import training
@@ -22,7 +23,7 @@ from reion.checkpoints import load_newest
 from reion.config import load_config
 from reion.errors import InputError
 from reion.readers import open_simulation
-from reion.runs import load_run
+from reion.runs import export_run, load_run
 from reion.simulation import make_simulation
 from reion.storage import write_simulation
 from reion.training import TrainingDivergedError, train
@@ -46,12 +47,26 @@ def history(folder):
     return [{k: float(v) for k, v in row.items() if k not in ("seconds", "waiting_share")} for row in rows]
 
 
+def events(folder):
+    """Step and loss of every event that a TensorBoard would show."""
+    import tensorflow as tf
+
+    path = folder / "logs" / "events.out.tfevents.reion"
+    return [
+        (event.step, value.simple_value)
+        for event in tf.compat.v1.train.summary_iterator(str(path))
+        for value in event.summary.value
+        if value.tag == "loss"
+    ]
+
+
 def weights(folder):
     return load_run(folder).network.get_weights()
 
 
 def assert_same_run(a, b):
     assert history(a) == history(b)
+    assert events(a) == events(b)
     for x, y in zip(weights(a), weights(b), strict=True):
         np.testing.assert_array_equal(x, y)
 
@@ -81,7 +96,7 @@ def test_the_run_folder_holds_what_it_promises(unbroken):
     provenance = json.loads((unbroken / "provenance.json").read_text())
     assert len(provenance["data"][0]["sha256"]) == 64
     assert [row["step"] for row in history(unbroken)] == [4, 8, 12]
-    assert (unbroken / "logs" / "events.out.tfevents.reion").stat().st_size > 0
+    assert events(unbroken) == [(row["step"], pytest.approx(row["loss"])) for row in history(unbroken)]
 
 
 def test_it_learns(toy, tmp_path):
@@ -192,6 +207,46 @@ def test_a_loss_that_is_no_number_stops_with_the_batch_that_caused_it(toy, tmp_p
     assert load_newest(tmp_path / "run" / "checkpoints").step == 4
 
 
+@pytest.mark.parametrize("step", [8, 12])
+def test_a_step_that_breaks_the_weights_is_not_saved(toy, tmp_path, monkeypatch, step):
+    original = training.Loop._take_step
+
+    def breaking(self, batch):
+        loss = original(self, batch)
+        if self.step + 1 == step:
+            variable = self.trunk.trainable_variables[0]
+            variable.assign(variable * np.inf)
+        return loss
+
+    monkeypatch.setattr(training.Loop, "_take_step", breaking)
+    with pytest.raises(TrainingDivergedError, match=f"not finite at step {step}; the batch is kept"):
+        train([toy()], tmp_path / "run", config())
+    assert load_newest(tmp_path / "run" / "checkpoints").step == step - 4
+    assert not (tmp_path / "run" / "model.keras").exists()
+    monkeypatch.undo()
+    assert train([toy()], tmp_path / "run", config(), resume=True)["steps"] == 12
+
+
+def test_a_run_without_a_whole_checkpoint_says_that_it_starts_again(toy, tmp_path, unbroken):
+    shutil.copytree(unbroken, tmp_path / "run")
+    for path in (tmp_path / "run" / "checkpoints").glob("step-*/arrays.npz"):
+        path.write_bytes(b"")
+    with pytest.warns(UserWarning, match="starts from its first step"):
+        train([toy()], tmp_path / "run", config(), resume=True)
+    assert_same_run(tmp_path / "run", unbroken)
+
+
+def test_a_box_without_structure_has_no_score(toy, tmp_path):
+    sim = toy()
+    sim["xi"] = sim["xi"] * 0 + np.float32(1e-4)
+    metrics = train([sim], tmp_path / "run", config("training.patience_rounds=1"))
+    assert metrics["validation_r2"] is None
+    assert metrics["steps"] == 12
+    json.dumps(metrics, allow_nan=False)
+    if keras.backend.backend() == "tensorflow":
+        export_run(tmp_path / "run", tmp_path / "model.onnx")
+
+
 def test_a_full_disk_leaves_a_run_that_can_be_resumed(toy, tmp_path, unbroken, monkeypatch):
     original = training.save_checkpoint
 
@@ -231,7 +286,7 @@ def test_an_occupied_folder_is_left_alone(toy, tmp_path):
 def test_resuming_asks_for_the_same_schema_and_data(toy, tmp_path, unbroken):
     with pytest.raises(InputError, match="expected a run folder"):
         train([toy()], tmp_path / "nowhere", config(), resume=True)
-    with pytest.raises(InputError, match="configuration differs"):
+    with pytest.raises(InputError, match=r"configuration differs.*: seed=0 instead of 1"):
         train([toy()], unbroken, config("seed=1"), resume=True)
     with pytest.raises(InputError, match="other simulations"):
         train([toy(seed=5)], unbroken, config(), resume=True)
