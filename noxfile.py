@@ -52,7 +52,9 @@ def jax(session: nox.Session) -> None:
     """Losses, networks and training with Keras on JAX instead of TensorFlow."""
     session.install("-e", ".[train,test]", "jax")
     files = ("tests/test_losses.py", "tests/test_models.py", "tests/test_training.py")
-    session.run("pytest", *files, *session.posargs, env={"CUDA_VISIBLE_DEVICES": "-1", "KERAS_BACKEND": "jax"})
+    session.run(
+        "pytest", *files, *session.posargs, env={"CUDA_VISIBLE_DEVICES": "-1", "KERAS_BACKEND": "jax"}
+    )
 
 
 @nox.session
