@@ -31,14 +31,15 @@ def test_the_score_on_the_card_is_the_score_of_the_file(name):
     assert card.scores["pooled"]["r2"] > card.scores["excursion_set_r2"]
 
 
-@pytest.mark.parametrize("photons", [300, 3000])
-def test_one_source_in_uniform_gas_ionises_as_many_atoms_as_it_has_photons(photons):
+@pytest.mark.parametrize("redshift", [6.0, 8.0, 10.0])
+@pytest.mark.parametrize(("photons", "within"), [(30, 0.15), (300, 0.1), (3000, 0.1), (9000, 0.1)])
+def test_one_source_in_uniform_gas_ionises_as_many_atoms_as_it_has_photons(photons, within, redshift):
     side, density = 40, 4.2e-31
     n_igm = np.full((side,) * 3, density, dtype=np.float32)
     n_ion = np.zeros_like(n_igm)
     n_ion[20, 20, 20] = photons * density * hydrogen_per_density()
-    xi = Emulator("rt64-history", device="cpu").predict_arrays(8.0, n_igm=n_igm, n_ion=n_ion)
-    assert xi.sum() == pytest.approx(photons, rel=0.1)
+    xi = Emulator("rt64-history", device="cpu").predict_arrays(redshift, n_igm=n_igm, n_ion=n_ion)
+    assert xi.sum() == pytest.approx(photons, rel=within)
 
 
 def test_the_history_matters_more_than_the_redshift_that_is_told():
