@@ -48,13 +48,13 @@ def tests_nojit(session: nox.Session) -> None:
 
 
 @nox.session
-def jax(session: nox.Session) -> None:
-    """Losses, networks and training with Keras on JAX instead of TensorFlow."""
-    session.install("-e", ".[train,test]", "jax")
+@nox.parametrize("backend", ["jax", "torch"])
+def backends(session: nox.Session, backend: str) -> None:
+    """Losses, networks and training with Keras on JAX and on PyTorch instead of TensorFlow."""
+    session.install("-e", ".[train,test]", backend)
     files = ("tests/test_losses.py", "tests/test_models.py", "tests/test_training.py")
-    session.run(
-        "pytest", *files, *session.posargs, env={"CUDA_VISIBLE_DEVICES": "-1", "KERAS_BACKEND": "jax"}
-    )
+    env = {"CUDA_VISIBLE_DEVICES": "-1", "KERAS_BACKEND": backend}
+    session.run("pytest", *files, *session.posargs, env=env)
 
 
 @nox.session

@@ -175,7 +175,7 @@ def test_a_wider_patch_sees_further():
 
 
 def test_a_normalised_target_comes_back_as_a_fraction():
-    model = small_model("voxel", "model.target=normalised")
+    model = small_model("voxel", "model.target=normalised", "training.loss.kind=mse")
     normalizer = normalizer_for(model)
     net = build_network(model, normalizer)
     fields = random_fields((5, 5, 5))

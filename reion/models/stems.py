@@ -203,7 +203,7 @@ class PhotonBalance(keras.layers.Layer):
             inner = _crop(smooth, margin)
             channels.append(ops.log(inner[..., :1] / inner[..., 1:]))
         count = len(self.shining_times)
-        left = photons * np.array(self.shining_times, dtype=np.float32)
+        left = photons * ops.convert_to_tensor(self.shining_times, dtype=photons.dtype)
         neutral = atoms if count == 1 else ops.concatenate([atoms] * count, axis=-1)
         used = ops.minimum(left, neutral)
         margin = self.radius_cells
