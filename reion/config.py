@@ -86,12 +86,15 @@ class PinionModel(_Schema):
 
 
 class UNetModel(_Schema):
-    """A 3D U-Net on the raw fields: three levels, each half as fine as the one before."""
+    """A 3D U-Net on the raw fields: three levels, each half as fine as the one before.
+
+    Without batch normalisation, since it is trained on one large crop at a time, whose mean is not the boxes'.
+    """
 
     name: Literal["unet"] = "unet"
     filters: tuple[int, int, int] = (16, 32, 64)
     pooling: Literal["average", "max"] = "max"
-    batch_normalisation: bool = True
+    batch_normalisation: bool = False
     transforms: FieldTransforms = FieldTransforms()
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
@@ -124,7 +127,7 @@ UNET_STRIDE_CELLS = 4
 
 TRAINING_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "reion": {"crop_cells": 24, "batch_size": 4, "learning_rate": 3e-3},
-    "unet": {"crop_cells": 32, "batch_size": 1, "learning_rate": 3e-3},
+    "unet": {"crop_cells": 32, "batch_size": 1, "learning_rate": 1e-3},
     "pinion": {"crop_cells": 4, "batch_size": 32, "learning_rate": 1e-2},
     "patch": {"crop_cells": 1, "batch_size": 256, "learning_rate": 1e-3},
     "voxel": {"crop_cells": 1, "batch_size": 4096, "learning_rate": 3e-3},
