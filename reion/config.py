@@ -88,7 +88,7 @@ class PinionModel(_Schema):
 class UNetModel(_Schema):
     """A 3D U-Net on the raw fields: three levels, each half as fine as the one before.
 
-    Without batch normalisation, since it is trained on one large crop at a time, whose mean is not the boxes'.
+    Without batch normalisation: it is trained on one large crop at a time, whose mean is not the boxes'.
     """
 
     name: Literal["unet"] = "unet"
