@@ -32,6 +32,7 @@ KINDS = {
     "reion, instant": {"model": SMALL, "data": {"inputs": "instant"}},
     "reion, not symmetric": {"model": {**SMALL, "symmetric": False}},
     "unet": {"model": UNET},
+    "unet, batch normalisation": {"model": {**UNET, "batch_normalisation": True}},
     "unet, instant, average": {"model": {**UNET, "pooling": "average"}, "data": {"inputs": "instant"}},
     "pinion": {"model": PINION},
     "pinion, instant": {"model": PINION, "data": {"inputs": "instant"}},
@@ -40,7 +41,10 @@ KINDS = {
         "model": {"name": "patch", "pooling": "max", "shared_branch": False},
         "data": {"inputs": "instant"},
     },
-    "patch, normalised target": {"model": {"name": "patch", "target": "normalised"}},
+    "patch, normalised target": {
+        "model": {"name": "patch", "target": "normalised"},
+        "training": {"loss": {"kind": "mse"}},
+    },
     "voxel": {"model": {"name": "voxel"}},
     "voxel, instant, asinh": {
         "model": {"name": "voxel", "transforms": {"n_igm": "none", "photons": "asinh"}},
