@@ -108,6 +108,9 @@ def compare(
         raise InputError(
             "the output is already there", file=out, hint="--resume goes on, or give another --out"
         )
+    written = out / "comparison.json"
+    if written.is_file():
+        _check_budget(written, budget)
     data = [describe(sim) for sim in simulations]
     if describe(test)["sha256"] in [item["sha256"] for item in data]:
         raise InputError("the box to judge on is one of those to train on", hint="give another --test")
@@ -123,7 +126,7 @@ def compare(
         rows.append(row)
         excursion_sets[row["inputs"]] = excursion_set
         result = {**asdict(budget), "runs": rows, "excursion_set": excursion_sets}
-        write_json(out / "comparison.json", result)
+        write_json(written, result)
         score_against_arithmetic(result).savefig(out / "comparison.png", dpi=200)
         (out / "comparison.md").write_text(to_markdown(result), encoding="utf-8")
     return result
@@ -188,6 +191,22 @@ def _with_steps(settings: Mapping[str, Any], steps: int) -> RunConfig:
     return load_config(base={**settings, "training": training})
 
 
+def _check_budget(written: Path, budget: Budget) -> None:
+    """Refuse to go on with a study whose runs had another budget; asked once, before anything is written."""
+    before = read_json(written)
+    differing = [
+        f"{key}={before[key]} instead of {value}"
+        for key, value in asdict(budget).items()
+        if before[key] != value
+    ]
+    if differing:
+        raise InputError(
+            f"expected a study of this budget; received one with {', '.join(differing)}",
+            file=written,
+            hint="give another --out",
+        )
+
+
 def _check_begun(
     folder: Path,
     settings: Mapping[str, Any],
@@ -201,12 +220,6 @@ def _check_begun(
     differing = differences(stored, with_photons(_with_steps(settings, steps), simulations))
     if read_json(folder / "provenance.json")["data"] != list(data):
         differing.append("other simulations")
-    written = folder.parent / "comparison.json"
-    if written.is_file():
-        before = read_json(written)
-        minutes, received = before["core_minutes"], budget.core_minutes
-        if minutes != received:
-            differing.append(f"core_minutes={minutes} instead of {received}")
     if differing:
         raise InputError(
             f"expected a run of this study; received one with {', '.join(differing)}",

@@ -66,6 +66,11 @@ def test_a_study_is_trained_and_judged_once(study, toy, tmp_path, monkeypatch):
     assert compare(study, boxes, test, out, resume=True) == result
     with pytest.raises(InputError, match="core_minutes=1 instead of 2"):
         compare(study, boxes, test, out, resume=True, core_minutes=2)
+    # Also where the first run has yet to be trained.
+    (out / "first").rename(tmp_path / "aside")
+    with pytest.raises(InputError, match="core_minutes=1 instead of 2"):
+        compare(study, boxes, test, out, resume=True, core_minutes=2)
+    (tmp_path / "aside").rename(out / "first")
     with pytest.raises(InputError, match="other simulations"):
         compare(study, boxes[:1], test, out, resume=True)
     study.write_text(STUDY.replace("seed = 3", "seed = 4"), encoding="utf-8")
