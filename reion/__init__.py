@@ -13,15 +13,15 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "InputError": "reion.errors",
-    "make_simulation": "reion.simulation",
-    "check_simulation": "reion.simulation",
-    "with_n_ion": "reion.simulation",
+    "make_simulation": "reion.simulation.contract",
+    "check_simulation": "reion.simulation.contract",
+    "with_n_ion": "reion.simulation.contract",
     "open_simulation": "reion.readers",
     "load_sample": "reion.sample",
     "RunConfig": "reion.config",
-    "train": "reion.training",
-    "Emulator": "reion.emulator",
-    "evaluate": "reion.evaluation",
+    "train": "reion.training.run",
+    "Emulator": "reion.prediction.emulator",
+    "evaluate": "reion.evaluation.evaluate",
 }
 
 __all__ = ["__version__", *_PUBLIC]

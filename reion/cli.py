@@ -17,8 +17,8 @@ import typer
 from reion.errors import InputError
 
 if TYPE_CHECKING:
-    from reion.launch import Place
-    from reion.planning import Plan
+    from reion.jobs.plan import Plan, Terms
+    from reion.training.launch import Place
 
 app = typer.Typer(
     name="reion",
@@ -90,8 +90,8 @@ def quickstart(
     """Go the whole way on the packaged sample: train, export, predict a held-out box, evaluate, report."""
     _need_training("reion quickstart")
     from reion.config import load_config
-    from reion.quickstart import STEPS
-    from reion.quickstart import quickstart as run_quickstart
+    from reion.studies.quickstart import STEPS
+    from reion.studies.quickstart import quickstart as run_quickstart
     from reion.terminal import print_json, print_table, progress_bar, say
 
     config = load_config(None, settings or [], base={"training": {"steps": STEPS}})
@@ -101,7 +101,7 @@ def quickstart(
     if json:
         print_json(result)
         return
-    from reion.evaluation import render
+    from reion.evaluation.evaluate import render
 
     print_table(render(result["evaluation"]))
     sys.stdout.write(
@@ -127,13 +127,13 @@ def convert(
     json: Json = False,
 ) -> None:
     """Convert a simulation to Zarr, units checked, every value checked."""
-    from reion.cluster import reachable, started
-    from reion.conversion import convert as run_convert
+    from reion.jobs.workers import reachable, started
+    from reion.storage.conversion import convert as run_convert
     from reion.terminal import print_json, progress_bar
 
     _compile_kernels()
     if dry_run:
-        from reion.planning import plan_each
+        from reion.storage.cost import plan_each
 
         plans = plan_each(sources, format_, _settings(settings), cell_size)
         _print_plans(plans, json=json)
@@ -176,16 +176,16 @@ def inspect(
     json: Json = False,
 ) -> None:
     """Look at every value of a simulation once: moments, axis profiles, history, what looks wrong."""
-    from reion.cluster import reachable, started
-    from reion.inspection import inspect as run_inspect
-    from reion.inspection import render
+    from reion.inspection.look import inspect as run_inspect
+    from reion.inspection.look import render
+    from reion.jobs.workers import reachable, started
     from reion.readers import open_simulation
     from reion.terminal import print_json, print_table, progress_bar
 
     sim = open_simulation(reachable(sources, scheduler), format=format_, settings=_settings(settings))
     _compile_kernels()
     if dry_run:
-        from reion.planning import plan_inspect
+        from reion.inspection.cost import plan_inspect
 
         _print_plans([plan_inspect(sim, sources)], json=json)
         return
@@ -221,13 +221,13 @@ def train(
     from reion.config import load_config
     from reion.readers import open_each
     from reion.terminal import print_json, progress_bar
-    from reion.training import train as run_train
+    from reion.training.run import train as run_train
 
     chief = place is None or place.rank == 0
     schema = load_config(config, settings or [])
     simulations = open_each(sources)
     if dry_run:
-        from reion.planning import plan_train
+        from reion.training.cost import plan_train
 
         _print_plans([plan_train(schema, simulations, sources)], json=json)
         return
@@ -271,9 +271,9 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Judge predictions against the truth, beside the excursion set and the mean field."""
-    from reion.cluster import reachable, started
-    from reion.evaluation import render
-    from reion.judging import judge
+    from reion.evaluation.evaluate import render
+    from reion.evaluation.methods import judge
+    from reion.jobs.workers import reachable, started
     from reion.readers import open_simulation
     from reion.terminal import print_json, print_table, progress_bar, say
 
@@ -281,7 +281,7 @@ def evaluate(
         raise InputError("the report is already there", file=report, hint="--force replaces it")
     sim = open_simulation(reachable(sources, scheduler), format=format_, settings=_settings(settings))
     if dry_run:
-        from reion.planning import plan_evaluate
+        from reion.evaluation.cost import plan_evaluate
 
         plan = plan_evaluate([model, *(against or [])], sim, sources, report=report is not None)
         _print_plans([plan], json=json)
@@ -320,9 +320,9 @@ def compare(
 ) -> None:
     """Train several networks on the same boxes for the same time and judge them on another."""
     _need_training("reion compare")
-    from reion.comparison import compare as run_compare
-    from reion.comparison import render
     from reion.readers import open_each, open_simulation
+    from reion.studies.comparison import compare as run_compare
+    from reion.studies.comparison import render
     from reion.terminal import print_json, print_table, progress_bar, say
 
     simulations, judged = open_each(sources), open_simulation(test)
@@ -357,8 +357,8 @@ def export_onnx(
 ) -> None:
     """Write one self-contained ONNX file, proved against Keras."""
     _need_training("reion export onnx")
-    from reion.runs import export_run, held_out_scores, read_json
     from reion.terminal import print_json
+    from reion.training.run_folder import export_run, held_out_scores, read_json
 
     held_out = None if scores is None else held_out_scores(read_json(scores))
     result = export_run(run, out, scores=held_out, half=half, force=force)
@@ -386,16 +386,16 @@ def predict(
     json: Json = False,
 ) -> None:
     """Predict the ionised fraction, any box in bounded memory."""
-    from reion.cluster import reachable, started
-    from reion.prediction import predict as run_predict
+    from reion.jobs.workers import reachable, started
+    from reion.prediction.predict import predict as run_predict
     from reion.terminal import print_json, progress_bar
 
     memory_bytes = _bytes(memory, "--memory")
     if dry_run:
-        from reion.emulator import Emulator
-        from reion.planning import plan_predict
+        from reion.prediction.cost import plan_predict
+        from reion.prediction.emulator import Emulator
         from reion.readers import open_simulation
-        from reion.storage import shape_of
+        from reion.simulation.contract import shape_of
 
         sim = open_simulation(simulation)
         emulator = Emulator(model, device=device)
@@ -459,7 +459,7 @@ def plan(
     json: Json = False,
 ) -> None:
     """Say what predicting or training will cost, before it starts."""
-    from reion.planning import Terms, plan_any
+    from reion.jobs.plan import Terms
 
     terms = Terms(
         rate=rate,
@@ -468,7 +468,7 @@ def plan(
     )
     if model.endswith(".toml"):
         _need_training("planning a training run")
-    found = plan_any(
+    found = _plan_any(
         model,
         sources or [],
         cells=cells,
@@ -534,8 +534,8 @@ def _going_on_in(out: Path) -> Iterator[None]:
 
 def _place(workers: int | None) -> Place | None:
     """The place of this process among the workers; with `--workers` and no launcher, be the launcher."""
-    from reion.launch import place_from_environment, run_local_workers, take_own_gpu
     from reion.terminal import say
+    from reion.training.launch import place_from_environment, run_local_workers, take_own_gpu
 
     place = None if workers == 1 else place_from_environment(os.environ)
     if place is not None and workers not in (None, place.count):
@@ -579,8 +579,64 @@ def _compile_kernels() -> None:
         compile_kernels()
 
 
+def _plan_any(
+    model: str,
+    sources: Sequence[Path],
+    *,
+    cells: int | None,
+    snapshots: int,
+    boxes: int,
+    memory_bytes: int,
+    terms: Terms,
+) -> Plan:
+    """Plan a prediction (`model` an ONNX file or a shipped name) or a training run (a TOML file).
+
+    Parameters
+    ----------
+    sources
+        The simulation, or those to train on.
+    cells, snapshots, boxes
+        In place of `sources`: cells along a side, snapshots of a box, and boxes to train on.
+
+    Raises
+    ------
+    InputError
+        If there are neither sources nor cells, or both; as `plan_predict` and `load_config` do.
+    """
+    from reion.config import load_config
+    from reion.prediction.cost import plan_predict
+    from reion.prediction.emulator import Emulator
+    from reion.readers import open_each, open_simulation
+    from reion.simulation.contract import shape_of
+
+    if bool(sources) == (cells is not None):
+        raise InputError("expected either a simulation or --cells", hint="--cells 1024 --snapshots 50")
+    training = model.endswith(".toml")
+    if training:
+        from reion.training.cost import plan_train
+
+        config = load_config(Path(model))
+        if cells is not None:
+            return plan_train(config, boxes=boxes, snapshots=snapshots, cells=cells, terms=terms)
+        return plan_train(config, open_each(sources), sources, terms=terms)
+    emulator = Emulator(model)
+    if cells is not None:
+        shape = (cells, cells, cells)
+        return plan_predict(emulator, shape, snapshots, memory_bytes=memory_bytes, terms=terms)
+    sim = open_simulation(sources)
+    return plan_predict(
+        emulator,
+        shape_of(sim),
+        sim.sizes["redshift"],
+        sim=sim,
+        sources=sources,
+        memory_bytes=memory_bytes,
+        terms=terms,
+    )
+
+
 def _print_plans(plans: Sequence[Plan], *, json: bool) -> None:
-    from reion.planning import render
+    from reion.jobs.plan import render
     from reion.terminal import print_json, print_table
 
     if json:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from reion.simulation import make_simulation
+from reion.simulation.contract import make_simulation
 
 
 def pytest_sessionstart() -> None:
@@ -24,7 +24,7 @@ def pytest_sessionstart() -> None:
 @pytest.fixture(autouse=True)
 def _program_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is left of `--memory` does not depend on what the tests before have taken of this process."""
-    monkeypatch.setattr("reion.prediction.resident_memory_bytes", lambda: 256 << 20)
+    monkeypatch.setattr("reion.prediction.predict.resident_memory_bytes", lambda: 256 << 20)
 
 
 def toy_simulation(shape=(12, 10, 8), redshift=(12.0, 10.0, 8.0, 7.0), cell_mpc=2.0, seed=0) -> xr.Dataset:

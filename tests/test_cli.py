@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from reion.storage import write_simulation
+from reion.storage.store import write_simulation
 
 
 def npz(path, **changes):
@@ -177,8 +177,8 @@ def test_interrupted_is_code_130(command, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("where", "arguments"),
     [
-        ("reion.conversion.convert", ("convert", "box")),
-        ("reion.prediction.predict", ("predict", "rt64-history", "box")),
+        ("reion.storage.conversion.convert", ("convert", "box")),
+        ("reion.prediction.predict.predict", ("predict", "rt64-history", "box")),
     ],
 )
 def test_interrupted_work_says_how_it_goes_on(where, arguments, command, tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ from reion.cli import app
 from reion.config import LOSS_TERMS, MODEL_NAMES, TRAINING_DEFAULTS, RunConfig, load_config
 from reion.readers import FORMATS
 from reion.readers.settings import COMMON
-from reion.storage import write_simulation
+from reion.storage.store import write_simulation
 from reion_exports import ModelCard
 
 ROOT = Path(__file__).parents[1]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import reion
-from reion.simulation import check_simulation, mean_baryon_density
+from reion.simulation.contract import check_simulation, mean_baryon_density
 
 
 def test_both_boxes_are_whole_and_different():

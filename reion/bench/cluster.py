@@ -11,11 +11,11 @@ from pathlib import Path
 
 from reion.bench.harness import Result, interleaved
 from reion.bench.predict import example_box
-from reion.cluster import Workers, started
-from reion.emulator import Emulator
-from reion.prediction import predict
-from reion.storage import write_simulation
-from reion.threads import cores
+from reion.jobs.resources import cores
+from reion.jobs.workers import Workers, started
+from reion.prediction.emulator import Emulator
+from reion.prediction.predict import predict
+from reion.storage.store import write_simulation
 
 MODEL = "rt64-history"
 CELLS = 64
@@ -64,7 +64,7 @@ def measure(progress: Callable[[str], None]) -> Iterator[Result]:
 
 def _empty_pieces() -> Result:
     """What Dask adds to a piece, against the hundredth part of a second that it may."""
-    from reion.cluster import Job
+    from reion.jobs.workers import Job
 
     class Nothing(Job[int, None]):
         def __call__(self, piece: int) -> None:

@@ -33,13 +33,13 @@ def measure(progress: Callable[[str], None]) -> Iterator[Result]:
         store = Path(folder) / "sim.zarr"
         yield _memory(
             "convert_memory",
-            "from reion.conversion import convert; "
+            "from reion.storage.conversion import convert; "
             f"result = convert({str(run)!r}, {str(store)!r}, settings={SETTINGS!r})",
         )
         progress("data: looking at all, in a process of its own")
         yield _memory(
             "inspect_memory",
-            "from reion.inspection import inspect; from reion.readers import open_simulation; "
+            "from reion.inspection.look import inspect; from reion.readers import open_simulation; "
             f"result = inspect(open_simulation({str(store)!r}))",
         )
         progress("data: looking at a snapshot")
@@ -95,7 +95,7 @@ def _reading(run: Path) -> Result:
 
 
 def _looking(store: Path) -> Result:
-    from reion.inspection import inspect
+    from reion.inspection.look import inspect
     from reion.readers import open_simulation
 
     sim = open_simulation(store).isel(redshift=slice(1, 2))
@@ -119,7 +119,7 @@ def _memory(name: str, code: str) -> Result:
     """Peak memory of a process that only does this, as the part of a gibibyte that it leaves."""
     script = (
         "import json, time, warnings; warnings.simplefilter('ignore'); started = time.perf_counter(); "
-        f"{code}; from reion.memory import peak_memory_bytes; "
+        f"{code}; from reion.jobs.resources import peak_memory_bytes; "
         "print(json.dumps([peak_memory_bytes(), time.perf_counter() - started]))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reion.bench.harness import Comparison, Result, interleaved
-from reion.emulator import Emulator
-from reion.simulation import hydrogen_density, make_simulation
-from reion.storage import write_simulation
+from reion.prediction.emulator import Emulator
+from reion.simulation.contract import hydrogen_density, make_simulation
+from reion.storage.store import write_simulation
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -33,7 +33,7 @@ _STARTUP_TARGET_S = 1.5
 _FRESH_PROCESS = """
 import json, sys, time
 begin = time.perf_counter()
-from reion.prediction import predict
+from reion.prediction.predict import predict
 result = predict(*sys.argv[1:4], device="cpu", memory_bytes=int(sys.argv[4]))
 print(json.dumps({**result, "seconds": time.perf_counter() - begin, "cpu_seconds": time.process_time()}))
 """
@@ -75,8 +75,8 @@ def measure(progress: Callable[[str], None]) -> Iterator[Result]:
 
 def _default_model(folder: Path) -> tuple[Any, Path]:
     from reion.config import RunConfig
-    from reion.models import build_model, build_network
-    from reion.normalizer import Normalizer
+    from reion.models.build import build_model, build_network
+    from reion.models.normalizer import Normalizer
     from reion_exports import ModelCard, export
 
     parts = build_model(RunConfig.model_validate({}))
@@ -138,7 +138,7 @@ def _against_matrix_product(ours: Callable[[], Any], flops: int) -> Result:
 
 
 def _excursion_set(sim: xr.Dataset) -> Any:
-    from reion.excursion_set import ionised
+    from reion.physics.excursion_set import ionised
 
     return ionised(sim["n_ion"][0].values, hydrogen_density(sim["n_igm"][0].values))
 

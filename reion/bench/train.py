@@ -17,7 +17,7 @@ _STEPS = 5
 def measure(progress: Callable[[str], None]) -> Iterator[Result]:
     """Yield the speed of the training loop, batches included, over that of its compiled step alone."""
     try:
-        from reion.training import Loop
+        from reion.training.run import Loop
     except ModuleNotFoundError as error:
         raise InputError(
             f"the benchmark of training needs {error.name}", hint="pip install 'reion[train]'"

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from reion.emulator import Emulator
 from reion.errors import InputError
-from reion.simulation import AXES, DEFAULT_COSMOLOGY, box_size_mpc, with_n_ion
-from reion.storage import whole_folder
+from reion.prediction.emulator import Emulator
+from reion.simulation.contract import AXES, DEFAULT_COSMOLOGY, box_size_mpc, with_n_ion
+from reion.storage.store import whole_folder
 
 RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 """What the page needs of onnxruntime-web; they lie in the `dist` folder of its npm package."""
@@ -37,7 +37,7 @@ def write_demo_page(
     Parameters
     ----------
     model
-        See `reion.emulator.Emulator`.
+        See `reion.prediction.emulator.Emulator`.
     out
         The folder.
     runtime

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.fft
 
+from reion.jobs.resources import fft_threads
 from reion.metrics.fields import checked_box_size, checked_field
-from reion.threads import fft_threads
 
 IONISED = 0.5
 """A cell at or above this ionised fraction counts as ionised."""

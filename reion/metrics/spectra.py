@@ -13,8 +13,8 @@ from functools import cached_property
 import numpy as np
 import scipy.fft
 
+from reion.jobs.resources import fft_threads
 from reion.metrics.fields import checked_box_size, checked_field, checked_pair, is_uniform
-from reion.threads import fft_threads
 
 BANDS = ("0.1", "0.5", "1.0", "nyquist")
 """Bands of k in Mpc-1: from 0.8 k to 1.2 k; `nyquist` from 0.8 to 1.0 of pi / cell."""

@@ -15,7 +15,7 @@ from keras import ops
 from scipy import ndimage
 
 from reion.config import FieldTransform, FieldTransforms, PinionModel, ReionModel
-from reion.simulation import hydrogen_per_density
+from reion.simulation.contract import hydrogen_per_density
 from reion_kernels import Transform
 
 _REFERENCE_DENSITY = 4.2108e-31

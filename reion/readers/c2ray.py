@@ -28,8 +28,8 @@ from reion.readers.format import Format
 from reion.readers.settings import Settings
 from reion.readers.snapshot import Box, Snapshot
 from reion.readers.source_list import SourceList
-from reion.simulation import DEFAULT_COSMOLOGY
-from reion.units import mean_density
+from reion.simulation.contract import DEFAULT_COSMOLOGY
+from reion.simulation.units import mean_density
 
 XFRAC = re.compile(r"xfrac3[dD]_(\d+\.\d+)\.bin")
 DENSITY = re.compile(r"(\d+\.\d+)n_all\.dat")

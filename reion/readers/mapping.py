@@ -43,8 +43,8 @@ from reion.errors import InputError
 from reion.readers.filenames import label_of, redshift_of
 from reion.readers.settings import Settings
 from reion.readers.snapshot import Box, Region, Snapshot
-from reion.simulation import AXES, DEFAULT_COSMOLOGY, FIELDS
-from reion.units import Conversion, length_mpc
+from reion.simulation.contract import AXES, DEFAULT_COSMOLOGY, FIELDS
+from reion.simulation.units import Conversion, length_mpc
 
 SETTINGS = {"mapping": "a TOML file with the names and units of the arrays"}
 _OWN_ATTRIBUTES = {"box_size", "cosmology_assumed", "source_code", "redshift", *DEFAULT_COSMOLOGY}

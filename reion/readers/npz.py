@@ -19,8 +19,8 @@ from reion.readers.format import Format
 from reion.readers.npy import MAGIC, Archive
 from reion.readers.settings import Settings
 from reion.readers.snapshot import Box, Region, Snapshot
-from reion.simulation import DEFAULT_COSMOLOGY, FIELDS
-from reion.units import Conversion
+from reion.simulation.contract import DEFAULT_COSMOLOGY, FIELDS
+from reion.simulation.units import Conversion
 
 
 def claim(paths: Sequence[Path]) -> list[Path]:

@@ -24,7 +24,7 @@ from reion.readers.format import Format
 from reion.readers.settings import Settings
 from reion.readers.snapshot import Box, Snapshot
 from reion.readers.source_list import SourceList
-from reion.simulation import MEAN_MOLECULAR_WEIGHT
+from reion.simulation.contract import MEAN_MOLECULAR_WEIGHT
 
 XFRAC = re.compile(r"xfrac_z?(\d+\.\d+)\.dat")
 SOURCES = re.compile(r"(?:sources?|src)[\w-]*?(?:_z?(\d+\.\d+))?\.(?:txt|dat)")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reion.errors import InputError
-from reion.simulation import DEFAULT_COSMOLOGY
-from reion.units import EXAMPLES, length_mpc
+from reion.simulation.contract import DEFAULT_COSMOLOGY
+from reion.simulation.units import EXAMPLES, length_mpc
 
 if TYPE_CHECKING:
     from reion.readers.snapshot import Snapshot

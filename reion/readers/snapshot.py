@@ -17,10 +17,9 @@ import numpy as np
 import xarray as xr
 
 from reion.errors import InputError
-from reion.lazy import CellKey, LazyField
-from reion.mean_free_path import with_propagation_mask
+from reion.physics.mean_free_path import with_propagation_mask
 from reion.readers.settings import Settings
-from reion.simulation import (
+from reion.simulation.contract import (
     DEFAULT_COSMOLOGY,
     PHOTON_UNITS,
     SOURCE_UNITS,
@@ -29,7 +28,8 @@ from reion.simulation import (
     make_simulation,
     n_ion_units,
 )
-from reion.units import Conversion, field_conversion
+from reion.simulation.lazy import CellKey, LazyField
+from reion.simulation.units import Conversion, field_conversion
 
 Region = tuple[slice, slice, slice]
 """Cells along x, y and z: slices with a start and a stop, step 1."""

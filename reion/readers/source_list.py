@@ -14,7 +14,7 @@ import numpy as np
 
 from reion.errors import InputError
 from reion.readers.snapshot import Region
-from reion.units import Conversion
+from reion.simulation.units import Conversion
 
 _FEWEST, _MOST = 4, 12
 

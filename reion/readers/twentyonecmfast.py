@@ -27,7 +27,7 @@ from reion.readers.format import Format
 from reion.readers.hdf5_file import attributes, find, is_hdf5, open_hdf5, read, shape_of
 from reion.readers.settings import Settings
 from reion.readers.snapshot import Box, Region, Snapshot
-from reion.units import Conversion
+from reion.simulation.units import Conversion
 
 BARYONS_PER_MSUN = 1.98892e33 / 1.6726e-24
 

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import xarray as xr
 
-from reion.simulation import make_simulation
+from reion.simulation.contract import make_simulation
 
 
 class Sample(NamedTuple):

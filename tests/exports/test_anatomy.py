@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from reion.emulator import Emulator
 from reion.errors import InputError
+from reion.prediction.emulator import Emulator
 from reion_exports import HostileFileError, anatomy, dissect
 
 

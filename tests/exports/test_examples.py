@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from reion.emulator import Emulator
+from reion.prediction.emulator import Emulator
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SHAPE = (9, 8, 7)

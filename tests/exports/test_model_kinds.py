@@ -5,14 +5,14 @@ import onnx
 import pytest
 import xarray as xr
 
-from reion import prediction
 from reion.config import RunConfig
-from reion.emulator import Emulator
-from reion.models import build_model, build_network
-from reion.normalizer import Normalizer
-from reion.simulation import make_simulation
-from reion.storage import write_simulation
-from reion.tiles import Tiling
+from reion.models.build import build_model, build_network
+from reion.models.normalizer import Normalizer
+from reion.prediction import predict as prediction
+from reion.prediction.emulator import Emulator
+from reion.prediction.tiles import Tiling
+from reion.simulation.contract import make_simulation
+from reion.storage.store import write_simulation
 from reion_exports import TOLERANCE, ModelCard, export
 from reion_exports.parity import HALF_TOLERANCE
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from reion.demo import RUNTIME_FILES, write_demo_page
-from reion.emulator import Emulator, shipped_models
+from reion.prediction.emulator import Emulator, shipped_models
 from reion.sample import load_sample
-from reion.simulation import with_n_ion
+from reion.simulation.contract import with_n_ion
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "predict.mjs"
 CELLS = 24

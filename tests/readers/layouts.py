@@ -12,8 +12,8 @@ import xarray as xr
 from astropy import constants, units
 from astropy.cosmology import FlatLambdaCDM
 
-from reion.simulation import make_simulation
-from reion.storage import write_simulation
+from reion.simulation.contract import make_simulation
+from reion.storage.store import write_simulation
 
 C2RAY = FlatLambdaCDM(H0=70, Om0=0.27, Ob0=0.044)
 PLANCK = {"H0": 67.66, "Om0": 0.30964, "Ob0": 0.04897}

@@ -17,11 +17,11 @@ import xarray as xr
 import zarr
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
-from reion.conversion import convert
 from reion.errors import InputError
 from reion.readers import open_simulation
-from reion.simulation import check_simulation
-from reion.storage import write_simulation
+from reion.simulation.contract import check_simulation
+from reion.storage.conversion import convert
+from reion.storage.store import write_simulation
 from tests.readers.layouts import (
     random_simulation,
     record,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from reion.errors import InputError
 from reion.readers import FORMATS, open_each, open_simulation
-from reion.simulation import box_size_mpc, check_simulation
+from reion.simulation.contract import box_size_mpc, check_simulation
 from tests.readers.layouts import LAYOUTS, random_simulation
 
 

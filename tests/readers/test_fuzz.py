@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from reion.errors import InputError
-from reion.memory import peak_memory_bytes, resident_memory_bytes
+from reion.jobs.resources import peak_memory_bytes, resident_memory_bytes
 from reion.readers import open_simulation
 from tests.readers.layouts import LAYOUTS, random_simulation, write_21cmfast, write_hdf5, write_npz
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from reion.errors import InputError
-from reion.memory import peak_memory_bytes
+from reion.jobs.resources import peak_memory_bytes
 from reion.readers import open_simulation
 from reion.readers.hdf5_file import attributes, open_hdf5
 from reion.readers.object_header import ObjectHeader

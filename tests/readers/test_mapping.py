@@ -14,7 +14,7 @@ from reion.errors import InputError
 from reion.readers import open_simulation
 from reion.readers.settings import Settings
 from reion.readers.snapshot import assemble
-from reion.simulation import box_size_mpc
+from reion.simulation.contract import box_size_mpc
 from tests.readers.layouts import PLANCK, random_simulation, write_hdf5, write_raw
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -1,0 +1,1 @@
+"""Judging predictions: methods, scores and the report."""

@@ -1,0 +1,1 @@
+"""The first look at a simulation: numbers, checks and pictures."""

@@ -1,0 +1,1 @@
+"""Long work of any command: workers, outputs that grow, plans and resources."""

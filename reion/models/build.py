@@ -1,0 +1,108 @@
+"""The networks: a fixed stem, a normalisation and a learnt trunk, under one `build_model(config)`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import keras
+
+from reion.config import (
+    UNET_STRIDE_CELLS,
+    PatchModel,
+    PinionModel,
+    ReionModel,
+    RunConfig,
+    UNetModel,
+    VoxelModel,
+)
+from reion.models import trunks
+from reion.models.layers import Standardise
+from reion.models.normalizer import Normalizer
+from reion.models.stems import PhotonBalance, RawFields, build_stem
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network in its parts.
+
+    Attributes
+    ----------
+    stem
+        Raw fields to channels; nothing learnt.
+    trunk
+        Normalised channels and redshift to the target; what training updates.
+    trunk_radius_cells
+        Cells that the trunk needs on every side of what it predicts.
+    symmetric
+        Whether predicting commutes with all 48 symmetries of the cube.
+    stride_cells
+        What it predicts has sides that are multiples of this: 1 but for the U-Net.
+    """
+
+    config: RunConfig
+    stem: RawFields | PhotonBalance
+    trunk: keras.Model
+    trunk_radius_cells: int
+    symmetric: bool
+    stride_cells: int = 1
+
+    @property
+    def radius_cells(self) -> int:
+        """Cells of raw fields that the whole network needs on every side of what it predicts."""
+        return self.stem.radius_cells + self.trunk_radius_cells
+
+    @property
+    def target_normalised(self) -> bool:
+        """Whether the trunk predicts (xi − mean) / σ instead of xi."""
+        return getattr(self.config.model, "target", "sigmoid") == "normalised"
+
+
+def build_model(config: RunConfig, *, precision: str = "float32") -> Model:
+    """Build the network that the schema describes, with fresh weights from its seed.
+
+    `precision` is the Keras dtype policy of the trunk: training's, or float32 for everything else.
+    """
+    keras.utils.set_random_seed(config.seed)
+    stem = build_stem(config.model, config.inputs[1])
+    channels = len(stem.channels)
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        match config.model:
+            case VoxelModel():
+                return Model(config, stem, trunks.voxel(config.model, channels), 0, symmetric=True)
+            case PatchModel():
+                trunk = trunks.patch(config.model, channels)
+                return Model(config, stem, trunk, config.model.radius_cells, symmetric=False)
+            case PinionModel():
+                trunk = trunks.pinion(config.model, channels)
+                return Model(config, stem, trunk, len(config.model.filters), symmetric=False)
+            case UNetModel():
+                trunk = trunks.unet(config.model, channels)
+                radius = trunks.UNET_RADIUS_CELLS
+                return Model(config, stem, trunk, radius, symmetric=False, stride_cells=UNET_STRIDE_CELLS)
+            case ReionModel():
+                trunk = trunks.reion(config.model, channels)
+                return Model(config, stem, trunk, config.model.blocks, symmetric=config.model.symmetric)
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def build_network(model: Model, normalizer: Normalizer) -> keras.Model:
+    """Put stem, normalisation and trunk together: raw fields in, xi out, valid (unpadded), float32.
+
+    Inputs, by name: the two fields (batch, X, Y, Z) in the units of the data contract and redshift (batch,);
+    output xi (batch, X - 2 radius, Y - 2 radius, Z - 2 radius).
+    """
+    fields = {name: keras.Input((None, None, None), name=name) for name in model.config.inputs}
+    redshift = keras.Input((), name="redshift")
+    values = model.stem(fields)
+    values = Standardise(normalizer.mean, normalizer.std, name="normalise")(values)
+    when = Standardise([normalizer.redshift_mean], [normalizer.redshift_std], name="normalise_redshift")(
+        keras.layers.Reshape((1,))(redshift)
+    )
+    target = model.trunk([values, when])
+    if model.target_normalised:
+        target = keras.layers.Rescaling(normalizer.xi_std, normalizer.xi_mean, name="denormalise")(target)
+        target = keras.layers.ReLU(max_value=1.0, name="clip")(target)
+    return keras.Model({**fields, "redshift": redshift}, target[..., 0], name=model.config.model.name)

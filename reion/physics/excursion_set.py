@@ -1,0 +1,223 @@
+"""The excursion set: the semi-numerical answer, and the baseline of every evaluation.
+
+A cell is ionised if in any sphere around it, from 16 cells down to one, the photons emitted reach `threshold`
+times the number of hydrogen atoms (Furlanetto, Zaldarriaga & Hernquist 2004, ApJ 613, 1; as in 21cmFAST,
+Mesinger, Furlanetto & Cen 2011, MNRAS 411, 955, with the sources of the simulation in place of the collapsed
+fraction). The spheres are sharp in real space: all cells whose centre is at most the radius away.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+import numpy as np
+import scipy.fft
+import xarray as xr
+
+from reion.errors import InputError
+from reion.jobs.resources import fft_threads
+from reion.metrics.fields import checked_pair
+from reion.simulation.contract import (
+    N_ION_TIME_S,
+    EmittedPhotons,
+    cosmology,
+    cubic_cell_size_mpc,
+    hydrogen_density,
+    require_fields,
+)
+
+RADII_CELLS = tuple(float(16 * 2 ** (-step / 8)) for step in range(33))
+"""Radii of the spheres in cells: 16 down to 1, eight to every factor of two.
+
+A coarser ladder misses the sphere that just reaches the threshold; a finer one changes nothing.
+"""
+
+LATE_START_REDSHIFT = 11.0
+"""A series that starts below this redshift, with sources shining, misses photons that were emitted before."""
+
+Inputs = Literal["history", "instant"]
+
+
+def photons_per_atom(
+    n_photons: np.ndarray, n_hydrogen: np.ndarray, *, radii_cells: Iterable[float] = RADII_CELLS
+) -> np.ndarray:
+    """The largest number of photons per hydrogen atom in any of the spheres around each cell.
+
+    Parameters
+    ----------
+    n_photons, n_hydrogen
+        Ionising photons and hydrogen atoms per comoving volume, in the same unit, shape (x, y, z), not
+        negative, cubic cells, periodic.
+    radii_cells
+        Radii of the spheres in cells. Where a sphere is wider than the box, it is the box.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64, shape (x, y, z). Infinite where a sphere holds photons but no atoms, zero where neither.
+
+    Raises
+    ------
+    InputError
+        If the shapes differ or a value is not finite or negative.
+    """
+    n_photons, n_hydrogen = checked_pair(n_photons, n_hydrogen)
+    if n_photons.min() < 0 or n_hydrogen.min() < 0:
+        raise InputError("expected numbers of photons and atoms that are not negative")
+    # In units of the fullest cell, what the transform leaves of an empty sphere is rounding, far below 1e-9.
+    photon_scale, atom_scale = float(n_photons.max()), float(n_hydrogen.max())
+    highest = np.zeros(n_photons.shape)
+    if photon_scale == 0:
+        return highest
+    if atom_scale == 0:
+        return np.full(n_photons.shape, np.inf)
+    photons = scipy.fft.rfftn(n_photons / np.float64(photon_scale), workers=fft_threads())
+    atoms = scipy.fft.rfftn(n_hydrogen / np.float64(atom_scale), workers=fft_threads())
+    cells = 0.0
+    for radius in radii_cells:
+        inside = _ball(n_photons.shape, radius)
+        if cells == (cells := inside.sum()):
+            continue  # on a mesh, a slightly smaller radius can be the same sphere
+        # The transform of a ball is real: it is its own mirror image.
+        ball = scipy.fft.rfftn(inside, workers=fft_threads()).real
+        inside_photons = scipy.fft.irfftn(
+            photons * ball, n_photons.shape, workers=fft_threads(), overwrite_x=True
+        )
+        inside_atoms = scipy.fft.irfftn(
+            atoms * ball, n_photons.shape, workers=fft_threads(), overwrite_x=True
+        )
+        inside_photons[inside_photons < 1e-9] = 0.0
+        empty = inside_atoms < 1e-9
+        inside_atoms[empty] = 1.0
+        inside_photons /= inside_atoms
+        inside_photons[empty & (inside_photons > 0)] = np.inf
+        np.maximum(highest, inside_photons, out=highest)
+    highest *= photon_scale / atom_scale
+    return highest
+
+
+def _ball(shape: tuple[int, ...], radius: float) -> np.ndarray:
+    x, y, z = (np.minimum(np.arange(n), n - np.arange(n)).astype(np.float64) ** 2 for n in shape)
+    inside: np.ndarray = x[:, None, None] + y[:, None] + z <= radius**2 * (1 + 1e-12)
+    return inside.astype(np.float64)
+
+
+def ionised(n_photons: np.ndarray, n_hydrogen: np.ndarray, *, threshold: float = 1.0) -> np.ndarray:
+    """Which cells the excursion set ionises, as a boolean array of shape (x, y, z).
+
+    Parameters
+    ----------
+    n_photons, n_hydrogen
+        As for `photons_per_atom`.
+    threshold
+        Photons per hydrogen atom that ionise: one, plus recombinations, less what escapes being counted.
+
+    Raises
+    ------
+    InputError
+        As `photons_per_atom`, or if the threshold is not positive.
+    """
+    if not threshold > 0:
+        raise InputError(f"expected a positive threshold of photons per atom; received {threshold}")
+    # The slack is the rounding of the transforms, which must not decide about a sphere that just reaches it.
+    reached: np.ndarray = photons_per_atom(n_photons, n_hydrogen) >= threshold * (1 - 1e-9)
+    return reached
+
+
+class Photons:
+    """Photons emitted per comoving volume (1e66 Mpc-3, the unit of n_ion) in any snapshot.
+
+    Parameters
+    ----------
+    sim
+        A Simulation with n_ion or n_src (`history`), or n_src (`instant`).
+    inputs
+        `history`: n_ion, summed up from n_src on the way where the simulation does not have it.
+        `instant`: n_src times the cosmic age, as if the sources of the moment had always shone.
+
+    Raises
+    ------
+    InputError
+        If the field is missing.
+
+    Warns
+    -----
+    UserWarning
+        If photons have to be summed up and the series starts below z = 11 with sources shining.
+    """
+
+    def __init__(self, sim: xr.Dataset, inputs: Inputs) -> None:
+        if inputs not in ("history", "instant"):
+            raise InputError(f"expected inputs 'history' or 'instant'; received {inputs!r}")
+        self._sim, self._inputs = sim, inputs
+        self._emitted: EmittedPhotons | None = None
+        if inputs == "history" and "n_ion" in sim.data_vars:
+            return
+        require_fields(sim, ["n_src"], purpose=f"the excursion set with {inputs} inputs")
+        if inputs == "instant":
+            self._ages_s = cosmology(sim).age(sim["redshift"].values).to_value("s")
+            return
+        self._emitted = EmittedPhotons(sim)
+        first = float(sim["redshift"][0])
+        if first < LATE_START_REDSHIFT and float(sim["n_src"][0].max()) > 0:
+            warnings.warn(
+                f"the series starts at z = {first:g}, with sources already shining: the excursion set lacks "
+                "the photons emitted before",
+                stacklevel=3,
+            )
+
+    def at(self, index: int) -> np.ndarray:
+        """Those of snapshot `index`, shape (x, y, z)."""
+        if self._emitted is not None:
+            return self._emitted.at(index)
+        if self._inputs == "history":
+            stored: np.ndarray = self._sim["n_ion"][index].values
+            return stored
+        now: np.ndarray = self._sim["n_src"][index].values * np.float64(self._ages_s[index] / N_ION_TIME_S)
+        return now
+
+
+def photons(sim: xr.Dataset, inputs: Inputs) -> Iterator[np.ndarray]:
+    """The photons of one snapshot after the other (see `Photons`)."""
+    emitted = Photons(sim, inputs)
+    return map(emitted.at, range(sim.sizes["redshift"]))
+
+
+def fit_threshold(simulations: Iterable[xr.Dataset], inputs: Inputs = "history") -> float:
+    """The threshold that fits the true xi of the training boxes best: least squares, one for all redshifts.
+
+    The sum of squares is a sum over cells of xi^2 below the threshold and (1 - xi)^2 above it, so it is known
+    for every threshold from two histograms, whose bins are a thousandth of a factor e wide.
+
+    Parameters
+    ----------
+    simulations
+        Simulations with xi, n_igm and what `inputs` needs (see `photons`), cubic cells.
+
+    Raises
+    ------
+    InputError
+        If there is no simulation, a field is missing, or there are no photons at all.
+    """
+    edges = np.exp(np.arange(-7.0, 7.0, 1e-3))
+    gained = np.zeros(edges.size + 1)
+    reached = False
+    for sim in simulations:
+        require_fields(sim, ["xi", "n_igm"], purpose="fitting the excursion set")
+        cubic_cell_size_mpc(sim)
+        for index, n_photons in enumerate(photons(sim, inputs)):
+            highest = photons_per_atom(n_photons, hydrogen_density(sim["n_igm"][index].values))
+            xi = sim["xi"][index].values.astype(np.float64)
+            # What a threshold below this cell's ratio adds to the sum of squares: (1 - xi)^2 - xi^2.
+            gained += np.bincount(
+                np.searchsorted(edges, highest.reshape(-1), side="right"),
+                weights=(1 - 2 * xi).reshape(-1),
+                minlength=gained.size,
+            )
+            reached = reached or bool(highest.max() >= edges[0])
+    if not reached:
+        raise InputError("expected sources that shine in the training boxes; received no photons")
+    above = np.cumsum(gained[::-1])[::-1][1:]
+    return float(edges[int(np.argmin(above))])

@@ -1,0 +1,147 @@
+"""What a prediction costs."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from reion.jobs.plan import TERMS, Plan, Sample, Terms, bytes_below, for_a_while, spread
+from reion.jobs.workers import Job
+from reion.prediction.emulator import Emulator
+from reion.prediction.predict import (
+    PredictTiles,
+    cells_of_tile,
+    choose_tiles,
+    create_xi_store,
+    expected_peak_bytes,
+)
+from reion.prediction.tiles import Tile, Tiling
+from reion.simulation.contract import AXES, Shape
+from reion.storage.cost import stored_share
+from reion.storage.store import chunk_shape
+
+
+def plan_predict(
+    emulator: Emulator,
+    mesh: Shape,
+    snapshots: int,
+    *,
+    sim: xr.Dataset | None = None,
+    sources: Sequence[Path] = (),
+    memory_bytes: int,
+    terms: Terms = TERMS,
+) -> Plan:
+    """Plan the prediction of a simulation, or of a box of which only the shape is known.
+
+    Raises
+    ------
+    InputError
+        As `reion.prediction.predict.predict`: if the model does not fit the simulation, or nothing fits in
+        memory.
+    """
+    card = emulator.card
+    if sim is not None:
+        emulator.check(sim)
+        if "n_ion" in card.inputs and "n_ion" not in sim.data_vars:
+            sim = sim.assign(n_ion=sim["n_src"])  # of its shape and emptiness; its values do not matter here
+    tiling, resident = choose_tiles(emulator, dict(zip(AXES, mesh, strict=True)), memory_bytes)
+    peak = expected_peak_bytes(emulator, tiling, resident=resident)
+    stored = sum(stored_share(name, mesh, snapshots, sources) for name in card.inputs)
+    cells_read = math.prod(mesh) if resident else sum(_chunk_cells(tiling, tile) for tile in tiling)
+    compression = 1.0
+
+    def sample() -> Sample:
+        nonlocal compression
+        small = Tiling(mesh=mesh, tile=_shape(min(96, n) for n in tiling.tile), halo_cells=tiling.halo_cells)
+        costs = _tile_cost(emulator, tiling.tile) / _tile_cost(emulator, small.tile)
+        with tempfile.TemporaryDirectory() as name:
+            if sim is None:
+                job: Job[tuple[int, int], Any] = _AnyWindow(emulator, small)
+                done, seconds = for_a_while(job, [(0, 0)] * 1000)
+            else:
+                store = Path(name) / "xi.zarr"
+                create_xi_store(store, sim=sim, emulator=emulator, tiling=small)
+                pieces = spread([(index, n) for index in range(snapshots) for n in range(len(small))])
+                job = PredictTiles(emulator, sim, store, small, resident=resident, device="auto")
+                done, seconds = for_a_while(job, pieces)
+                cells = sum(cells_of_tile(small, number) for _, number in pieces[:done])
+                compression = bytes_below([store / "xi" / "c"]) / (4 * cells)
+        tiles = done / costs  # of the real ones, in the same time
+        return Sample(cells=round(tiles * math.prod(mesh) / len(tiling)), seconds=seconds)
+
+    known = terms.known(sample)
+    flops = _flops(emulator, tiling.tile)
+    cells = snapshots * math.prod(mesh)
+    return Plan(
+        command="predict",
+        cells=cells,
+        pieces=snapshots * len(tiling),
+        tile_cells=list(tiling.tile),
+        bytes_read=round(4 * snapshots * cells_read * stored),
+        bytes_written=round(4 * cells * compression),
+        compression=compression,
+        peak_memory_bytes=peak,
+        flops=None if flops is None else flops * len(tiling) * snapshots,
+        **known,
+    )
+
+
+class _AnyWindow(Job[tuple[int, int], None]):
+    """Predicts a window of random numbers."""
+
+    def __init__(self, emulator: Emulator, tiling: Tiling) -> None:
+        window = [side + 2 * tiling.halo_cells for side in tiling.tile]
+        some = np.random.default_rng(0).random(window, dtype=np.float32)
+        self._emulator = emulator
+        self._fields = {
+            name: some * np.float32(4e-31) if name == "n_igm" else some for name in emulator.card.inputs
+        }
+
+    def __call__(self, piece: tuple[int, int]) -> None:  # noqa: ARG002 (all pieces are alike)
+        self._emulator.predict_window(8.0, self._fields)
+
+
+def _chunk_cells(tiling: Tiling, tile: Tile) -> int:
+    """Cells of all chunks that are read for the window of a tile."""
+    chunk = chunk_shape(tiling.mesh)
+    total = 1
+    for origin, length, n, side in zip(*tiling.window(tile), tiling.mesh, chunk, strict=True):
+        cells, start, left = 0, origin, length
+        while left > 0:
+            here = start % n
+            taken = min(left, n - here)
+            first, last = here // side, (here + taken - 1) // side
+            cells += min(n, (last + 1) * side) - first * side
+            start, left = start + taken, left - taken
+        total *= cells
+    return total
+
+
+def _tile_cost(emulator: Emulator, tile: Shape) -> float:
+    """Of what the time for a tile is a multiple."""
+    flops = _flops(emulator, tile)
+    return math.prod(n + 2 * emulator.card.receptive_radius_cells for n in tile) if flops is None else flops
+
+
+def _flops(emulator: Emulator, tile: Shape) -> int | None:
+    """Operations of the convolutions for a tile."""
+    if find_spec("onnx") is None:
+        return None
+    import onnx
+
+    from reion_exports.cost import convolution_flops
+
+    window = [side + 2 * emulator.card.receptive_radius_cells for side in tile]
+    return convolution_flops(onnx.load_from_string(emulator.content), window)
+
+
+def _shape(sides: Iterable[int]) -> Shape:
+    x, y, z = sides
+    return (x, y, z)

@@ -1,0 +1,453 @@
+"""The one data type: an `xarray.Dataset` of a reionisation simulation, checked at the door."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from reion.errors import InputError
+
+if TYPE_CHECKING:
+    from astropy.cosmology import FlatLambdaCDM
+
+DIMS = ("redshift", "x", "y", "z")
+AXES = ("x", "y", "z")
+
+Shape = tuple[int, int, int]
+"""Cells along x, y and z."""
+
+PHOTON_RATE_UNITS = "1e48 s-1 Mpc-3"
+PHOTON_UNITS = "1e66 Mpc-3"
+DENSITY_UNITS = "g cm-3"
+SOURCE_UNITS = (PHOTON_RATE_UNITS, "Mpc-3", "Msun Mpc-3")
+"""The units n_src may have; what is derived from it (n_ion) is per 1e18 s of shining."""
+
+N_ION_TIME_S = 1e18
+DEFAULT_COSMOLOGY = {"H0": 67.66, "Om0": 0.30964, "Ob0": 0.04897}
+MEAN_MOLECULAR_WEIGHT = 1.222
+"""Baryon mass per hydrogen atom in proton masses, as in C2-Ray."""
+
+FIRST_LIGHT_REDSHIFT = 11.0
+"""A series of sources that starts below this redshift lacks part of the history."""
+XI_ROUNDING = 1e-5
+"""How far outside [0, 1] an ionised fraction may lie and still be rounding, which is clipped."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldSpec:
+    """What a field of a simulation is."""
+
+    name: str
+    units: tuple[str, ...]
+    long_name: str
+    minimum: float
+    maximum: float
+
+
+FIELDS: Mapping[str, FieldSpec] = {
+    spec.name: spec
+    for spec in (
+        FieldSpec(
+            name="n_igm",
+            units=(DENSITY_UNITS,),
+            long_name="baryon density, comoving",
+            minimum=0.0,
+            maximum=np.inf,
+        ),
+        FieldSpec(
+            name="n_src",
+            units=SOURCE_UNITS,
+            long_name="ionising photon rate of the sources that switch on at this snapshot, comoving",
+            minimum=0.0,
+            maximum=np.inf,
+        ),
+        FieldSpec(
+            name="n_ion",
+            units=(PHOTON_UNITS, *(f"1e18 s {unit}" for unit in SOURCE_UNITS[1:])),
+            long_name="ionising photons emitted up to this snapshot, comoving",
+            minimum=0.0,
+            maximum=np.inf,
+        ),
+        FieldSpec(
+            name="propagation_mask",
+            units=SOURCE_UNITS,
+            long_name="mean of n_src over the ball that its photons can reach",
+            minimum=0.0,
+            maximum=np.inf,
+        ),
+        FieldSpec(
+            name="xi",
+            units=("1",),
+            long_name="ionised fraction of hydrogen",
+            minimum=0.0,
+            maximum=1.0,
+        ),
+    )
+}
+
+
+def make_simulation(
+    fields: Mapping[str, Any],
+    *,
+    redshift: Sequence[float] | np.ndarray,
+    box_size: float | Sequence[float],
+    n_src_units: str = PHOTON_RATE_UNITS,
+    cosmology: Mapping[str, float] | None = None,
+    source_code: str = "unknown",
+    check_values: bool = True,
+) -> xr.Dataset:
+    """Put arrays together into a Simulation and check it.
+
+    Parameters
+    ----------
+    fields
+        Name to array of shape (redshift, x, y, z): any of n_igm (g cm-3, comoving), n_src
+        (`n_src_units`, per comoving volume), n_ion (1e66 Mpc-3), xi (1). Lazily indexed arrays stay lazy.
+    redshift
+        One number a snapshot; put into descending order (the order of time) if they are not.
+    box_size
+        Comoving Mpc, one number or three.
+    cosmology
+        `H0` (km s-1 Mpc-1), `Om0`, `Ob0` of a flat LCDM; the default is `DEFAULT_COSMOLOGY`, and the
+        attribute `cosmology_assumed` says so.
+    check_values
+        Read every value once and check finiteness and range (see `check_simulation`).
+
+    Raises
+    ------
+    InputError
+        If the result is not a Simulation.
+    """
+    redshift = np.asarray(redshift, dtype=np.float64).reshape(-1)
+    data: dict[str, xr.Variable] = {}
+    for name, values in fields.items():
+        spec = FIELDS.get(name)
+        if spec is None:
+            raise InputError(f"expected fields named {', '.join(FIELDS)}; received {name!r}")
+        units = spec.units[0]
+        if name in ("n_src", "propagation_mask"):
+            units = n_src_units
+        elif name == "n_ion":
+            units = n_ion_units(n_src_units)
+        if len(np.shape(values)) != len(DIMS):
+            raise InputError(
+                f"{name}: expected an array of shape (redshift, x, y, z); received {np.shape(values)}"
+            )
+        data[name] = xr.Variable(DIMS, values, {"units": units, "long_name": spec.long_name})
+    if not data:
+        raise InputError(f"expected at least one of the fields {', '.join(FIELDS)}; received none")
+    assumed = cosmology is None
+    attrs: dict[str, Any] = {
+        "box_size": float(box_size) if np.isscalar(box_size) else [float(v) for v in box_size],  # type: ignore[arg-type, union-attr]
+        **{key: float(value) for key, value in (cosmology or DEFAULT_COSMOLOGY).items()},
+        "cosmology_assumed": int(assumed),
+        "source_code": source_code,
+    }
+    sizes = {name: variable.shape[1:] for name, variable in data.items()}
+    if len(set(sizes.values())) > 1:
+        msg = "expected fields of one shape; received " + ", ".join(f"{k} {v}" for k, v in sizes.items())
+        raise InputError(msg)
+    (shape,) = set(sizes.values())
+    lengths = np.broadcast_to(np.asarray(attrs["box_size"], dtype=np.float64), 3)
+    coords = {
+        "redshift": ("redshift", redshift, {"long_name": "redshift", "units": "1"}),
+        **{
+            axis: (axis, (np.arange(n) + 0.5) * (length / n), {"long_name": axis, "units": "Mpc"})
+            for axis, n, length in zip(AXES, shape, lengths, strict=True)
+        },
+    }
+    for name, variable in data.items():
+        if variable.shape[0] != redshift.size:
+            raise InputError(
+                f"{name}: expected one snapshot for each of {redshift.size} redshifts; "
+                f"received {variable.shape[0]}"
+            )
+    sim = xr.Dataset(data, coords=coords, attrs=attrs)
+    order = np.argsort(-redshift, kind="stable")
+    if not np.array_equal(order, np.arange(redshift.size)):
+        sim = sim.isel(redshift=order)
+    return check_simulation(sim, values=check_values)
+
+
+def check_simulation(sim: xr.Dataset, *, values: bool = True, file: str | None = None) -> xr.Dataset:
+    """Check that a Dataset is a Simulation and return it.
+
+    Structure always (dims, shapes, units, redshifts, box size, cell centres); with `values` also every
+    number, one snapshot at a time: finite, densities positive, xi within [0, 1] up to `XI_ROUNDING`.
+
+    Raises
+    ------
+    InputError
+        Naming what was expected, what came, in which file and at which cell.
+    """
+    present = [name for name in FIELDS if name in sim.data_vars]
+    if not present:
+        raise InputError(
+            f"expected any of the fields {', '.join(FIELDS)}; received variables {list(sim.data_vars)}",
+            file=file,
+        )
+    for name in present:
+        variable = sim[name]
+        if variable.dims != DIMS:
+            raise InputError(f"{name}: expected dimensions {DIMS}; received {variable.dims}", file=file)
+        units = variable.attrs.get("units")
+        if units not in FIELDS[name].units:
+            raise InputError(
+                f"{name}: expected units {' or '.join(map(repr, FIELDS[name].units))}; received {units!r}",
+                file=file,
+                hint="`reion convert` takes other units with --set",
+            )
+        if variable.dtype.kind != "f":
+            raise InputError(f"{name}: expected floating-point numbers; received {variable.dtype}", file=file)
+        if 0 in variable.shape:
+            raise InputError(
+                f"{name}: expected at least one cell and one snapshot; received shape {variable.shape}",
+                file=file,
+            )
+    _check_coordinates(sim, file)
+    if values:
+        for name in present:
+            for index in range(sim.sizes["redshift"]):
+                check_values(name, sim[name][index].values, redshift=float(sim["redshift"][index]), file=file)
+    return sim
+
+
+def _check_coordinates(sim: xr.Dataset, file: str | None) -> None:
+    missing = [dim for dim in DIMS if dim not in sim.coords]
+    if missing:
+        raise InputError(f"expected coordinates {', '.join(DIMS)}; missing {', '.join(missing)}", file=file)
+    redshift = sim["redshift"].values
+    if not np.all(np.isfinite(redshift)) or np.any(redshift <= -1):
+        raise InputError(f"expected finite redshifts above -1; received {redshift.tolist()}", file=file)
+    if np.unique(redshift).size != redshift.size:
+        raise InputError(f"expected each redshift once; received {redshift.tolist()}", file=file)
+    if np.any(np.diff(redshift) > 0):
+        raise InputError(
+            f"expected redshifts in descending order (the order of time); received {redshift.tolist()}",
+            file=file,
+        )
+    if "box_size" not in sim.attrs:
+        raise InputError(
+            "the box size is missing", file=file, hint="give it in comoving Mpc: --set box_size=714.2857"
+        )
+    lengths = np.atleast_1d(np.asarray(sim.attrs["box_size"], dtype=np.float64))
+    if lengths.size not in (1, 3) or not np.all(np.isfinite(lengths)) or np.any(lengths <= 0):
+        raise InputError(
+            f"expected a box size of one or three positive lengths in Mpc; received {sim.attrs['box_size']}",
+            file=file,
+        )
+    lengths = np.broadcast_to(lengths, 3)
+    for axis, length in zip(AXES, lengths, strict=True):
+        n = sim.sizes[axis]
+        expected = (np.arange(n) + 0.5) * (length / n)
+        if not np.allclose(sim[axis].values, expected, rtol=0, atol=1e-4 * length / n):
+            raise InputError(
+                f"expected {axis} to be the cell centres of a box of {length:g} Mpc, from {expected[0]:g} to "
+                f"{expected[-1]:g}; received {sim[axis].values[0]:g} to {sim[axis].values[-1]:g}",
+                file=file,
+                hint="a sub-volume of a periodic box is not periodic: give the whole box",
+            )
+
+
+def check_values(
+    name: str,
+    values: np.ndarray,
+    *,
+    redshift: float,
+    file: str | None = None,
+    origin: Sequence[int] = (0, 0, 0),
+) -> None:
+    """Check one snapshot (or a block of it at cell `origin`) of field `name`: finite, within its range.
+
+    Raises
+    ------
+    InputError
+        With the number of bad cells and the first one's position.
+    """
+    spec = FIELDS[name]
+    slack = XI_ROUNDING if name == "xi" else 0.0
+    low, high = float(values.min()), float(values.max())
+    if (
+        np.isfinite(low)
+        and np.isfinite(high)
+        and low >= spec.minimum - slack
+        and high <= spec.maximum + slack
+    ):
+        return
+    bad = ~np.isfinite(values)
+    what = "finite numbers"
+    if not bad.any():
+        bad = (values < spec.minimum - slack) | (values > spec.maximum + slack)
+        what = "values from 0 to 1" if name == "xi" else "no negative values"
+    where = np.unravel_index(int(np.argmax(bad)), values.shape)
+    cell = tuple(int(i) + int(o) for i, o in zip(where, origin, strict=True))
+    raise InputError(
+        f"{name} at z = {redshift:g}: expected {what}; received {int(bad.sum())} that are not, "
+        f"the first at cell {cell}: {values[where]}",
+        file=file,
+    )
+
+
+def require_fields(sim: xr.Dataset, names: Iterable[str], *, purpose: str, file: str | None = None) -> None:
+    """Raise `InputError` if `sim` lacks one of the fields `names`, saying what needs it."""
+    missing = [name for name in names if name not in sim.data_vars]
+    if missing:
+        have = [name for name in FIELDS if name in sim.data_vars]
+        raise InputError(
+            f"{purpose} needs {', '.join(missing)}; this simulation has {', '.join(have)}", file=file
+        )
+
+
+def box_size_mpc(sim: xr.Dataset) -> tuple[float, float, float]:
+    """Comoving side lengths of the box in Mpc."""
+    lengths = np.broadcast_to(np.asarray(sim.attrs["box_size"], dtype=np.float64), 3)
+    return (float(lengths[0]), float(lengths[1]), float(lengths[2]))
+
+
+def cell_size_mpc(sim: xr.Dataset) -> tuple[float, float, float]:
+    """Comoving side lengths of a cell in Mpc."""
+    lx, ly, lz = box_size_mpc(sim)
+    return (lx / sim.sizes["x"], ly / sim.sizes["y"], lz / sim.sizes["z"])
+
+
+def cubic_cell_size_mpc(sim: xr.Dataset) -> float:
+    """Comoving side of a cell in Mpc, where cells must be cubes.
+
+    Raises
+    ------
+    InputError
+        If the three sides differ by more than one part in a thousand.
+    """
+    sides = cell_size_mpc(sim)
+    if max(sides) > min(sides) * 1.001:
+        raise InputError(
+            f"expected cubic cells; received cells of {sides[0]:g} x {sides[1]:g} x {sides[2]:g} Mpc",
+            hint="regrid with `reion convert --cell-size MPC`",
+        )
+    return float(np.mean(sides))
+
+
+def cosmology(sim: xr.Dataset) -> FlatLambdaCDM:
+    """Return the simulation's cosmology as an `astropy.cosmology.FlatLambdaCDM`."""
+    from astropy.cosmology import FlatLambdaCDM
+
+    values = {key: float(sim.attrs.get(key, default)) for key, default in DEFAULT_COSMOLOGY.items()}
+    return FlatLambdaCDM(H0=values["H0"], Om0=values["Om0"], Ob0=values["Ob0"])
+
+
+def mean_baryon_density(sim: xr.Dataset) -> float:
+    """Cosmic mean baryon density in g cm-3, comoving: Omega_b times the critical density today."""
+    model = cosmology(sim)
+    return float(model.Ob0 * model.critical_density0.to_value("g cm-3"))
+
+
+def hydrogen_density(n_igm: np.ndarray) -> np.ndarray:
+    """Hydrogen atoms per comoving volume in 1e66 Mpc-3 (the unit of n_ion) from n_igm in g cm-3.
+
+    n_H = n_igm / (1.222 m_p), as in C2-Ray. Shape and dtype are kept.
+    """
+    atoms: np.ndarray = n_igm * n_igm.dtype.type(hydrogen_per_density())
+    return atoms
+
+
+def hydrogen_per_density() -> float:
+    """The factor from n_igm in g cm-3 to hydrogen atoms in 1e66 Mpc-3."""
+    from astropy import constants, units
+
+    per_cm3 = 1.0 / (MEAN_MOLECULAR_WEIGHT * constants.m_p.to_value("g"))
+    return float(per_cm3 * units.Mpc.to(units.cm) ** 3 / 1e66)
+
+
+def n_ion_units(n_src_units: str) -> str:
+    """Units of n_ion derived from n_src in `n_src_units`: those times 1e18 s."""
+    return PHOTON_UNITS if n_src_units == PHOTON_RATE_UNITS else f"1e18 s {n_src_units}"
+
+
+def intervals_s(sim: xr.Dataset) -> np.ndarray:
+    """Seconds from each snapshot to the next, shape (redshift - 1,), float64."""
+    age = cosmology(sim).age(sim["redshift"].values).to_value("s")
+    return np.diff(age)
+
+
+def warn_if_late(sim: xr.Dataset, *, shining: bool) -> None:
+    """Warn that `n_ion` lacks photons if the series starts late with sources already `shining`."""
+    redshift = float(sim["redshift"][0])
+    if shining and redshift < FIRST_LIGHT_REDSHIFT:
+        warnings.warn(
+            f"the series starts at z = {redshift:g}, with sources already shining: photons emitted before "
+            "are not in n_ion",
+            stacklevel=3,
+        )
+
+
+def with_n_ion(sim: xr.Dataset) -> xr.Dataset:
+    """Return the simulation with `n_ion`, derived from the series of `n_src` where it is absent.
+
+    n_ion at snapshot j is the sum over i < j of n_src(z_i) (t_{i+1} - t_i): the sources listed at z_i
+    shine from z_i to z_{i+1}. Read into memory as float32. Warns when the series starts late (below
+    z = 11 with sources already shining), because what shone before is then missing.
+
+    Raises
+    ------
+    InputError
+        If there is neither n_ion nor n_src.
+    """
+    if "n_ion" in sim.data_vars:
+        return sim
+    require_fields(sim, ["n_src"], purpose="the history of photons (n_ion)")
+    seconds = intervals_s(sim)
+    warn_if_late(
+        sim, shining=float(sim["redshift"][0]) < FIRST_LIGHT_REDSHIFT and bool(sim["n_src"][0].any())
+    )
+    n_ion = np.zeros(sim["n_src"].shape, dtype=np.float32)
+    total = np.zeros(sim["n_src"].shape[1:], dtype=np.float64)
+    for index, dt in enumerate(seconds):
+        total += sim["n_src"][index].values.astype(np.float64) * (dt / N_ION_TIME_S)
+        n_ion[index + 1] = total
+    attrs = {
+        "units": n_ion_units(sim["n_src"].attrs["units"]),
+        "long_name": FIELDS["n_ion"].long_name,
+    }
+    return sim.assign(n_ion=(DIMS, n_ion, attrs))
+
+
+class EmittedPhotons:
+    """n_ion of any snapshot, summed up from n_src; asked for in order, every snapshot is read once."""
+
+    def __init__(self, sim: xr.Dataset) -> None:
+        require_fields(sim, ["n_src"], purpose="the history of photons (n_ion)")
+        self._n_src = sim["n_src"]
+        self._seconds = intervals_s(sim)
+        self._next = 0
+        self._total: np.ndarray | None = None
+
+    def at(self, index: int) -> np.ndarray:
+        """n_ion of snapshot `index`, float64 (x, y, z): the photons of all snapshots before it."""
+        if self._total is None or index < self._next:
+            self._total, self._next = np.zeros(self._n_src.shape[1:]), 0
+        while self._next < index:
+            weight = np.float64(self._seconds[self._next] / N_ION_TIME_S)
+            self._total += self._n_src[self._next].values * weight
+            self._next += 1
+        return self._total.copy()
+
+
+def shape_of(sim: xr.Dataset) -> Shape:
+    """Cells along x, y and z."""
+    return (sim.sizes["x"], sim.sizes["y"], sim.sizes["z"])
+
+
+def cells_of(sim: xr.Dataset) -> int:
+    """Cells of a snapshot."""
+    return math.prod(shape_of(sim))
+
+
+def few_of(count: int) -> list[int]:
+    """Numbers of the first, the middle and the last of `count` snapshots."""
+    return sorted({0, count // 2, count - 1})

@@ -1,0 +1,103 @@
+"""The same box on other cells: mass, photons and ionised volume are kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from reion.errors import InputError
+from reion.simulation.contract import AXES, DIMS, box_size_mpc, check_simulation
+from reion.simulation.lazy import CellKey, LazyField
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+_MOST_CELLS = 10_000
+
+
+def regrid(sim: xr.Dataset, cell_size_mpc: float) -> xr.Dataset:
+    """Return the simulation on cells of about another size, lazily.
+
+    Each new cell holds the mean over its volume: every old cell counts with the volume that it shares with
+    the new one (first-order conservative remapping). So the mean of every field stays the same: mass
+    (`n_igm`), photons (`n_src`, `n_ion`) and ionised volume (`xi`).
+
+    Parameters
+    ----------
+    cell_size_mpc
+        Comoving Mpc. The new mesh has the whole number of cells along each axis whose cells come closest.
+
+    Raises
+    ------
+    InputError
+        If the size is not positive, or makes a mesh of no cell or of more than 10,000 cells along an axis.
+    """
+    check_simulation(sim, values=False)
+    if not np.isfinite(cell_size_mpc) or cell_size_mpc <= 0:
+        raise InputError(f"--cell-size: expected a positive length in Mpc; received {cell_size_mpc:g}")
+    lengths = box_size_mpc(sim)
+    shape = tuple(round(length / cell_size_mpc) for length in lengths)
+    if min(shape) < 1 or max(shape) > _MOST_CELLS:
+        raise InputError(
+            f"--cell-size: expected a mesh of 1 to {_MOST_CELLS} cells along an axis; cells of "
+            f"{cell_size_mpc:g} Mpc make {shape} in a box of {' x '.join(f'{n:g}' for n in lengths)} Mpc"
+        )
+    fields = {
+        name: (
+            DIMS,
+            _Regridded(variable, shape).as_variable_data(),
+            {key: value for key, value in variable.attrs.items() if key != "sha256"},
+        )
+        for name, variable in sim.data_vars.items()
+        if variable.dims == DIMS
+    }
+    coords = {
+        axis: (axis, (np.arange(n) + 0.5) * (length / n), sim[axis].attrs)
+        for axis, n, length in zip(AXES, shape, lengths, strict=True)
+    }
+    attrs = {**sim.attrs, "regridded_from_cells": [sim.sizes[axis] for axis in AXES]}
+    new = xr.Dataset(fields, coords={"redshift": sim["redshift"], **coords}, attrs=attrs)
+    return check_simulation(new, values=False)
+
+
+def shared_fractions(old: int, new: int) -> csr_array:
+    """What each of `old` cells along an axis counts in each of `new` cells of the same axis.
+
+    Returns
+    -------
+    scipy.sparse.csr_array
+        (new, old), float64: shared length over the length of a new cell. Rows sum to one.
+    """
+    from scipy.sparse import csr_array
+
+    # In units in which a new cell has the length `old` and an old cell the length `new`, edges are integers.
+    edges = np.union1d(np.arange(new + 1) * old, np.arange(old + 1) * new)
+    start = edges[:-1]
+    return csr_array((np.diff(edges) / old, (start // old, start // new)), shape=(new, old))
+
+
+class _Regridded(LazyField):
+    """A field on another mesh, computed plane by plane."""
+
+    def __init__(self, field: xr.DataArray, shape: tuple[int, ...]) -> None:
+        super().__init__((field.shape[0], *shape))
+        self._field = field
+        self._fractions = [shared_fractions(o, n) for o, n in zip(field.shape[1:], shape, strict=True)]
+
+    def snapshot(self, index: int, key: CellKey) -> np.ndarray:
+        """The cells `key` of snapshot `index`, from the old cells that share volume with them."""
+        # Whole axes are kept as arrays of indices, so that one index does not drop its axis before the end.
+        wanted = [np.atleast_1d(np.arange(n)[k]) for n, k in zip(self.shape[1:], key, strict=True)]
+        rows = [fractions[cells] for fractions, cells in zip(self._fractions, wanted, strict=True)]
+        spans = [slice(row.indices.min(), row.indices.max() + 1) if row.nnz else slice(0, 1) for row in rows]
+        x, y, z = (row[:, span] for row, span in zip(rows, spans, strict=True))
+        old = self._field[index, *spans].values
+        new = np.empty([cells.size for cells in wanted], dtype=np.float32)
+        for plane in range(new.shape[0]):
+            part = slice(x.indptr[plane], x.indptr[plane + 1])
+            mixed = np.tensordot(x.data[part], old[x.indices[part]].astype(np.float64), axes=1)
+            new[plane] = (z @ (y @ mixed).T).T
+        dropped = tuple(0 if isinstance(k, int) else slice(None) for k in key)
+        return new[dropped]

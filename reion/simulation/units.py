@@ -1,0 +1,236 @@
+"""Units at the door: from what files hold to the units of the Simulation, through astropy.
+
+A unit is given as an astropy unit string with, where it matters, words around it:
+
+- `comoving` (the default) or `proper` for what is per volume;
+- `h` for the Hubble constant in 100 km s-1 Mpc-1, as in `Msun/h` or `h2 Msun Mpc-3`;
+- `per cell` for what is a total in each cell (also understood from the dimension: a rate, a mass or a number
+  without a volume);
+- `overdensity` (rho / mean - 1), `1 + overdensity`, `hydrogen cm-3`, `baryon cm-3`, `neutral fraction`.
+
+Factors are put together in float64 and applied once: photon rates and the g cm-3 to g pc-3 factor do not fit
+float32.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reion.errors import InputError
+from reion.simulation.contract import (
+    DENSITY_UNITS,
+    FIELDS,
+    MEAN_MOLECULAR_WEIGHT,
+    SOURCE_UNITS,
+    n_ion_units,
+)
+
+EXAMPLES = {
+    "n_igm": "'g cm-3', 'proper g cm-3', 'h2 Msun Mpc-3', 'Msun per cell', 'hydrogen cm-3', 'overdensity'",
+    "n_src": "'1e48 s-1 Mpc-3', 's-1 per cell', 'Msun Mpc-3', 'Msun/h per cell', 'Mpc-3', 'per cell'",
+    "propagation_mask": "that of n_src",
+    "n_ion": "'1e66 Mpc-3', 'cm-3', 'per cell'",
+    "xi": "'1', 'neutral fraction'",
+}
+"""Units of each field, as they are shown to a person."""
+_BLOCK_CELLS = 65536
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """From file values to working units: `raw * scale + offset`, in float64, as float32.
+
+    `units` are the units of the result.
+    """
+
+    units: str
+    scale: float = 1.0
+    offset: float = 0.0
+
+    def times(self, factor: float) -> Conversion:
+        """The conversion of values that are in `factor` times the unit."""
+        return replace(self, scale=self.scale * factor)
+
+    def __call__(self, raw: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Convert an array of any shape, memory order, byte order and number type.
+
+        Returns float32 of the same shape in the same memory order, in `out` if it is given. An array that
+        is already right is returned as it is.
+        """
+        if self.scale == 1.0 and self.offset == 0.0 and out is None and raw.dtype == np.float32:
+            return raw
+        if out is None:
+            out = np.empty_like(raw, dtype=np.float32, subok=False)
+        blocks = np.nditer(
+            [raw, out],
+            flags=["external_loop", "buffered", "zerosize_ok"],
+            op_flags=[["readonly"], ["writeonly"]],
+            op_dtypes=[np.float64, np.float32],
+            casting="unsafe",
+            order="K",
+            buffersize=_BLOCK_CELLS,
+        )
+        # What does not fit float32 becomes inf and is refused by the check of values.
+        with blocks, np.errstate(over="ignore", invalid="ignore"):
+            for x, y in blocks:
+                y[...] = x * self.scale + self.offset
+        return out
+
+
+def field_conversion(
+    name: str,
+    unit: str,
+    *,
+    redshift: float,
+    cosmology: Mapping[str, float],
+    cell_volume_mpc3: float,
+    file: Path | str | None = None,
+) -> Conversion:
+    """How values of field `name` in `unit` become the field of a Simulation.
+
+    Parameters
+    ----------
+    unit
+        See the module's text.
+    redshift
+        Of the snapshot, for proper volumes.
+    cosmology
+        H0 (km s-1 Mpc-1), Om0, Ob0: h, and the mean density behind an overdensity.
+    cell_volume_mpc3
+        Comoving volume of a cell, for what is given per cell.
+
+    Raises
+    ------
+    InputError
+        If the unit is unknown or is not one of this field.
+    """
+    text = " ".join(unit.replace("comoving", " ").split())
+    if text == FIELDS[name].units[0]:
+        return Conversion(text)
+    if name == "n_igm":
+        mean = mean_density(cosmology)
+        if text.replace(" ", "") in ("overdensity", "delta"):
+            return Conversion(DENSITY_UNITS, mean, mean)
+        if text.replace(" ", "") in ("1+overdensity", "1+delta"):
+            return Conversion(DENSITY_UNITS, mean)
+    if name == "xi":
+        if text in ("neutral fraction", "neutral"):
+            return Conversion("1", -1.0, 1.0)
+        if text in ("", "ionised fraction", "ionized fraction"):
+            return Conversion("1")
+        raise _unknown(name, unit, "expected a fraction", file)
+    quantity, per_cell = _parse(name, text, cosmology, file)
+    factor = (1.0 + redshift) ** -3 if "proper" in text.split() else 1.0
+    if per_cell:
+        factor /= cell_volume_mpc3
+    for target, value in _targets(name, quantity):
+        return Conversion(target, value * factor)
+    raise _unknown(name, unit, f"understood as {quantity.unit}, which is {quantity.unit.physical_type}", file)
+
+
+def length_mpc(unit: str, cosmology: Mapping[str, float]) -> float | None:
+    """Mpc in a unit of length such as `kpc/h`; None if it is not one."""
+    if unit == "Mpc":  # as in our own stores, which need not wait for astropy
+        return 1.0
+    from astropy import units
+
+    try:
+        return float(_without_h(unit, cosmology).to_value("Mpc"))
+    except (ValueError, TypeError, KeyError, OverflowError, ZeroDivisionError, units.UnitConversionError):
+        return None
+
+
+def mean_density(cosmology: Mapping[str, float]) -> float:
+    """Cosmic mean comoving baryon density in g cm-3: Ob0 times the critical density today."""
+    from astropy import constants, units
+
+    hubble = cosmology["H0"] * units.km / units.s / units.Mpc
+    critical = 3 * hubble**2 / (8 * np.pi * constants.G)
+    return float(cosmology["Ob0"] * critical.to_value("g cm-3"))
+
+
+def grams_per_cubic_parsec(n_igm: np.ndarray) -> np.ndarray:
+    """Density in g pc-3, the unit of the original student project, from n_igm in g cm-3.
+
+    The factor is 2.93799895e55 (a parsec is 3.0856775814913673e18 cm), which does not fit float32: it is
+    applied in float64, and the result, about 1e25, comes back in the number type of `n_igm`.
+    """
+    from astropy import units
+
+    factor = float((1 * units.g / units.cm**3).to_value(units.g / units.pc**3))
+    return (n_igm.astype(np.float64) * factor).astype(n_igm.dtype)
+
+
+def _parse(name: str, text: str, cosmology: Mapping[str, float], file: Path | str | None) -> tuple[Any, bool]:
+    """Value of one unit, as a Quantity per comoving Mpc3, without h; and whether it is per cell."""
+    from astropy import constants, units
+
+    words = re.sub(r"\b(proper|photons?|atoms?|halo(?:e?s)?|sources?|per cell)\b", " ", text)
+    per_cell = "per cell" in text
+    mass = 1.0
+    if name == "n_igm":
+        words, hydrogen = re.subn(r"\bhydrogen\b", " ", words)
+        words, baryons = re.subn(r"\bbaryons?\b", " ", words)
+        if hydrogen:
+            mass = MEAN_MOLECULAR_WEIGHT * constants.m_p
+        elif baryons:
+            mass = constants.m_p
+    try:
+        quantity = _without_h(words, cosmology) * mass
+    except (ValueError, TypeError, KeyError, OverflowError, ZeroDivisionError) as error:
+        raise _unknown(name, text, f"astropy says: {str(error).split(' If this')[0]}", file) from error
+    if name == "n_igm" and quantity.unit.is_equivalent("cm-3"):
+        quantity = quantity * MEAN_MOLECULAR_WEIGHT * constants.m_p
+    volumes = "per cell" not in text and _has_no_volume(quantity)
+    if per_cell or volumes:
+        return quantity / units.Mpc**3, True
+    return quantity, False
+
+
+def _without_h(text: str, cosmology: Mapping[str, float]) -> Any:
+    """One of a unit, as a Quantity without h. In astropy h is an hour; here it is the Hubble constant."""
+    import astropy.cosmology.units as cosmology_units
+    from astropy import units
+
+    words, count = re.subn(r"(?<![A-Za-z])h(?![A-Za-z])", "littleh", text)
+    with units.add_enabled_units([cosmology_units.littleh]):
+        unit = units.Unit(words.strip() or "1")
+    if count:
+        power = dict(zip(unit.bases, unit.powers, strict=True)).get(cosmology_units.littleh, 0)
+        return (cosmology["H0"] / 100.0) ** float(power) * (unit / cosmology_units.littleh**power)
+    return 1.0 * unit
+
+
+def _has_no_volume(quantity: Any) -> bool:
+    return any(quantity.unit.is_equivalent(unit) for unit in ("", "s-1", "g", "s", "g s"))
+
+
+def _targets(name: str, quantity: Any) -> list[tuple[str, float]]:
+    """The units of field `name` that the quantity can be given in, with its value in them."""
+    from astropy import units
+
+    if name == "n_igm":
+        candidates = {DENSITY_UNITS: DENSITY_UNITS}
+    elif name in ("n_src", "propagation_mask"):
+        candidates = {unit: unit for unit in SOURCE_UNITS}
+    else:
+        candidates = {n_ion_units(unit): n_ion_units(unit) for unit in SOURCE_UNITS}
+    return [
+        (target, float(quantity.to_value(units.Unit(unit))))
+        for target, unit in candidates.items()
+        if quantity.unit.is_equivalent(unit)
+    ]
+
+
+def _unknown(name: str, unit: str, why: str, file: Path | str | None) -> InputError:
+    return InputError(
+        f"{name}: expected a unit such as {EXAMPLES[name]}; received {unit!r} ({why})",
+        file=file,
+        hint=f"give the unit with --set {name}_unit=...",
+    )

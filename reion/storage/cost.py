@@ -1,0 +1,109 @@
+"""What a conversion costs."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import xarray as xr
+
+from reion.jobs.plan import TERMS, Plan, Sample, Terms, bytes_below, spread, time_is_up
+from reion.readers import open_simulations
+from reion.readers.zarr import is_store
+from reion.simulation.contract import AXES, FIELDS, Shape, cells_of, few_of, shape_of
+from reion.simulation.regridding import regrid
+from reion.storage.store import HISTORY, WriteFields, blocks_of, create_store, pieces_of, volume
+
+_MEBIBYTE = 1 << 20
+_CONVERT_BYTES = 190 * _MEBIBYTE
+
+_CONVERT_KERNEL_BYTES = 96 * _MEBIBYTE
+
+_CONVERT_BYTES_A_CELL = 21.0
+"""What a conversion takes: the program (on Linux, x86-64, like all of these); kernels, loaded where photons
+are summed up; and of a block a field as it is stored, decoded, put together and encoded again, or in place of
+the decoding the photons in double precision."""
+
+
+def plan_each(
+    sources: Sequence[Path],
+    format: str | None,  # noqa: A002 (the name of the command's flag)
+    settings: Mapping[str, str],
+    cell_size_mpc: float | None,
+) -> list[Plan]:
+    """Plan the conversion of every simulation in `sources`."""
+    sims = open_simulations(sources, format=format, settings=settings)
+    if cell_size_mpc is not None:
+        sims = {label: regrid(sim, cell_size_mpc) for label, sim in sims.items()}
+    # What files there are belongs to all of the simulations in them.
+    plans = [plan_convert(sim, sources) for sim in sims.values()]
+    return [dataclasses.replace(plan, bytes_read=plan.bytes_read // len(plans)) for plan in plans]
+
+
+def plan_convert(sim: xr.Dataset, sources: Sequence[Path], *, terms: Terms = TERMS) -> Plan:
+    """Plan a conversion."""
+    written = [name for name in FIELDS if name in sim.data_vars]
+    if "n_src" in written and "n_ion" not in written:
+        written.append("n_ion")
+    values = math.prod(sim.sizes[dim] for dim in ("redshift", *AXES))
+    compression = 1.0
+
+    def sample() -> Sample:
+        nonlocal compression
+        few = sim.isel(redshift=few_of(sim.sizes["redshift"]))
+        with tempfile.TemporaryDirectory() as name:
+            store = Path(name) / "sim.zarr"
+            create_store(few, store, {})
+            pieces = pieces_of(few)
+            blocks = blocks_of(shape_of(few))
+            # Whole blocks, so that every field has its share.
+            chosen = spread(range(len(blocks)))
+            job, cells, begin = WriteFields(few, store), 0, time.perf_counter()
+            for number in chosen:
+                for piece in pieces:
+                    if piece[1] == number:
+                        job(piece)
+                cells += len(written) * few.sizes["redshift"] * volume(blocks[number])
+                if time_is_up(begin):
+                    break
+            seconds = time.perf_counter() - begin
+            stored = bytes_below([store / name / "c" for name in written])
+            compression = stored / (4 * cells)
+            return Sample(cells=cells, seconds=seconds)
+
+    known = terms.known(sample)
+    largest = max(map(volume, blocks_of(shape_of(sim))))
+    if "regridded_from_cells" in sim.attrs:
+        # A block is mixed from all the old cells that share volume with it.
+        largest = max(largest, round(largest * math.prod(sim.attrs["regridded_from_cells"]) / cells_of(sim)))
+    kernels = _CONVERT_KERNEL_BYTES if (HISTORY, 0) in pieces_of(sim) else 0
+    return Plan(
+        command="convert",
+        cells=values * len(written),
+        pieces=len(pieces_of(sim)),
+        bytes_read=bytes_below(sources),
+        bytes_written=round(4 * values * len(written) * compression),
+        compression=compression,
+        peak_memory_bytes=round(_CONVERT_BYTES + kernels + _CONVERT_BYTES_A_CELL * largest),
+        **known,
+    )
+
+
+def stored_share(name: str, mesh: Shape, snapshots: int, sources: Sequence[Path]) -> float:
+    """Bytes on disk over bytes of the values of a field: from the store's files, or 1."""
+    for source in sources:
+        if is_store(source) and (source / name).is_dir():
+            return bytes_below([source / name]) / (4 * snapshots * math.prod(mesh))
+    return 1.0
+
+
+def field_bytes(name: str, sim: xr.Dataset, sources: Sequence[Path]) -> float:
+    """Bytes on disk of a field: of its chunks in stores, of other files an even share."""
+    stores = [source for source in sources if is_store(source)]
+    fields = sum(field in sim.data_vars for field in FIELDS)
+    files = bytes_below(source for source in sources if source not in stores)
+    return bytes_below(store / name / "c" for store in stores) + files / fields

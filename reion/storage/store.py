@@ -1,0 +1,320 @@
+"""Simulations on disk: one Zarr store each, written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import hashlib
+import itertools
+import math
+import os
+import shutil
+import socket
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from reion.errors import InputError
+from reion.jobs.resources import thread_limit
+from reion.jobs.workers import Job, ThisProcess
+from reion.simulation.contract import (
+    DIMS,
+    FIELDS,
+    N_ION_TIME_S,
+    check_simulation,
+    intervals_s,
+    n_ion_units,
+    shape_of,
+    warn_if_late,
+)
+
+_CHUNK_BYTES = 32 << 20
+_BLOCK_BYTES = 64 << 20
+"""Snapshots up to this size (float32) are handled in one piece, larger ones in blocks of whole chunks."""
+
+HISTORY = -1
+"""In place of a snapshot: n_src of all snapshots, and n_ion, which is summed up from them."""
+
+Block = tuple[slice, slice, slice]
+"""Cells along x, y and z."""
+
+Progress = Callable[[int, int], None]
+"""Called with the pieces done and the pieces there are."""
+
+
+def write_simulation(
+    sim: xr.Dataset,
+    path: str | Path,
+    *,
+    force: bool = False,
+    attrs: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Write a Simulation as a Zarr store that `xarray.open_zarr(path)` opens.
+
+    One snapshot (or one block of a large one) is in memory at a time. Where there is `n_src` and no `n_ion`,
+    `n_ion` is integrated on the way (see `reion.simulation.contract.with_n_ion`). Chunks hold one snapshot,
+    or blocks of at most 32 MiB of it, compressed (Blosc, Zstandard) and each with its CRC-32C; a chunk that
+    is missing reads as NaN, which no reader of ours lets pass. Every field's `sha256` is that of its chunks'
+    sha256 digests (of little-endian float32 in C order), chunk by chunk in C order of the chunk grid.
+
+    Parameters
+    ----------
+    force
+        Replace what is at `path`.
+    attrs
+        Further attributes of the store.
+
+    Raises
+    ------
+    InputError
+        If there is something at `path` (and no `force`), or if a value that is read is out of range: then
+        nothing is written.
+    """
+    check_simulation(sim, values=False)
+    with whole_folder(path, force=force) as folder:
+        create_store(sim, folder, attrs or {})
+        pieces = pieces_of(sim)
+        results = []
+        for number, result in ThisProcess().map(WriteFields(sim, folder), pieces):
+            results.append(result)
+            if progress is not None:
+                progress(number + 1, len(pieces))
+        finish_store(sim, folder, results)
+    return Path(path)
+
+
+def blocks_of(shape: Sequence[int]) -> list[Block]:
+    """A box in blocks of whole chunks of its store, each at most 64 MiB of float32.
+
+    One block up to 256^3 cells; beyond, whole planes along z as long as they fit: what streams through a
+    simulation does so block by block.
+    """
+    chunk = chunk_shape(tuple(shape))
+    sides = list(chunk)
+    for axis, n in enumerate(shape):
+        room = _BLOCK_BYTES // (4 * math.prod(sides))
+        sides[axis] = min(n, chunk[axis] * max(1, room))
+    axes = [
+        [slice(start, min(start + side, n)) for start in range(0, n, side)]
+        for side, n in zip(sides, shape, strict=True)
+    ]
+    return [(x, y, z) for x, y, z in itertools.product(*axes)]
+
+
+@contextlib.contextmanager
+def whole_folder(path: str | Path, *, force: bool = False) -> Iterator[Path]:
+    """A folder to write into that appears at `path` when the block ends without an error, and not before.
+
+    It lies beside its place, so that moving it in is one step. What a killed process left there is removed.
+
+    Raises
+    ------
+    InputError
+        If there is something at `path` and no `force`.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
+    try:
+        if path.exists() and not force:
+            raise InputError("exists already", file=path, hint="--force replaces it")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
+        partial.mkdir()
+    except OSError as error:
+        raise InputError(f"cannot be written: {error}", file=path) from error
+    try:
+        yield partial
+        if path.exists():
+            old = partial.with_suffix(".old")
+            path.rename(old)
+            partial.rename(path)
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
+        else:
+            partial.rename(path)
+    except OSError as error:
+        raise InputError(f"cannot be written: {error}", file=path) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(socket.gethostname())}.*.partial"):
+        process = left.name.split(".")[-2]
+        if process.isdigit() and not _is_running(int(process)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _summed_up(sim: xr.Dataset) -> bool:
+    """Whether n_ion has to be integrated."""
+    return "n_src" in sim.data_vars and "n_ion" not in sim.data_vars
+
+
+def create_store(sim: xr.Dataset, folder: Path, attrs: Mapping[str, Any]) -> None:
+    """Create the store of a Simulation with everything but the values of its fields."""
+    import zarr
+
+    group = zarr.open_group(folder, mode="w", zarr_format=3)
+    group.attrs.update({**_plain(sim.attrs), **_plain(attrs)})
+    for dim in DIMS:
+        values = np.asarray(sim[dim].values, dtype=np.float64)
+        array = group.create_array(
+            dim, shape=values.shape, dtype=values.dtype, chunks=values.shape, dimension_names=(dim,)
+        )
+        array[...] = values
+        array.attrs.update(_plain(sim[dim].attrs))
+    for name in FIELDS:
+        if name in sim.data_vars:
+            _create(group, name, sim[name])
+    if _summed_up(sim):
+        _create(group, "n_ion", sim["n_src"]).attrs.update(
+            units=n_ion_units(sim["n_src"].attrs["units"]), long_name=FIELDS["n_ion"].long_name
+        )
+
+
+def pieces_of(sim: xr.Dataset) -> list[tuple[int, int]]:
+    """Snapshot (or `HISTORY`) and number of the block of all that is to be written, the longest first."""
+    blocks = range(len(blocks_of(shape_of(sim))))
+    history = [(HISTORY, block) for block in blocks] if _summed_up(sim) else []
+    apart = [name for name in FIELDS if name in sim.data_vars and not (history and name == "n_src")]
+    snapshots = range(sim.sizes["redshift"]) if apart else ()
+    return history + [(index, block) for index in snapshots for block in blocks]
+
+
+class WriteFields(Job[tuple[int, int], dict[str, Any]]):
+    """Writes a piece of a Simulation into its store (see `create_store`).
+
+    No two pieces share a chunk. What comes of a piece, as JSON: `digests`, field to the chunk's place,
+    `SNAPSHOT X Y Z`, to SHA-256; and `shining`, whether sources were seen to shine in the first snapshot.
+    """
+
+    def __init__(self, sim: xr.Dataset, folder: Path) -> None:
+        self._sim = sim
+        self._folder = folder
+        self._blocks = blocks_of(shape_of(sim))
+
+    @cached_property
+    def _arrays(self) -> Any:
+        import zarr
+
+        return zarr.open_group(self._folder, mode="r+")
+
+    def __call__(self, piece: tuple[int, int]) -> dict[str, Any]:
+        """Write one piece."""
+        index, number = piece
+        block = self._blocks[number]
+        if index == HISTORY:
+            return self._write_history(block)
+        digests: dict[str, dict[str, str]] = {}
+        for name in FIELDS:
+            if name in self._sim.data_vars and not (name == "n_src" and _summed_up(self._sim)):
+                digests[name] = self._put(name, self._sim[name][(index, *block)].values, index, block)
+        return {"digests": digests, "shining": False}
+
+    def _write_history(self, block: Block) -> dict[str, Any]:
+        from reion_kernels import accumulate
+
+        sim = self._sim
+        digests: dict[str, dict[str, str]] = {"n_src": {}, "n_ion": {}}
+        total: np.ndarray | None = None
+        shining = False
+        for index, seconds in enumerate(np.append(intervals_s(sim), 0.0)):
+            values = sim["n_src"][(index, *block)].values
+            if total is None:
+                total = np.zeros_like(values, dtype=np.float64)
+                shining = bool(values.any())
+            digests["n_src"] |= self._put("n_src", values, index, block)
+            digests["n_ion"] |= self._put("n_ion", total.astype(np.float32), index, block)
+            accumulate(total, values, float(seconds) / N_ION_TIME_S, threads=thread_limit())
+            del values  # before the next ones are read
+        return {"digests": digests, "shining": shining}
+
+    def _put(self, name: str, values: np.ndarray, index: int, block: Block) -> dict[str, str]:
+        """Write a block of one snapshot chunk by chunk, noting each chunk's digest."""
+        array = self._arrays[name]
+        sizes = array.chunks[1:]
+        digests = {}
+        for corner in np.ndindex(*(-(-n // size) for n, size in zip(values.shape, sizes, strict=True))):
+            local = tuple(slice(c * n, (c + 1) * n) for c, n in zip(corner, sizes, strict=True))
+            chunk = np.ascontiguousarray(values[local], dtype="<f4")
+            x, y, z = (axis.start + c * n for axis, c, n in zip(block, corner, sizes, strict=True))
+            nx, ny, nz = chunk.shape
+            array[index, x : x + nx, y : y + ny, z : z + nz] = chunk
+            digests[f"{index} {x} {y} {z}"] = hashlib.sha256(chunk.data).hexdigest()
+        return digests
+
+
+def finish_store(sim: xr.Dataset, folder: Path, results: Iterable[Mapping[str, Any]]) -> None:
+    """Complete a store all of whose pieces are written, from what came of them."""
+    import zarr
+
+    group = zarr.open_group(folder, mode="r+")
+    digests: dict[str, dict[tuple[int, ...], bytes]] = {}
+    shining = False
+    for result in results:
+        shining = shining or result["shining"]
+        for name, chunks in result["digests"].items():
+            digests.setdefault(name, {}).update(
+                {tuple(map(int, place.split())): bytes.fromhex(digest) for place, digest in chunks.items()}
+            )
+    warn_if_late(sim, shining=shining)
+    for name, chunks_of_field in digests.items():
+        joined = b"".join(digest for _, digest in sorted(chunks_of_field.items()))
+        group[name].attrs["sha256"] = hashlib.sha256(joined).hexdigest()
+    with warnings.catch_warnings():
+        # xarray.open_zarr warns where this is missing, zarr where it is written.
+        warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
+        zarr.consolidate_metadata(group.store)
+
+
+def _create(group: Any, name: str, like: xr.DataArray) -> Any:
+    from zarr.codecs import BloscCodec, Crc32cCodec
+
+    array = group.create_array(
+        name,
+        shape=like.shape,
+        dtype=np.float32,
+        chunks=(1, *chunk_shape(like.shape[1:])),
+        compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec()],
+        fill_value=np.nan,
+        dimension_names=DIMS,
+        config={"write_empty_chunks": True},
+    )
+    array.attrs.update(_plain({key: value for key, value in like.attrs.items() if key != "sha256"}))
+    return array
+
+
+def volume(block: Block) -> int:
+    """Cells of a block."""
+    return math.prod(cells.stop - cells.start for cells in block)
+
+
+def chunk_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The snapshot's shape, halved along its longest axis (the last of equal ones) until small enough."""
+    chunk = list(shape)
+    while 4 * int(np.prod(chunk)) > _CHUNK_BYTES:
+        longest = len(chunk) - 1 - int(np.argmax(chunk[::-1]))
+        chunk[longest] = -(-chunk[longest] // 2)
+    return tuple(chunk)
+
+
+def _plain(attrs: Mapping[Any, Any]) -> dict[str, Any]:
+    """Attributes as JSON has them."""
+    return {str(key): value.tolist() if hasattr(value, "tolist") else value for key, value in attrs.items()}
+
+
+def _is_running(process: int) -> bool:
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

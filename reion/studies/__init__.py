@@ -1,0 +1,1 @@
+"""Whole studies: the quickstart, and networks compared on the same boxes."""

@@ -1,0 +1,102 @@
+"""The whole way on the packaged sample: train, export, predict a held-out box, evaluate, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from reion.config import RunConfig, load_config
+from reion.errors import InputError
+from reion.evaluation.evaluate import evaluate
+from reion.evaluation.report.page import write_report
+from reion.prediction.emulator import Emulator
+from reion.sample import load_sample
+from reion.training.run import train
+from reion.training.run_folder import export_run
+
+STEPS = 400
+"""Enough for the sample: two to four minutes on two cores."""
+
+
+def quickstart(
+    out: str | Path,
+    *,
+    config: RunConfig | None = None,
+    resume: bool = False,
+    force: bool = False,
+    progress: Callable[[int, int, Mapping[str, float]], None] | None = None,
+    say: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Train on one box of the packaged sample, export, and judge the exported file on the other.
+
+    Parameters
+    ----------
+    out
+        A folder for run/, model.onnx and report/.
+    config
+        The schema of the training; the default trains the default model for `STEPS` steps.
+    resume, force
+        Go on with an interrupted quickstart in `out`, or replace one.
+    progress, say
+        Called after every training step (see `reion.training.run.Progress`), and with a line for every stage.
+
+    Returns
+    -------
+    dict
+        `seconds`, `run`, `model`, `report` (paths) and `evaluation` (see
+        `reion.evaluation.evaluate.evaluate`).
+
+    Raises
+    ------
+    InputError
+        If `out` is occupied, or there is nothing to resume.
+    """
+    started = time.perf_counter()
+    say = say or (lambda _: None)
+    out = Path(out)
+    run, model, report = out / "run", out / "model.onnx", out / "report"
+    if (model.exists() or report.exists()) and not (force or resume):
+        raise InputError(
+            "the output is already there", file=out, hint="--force replaces it, or give another --out"
+        )
+    if config is None:
+        config = load_config(base={"training": {"steps": STEPS}})
+    sample = load_sample()
+    if not (resume and (run / "metrics.json").is_file()):
+        say(f"training on one box of 64^3 cells at ten redshifts, {config.training.steps} steps")
+        train([sample.train], run, config, resume=resume, force=force, progress=progress)
+    say(f"exporting {model}")
+    export = export_run(run, model, force=force or resume)
+    say("predicting the held-out box with onnxruntime")
+    emulator = Emulator(model, device="cpu")
+    prediction = emulator.predict(sample.held_out)
+    evaluation = evaluate(
+        {"reion": prediction},
+        sample.held_out,
+        excursion_threshold=emulator.card.excursion_set_threshold,
+        excursion_inputs=config.data.inputs,
+    )
+    provenance = {
+        "how": "reion quickstart: trained on one box of the packaged sample, judged on the other",
+        "model": {"file": str(model), "sha256": export["sha256"], "nodes": export["nodes"]},
+        "largest difference between Keras and ONNX": export["max_difference"],
+        **emulator.card.provenance,
+    }
+    say("writing the report")
+    page = write_report(
+        evaluation,
+        sample.held_out,
+        {"reion": prediction},
+        report,
+        provenance=provenance,
+        force=force or resume,
+    )
+    return {
+        "seconds": round(time.perf_counter() - started, 1),
+        "run": str(run),
+        "model": str(model),
+        "report": str(page),
+        "evaluation": evaluation,
+    }

@@ -1,0 +1,1 @@
+"""Training: from Simulations to a run folder."""

@@ -1,0 +1,246 @@
+"""What training costs: a step is measured on random numbers, before there is any data."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import xarray as xr
+
+from reion.config import RunConfig
+from reion.jobs.plan import TERMS, Plan, Sample, Terms, time_is_up
+from reion.jobs.resources import resident_memory_bytes
+from reion.models.build import Model, build_model, build_network
+from reion.models.normalizer import Normalizer
+from reion.simulation.contract import FIELDS, Shape, shape_of
+from reion.storage.cost import field_bytes
+from reion.training.checkpoints import save_checkpoint
+from reion.training.devices import resolve_precision
+from reion.training.peers import Workers
+from reion.training.run import Loop
+from reion.training.sampler import validation_cells_along_x
+
+_MEBIBYTE = 1 << 20
+
+IN_MEMORY_BYTES = 4 << 30
+"""Training keeps its fields in memory up to this, and in files beyond (`reion.training.sampler`)."""
+
+_TRAIN_READING_BYTES = 150 * _MEBIBYTE
+
+_THRESHOLD_BYTES_A_CELL = 110.0
+"""What training takes beside the network: the kernels and what decodes chunks; and of a snapshot, in the end,
+the transforms and distributions of the excursion set."""
+
+_WINDOW_CELLS = 64
+"""Cells along a side, without the halo, of the largest part of a window that is tried."""
+
+
+@dataclass(frozen=True)
+class TrainingCost:
+    """What a step of training costs, found out on random numbers.
+
+    Parameters
+    ----------
+    channels
+        What the stem makes of a cell.
+    prepare_bytes_a_cell
+        Memory that it takes for that, for each cell of a snapshot.
+    program_bytes
+        Memory with the network there, before the first step.
+    computing_bytes
+        Memory beside it that is taken, and kept, for a step or for the largest validation window.
+    checkpoint_bytes, model_bytes
+        Of a checkpoint and of the trained network on disk.
+    forward_flops
+        Operations of the convolutions of one batch, forwards; a step is three times that.
+    step
+        Takes a step.
+    """
+
+    channels: int
+    prepare_bytes_a_cell: float
+    program_bytes: int
+    computing_bytes: float
+    checkpoint_bytes: int
+    model_bytes: int
+    forward_flops: int
+    step: Callable[[], None]
+
+
+def training_cost(config: RunConfig, meshes: Sequence[Shape]) -> TrainingCost:
+    """Build the network and a batch of random numbers for it, for boxes of these meshes, without any data."""
+    model = build_model(config, precision=resolve_precision(config.training.precision))
+    count, training = len(model.stem.channels), config.training
+    stem = model.stem
+    normalizer = Normalizer.unfitted(stem.channels, stem.scale, stem.transform)
+    model_bytes = _model_bytes(model, normalizer)
+    loop = Loop(Path(), config, model, normalizer, [], None, Workers())
+    rng = np.random.default_rng(0)
+    side = training.crop_cells + 2 * model.trunk_radius_cells
+    values = rng.normal(size=(training.batch_size, side, side, side, count)).astype(np.float32)
+    redshift = np.zeros((training.batch_size, 1), dtype=np.float32)
+    xi = rng.random((training.batch_size, *(training.crop_cells,) * 3, 1), dtype=np.float32)
+
+    def step() -> None:
+        loop.trunk.train_on_batch([values, redshift], xi)
+
+    prepare_bytes_a_cell = _prepare_bytes_a_cell(model)
+    checkpoint_bytes = _checkpoint_bytes(loop)
+    program_bytes = resident_memory_bytes() or 0
+    validating_bytes = _validating_bytes(loop, meshes)
+    step()
+    step_bytes = max(0, (resident_memory_bytes() or 0) - program_bytes)
+    return TrainingCost(
+        channels=count,
+        prepare_bytes_a_cell=prepare_bytes_a_cell,
+        program_bytes=program_bytes,
+        computing_bytes=max(step_bytes, validating_bytes),
+        checkpoint_bytes=checkpoint_bytes,
+        model_bytes=model_bytes,
+        forward_flops=_forward_flops(loop.trunk, values, redshift),
+        step=step,
+    )
+
+
+def _validating_bytes(loop: Loop, meshes: Sequence[Shape]) -> float:
+    """Memory for the largest validation window, from what a part of it takes more than the smallest there is.
+
+    TensorFlow keeps what it has taken once: what the difference is made of would otherwise be hidden.
+    """
+    model = loop.model
+    halo = 2 * model.trunk_radius_cells
+
+    def taken(window: Sequence[int]) -> int:
+        values = np.zeros((1, *window, len(model.stem.channels)), dtype=np.float32)
+        loop.trunk([values, np.zeros((1, 1), dtype=np.float32)], training=False)
+        return resident_memory_bytes() or 0
+
+    windows = [
+        [n + halo for n in (validation_cells_along_x(loop.config, model, mesh[0]), *mesh[1:])]
+        for mesh in meshes
+    ]
+    window = [n - (n - halo) % model.stride_cells for n in max(windows, key=math.prod)]
+    most = _WINDOW_CELLS + halo
+    part = [min(n, most) for n in window]
+    smallest = [model.stride_cells + halo] * 3
+    if math.prod(part) <= math.prod(smallest):
+        return 0.0
+    before = taken(smallest)
+    return max(0, taken(part) - before) / (math.prod(part) - math.prod(smallest)) * math.prod(window)
+
+
+def _prepare_bytes_a_cell(model: Model) -> float:
+    """Memory that the stem takes at most while it prepares a snapshot."""
+    side = 24
+    rng = np.random.default_rng(0)
+    fields = {
+        name: rng.random((side, side, side), dtype=np.float32) * (4e-31 if name == "n_igm" else 1.0)
+        for name in model.config.inputs
+    }
+    tracemalloc.start()
+    model.stem.prepare(fields)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return peak / side**3 + 4 * len(fields)
+
+
+def _model_bytes(model: Model, normalizer: Normalizer) -> int:
+    """Of the trained network on disk, which has no optimiser."""
+    with tempfile.TemporaryDirectory() as folder:
+        network = Path(folder) / "model.keras"
+        build_network(model, normalizer).save(network)
+        return network.stat().st_size
+
+
+def _checkpoint_bytes(loop: Loop) -> int:
+    if loop.config.training.patience_rounds is not None:
+        loop.best = loop.trunk.get_weights()  # which a checkpoint holds too
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = save_checkpoint(Path(folder), loop.checkpoint())
+        return sum(file.stat().st_size for file in checkpoint.iterdir())
+
+
+def _forward_flops(trunk: keras.Model, values: np.ndarray, redshift: np.ndarray) -> int:
+    """Operations of all convolutions and matrix products for a batch; zero without TensorFlow."""
+    if keras.backend.backend() != "tensorflow":
+        return 0
+    import tensorflow as tf
+
+    specs = [tf.TensorSpec(array.shape, tf.float32) for array in (values, redshift)]
+    graph = tf.function(lambda x, z: trunk([x, z], training=False)).get_concrete_function(*specs).graph
+    total = 0
+    for operation in graph.get_operations():
+        if operation.type in ("Conv3D", "Conv2D", "MatMul"):
+            kernel = operation.inputs[1].shape.as_list()
+            total += 2 * math.prod(operation.outputs[0].shape.as_list()) * math.prod(kernel[:-1])
+    return total
+
+
+def plan_train(
+    config: RunConfig,
+    sims: Sequence[xr.Dataset] = (),
+    sources: Sequence[Path] = (),
+    *,
+    boxes: int = 1,
+    snapshots: int = 1,
+    cells: int = 0,
+    terms: Terms = TERMS,
+) -> Plan:
+    """Plan a training run on simulations, or on `boxes` of some `cells` along a side; a step is measured."""
+    meshes = [shape_of(sim) for sim in sims] or [(cells, cells, cells)]
+    cost = training_cost(config, meshes)
+    training = config.training
+    values = sum(math.prod(sim.sizes.values()) for sim in sims) or boxes * snapshots * cells**3
+    # Of all snapshots, the channels go to files where they are too many; the truth stays in memory.
+    channels, truth = 4 * values * cost.channels, 4 * values
+    on_disk = channels if channels + truth > IN_MEMORY_BYTES else 0
+    rounds = -(-training.steps // training.round_steps)
+
+    def sample() -> Sample:
+        begin, done = time.perf_counter(), 0
+        while not time_is_up(begin):
+            cost.step()
+            done += 1
+        return Sample(
+            cells=done * training.batch_size * training.crop_cells**3, seconds=time.perf_counter() - begin
+        )
+
+    known = terms.known(sample)
+    largest = max(map(math.prod, meshes))
+    preparing = cost.prepare_bytes_a_cell * largest
+    derived = [sim for sim in sims if "n_ion" in config.inputs and "n_ion" not in sim.data_vars]
+    preparing += max((4 * math.prod(sim.sizes.values()) for sim in derived), default=0)
+    return Plan(
+        command="train",
+        cells=training.steps * training.batch_size * training.crop_cells**3,
+        pieces=1,
+        bytes_read=round(_training_reads(config, sims, sources) if sims else 3 * 3 * 4 * values),
+        bytes_written=on_disk + rounds * cost.checkpoint_bytes + cost.model_bytes,
+        peak_memory_bytes=round(
+            cost.program_bytes
+            + _TRAIN_READING_BYTES
+            + channels
+            - on_disk
+            + truth
+            + max(preparing, cost.computing_bytes + _THRESHOLD_BYTES_A_CELL * largest)
+        ),
+        flops=3 * cost.forward_flops * training.steps,
+        **known,
+    )
+
+
+def _training_reads(config: RunConfig, sims: Sequence[xr.Dataset], sources: Sequence[Path]) -> float:
+    """Every field for its checksum; then what is learnt from, to prepare it and to fit the excursion set."""
+    total = 0.0
+    for sim, source in zip(sims, sources, strict=True):
+        there = [name for name in FIELDS if name in sim.data_vars]
+        learnt = {name if name in there else "n_src" for name in (*config.inputs, "xi")}
+        total += sum(field_bytes(name, sim, [source]) for name in (*there, *learnt, *learnt))
+    return total

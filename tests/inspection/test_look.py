@@ -1,0 +1,188 @@
+"""`inspect` measures what numpy measures, and says what looks wrong."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import scipy.stats
+from rich.console import Console
+
+from reion.errors import InputError
+from reion.inspection.checks import xi_at_sources
+from reion.inspection.look import inspect, render
+from reion.simulation.contract import make_simulation, with_n_ion
+from reion.storage import store as storage
+from tests.conftest import toy_simulation
+
+
+def complaints(result):
+    return {check["name"]: check["message"] for check in result["checks"] if not check["ok"]}
+
+
+def remake(sim, **replaced):
+    fields = {name: sim[name].values for name in ("n_igm", "n_src", "xi")}
+    return make_simulation(
+        {**fields, **replaced},
+        redshift=sim["redshift"].values,
+        box_size=sim.attrs["box_size"],
+        cosmology={key: sim.attrs[key] for key in ("H0", "Om0", "Ob0")},
+    )
+
+
+@pytest.fixture(scope="module")
+def cosmic():
+    """A toy box as sound as a real one: cosmic mean density, sources in the bubbles, photons enough."""
+    sim = toy_simulation()
+    n_igm = sim["n_igm"].values
+    sources = np.where(sim["xi"].values[-1:] > 0.5, np.float32(3000.0), np.float32(0.0))
+    return remake(
+        sim,
+        n_igm=(n_igm * (4.2094e-31 / n_igm.mean())).astype(np.float32),
+        n_src=np.repeat(sources, 4, axis=0),
+    )
+
+
+def test_statistics_are_those_of_numpy(cosmic):
+    result = inspect(cosmic)
+    for name in ("n_igm", "n_src", "xi"):
+        assert result["fields"][name]["units"] == cosmic[name].attrs["units"]
+        for index, found in enumerate(result["fields"][name]["snapshots"]):
+            values = cosmic[name].values[index].astype(np.float64)
+            mean, std = values.mean(), values.std()
+            expected = {
+                "mean": mean,
+                "std": std,
+                "min": values.min(),
+                "max": values.max(),
+                "skewness": scipy.stats.skew(values, axis=None),
+                "empty_fraction": np.mean(values == 0),
+            }
+            for key, value in expected.items():
+                assert found[key] == pytest.approx(value, rel=1e-6, abs=1e-40), (name, key)
+            lines = {"x": values[:, 5, 4], "y": values[6, :, 4], "z": values[6, 5, :]}
+            for axis, line in lines.items():
+                assert found["axis_means"][axis] == pytest.approx(line.mean(), rel=1e-6, abs=1e-40)
+            assert found["normalised"]["max"] == pytest.approx((values.max() - mean) / std, rel=1e-6)
+        pooled = cosmic[name].values.astype(np.float64)
+        assert result["fields"][name]["pooled"]["std"] == pytest.approx(pooled.std(), rel=1e-6)
+    density = cosmic["n_igm"].values.astype(np.float64)
+    assert result["fields"]["n_igm"]["pooled"]["mean_g_pc3"] == pytest.approx(
+        density.mean() * 2.93799895e55, rel=1e-6
+    )
+    for index, row in enumerate(result["history"]):
+        xi = cosmic["xi"].values[index].astype(np.float64)
+        assert row["mean_xi_mass"] == pytest.approx(np.average(xi, weights=density[index]), rel=1e-6)
+        rates = cosmic["n_src"].values[index].astype(np.float64)
+        assert row["mean_xi_at_sources"] == pytest.approx(np.average(xi, weights=rates), rel=1e-6)
+
+
+def test_photons_per_hydrogen_atom_need_no_n_ion(cosmic):
+    derived = [row["photons_per_hydrogen"] for row in inspect(cosmic)["history"]]
+    integrated = [row["photons_per_hydrogen"] for row in inspect(with_n_ion(cosmic))["history"]]
+    np.testing.assert_allclose(derived, integrated, rtol=1e-6)
+    assert derived[0] == 0
+    assert derived[-1] > 0
+
+
+def test_blocks_change_nothing(cosmic, monkeypatch):
+    whole = inspect(cosmic)
+    monkeypatch.setattr(storage, "_CHUNK_BYTES", 4 * 100)
+    monkeypatch.setattr(storage, "_BLOCK_BYTES", 4 * 300)
+    slabs = inspect(cosmic)
+    for name in whole["fields"]:
+        for a, b in zip(whole["fields"][name]["snapshots"], slabs["fields"][name]["snapshots"], strict=True):
+            assert a["std"] == pytest.approx(b["std"], rel=1e-9, abs=1e-45)
+            assert a["axis_means"] == pytest.approx(b["axis_means"], rel=1e-12)
+
+
+def test_a_sound_simulation_has_no_complaints(cosmic):
+    result = inspect(cosmic)
+    assert not complaints(result)
+    json.dumps(result, allow_nan=False)
+
+
+def test_a_field_that_is_constant_has_no_skewness(cosmic):
+    result = inspect(remake(cosmic, xi=np.full(cosmic["xi"].shape, 0.5, np.float32)))
+    (first, *_) = result["fields"]["xi"]["snapshots"]
+    assert first["skewness"] is None
+    assert first["normalised"] == {"min": None, "max": None}
+
+
+def test_what_is_wrong_is_said_in_words(cosmic):
+    density = cosmic["n_igm"].values
+    growth = (1 + cosmic["redshift"].values[:, None, None, None]).astype(np.float32) ** 3
+    wrong = {
+        "proper": remake(cosmic, n_igm=density * growth),
+        "matter": remake(cosmic, n_igm=density * np.float32(0.30964 / 0.04897)),
+        "hydrogen": remake(cosmic, n_igm=density * np.float32(0.76)),
+        "its unit right": remake(cosmic, n_igm=density * np.float32(3e3)),
+    }
+    for word, sim in wrong.items():
+        assert word in complaints(inspect(sim))["mean density"]
+    assert "neutral" in complaints(inspect(remake(cosmic, xi=1 - cosmic["xi"].values)))["growth"]
+    shuffled = cosmic["xi"].values[[0, 2, 1, 3]]
+    assert "mixed up" in complaints(inspect(remake(cosmic, xi=shuffled)))["growth"]
+    dark = cosmic["n_src"].values.copy()
+    dark[1] = 0
+    assert complaints(inspect(remake(cosmic, n_src=dark)))["sources"] == "no sources at z = 10"
+    ramp = density * np.linspace(0.5, 1.5, 12, dtype=np.float32)[:, None, None]
+    smooth = 4.2e-31 * np.ones_like(density) * np.linspace(0.5, 1.5, 12, dtype=np.float32)[:, None, None]
+    assert "boundary" in complaints(inspect(remake(cosmic, n_igm=smooth)))["periodic"]
+    assert "periodic" not in complaints(inspect(remake(cosmic, n_igm=ramp[:, ::-1] + ramp)))
+
+
+def test_sources_outside_bubbles_are_noticed(cosmic):
+    outside = np.where(cosmic["xi"].values < 0.1, np.float32(1.0), np.float32(0.0))
+    assert "axes swapped" in complaints(inspect(remake(cosmic, n_src=outside)))["ionised sources"]
+
+
+def test_swapped_axes_are_noticed_and_named():
+    rng = np.random.default_rng(5)
+    n_src = np.zeros((1, 16, 16, 16), np.float32)
+    n_src[0][tuple(rng.integers(0, 16, (3, 40)))] = rng.lognormal(3, 1, 40)
+    near = scipy.ndimage.maximum_filter(n_src[0], 3, mode="wrap") > 0
+    xi = np.where(near, np.float32(0.95), np.float32(0.02))
+
+    def look(xi):
+        sim = make_simulation({"n_src": n_src, "xi": xi[None]}, redshift=[8.0], box_size=32.0)
+        return complaints(inspect(sim)).get("ionised sources")
+
+    assert look(xi) is None
+    for axes, order in (((2, 1, 0), "zyx"), ((1, 0, 2), "yxz"), ((1, 2, 0), "zxy")):
+        assert f"0.95 with its axes as {order}" in look(xi.transpose(axes))
+    assert xi_at_sources(xi[:8], n_src[0][:8]).keys() == {"xyz", "xzy"}
+    assert xi_at_sources(xi, np.zeros_like(xi)) == {}
+
+
+def test_it_draws_and_replaces_only_with_force(cosmic, tmp_path):
+    result = inspect(cosmic, plot=tmp_path / "plots")
+    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == [
+        "histograms.png",
+        "history.png",
+        "profiles.png",
+        "slices.png",
+    ]
+    assert len(result["plots"]) == 4
+    with pytest.raises(InputError, match="exists already"):
+        inspect(cosmic, plot=tmp_path / "plots")
+    inspect(cosmic[["xi"]].isel(redshift=[1]), plot=tmp_path / "plots", force=True)
+
+
+def test_the_tables_show_every_field_and_check(cosmic):
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(render(inspect(cosmic)))
+    text = captured.get()
+    for word in (
+        "n_igm (g cm-3)",
+        "n_src (1e48 s-1 Mpc-3)",
+        "xi (1)",
+        "skewness",
+        "z line",
+        "history",
+        "mean density",
+    ):
+        assert word in text

@@ -1,0 +1,213 @@
+"""The Emulator: the same numbers as onnxruntime alone, and no answer where there is none."""
+
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from reion.errors import InputError
+from reion.prediction.emulator import Emulator
+from reion.simulation.contract import make_simulation, with_n_ion
+
+
+@pytest.fixture
+def emulator(toy_model):
+    return Emulator(toy_model, device="cpu", threads=1)
+
+
+@pytest.fixture
+def late_simulation(simulation):
+    return with_n_ion(simulation)
+
+
+def raw(sim, index):
+    fields = {name: sim[name][index : index + 1].values for name in ("n_igm", "n_ion")}
+    return fields, np.array([float(sim["redshift"][index])], dtype=np.float32)
+
+
+def test_a_simulation_gives_what_onnxruntime_alone_gives(emulator, toy_model, simulation):
+    xi = emulator.predict(simulation)
+    assert xi.name == "xi"
+    assert xi.dims == ("redshift", "x", "y", "z")
+    assert xi.attrs["units"] == "1"
+    assert xi.attrs["model"] == "toy 1"
+    assert xi.attrs["model_sha256"] == emulator.sha256
+    assert xi.attrs["box_size"] == simulation.attrs["box_size"]
+    cpu = ["CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(toy_model, providers=cpu)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    of_the_same_kernels = onnxruntime.InferenceSession(toy_model, options, providers=cpu)
+    sim = with_n_ion(simulation)
+    for index in range(sim.sizes["redshift"]):
+        fields, redshift = raw(sim, index)
+        (expected,) = session.run(["xi"], {**fields, "redshift": redshift})
+        np.testing.assert_allclose(xi[index].values, expected[0], rtol=0, atol=1e-6)
+        (expected,) = of_the_same_kernels.run(["xi"], {**fields, "redshift": redshift})
+        np.testing.assert_array_equal(xi[index].values, expected[0])
+
+
+def test_bytes_and_path_are_the_same_model(emulator, toy_model):
+    assert Emulator(toy_model.read_bytes(), device="cpu").card == emulator.card
+
+
+def test_arrays_with_and_without_a_batch(emulator, late_simulation):
+    fields, redshift = raw(late_simulation, 2)
+    alone = emulator.predict_arrays(redshift[0], **{name: box[0] for name, box in fields.items()})
+    twice = emulator.predict_arrays(
+        [redshift[0], 7.0], **{name: np.repeat(box, 2, axis=0) for name, box in fields.items()}
+    )
+    assert alone.shape == late_simulation["n_igm"].shape[1:]
+    np.testing.assert_allclose(twice[0], alone, rtol=0, atol=1e-6)
+    assert not np.allclose(twice[1], alone)
+
+
+def test_threads_do_not_disturb_one_another(emulator, late_simulation):
+    boxes = [raw(late_simulation, index) for index in range(4)] * 4
+    expected = [emulator.predict_arrays(redshift, **fields) for fields, redshift in boxes]
+    with ThreadPoolExecutor(4) as pool:
+        received = list(pool.map(lambda box: emulator.predict_arrays(box[1], **box[0]), boxes))
+    for one, other in zip(received, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_window_with_its_halo_gives_the_interior(emulator, late_simulation):
+    fields, redshift = raw(late_simulation, 1)
+    whole = emulator.predict_arrays(redshift, **fields)[0]
+    radius = emulator.card.receptive_radius_cells
+    window = [np.arange(3 - radius, 8 + radius), np.arange(-radius, 2 + radius), np.arange(0, 8)]
+    cut = {
+        name: box[0][np.ix_(*(i % n for i, n in zip(window, box.shape[1:], strict=True)))]
+        for name, box in fields.items()
+    }
+    part = emulator.predict_window(float(redshift[0]), cut, periodic=(0, 0, 1))
+    np.testing.assert_allclose(part, whole[3:8, 0:2, :], rtol=0, atol=1e-6)
+
+
+def test_symmetrised_prediction_turns_with_the_box(emulator, late_simulation):
+    fields, redshift = raw(late_simulation, 2)
+    mean = emulator.predict_arrays(redshift, symmetrise=48, **fields)
+    turned = {name: box.transpose(0, 2, 3, 1)[:, ::-1] for name, box in fields.items()}
+    received = emulator.predict_arrays(redshift, symmetrise=48, **turned)
+    np.testing.assert_allclose(received, mean.transpose(0, 2, 3, 1)[:, ::-1], rtol=0, atol=2e-6)
+    assert not np.allclose(mean, emulator.predict_arrays(redshift, **fields), atol=1e-4)
+
+
+def test_cells_of_another_size_are_refused(emulator, simulation):
+    sim = simulation.assign_attrs(box_size=[2 * length for length in simulation.attrs["box_size"]])
+    sim = sim.assign_coords({axis: (axis, 2 * sim[axis].values, sim[axis].attrs) for axis in "xyz"})
+    with pytest.raises(InputError, match=r"cells of 2 Mpc; received cells of 4 Mpc.*\n.*--cell-size 2"):
+        emulator.predict(sim)
+
+
+def test_other_units_are_refused(emulator, simulation):
+    sim = with_n_ion(simulation)
+    sim["n_ion"].attrs["units"] = "1e18 s Mpc-3"
+    with pytest.raises(InputError, match="n_ion: the model toy was trained on '1e66 Mpc-3'"):
+        emulator.predict(sim)
+
+
+def test_missing_fields_are_named(emulator, simulation):
+    with pytest.raises(InputError, match="the model toy needs n_ion; this simulation has n_igm, xi"):
+        emulator.predict(simulation.drop_vars("n_src"))
+
+
+def test_a_redshift_outside_the_training_is_an_extrapolation(emulator, late_simulation):
+    fields = {name: late_simulation[name][:1].values for name in ("n_igm", "n_ion")}
+    sim = make_simulation(fields, redshift=[15.0], box_size=[24.0, 20.0, 16.0])
+    with pytest.warns(UserWarning, match="z = 15 is an extrapolation"):
+        emulator.predict(sim)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_ion": np.zeros((2, 2, 2), np.float32)}, "one shape"),
+        ({"n_ion": None}, "takes n_igm, n_ion; received n_igm"),
+        ({"xi": np.zeros((4, 4, 4), np.float32)}, "takes n_igm, n_ion"),
+        ({"n_ion": np.full((4, 4, 4), np.nan, np.float32)}, r"finite numbers.*64.*cell \(0, 0, 0\)"),
+        ({"n_igm": np.full((4, 4, 4), -1, np.float32)}, "no negative values"),
+        ({"redshift": [7.0, 8.0]}, "one finite redshift"),
+    ],
+)
+def test_wrong_arrays_are_refused(emulator, change, message):
+    arguments = {
+        "redshift": 8.0,
+        "n_igm": np.full((4, 4, 4), 4e-31, np.float32),
+        "n_ion": np.zeros((4, 4, 4), np.float32),
+        **change,
+    }
+    arguments = {name: value for name, value in arguments.items() if value is not None}
+    with pytest.raises(InputError, match=message):
+        emulator.predict_arrays(**arguments)
+
+
+def test_a_missing_file_says_how_to_get_one(tmp_path):
+    with pytest.raises(InputError, match=r"nothing\.onnx: expected an ONNX file.*\n.*reion export onnx"):
+        Emulator(tmp_path / "nothing.onnx")
+
+
+def test_cuda_is_refused_where_there_is_none(toy_model, monkeypatch):
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(InputError, match="expected a CUDA device; the live session has CPUExecutionProvider"):
+        Emulator(toy_model, device="cuda")
+
+
+def test_the_live_session_decides_about_cuda(toy_model):
+    provider = Emulator(toy_model, device="auto").provider
+    if provider == "CUDAExecutionProvider":
+        assert Emulator(toy_model, device="cuda").provider == provider
+    else:
+        with pytest.raises(InputError, match="live session has CPUExecutionProvider"):
+            Emulator(toy_model, device="cuda")
+
+
+def with_metadata(path, **changes):
+    model = onnx.load(path)
+    metadata = {item.key: item.value for item in model.metadata_props}
+    for key, value in changes.items():
+        if value is None:
+            del metadata[f"reion.{key}"]
+        else:
+            metadata[f"reion.{key}"] = value
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, metadata)
+    return model.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"inputs": None}, "missing reion.inputs"),
+        ({"inputs": '{"n_igm": "g cm-3"}'}, "the graph has"),
+        ({"inputs": '{"n_igm": "g cm-3", "n_src": "1e48 s-1 Mpc-3"}'}, "the graph has"),
+        ({"inputs": "[1, 2"}, "expected JSON under reion.inputs"),
+        ({"cell_size_mpc": "-2.0"}, "cell_size_mpc"),
+        ({"receptive_radius_cells": "2.5"}, "receptive_radius_cells"),
+        ({"redshift_range": "12"}, "expected a list"),
+        ({"format": "99"}, "format"),
+    ],
+)
+def test_metadata_that_are_missing_or_contradict_are_refused(toy_model, changes, message):
+    with pytest.raises(InputError, match=message):
+        Emulator(with_metadata(toy_model, **changes), device="cpu")
+
+
+def test_prediction_loads_neither_tensorflow_nor_onnx(toy_model):
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from reion.prediction.emulator import Emulator; import numpy as np\n"
+        f"xi = Emulator({str(toy_model)!r}, device='cpu').predict_arrays(8.0, "
+        "n_igm=np.full((4, 4, 4), 4e-31), n_ion=np.zeros((4, 4, 4)))\n"
+        "assert xi.shape == (4, 4, 4)\n"
+        "print(sorted({'tensorflow', 'keras', 'onnx', 'tf2onnx', 'numba'} & set(sys.modules)))"
+    )
+    with warnings.catch_warnings():
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert done.stderr == ""

@@ -1,0 +1,211 @@
+"""From file to file: what is stored is the prediction of the whole box, however it was cut or interrupted."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from reion.errors import InputError
+from reion.prediction import predict as prediction
+from reion.prediction.emulator import Emulator
+from reion.prediction.predict import predict
+from reion.prediction.tiles import Tiling
+from reion.simulation.contract import make_simulation
+from reion.storage.store import write_simulation
+
+
+@pytest.fixture
+def sim_path(simulation, tmp_path):
+    return write_simulation(simulation.drop_vars("xi"), tmp_path / "sim.zarr")
+
+
+@pytest.fixture
+def tiles_of(monkeypatch):
+    """Fix the tiles, whatever the memory."""
+
+    def fix(tile):
+        def chosen(mesh, *, halo_cells, **_):
+            return Tiling(mesh=tuple(mesh), tile=tile, halo_cells=halo_cells)
+
+        monkeypatch.setattr(prediction, "plan", chosen)
+
+    return fix
+
+
+def test_the_store_holds_what_the_emulator_predicts(toy_model, sim_path, simulation, tmp_path):
+    result = predict(toy_model, sim_path, tmp_path / "xi.zarr", device="cpu")
+    assert result["cells"] == simulation["xi"].size
+    assert result["provider"] == "CPUExecutionProvider"
+    assert result["tiles"] == 1
+    with xr.open_zarr(result["output"]) as stored:
+        expected = Emulator(toy_model, device="cpu").predict(simulation)
+        xr.testing.assert_equal(stored["xi"].drop_attrs(), expected.drop_attrs())
+        assert stored["xi"].attrs["model_sha256"] == expected.attrs["model_sha256"]
+        assert stored["xi"].attrs["units"] == "1"
+        np.testing.assert_allclose(stored.attrs["box_size"], simulation.attrs["box_size"])
+
+
+@given(
+    mesh=st.tuples(*[st.integers(1, 14)] * 3),
+    tile=st.tuples(*[st.integers(1, 14)] * 3),
+    resident=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_tiled_equals_whole(toy_model, tmp_path_factory, mesh, tile, resident, seed):
+    rng = np.random.default_rng(seed)
+    folder = tmp_path_factory.mktemp("tiled")
+    fields = {
+        "n_igm": (4e-31 * rng.lognormal(0, 0.5, (1, *mesh))).astype(np.float32),
+        "n_ion": (2e3 * rng.lognormal(0, 1, (1, *mesh)) * (rng.random(mesh) < 0.1)).astype(np.float32),
+    }
+    sim = make_simulation(fields, redshift=[8.0], box_size=[2.0 * n for n in mesh])
+    path = write_simulation(sim, folder / "sim.zarr")
+    emulator = Emulator(toy_model, device="cpu", threads=1)
+    tiling = Tiling(mesh=mesh, tile=tile, halo_cells=emulator.card.receptive_radius_cells)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prediction, "choose_tiles", lambda *_: (tiling, resident))
+        predict(emulator, path, folder / "xi.zarr")
+    with xr.open_zarr(folder / "xi.zarr") as stored:
+        np.testing.assert_allclose(stored["xi"].values, emulator.predict(sim).values, rtol=0, atol=1e-6)
+
+
+def test_a_network_with_a_stride_is_tiled_on_it(strided_toy_network, tmp_path):
+    from reion_exports import export
+
+    network, card = strided_toy_network
+    emulator = Emulator(export(network, card, tmp_path / "strided.onnx").path, device="cpu")
+    rng = np.random.default_rng(0)
+    mesh = (18, 9, 16)
+    fields = {
+        "n_igm": (4e-31 * rng.lognormal(0, 0.5, (1, *mesh))).astype(np.float32),
+        "n_ion": (2e3 * rng.lognormal(0, 1, (1, *mesh))).astype(np.float32),
+    }
+    sim = make_simulation(fields, redshift=[8.0], box_size=[2.0 * n for n in mesh])
+    path = write_simulation(sim, tmp_path / "sim.zarr")
+    tiling = Tiling(mesh=mesh, tile=(8, 4, 8), halo_cells=card.receptive_radius_cells)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prediction, "choose_tiles", lambda *_: (tiling, False))
+        predict(emulator, path, tmp_path / "xi.zarr")
+    with xr.open_zarr(tmp_path / "xi.zarr") as stored:
+        np.testing.assert_allclose(stored["xi"].values, emulator.predict(sim).values, rtol=0, atol=1e-6)
+
+
+def test_interrupted_it_goes_on_where_it_was(toy_model, sim_path, simulation, tmp_path, tiles_of):
+    tiles_of((5, 10, 8))
+    emulator = Emulator(toy_model, device="cpu")
+    runs = []
+    run = emulator.predict_window
+
+    def count(*arguments, **options):
+        if len(runs) == 7:
+            raise KeyboardInterrupt
+        runs.append(arguments[0])
+        return run(*arguments, **options)
+
+    emulator.predict_window = count
+    out = tmp_path / "xi.zarr"
+    with pytest.raises(KeyboardInterrupt):
+        predict(emulator, sim_path, out)
+    assert not out.exists()
+    (work,) = tmp_path.glob(".xi.zarr.*")
+    with (work / "tiles.txt").open("a") as file:
+        file.write("3 1")  # a line that the end of the process cut short
+    tiles_of((3, 3, 3))  # what was begun stays in its tiles
+    emulator.predict_window = lambda *arguments, **options: (
+        runs.append(arguments[0]) or run(*arguments, **options)
+    )
+    seen = []
+    predict(emulator, sim_path, out, progress=lambda done, total: seen.append((done, total)))
+    assert len(runs) == 3 * simulation.sizes["redshift"]
+    assert seen[-1] == (simulation["xi"].size, simulation["xi"].size)
+    assert seen[0][0] > simulation["xi"].size / 2
+    with xr.open_zarr(out) as stored:
+        xr.testing.assert_allclose(
+            stored["xi"].drop_attrs(), Emulator(toy_model).predict(simulation).drop_attrs(), atol=1e-6
+        )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sim.zarr", "xi.zarr"]
+
+
+def test_another_model_does_not_go_on_with_what_one_began(
+    toy_model, sim_path, tmp_path, tiles_of, monkeypatch
+):
+    tiles_of((5, 10, 8))
+    out = tmp_path / "xi.zarr"
+    emulator = Emulator(toy_model, device="cpu")
+    run = emulator.predict_window
+    emulator.predict_window = lambda *arguments, **options: 0 * run(*arguments, **options)
+    with pytest.raises(ZeroDivisionError):
+        predict(emulator, sim_path, out, progress=lambda done, total: 1 / 0)
+    other = Emulator(toy_model, device="cpu")
+    other.sha256 = "another"
+    predict(other, sim_path, out)
+    with xr.open_zarr(out) as stored:
+        assert float(stored["xi"].min()) > 0, "a tile of the other model was kept"
+
+
+def test_with_less_memory_it_begins_anew_in_smaller_tiles(toy_model, sim_path, tmp_path, tiles_of):
+    tiles_of((5, 10, 8))
+    out = tmp_path / "xi.zarr"
+    with pytest.raises(ZeroDivisionError):
+        predict(toy_model, sim_path, out, device="cpu", progress=lambda done, total: 1 / 0)
+    tiles_of((4, 5, 8))
+    less = prediction.DEFAULT_MEMORY_BYTES // 2
+    assert predict(toy_model, sim_path, out, device="cpu", memory_bytes=less)["tile_cells"] == [4, 5, 8]
+
+
+def test_the_history_is_integrated_where_the_file_has_none(toy_model, simulation, tmp_path):
+    for index, redshift in enumerate(simulation["redshift"].values):
+        np.savez(
+            tmp_path / f"box_z{redshift:06.3f}.npz",
+            n_igm=simulation["n_igm"][index],
+            n_src=simulation["n_src"][index],
+            redshift=redshift,
+            box_size=simulation.attrs["box_size"],
+        )
+    paths = sorted(tmp_path.glob("*.npz"))
+    predict(toy_model, paths, tmp_path / "xi.zarr", device="cpu")
+    with xr.open_zarr(tmp_path / "xi.zarr") as stored:
+        expected = Emulator(toy_model, device="cpu").predict(simulation)
+        np.testing.assert_allclose(stored["xi"].values, expected.values, rtol=0, atol=1e-5)
+
+
+def test_nothing_is_overwritten_without_force(toy_model, sim_path, tmp_path):
+    out = tmp_path / "xi.zarr"
+    out.mkdir()
+    (out / "precious").touch()
+    with pytest.raises(InputError, match="exists already"):
+        predict(toy_model, sim_path, out, device="cpu")
+    assert (out / "precious").exists()
+    predict(toy_model, sim_path, out, device="cpu", force=True)
+    with xr.open_zarr(out) as stored:
+        assert bool(np.isfinite(stored["xi"]).all())
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs the process's own peak memory")
+def test_a_box_in_many_tiles_stays_within_its_memory(toy_model, tmp_path):
+    rng = np.random.default_rng(0)
+    shape = (1, 100, 100, 100)
+    fields = {name: rng.random(shape, dtype=np.float32) for name in ("n_igm", "n_ion")}
+    path = write_simulation(make_simulation(fields, redshift=[8.0], box_size=200.0), tmp_path / "sim.zarr")
+    allowed = 400 << 20
+    code = (
+        "import json, sys; from reion.prediction.predict import predict\n"
+        f"print(json.dumps(predict(*sys.argv[1:], device='cpu', memory_bytes={allowed})))"
+    )
+    command = [sys.executable, "-c", code, toy_model, path, tmp_path / "xi.zarr"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    result = json.loads(done.stdout)
+    assert result["tiles"] > 1
+    assert result["peak_memory_bytes"] < 1.25 * allowed
+
+
+def test_too_little_memory_is_said_and_nothing_is_left(toy_model, sim_path, tmp_path):
+    with pytest.raises(InputError, match=r"needs at least .* MiB"):
+        predict(toy_model, sim_path, tmp_path / "xi.zarr", device="cpu", memory_bytes=1 << 20)
+    assert [path.name for path in tmp_path.iterdir()] == ["sim.zarr"]

@@ -1,0 +1,97 @@
+"""Tiles: the answer put together from them is the answer of the whole box, whatever the predictor."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from reion.errors import InputError
+from reion.prediction.tiles import Tiling, plan, predict_tiles, read_window
+
+MESHES = st.tuples(*[st.integers(1, 23)] * 3)
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def box_mean(halo):
+    """A predictor whose answer for the whole box scipy knows: the mean over a cube of half side `halo`."""
+
+    def predict(fields, periodic):
+        window = fields["field"].astype(np.float64)
+        for axis, whole in enumerate(periodic):
+            mean = ndimage.uniform_filter1d(window, 2 * halo + 1, axis=axis, mode="wrap")
+            inner = slice(None) if whole else slice(halo, mean.shape[axis] - halo)
+            window = mean[(slice(None),) * axis + (inner,)]
+        return window
+
+    return predict
+
+
+def whole_box_mean(box, halo):
+    return ndimage.uniform_filter(box.astype(np.float64), 2 * halo + 1, mode="wrap")
+
+
+def put_together(predict, box, tiling, **options):
+    out = np.full(tiling.mesh, np.nan)
+    for _, where, values in predict_tiles(predict, {"field": box}, tiling, **options):
+        assert np.isnan(out[where]).all(), "a cell was predicted twice"
+        out[where] = values
+    return out
+
+
+@given(mesh=MESHES, tile=MESHES, halo=st.integers(0, 9), seed=SEEDS)
+@settings(deadline=None, max_examples=100)
+def test_tiles_give_the_whole(mesh, tile, halo, seed):
+    box = np.random.default_rng(seed).normal(size=mesh).astype(np.float32)
+    tiling = Tiling(mesh=mesh, tile=tile, halo_cells=halo)
+    np.testing.assert_allclose(
+        put_together(box_mean(halo), box, tiling), whole_box_mean(box, halo), atol=1e-6
+    )
+
+
+@given(mesh=MESHES, origin=st.tuples(*[st.integers(-50, 50)] * 3), shape=MESHES, seed=SEEDS)
+@settings(deadline=None, max_examples=100)
+def test_windows_wrap_as_often_as_needed(mesh, origin, shape, seed):
+    box = np.random.default_rng(seed).normal(size=mesh).astype(np.float32)
+    index = [np.arange(o, o + n) % cells for o, n, cells in zip(origin, shape, mesh, strict=True)]
+    np.testing.assert_array_equal(read_window(box, origin, shape), box[np.ix_(*index)])
+
+
+@given(
+    mesh=st.tuples(*[st.integers(1, 400)] * 3),
+    halo=st.integers(0, 40),
+    stride=st.sampled_from([1, 2, 4, 8]),
+    allowed=st.floats(1e5, 1e9),
+)
+@settings(deadline=None, max_examples=200)
+def test_plans_fit_in_memory_and_cover_the_box_on_the_stride(mesh, halo, stride, allowed):
+    def needed(tile):
+        return 4 * math.prod(side + 2 * halo for side in tile)
+
+    if needed((stride,) * 3) > allowed:
+        with pytest.raises(InputError, match="needs at least"):
+            plan(mesh, halo_cells=halo, stride_cells=stride, needed_bytes=needed, allowed_bytes=allowed)
+        return
+    tiling = plan(mesh, halo_cells=halo, stride_cells=stride, needed_bytes=needed, allowed_bytes=allowed)
+    assert needed(tiling.tile) <= allowed
+    for n, side, count, block in zip(mesh, tiling.tile, tiling.counts, tiling.block, strict=True):
+        assert side % stride == 0
+        assert (count - 1) * side < n <= count * side
+        assert block <= 128
+        assert count == 1 or side % block == 0, "two tiles would share a chunk of the store"
+
+
+def test_tiles_that_are_done_are_skipped():
+    tiling = Tiling(mesh=(6, 4, 4), tile=(2, 4, 2), halo_cells=1)
+    box = np.zeros(tiling.mesh, dtype=np.float32)
+    numbers = [number for number, _, _ in predict_tiles(box_mean(1), {"field": box}, tiling, skip={0, 3})]
+    assert numbers == [1, 2, 4, 5]
+
+
+def test_too_little_memory_says_how_much_it_takes():
+    with pytest.raises(InputError, match=r"8 x 8 x 8 cells needs at least 5 MiB.*2 MiB are allowed"):
+        plan(
+            (8, 8, 8), halo_cells=1, stride_cells=2, needed_bytes=lambda _: 5 * 2**20, allowed_bytes=2 * 2**20
+        )

@@ -1,0 +1,130 @@
+"""A study: every run trained, exported and judged once, whatever interrupts it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+pytest.importorskip("keras")
+pytest.importorskip("tensorflow")
+
+from reion.errors import InputError
+from reion.studies import comparison
+from reion.studies.comparison import compare, load_study, studies
+
+STUDY = """
+core_minutes = 1
+[runs.first]
+seed = 3
+model = { smoothing_cells = [3], diffusion_cells = [3], width = 4, hidden = 4, blocks = 1 }
+training = { crop_cells = 4, batch_size = 1 }
+[runs.second]
+data.inputs = "instant"
+model = { name = "voxel", hidden = [4] }
+"""
+
+
+@pytest.fixture
+def study(tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text(STUDY, encoding="utf-8")
+    return path
+
+
+def test_a_study_is_trained_and_judged_once(study, toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(comparison, "core_seconds_per_step", lambda *_: 2.0)
+    boxes, test, out = [toy(), toy(seed=1)], toy(seed=2), tmp_path / "out"
+
+    def interrupted(done, total, _):
+        assert total == 30
+        if done == 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compare(study, boxes, test, out, progress=interrupted)
+    with pytest.raises(InputError, match="already there"):
+        compare(study, boxes, test, out)
+    steps = []
+    result = compare(study, boxes, test, out, resume=True, progress=lambda done, *_: steps.append(done))
+    assert steps[0] > 1
+    assert [(run["name"], run["inputs"], run["steps"]) for run in result["runs"]] == [
+        ("first", "history", 30),
+        ("second", "instant", 30),
+    ]
+    assert (result["core_minutes"], result["steps"]) == (1, None)
+    assert set(result["excursion_set"]) == {"history", "instant"}
+    assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    first, second = result["runs"]
+    assert first["kflop_per_cell"] > second["kflop_per_cell"] > 0
+    assert result == json.loads((out / "comparison.json").read_text(encoding="utf-8"))
+    table = (out / "comparison.md").read_text(encoding="utf-8").splitlines()
+    assert len(table) == 2 + 2 + 2
+    assert all(line.count("|") == table[0].count("|") for line in table)
+
+    monkeypatch.setattr(comparison, "train", None)
+    assert compare(study, boxes, test, out, resume=True) == result
+    with pytest.raises(InputError, match="core_minutes=1 instead of 2"):
+        compare(study, boxes, test, out, resume=True, core_minutes=2)
+    # Also where the first run has yet to be trained.
+    (out / "first").rename(tmp_path / "aside")
+    with pytest.raises(InputError, match="core_minutes=1 instead of 2"):
+        compare(study, boxes, test, out, resume=True, core_minutes=2)
+    (tmp_path / "aside").rename(out / "first")
+    with pytest.raises(InputError, match="other simulations"):
+        compare(study, boxes[:1], test, out, resume=True)
+    study.write_text(STUDY.replace("seed = 3", "seed = 4"), encoding="utf-8")
+    with pytest.raises(InputError, match=r"seed=3 instead of 4"):
+        compare(study, boxes, test, out, resume=True)
+
+
+def test_a_box_is_not_judged_that_was_trained_on(study, toy, tmp_path):
+    with pytest.raises(InputError, match="one of those to train on"):
+        compare(study, [toy(), toy(seed=1)], toy(seed=1), tmp_path / "out")
+    with pytest.raises(InputError, match="core_minutes above 0"):
+        compare(study, [toy()], toy(seed=1), tmp_path / "out", core_minutes=-5.0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_step_takes_processor_time(toy):
+    _, runs = load_study("losses")
+    config = comparison._with_steps(
+        {**runs["mse"], "model": {"name": "voxel"}, "training": {"batch_size": 8}}, 1
+    )
+    assert 0 < comparison.core_seconds_per_step([toy()], config) < 5
+
+
+@pytest.mark.parametrize("name", studies())
+def test_the_studies_that_come_along_fit_the_schema(name):
+    budget, runs = load_study(name)
+    assert (budget.core_minutes or budget.steps) > 0
+    assert len(runs) > 2
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("core_minutes = 1", "runs"),
+        ("[runs.a]", "core_minutes"),
+        ("core_minutes = 1\n[runs.a]\nmodel.nam = 'patch'", "nam"),
+        ("core_minutes = 1\n[runs.'../a']", "folder"),
+        ("core_minutes = 1\nrest = 2\n[runs.a]", "rest"),
+        ("core_minutes = 1\nsteps = 20\n[runs.a]", "one of them"),
+        ("steps = 2.5\n[runs.a]", "steps"),
+        ("core_minutes", "TOML"),
+        ("steps = 20\n[runs.a]\ntraining.steps = 7", "the budget decides"),
+        ("steps = 20\n[runs]\na = 3", "runs.a: expected a table"),
+        ("steps = 20\n[runs.a]\ntraining = 3", "runs.a: expected a table"),
+        ("steps = 20\n[runs.a]\nmodel = 'patch'", "model"),
+    ],
+)
+def test_a_study_that_does_not_fit_is_one_error(text, expected, tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=expected):
+        load_study(path)
+
+
+def test_a_study_that_is_not_there_lists_those_that_are():
+    with pytest.raises(InputError, match="ablation, losses, models, sizes"):
+        load_study("modells")

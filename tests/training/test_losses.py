@@ -1,0 +1,57 @@
+"""Losses against their definitions in numpy, and what each is smallest for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+keras = pytest.importorskip("keras")
+
+from reion.config import LossConfig  # noqa: E402
+from reion.training.losses import build_loss  # noqa: E402
+
+
+def fields(seed=0, shape=(3, 8, 7, 6, 1)):
+    rng = np.random.default_rng(seed)
+    smooth = ndimage.gaussian_filter(rng.normal(size=shape), (0, 1, 1, 1, 0), mode="wrap")
+    true = (smooth > 0).astype(np.float32)
+    pred = ndimage.gaussian_filter(true, (0, 1, 1, 1, 0), mode="wrap").clip(0.01, 0.99)
+    return true, pred.astype(np.float32)
+
+
+def loss_of(true, pred, **config):
+    return float(
+        build_loss(LossConfig(**config))(keras.ops.convert_to_tensor(true), keras.ops.convert_to_tensor(pred))
+    )
+
+
+def test_the_pointwise_losses():
+    true, pred = fields()
+    assert loss_of(true, pred, kind="mse") == pytest.approx(((true - pred) ** 2).mean(), rel=1e-5)
+    entropy = -(true * np.log(pred) + (1 - true) * np.log(1 - pred))
+    assert loss_of(true, pred, kind="binary_cross_entropy") == pytest.approx(entropy.mean(), rel=1e-4)
+    right = np.where(true == 1, pred, 1 - pred)
+    assert loss_of(true, pred, kind="focal") == pytest.approx(((1 - right) ** 2 * entropy).mean(), rel=1e-4)
+
+
+def test_the_gradient_term():
+    true, pred = fields()
+    error = (pred - true).astype(np.float64)
+    expected = sum((np.diff(error, axis=axis) ** 2).mean() for axis in (1, 2, 3))
+    added = loss_of(true, pred, kind="mse", gradient=1.0) - loss_of(true, pred, kind="mse")
+    assert added == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_power_term():
+    true, pred = fields()
+
+    def variance(values):
+        smooth = ndimage.uniform_filter(values.astype(np.float64), (1, 3, 3, 3, 1))
+        return ((values - smooth)[:, 1:-1, 1:-1, 1:-1] ** 2).mean(axis=(1, 2, 3, 4))
+
+    expected = (np.log((variance(pred) + 1e-4) / (variance(true) + 1e-4)) ** 2).mean()
+    added = loss_of(true, pred, kind="mse", power=1.0) - loss_of(true, pred, kind="mse")
+    assert added == pytest.approx(expected, rel=1e-3)
+    assert expected > 0.1
+    assert loss_of(true, true, kind="mse", gradient=1.0, power=1.0) == pytest.approx(0.0, abs=1e-6)
