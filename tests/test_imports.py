@@ -30,6 +30,23 @@ NEEDS_TRAINING_EXTRA = (
     "reion.studies",
     "reion.training",
 )
+FLOORS: tuple[set[str], ...] = (
+    {"reion", "errors"},
+    {"config", "terminal", "simulation"},
+    {"jobs", "metrics", "models", "sample"},
+    {"physics"},
+    {"readers"},
+    {"storage"},
+    {"inspection", "prediction", "training"},
+    {"evaluation"},
+    {"bench", "demo", "studies"},
+    {"cli"},
+    {"__main__"},
+)
+"""The wings of `reion` from the ground up: a wing imports from floors below its own, and from no other wing.
+
+`reion` stands for the package's own `__init__`, which holds the version and the public names.
+"""
 DISTRIBUTIONS = {"llvmlite": "numba", "distributed": "dask", "cloudpickle": "dask"}
 """Where the import's name is not that of what is declared; each comes with that."""
 
@@ -113,6 +130,39 @@ def test_no_module_imports_itself_round_a_circle():
         }
         graph[module] = wanted | parents
     list(TopologicalSorter(graph).static_order())
+
+
+def wing(module: str) -> str:
+    """The wing of `reion` that a module lies in; `reion` for the package itself."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else parts[0]
+
+
+def test_every_wing_has_its_floor():
+    wings = {wing(name) for name in MODULES if top(name) == "reion"}
+    assert wings == set().union(*FLOORS)
+
+
+def test_no_import_climbs():
+    floor = {name: height for height, names in enumerate(FLOORS) for name in names}
+    climbing = [
+        f"{module} -> {name}"
+        for module in MODULES
+        if top(module) == "reion"
+        for name in imports_of(module)
+        if name in MODULES and top(name) == "reion" and wing(name) != wing(module)
+        if floor[wing(name)] >= floor[wing(module)]
+    ]
+    assert not climbing
+
+
+def test_the_init_of_a_wing_is_a_docstring():
+    """Importing one file of a wing loads none of its neighbours."""
+    exempt = {"reion", "reion.bench", "reion.demo", "reion.metrics", "reion.readers", "reion.sample"}
+    for module, path in MODULES.items():
+        if top(module) == "reion" and path.name == "__init__.py" and module not in exempt:
+            body = ast.parse(path.read_text(encoding="utf-8")).body
+            assert [type(node) for node in body] == [ast.Expr], module
 
 
 def test_what_is_imported_is_declared():
