@@ -33,7 +33,8 @@ NEEDS_TRAINING_EXTRA = (
 FLOORS: tuple[set[str], ...] = (
     {"reion", "errors"},
     {"config", "terminal", "simulation"},
-    {"jobs", "metrics", "models", "sample"},
+    {"jobs", "models", "sample"},
+    {"metrics"},
     {"physics"},
     {"readers"},
     {"storage"},
