@@ -1,5 +1,5 @@
 """`python -m reion`."""
 
-from reion.cli import main
+from reion.cli.main import main
 
 main()

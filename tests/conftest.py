@@ -132,7 +132,7 @@ def toy_model(toy_network: tuple[Any, Any], tmp_path_factory: pytest.TempPathFac
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
     """Runs the command line: exit code, what it printed, what it said on stderr."""
-    from reion.cli import main
+    from reion.cli.main import main
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["reion", *map(str, arguments)])

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+import reion
 from reion.storage.store import write_simulation
 
 
@@ -190,3 +191,9 @@ def test_interrupted_work_says_how_it_goes_on(where, arguments, command, tmp_pat
     assert code == 130
     assert f"interrupted: what is done for {tmp_path / 'out.zarr'} is kept" in said
     assert "--resume" in said
+
+
+def test_version_and_short_help(command):
+    assert command("--version") == (0, f"reion {reion.__version__}\n", "")
+    assert command("-h") == command("--help")
+    assert command("convert", "-h") == command("convert", "--help")

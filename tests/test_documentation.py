@@ -18,7 +18,7 @@ import typer
 
 import reion_kernels
 from reion import metrics
-from reion.cli import app
+from reion.cli.main import app
 from reion.config import LOSS_TERMS, MODEL_NAMES, TRAINING_DEFAULTS, RunConfig, load_config
 from reion.readers import FORMATS
 from reion.readers.settings import COMMON
@@ -103,6 +103,13 @@ def all_options(command: Any = COMMANDS) -> set[str]:
     return options(command).union(*nested)
 
 
+def leaves(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if not hasattr(command, "commands"):
+        yield name, command
+    for child, nested in getattr(command, "commands", {}).items():
+        yield from leaves(nested, f"{name} {child}".strip())
+
+
 ALL_BLOCKS = [block for page in PAGES for block in blocks(page)]
 SHELL = [block for block in ALL_BLOCKS if block.language in ("", "console", "bash", "sh")]
 CALLS = [(f"{block.page}:{block.line}", call) for block in SHELL for call in command_lines(block.text)]
@@ -113,6 +120,7 @@ MENTIONS = [
     for call in command_lines(code)
     if not PLACEHOLDERS & set(call)
 ]
+LEAVES = dict(leaves(COMMANDS))
 
 
 def test_there_is_something_to_check():
@@ -128,6 +136,18 @@ def test_commands_in_blocks_parse(where, call):
     assert not hasattr(command, "commands"), f"{where}: no such command: reion {' '.join(call)}"
     context = command.make_context("reion", list(words))
     check_settings(command.name, context.params.get("settings") or ())
+
+
+@pytest.mark.parametrize(("name", "command"), LEAVES.items(), ids=LEAVES)
+def test_every_help_ends_with_an_example_that_parses(name, command):
+    (call,) = command_lines(command.epilog)
+    assert " ".join(call).startswith(f"{name} ")
+    command.make_context("reion", call[len(name.split()) :])
+
+
+def test_the_help_names_every_format():
+    (option,) = (parameter for parameter in LEAVES["convert"].params if "--format" in parameter.opts)
+    assert set(re.findall(r"\w+", option.help.partition(":")[2])) - {"or"} == set(FORMATS)
 
 
 @pytest.mark.parametrize(("where", "call"), MENTIONS, ids=[" ".join(call) for _, call in MENTIONS])
@@ -235,18 +255,11 @@ def reference_tables(page: str) -> dict[str, list[list[str]]]:
     return tables
 
 
-def leaves(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if not hasattr(command, "commands"):
-        yield name, command
-    for child, nested in getattr(command, "commands", {}).items():
-        yield from leaves(nested, f"{name} {child}".strip())
-
-
 def test_command_line_reference_has_every_command_and_option():
     documented = {
         heading: {row[0] for row in rows} for heading, rows in reference_tables("command-line.md").items()
     }
-    assert documented == {name: options(command) - {"--help"} for name, command in leaves(COMMANDS)}
+    assert documented == {name: options(command) - {"--help"} for name, command in LEAVES.items()}
 
 
 def test_configuration_reference_is_the_schema():

@@ -187,7 +187,7 @@ def test_what_is_imported_is_declared():
         (
             "from contextlib import redirect_stdout, suppress\n"
             "from io import StringIO\n"
-            "from reion.cli import main\n"
+            "from reion.cli.main import main\n"
             "sys.argv = ['reion', '--help']\n"
             "with suppress(SystemExit), redirect_stdout(StringIO()) as printed:\n"
             "    main()\n"

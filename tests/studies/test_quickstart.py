@@ -90,7 +90,7 @@ import sys
 for name in ("tensorflow", "keras", "onnx", "tf2onnx"):
     sys.modules[name] = None
 sys.argv = ["reion", *{[str(places.get(argument, argument)) for argument in arguments]!r}]
-from reion.cli import main
+from reion.cli.main import main
 main()
 """
     result = subprocess.run(

@@ -1,0 +1,31 @@
+"""The command that measures speed: bench."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from reion.cli.app import app, example
+from reion.cli.options import Json
+from reion.cli.output import print_result
+
+
+@app.command(epilog=example("reion bench kernels predict"))
+def bench(
+    suites: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SUITE...]", help="kernels, data, train, predict, cluster; all by default."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Measure speed.
+
+    Figures are ratios against the hardware and the alternatives, both sides measured in one process.
+    """
+    from reion.bench import render
+    from reion.bench import run as run_bench
+    from reion.terminal import say
+
+    result = run_bench(suites or [], say)
+    print_result(result, lambda: render(result), json=json)

@@ -1,0 +1,111 @@
+"""Commands that read simulations: convert, inspect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from reion.cli.app import app, example
+from reion.cli.environment import compile_kernels
+from reion.cli.options import (
+    DryRun,
+    Force,
+    Format,
+    Json,
+    Resume,
+    Scheduler,
+    Settings,
+    Sources,
+    WorkerCount,
+    parse_settings,
+)
+from reion.cli.output import print_plans, print_result, resumable
+
+
+@app.command(epilog=example("reion convert c2ray_run --out sim.zarr --set preset=500/h"))
+def convert(
+    sources: Sources,
+    out: Annotated[Path, typer.Option(help="The Zarr store to write; a folder for several simulations.")],
+    format_: Format = None,
+    settings: Settings = None,
+    cell_size: Annotated[
+        float | None, typer.Option(help="Regrid to cells of about this size, in comoving Mpc.")
+    ] = None,
+    scheduler: Scheduler = None,
+    workers: WorkerCount = None,
+    resume: Resume = False,
+    dry_run: DryRun = False,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Convert a simulation to Zarr. Units and every value are checked."""
+    from reion.jobs.workers import reachable, started
+    from reion.storage.conversion import convert as run_convert
+    from reion.terminal import progress_bar
+
+    compile_kernels()
+    if dry_run:
+        from reion.storage.cost import plan_each
+
+        print_plans(plan_each(sources, format_, parse_settings(settings), cell_size), json=json)
+        return
+    with resumable(out), started(scheduler, workers) as team, progress_bar("converting") as progress:
+        result = run_convert(
+            reachable(sources, scheduler),
+            reachable([out], scheduler)[0],
+            format=format_,
+            settings=parse_settings(settings),
+            cell_size_mpc=cell_size,
+            resume=resume,
+            force=force,
+            workers=team,
+            progress=progress,
+        )
+    print_result(result, lambda: "\n".join(map(_store_in_words, result["stores"])), json=json)
+
+
+def _store_in_words(store: Mapping[str, Any]) -> str:
+    fields = ", ".join(f"{name} [{units}]" for name, units in store["fields"].items())
+    line = f"{store['path']}: {len(store['redshifts'])} snapshots of {store['shape']}, {fields}"
+    cosmology = store["cosmology"]
+    if not cosmology.get("assumed"):
+        return line
+    values = ", ".join(f"{name} = {cosmology[name]:g}" for name in ("H0", "Om0", "Ob0"))
+    return f"{line}\n  cosmology assumed: flat LCDM, {values}; --set gives another"
+
+
+@app.command(epilog=example("reion inspect sim.zarr --plot pictures"))
+def inspect(
+    sources: Sources,
+    format_: Format = None,
+    settings: Settings = None,
+    plot: Annotated[Path | None, typer.Option(help="Folder to write pictures into.")] = None,
+    scheduler: Scheduler = None,
+    workers: WorkerCount = None,
+    dry_run: DryRun = False,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Look at every value of a simulation once.
+
+    Prints moments, axis profiles, the history, and what looks wrong.
+    """
+    from reion.inspection.look import inspect as run_inspect
+    from reion.inspection.look import render
+    from reion.jobs.workers import reachable, started
+    from reion.readers import open_simulation
+    from reion.terminal import progress_bar
+
+    sim = open_simulation(reachable(sources, scheduler), format=format_, settings=parse_settings(settings))
+    compile_kernels()
+    if dry_run:
+        from reion.inspection.cost import plan_inspect
+
+        print_plans([plan_inspect(sim, sources)], json=json)
+        return
+    with started(scheduler, workers) as team, progress_bar("reading") as progress:
+        result = run_inspect(sim, plot=plot, force=force, workers=team, progress=progress)
+    print_result(result, lambda: render(result), json=json)

@@ -1,0 +1,41 @@
+"""What a command needs of this machine before it works: optional packages and compiled kernels."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+
+from reion.errors import InputError
+
+
+def need_training(command: str) -> None:
+    """Raise InputError if `command` lacks what training needs; otherwise load TensorFlow quietly, if used."""
+    missing = [name for name in ("tensorflow", "keras", "onnx", "tf2onnx") if find_spec(name) is None]
+    if missing:
+        raise InputError(f"{command} needs {', '.join(missing)}", hint="pip install 'reion[train]'")
+    backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if backend not in ("tensorflow", "jax", "torch") or find_spec(backend) is None:
+        raise InputError(
+            f"{command} cannot compute with KERAS_BACKEND={backend}",
+            hint="expected tensorflow, jax or torch, installed",
+        )
+    if backend == "tensorflow":
+        from reion.terminal import quiet_stderr
+
+        # TensorFlow reports its CPU features and missing GPUs in a dozen lines that help nobody here.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        with quiet_stderr():
+            import tensorflow as tf
+
+            tf.config.list_physical_devices("GPU")
+
+
+def compile_kernels() -> None:
+    """Compile what Numba has not compiled on this machine before, and say so, since it takes a while."""
+    from reion.terminal import say
+    from reion_kernels import cache_is_cold
+    from reion_kernels import compile_kernels as compile_all
+
+    if cache_is_cold():
+        say("compiling the kernels, once on this machine: some ten seconds")
+        compile_all()

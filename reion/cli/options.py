@@ -1,0 +1,79 @@
+"""Arguments and options that several commands share, each declared once, and how their text is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reion.errors import InputError
+
+Sources = Annotated[
+    list[Path], typer.Argument(metavar="SOURCE...", help="Files, folders, patterns or Zarr stores.")
+]
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="An ONNX file or the name of a model that comes with reion.")
+]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        help="Format of the files where it is not recognised: zarr, npz, c2ray, pyc2ray, 21cmfast, epfl, "
+        "pinion or hdf5.",
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="A fact that the files lack, such as box_size=100; repeatable."
+    ),
+]
+ConfigValues = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="A value of the configuration, such as seed=1; repeatable."
+    ),
+]
+Memory = Annotated[
+    str, typer.Option("--memory", metavar="BYTES", help="Memory that a process may take, such as 500MB.")
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option("--scheduler", help="Address or file of the Dask scheduler whose workers do the work."),
+]
+WorkerCount = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="Start so many worker processes on this machine to do the work."),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with what was interrupted, and refuse to begin anew.")
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Print the cost in cells, bytes, memory and time, and do nothing else."),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; progress is on stderr.")]
+
+
+def parse_bytes(text: str, option: str) -> int:
+    """Bytes that `text` names, such as 2GiB; `option` is named in the InputError if it names none."""
+    from pydantic import ByteSize, TypeAdapter, ValidationError
+
+    try:
+        return int(TypeAdapter(ByteSize).validate_python(text))
+    except ValidationError as error:
+        raise InputError(f"expected {option} such as 2GiB or 500MB; received {text!r}") from error
+
+
+def parse_settings(texts: Sequence[str] | None) -> dict[str, str]:
+    """Key to value of every `--set key=value`; InputError if one is not of that form."""
+    settings = {}
+    for text in texts or ():
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise InputError(f"expected --set key=value; received {text!r}")
+        settings[key.strip()] = value.strip()
+    return settings

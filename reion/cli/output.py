@@ -1,0 +1,49 @@
+"""What several commands print: results, plans, and how to go on after an interruption."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from reion.jobs.plan import Plan
+
+
+def print_result(result: Mapping[str, Any], in_words: Callable[[], RenderableType], *, json: bool) -> None:
+    """Print a result: as one JSON object, or as the text or table that `in_words` makes of it."""
+    from reion.terminal import print_json, print_table
+
+    if json:
+        print_json(result)
+        return
+    words = in_words()
+    if isinstance(words, str):
+        sys.stdout.write(f"{words}\n")
+    else:
+        print_table(words)
+
+
+def print_plans(plans: Sequence[Plan], *, json: bool) -> None:
+    """Print what commands will cost: as one JSON object, or as a table each."""
+    from rich.console import Group
+
+    from reion.jobs.plan import render
+
+    print_result({"plans": [plan.to_json() for plan in plans]}, lambda: Group(*map(render, plans)), json=json)
+
+
+@contextmanager
+def resumable(out: Path) -> Iterator[None]:
+    """Say, if the block is interrupted, how the work on `out` goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        from reion.terminal import say
+
+        say(f"interrupted: what is done for {out} is kept, and the same command with --resume goes on")
+        raise

@@ -1,0 +1,125 @@
+"""The command that says what a prediction or a training run will cost: plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reion.cli.app import app, example
+from reion.cli.environment import need_training
+from reion.cli.options import Json, Memory, parse_bytes
+from reion.cli.output import print_plans
+from reion.errors import InputError
+
+if TYPE_CHECKING:
+    from reion.jobs.plan import Plan, Terms
+
+
+@app.command(epilog=example("reion plan rt64-history --cells 1024 --snapshots 50 --memory 8GiB"))
+def plan(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="An ONNX file, the name of a model that comes with reion, or the TOML file of a run.",
+        ),
+    ],
+    sources: Annotated[
+        list[Path] | None, typer.Argument(metavar="[SIM...]", help="The data, where they exist already.")
+    ] = None,
+    cells: Annotated[
+        int | None, typer.Option(min=1, help="Cells along a side of the box, instead of SIM.")
+    ] = None,
+    snapshots: Annotated[int, typer.Option(min=1, help="Snapshots of a box, with --cells.")] = 1,
+    boxes: Annotated[int, typer.Option(min=1, help="Boxes to train on, with --cells.")] = 1,
+    memory: Memory = "2GiB",
+    machines: Annotated[int, typer.Option(min=1, help="Machines that share the work.")] = 1,
+    rate: Annotated[
+        float | None,
+        typer.Option(min=1e-9, help="Cells a second of one machine, instead of a measurement here."),
+    ] = None,
+    bandwidth: Annotated[
+        str | None,
+        typer.Option(help="Bytes a second from and to the disk, all machines together, such as 2GB."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Say what predicting or training will cost."""
+    from reion.jobs.plan import Terms
+
+    terms = Terms(
+        rate=rate,
+        bandwidth=None if bandwidth is None else float(parse_bytes(bandwidth, "--bandwidth")),
+        machines=machines,
+    )
+    if bool(sources) == (cells is not None):
+        raise InputError("expected either a simulation or --cells", hint="--cells 1024 --snapshots 50")
+    if model.endswith(".toml"):
+        need_training("planning a training run")
+        found = _plan_training(
+            Path(model), sources or [], cells=cells, snapshots=snapshots, boxes=boxes, terms=terms
+        )
+    else:
+        found = _plan_prediction(
+            model,
+            sources or [],
+            cells=cells,
+            snapshots=snapshots,
+            memory_bytes=parse_bytes(memory, "--memory"),
+            terms=terms,
+        )
+    print_plans([found], json=json)
+
+
+def _plan_training(
+    config_file: Path,
+    sources: Sequence[Path],
+    *,
+    cells: int | None,
+    snapshots: int,
+    boxes: int,
+    terms: Terms,
+) -> Plan:
+    """Plan the training run of a TOML file: on `sources`, or on `boxes` of `cells` along a side."""
+    from reion.config import load_config
+    from reion.readers import open_each
+    from reion.training.cost import plan_train
+
+    config = load_config(config_file)
+    if cells is not None:
+        return plan_train(config, boxes=boxes, snapshots=snapshots, cells=cells, terms=terms)
+    return plan_train(config, open_each(sources), sources, terms=terms)
+
+
+def _plan_prediction(
+    model: str,
+    sources: Sequence[Path],
+    *,
+    cells: int | None,
+    snapshots: int,
+    memory_bytes: int,
+    terms: Terms,
+) -> Plan:
+    """Plan the prediction of one simulation: `sources`, or `snapshots` of `cells` along a side."""
+    from reion.prediction.cost import plan_predict
+    from reion.prediction.emulator import Emulator
+    from reion.readers import open_simulation
+    from reion.simulation.contract import shape_of
+
+    emulator = Emulator(model)
+    if cells is not None:
+        shape = (cells, cells, cells)
+        return plan_predict(emulator, shape, snapshots, memory_bytes=memory_bytes, terms=terms)
+    sim = open_simulation(sources)
+    return plan_predict(
+        emulator,
+        shape_of(sim),
+        sim.sizes["redshift"],
+        sim=sim,
+        sources=sources,
+        memory_bytes=memory_bytes,
+        terms=terms,
+    )

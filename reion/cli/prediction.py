@@ -1,0 +1,166 @@
+"""Commands that use a trained model: predict, evaluate, demo-page."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from reion.cli.app import app, example
+from reion.cli.options import (
+    DryRun,
+    Force,
+    Format,
+    Json,
+    Memory,
+    Model,
+    Resume,
+    Scheduler,
+    Settings,
+    Sources,
+    WorkerCount,
+    parse_bytes,
+    parse_settings,
+)
+from reion.cli.output import print_plans, print_result, resumable
+from reion.errors import InputError
+
+
+@app.command(epilog=example("reion predict model.onnx sim.zarr --out xi.zarr"))
+def predict(
+    model: Model,
+    simulation: Annotated[Path, typer.Argument(metavar="SIM", help="The simulation to predict.")],
+    out: Annotated[Path, typer.Option(help="The Zarr store to write.")],
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
+    memory: Memory = "2GiB",
+    scheduler: Scheduler = None,
+    workers: WorkerCount = None,
+    resume: Resume = False,
+    dry_run: DryRun = False,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Predict the ionised fraction. Memory is bounded, whatever the size of the box."""
+    from reion.jobs.workers import reachable, started
+    from reion.prediction.predict import predict as run_predict
+    from reion.terminal import progress_bar
+
+    memory_bytes = parse_bytes(memory, "--memory")
+    if dry_run:
+        from reion.prediction.cost import plan_predict
+        from reion.prediction.emulator import Emulator
+        from reion.readers import open_simulation
+        from reion.simulation.contract import shape_of
+
+        sim = open_simulation(simulation)
+        plan = plan_predict(
+            Emulator(model, device=device),
+            shape_of(sim),
+            sim.sizes["redshift"],
+            sim=sim,
+            sources=[simulation],
+            memory_bytes=memory_bytes,
+        )
+        print_plans([plan], json=json)
+        return
+    source, store = reachable([simulation, out], scheduler)
+    with resumable(out), started(scheduler, workers) as team, progress_bar("predicting") as progress:
+        result = run_predict(
+            model,
+            source,
+            store,
+            device=device,
+            memory_bytes=memory_bytes,
+            resume=resume,
+            force=force,
+            workers=team,
+            progress=progress,
+        )
+    print_result(result, lambda: _prediction_in_words(result), json=json)
+
+
+def _prediction_in_words(result: Mapping[str, Any]) -> str:
+    peak = result["peak_memory_bytes"]
+    memory = "" if peak is None else f", {peak / 2**30:.2f} GiB at most"
+    return (
+        f"{result['output']}: {result['cells']} cells in {result['seconds']:.1f} s, "
+        f"{result['cells_per_second']:.0f} a second on {result['provider']}{memory}"
+    )
+
+
+@app.command(epilog=example("reion evaluate model.onnx held_out.zarr --report report"))
+def evaluate(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A run folder, an ONNX file or the name of a model that comes with reion."
+        ),
+    ],
+    sources: Sources,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(help="Another model, or files with the xi of another method; repeatable."),
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Folder to write report.html into.")] = None,
+    format_: Format = None,
+    settings: Settings = None,
+    scheduler: Scheduler = None,
+    workers: WorkerCount = None,
+    dry_run: DryRun = False,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Judge predictions against the truth.
+
+    The excursion set and the mean field are judged beside them.
+    """
+    from reion.evaluation.evaluate import render
+    from reion.evaluation.methods import judge
+    from reion.jobs.workers import reachable, started
+    from reion.readers import open_simulation
+    from reion.terminal import progress_bar, say
+
+    if report is not None and (report / "report.html").exists() and not force:
+        raise InputError("the report is already there", file=report, hint="--force replaces it")
+    sim = open_simulation(reachable(sources, scheduler), format=format_, settings=parse_settings(settings))
+    models = [model, *(against or [])]
+    if dry_run:
+        from reion.evaluation.cost import plan_evaluate
+
+        print_plans([plan_evaluate(models, sim, sources, report=report is not None)], json=json)
+        return
+    with started(scheduler, workers) as team, progress_bar("evaluating") as progress:
+        result, page = judge(
+            models,
+            sim,
+            report=report,
+            command=" ".join(sys.argv),
+            force=force,
+            workers=team,
+            progress=progress,
+        )
+    if page is not None:
+        say(f"report {page}")
+    print_result(result, lambda: render(result), json=json)
+
+
+@app.command("demo-page", epilog=example("reion demo-page model.onnx --out page"))
+def demo_page(
+    model: Model,
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    runtime: Annotated[Path, typer.Option(help="Folder with the web build of onnxruntime.")] = Path(
+        "node_modules/onnxruntime-web/dist"
+    ),
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Write a page that loads the model and predicts in the browser."""
+    from reion.demo import write_demo_page
+
+    result = write_demo_page(model, out, runtime=runtime, force=force)
+    print_result(
+        result, lambda: f"{result['output']}: look at it with `python -m http.server -d {out}`", json=json
+    )

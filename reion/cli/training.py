@@ -1,0 +1,190 @@
+"""Commands that train networks, and what comes of a training run: quickstart, train, compare, export onnx."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from reion.cli.app import app, example
+from reion.cli.environment import compile_kernels, need_training
+from reion.cli.options import ConfigValues, DryRun, Force, Json, Resume, Sources
+from reion.cli.output import print_plans, print_result, resumable
+from reion.errors import InputError
+
+if TYPE_CHECKING:
+    from reion.training.launch import Place
+
+export_app = typer.Typer(help="Export a trained run.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(export_app, name="export")
+
+
+@app.command(epilog=example("reion quickstart --set training.steps=2000"))
+def quickstart(
+    out: Annotated[Path, typer.Option(help="Folder for the run, the model and the report.")] = Path(
+        "reion-quickstart"
+    ),
+    settings: ConfigValues = None,
+    resume: Resume = False,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Train and evaluate on the packaged sample.
+
+    Trains on one box, exports, predicts the other box, evaluates and writes a report.
+    """
+    need_training("reion quickstart")
+    from reion.config import load_config
+    from reion.evaluation.evaluate import render
+    from reion.studies.quickstart import STEPS
+    from reion.studies.quickstart import quickstart as run_quickstart
+    from reion.terminal import progress_bar, say
+
+    config = load_config(None, settings or [], base={"training": {"steps": STEPS}})
+    compile_kernels()
+    with resumable(out), progress_bar("training") as progress:
+        result = run_quickstart(out, config=config, resume=resume, force=force, progress=progress, say=say)
+    print_result(result, lambda: render(result["evaluation"]), json=json)
+    if not json:
+        lines = [f"{name:<7} {result[name]}" for name in ("model", "report", "run")]
+        sys.stdout.write("\n" + "\n".join([*lines, f"{result['seconds']:.0f} s"]) + "\n")
+
+
+@app.command(epilog=example("reion train train.zarr --out run --config run.toml --set seed=1"))
+def train(
+    sources: Sources,
+    out: Annotated[Path, typer.Option(help="The run folder to write.")],
+    config: Annotated[Path | None, typer.Option(help="TOML file with the configuration of the run.")] = None,
+    settings: ConfigValues = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes to train with, one GPU each where there are GPUs."),
+    ] = None,
+    resume: Resume = False,
+    dry_run: DryRun = False,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Train a network on one or more simulations."""
+    place = _place(workers)
+    need_training("reion train")
+    from reion.config import load_config
+    from reion.readers import open_each
+    from reion.terminal import progress_bar
+    from reion.training.run import train as run_train
+
+    chief = place is None or place.rank == 0
+    schema = load_config(config, settings or [])
+    simulations = open_each(sources)
+    if dry_run:
+        from reion.training.cost import plan_train
+
+        print_plans([plan_train(schema, simulations, sources)], json=json)
+        return
+    compile_kernels()
+    with (
+        resumable(out) if chief else nullcontext(),
+        progress_bar("training") if chief else nullcontext() as progress,
+    ):
+        result = run_train(
+            simulations, out, schema, resume=resume, force=force, progress=progress, place=place
+        )
+    if chief:
+        print_result({"run": str(out), **result}, lambda: _run_in_words(out, result), json=json)
+
+
+def _run_in_words(out: Path, result: Mapping[str, Any]) -> str:
+    r2 = result["validation_r2"]
+    return (
+        f"{out}: validation R² {'–' if r2 is None else f'{r2:.4f}'} after {result['steps']} steps, "
+        f"{result['seconds']:.0f} s, {result['cells_per_second']} cells a second, "
+        f"{result['waiting_share']:.1%} of the time waiting for data"
+    )
+
+
+def _place(workers: int | None) -> Place | None:
+    """The place of this process among the workers; with `--workers` and no launcher, be the launcher."""
+    from reion.terminal import say
+    from reion.training.launch import place_from_environment, run_local_workers, take_own_gpu
+
+    place = None if workers == 1 else place_from_environment(os.environ)
+    if place is not None and workers not in (None, place.count):
+        raise InputError(f"expected --workers {place.count}, as the launcher has started; received {workers}")
+    if place is None and workers is not None and workers > 1:
+        sys.exit(run_local_workers(workers, [sys.executable, "-m", "reion", *sys.argv[1:]], os.environ))
+    gpus = take_own_gpu(place, os.environ)
+    if place is None and workers is None and gpus > 1:
+        say(f"one of {gpus} GPUs is used: --workers {gpus} uses them all")
+    return place
+
+
+@app.command(epilog=example("reion compare models box1.zarr box3.zarr --test box2.zarr --out comparison"))
+def compare(
+    study: Annotated[
+        str, typer.Argument(metavar="STUDY", help="A TOML file or the name of a study that reion has.")
+    ],
+    sources: Annotated[list[Path], typer.Argument(metavar="SIM...", help="Simulations to train on.")],
+    test: Annotated[Path, typer.Option(help="The simulation to judge on.")],
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    core_minutes: Annotated[
+        float | None,
+        typer.Option(help="Processor time of each training in minutes, instead of the study's."),
+    ] = None,
+    resume: Resume = False,
+    json: Json = False,
+) -> None:
+    """Train several networks alike and compare them.
+
+    All train on the same boxes for the same time; all are judged on another box.
+    """
+    need_training("reion compare")
+    from reion.readers import open_each, open_simulation
+    from reion.studies.comparison import compare as run_compare
+    from reion.studies.comparison import render
+    from reion.terminal import progress_bar, say
+
+    simulations, judged = open_each(sources), open_simulation(test)
+    compile_kernels()
+    with resumable(out), progress_bar("training") as progress:
+        result = run_compare(
+            study,
+            simulations,
+            judged,
+            out,
+            core_minutes=core_minutes,
+            resume=resume,
+            say=say,
+            progress=progress,
+        )
+    print_result(result, lambda: render(result), json=json)
+
+
+@export_app.command("onnx", epilog=example("reion export onnx run --out model.onnx"))
+def export_onnx(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")],
+    out: Annotated[Path, typer.Option(help="The ONNX file to write.")],
+    scores: Annotated[
+        Path | None, typer.Option(help="What `reion evaluate --json` printed for the run, for the metadata.")
+    ] = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Write one self-contained ONNX file and compare it with Keras."""
+    need_training("reion export onnx")
+    from reion.training.run_folder import export_run, held_out_scores, read_json
+
+    held_out = None if scores is None else held_out_scores(read_json(scores))
+    result = export_run(run, out, scores=held_out, force=force)
+    print_result(
+        result,
+        lambda: (
+            f"{result['output']}: {result['bytes'] / 1e6:.2f} MB, {result['nodes']} nodes, "
+            f"differs from Keras by at most {result['max_difference']:.1e}"
+        ),
+        json=json,
+    )
