@@ -11,7 +11,7 @@ import xarray as xr
 
 from reion.evaluation.evaluate import Judge, matching_snapshots
 from reion.evaluation.methods import predict_with
-from reion.jobs.plan import TERMS, Plan, Sample, Terms, for_a_while
+from reion.jobs.plan import TERMS, Measurement, Plan, Terms, time_pieces
 from reion.physics.excursion_set import Photons
 from reion.prediction.predict import prediction_bytes
 from reion.simulation.contract import AXES, box_size_mpc, cells_of, few_of, require_fields
@@ -54,14 +54,14 @@ def plan_evaluate(
         sources_there = "n_igm" in sim.data_vars and {"n_ion", "n_src"} & set(map(str, sim.data_vars))
         photons = Photons(small, judged[0].inputs) if sources_there else None
 
-    def sample() -> Sample:
+    def measure() -> Measurement:
         mesh = {axis: slice(small.sizes[axis]) for axis in AXES}
         predictions = {one.name: one.xi.isel(mesh) for one in judged}
         same = {name: matching_snapshots(name, xi, small) for name, xi in predictions.items()}
         common = [i for i in range(small.sizes["redshift"]) if all(i in found for found in same.values())]
         job = Judge(predictions, small, same, photons, 1.0)
-        done, seconds = for_a_while(job, common or [0], at_least=1)
-        return Sample(cells=done * cells_of(small), seconds=seconds)
+        done, seconds = time_pieces(job, common or [0], at_least=1)
+        return Measurement(cells=done * cells_of(small), seconds=seconds)
 
     emitted = "n_ion" if "n_ion" in sim.data_vars else "n_src"
     excursion_set = ["n_igm", emitted if judged[0].inputs == "history" else "n_src"] if photons else []
@@ -95,7 +95,7 @@ def plan_evaluate(
             + _EVALUATE_BYTES_A_CELL * cells
             + sum(prediction_bytes(emulator, sim.sizes) for emulator in emulators)
         ),
-        **terms.known(sample),
+        speed=terms.speed(measure),
     )
 
 

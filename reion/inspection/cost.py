@@ -9,7 +9,7 @@ from pathlib import Path
 import xarray as xr
 
 from reion.inspection.look import Look
-from reion.jobs.plan import TERMS, Plan, Sample, Terms, bytes_below, for_a_while, spread
+from reion.jobs.plan import TERMS, Measurement, Plan, Terms, bytes_below, spread_evenly, time_pieces
 from reion.readers.zarr import is_store
 from reion.simulation.contract import AXES, FIELDS, shape_of
 from reion.storage.store import blocks_of, volume
@@ -33,10 +33,10 @@ def plan_inspect(sim: xr.Dataset, sources: Sequence[Path], *, terms: Terms = TER
     blocks = blocks_of(shape_of(sim))
     pieces = [(index, block) for index in range(sim.sizes["redshift"]) for block in range(len(blocks))]
 
-    def sample() -> Sample:
-        chosen = spread(pieces)
-        done, seconds = for_a_while(Look(sim, None), chosen)
-        return Sample(
+    def measure() -> Measurement:
+        chosen = spread_evenly(pieces)
+        done, seconds = time_pieces(Look(sim, None), chosen)
+        return Measurement(
             cells=len(names) * sum(volume(blocks[block]) for _, block in chosen[:done]), seconds=seconds
         )
 
@@ -51,5 +51,5 @@ def plan_inspect(sim: xr.Dataset, sources: Sequence[Path], *, terms: Terms = TER
         bytes_read=bytes_below(sources),
         bytes_written=0,
         peak_memory_bytes=peak,
-        **terms.known(sample),
+        speed=terms.speed(measure),
     )

@@ -1,8 +1,7 @@
 """What a command will cost, known before it starts: cells, tiles, bytes, memory, arithmetic and time.
 
-Sizes follow from the shape of the data and the model's card. Speed does not: it is measured by doing some of
-the very pieces for a few seconds, or it is given. What each command costs stands in the `cost` module of its
-wing.
+Sizes follow from the shape of the data and the model's card. The speed is given, or measured by doing some
+pieces of the work for a few seconds. What each command costs stands in the `cost` module of its wing.
 """
 
 from __future__ import annotations
@@ -21,10 +20,48 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 MEASURE_S = 10.0
-"""How long to measure, once what has to be opened is open."""
+"""Seconds that a measurement takes, not counting the opening of files and models."""
 
-_AT_LEAST = 5
-"""Pieces to measure however long they take: how well they compress depends on the snapshot."""
+_MIN_PIECES = 5
+"""Pieces to measure however long they take: how well they compress differs between snapshots."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """A sample of the work, done to find out how fast it goes.
+
+    Parameters
+    ----------
+    cells
+        Cells that were computed or looked at.
+    seconds
+        The time this took.
+    """
+
+    cells: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """How fast the work of a command goes.
+
+    Parameters
+    ----------
+    rate
+        Cells a second of one machine like this one; None if it was neither measured nor given.
+    rate_from
+        Where the rate is from: given, measured here, or not measured.
+    machines
+        Number of machines that share the work.
+    bandwidth
+        Bytes a second that all machines together get from the disk and put there; None if not given.
+    """
+
+    rate: float | None = None
+    rate_from: str = "not measured"
+    machines: int = 1
+    bandwidth: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,29 +71,23 @@ class Plan:
     Parameters
     ----------
     command
-        Its name.
+        Name of the command.
     cells
-        To be computed, or looked at: of all snapshots, and of all fields where it is about fields.
+        Cells to compute or look at: of all snapshots, and of all fields where each field is looked at.
     pieces
-        Independent pieces of work; no more workers than these are of use.
+        Independent pieces of work; more workers than pieces are of no use.
     tile_cells
-        Cells of a tile, where there are tiles.
+        Cells of a tile along x, y and z, where there are tiles.
     bytes_read, bytes_written
-        To and from the disk.
+        Bytes from the disk and to the disk.
     compression
-        Bytes on disk over bytes of the values, of what is written; 1 where there are no values to try.
+        Bytes on disk over bytes of the values that are written; 1 where there are no values to try.
     peak_memory_bytes
-        Of one process.
+        Largest memory of one process.
     flops
-        Floating-point operations of the convolutions; None where `onnx` is not there to count them.
-    rate
-        Cells a second of one machine like this one; None if it was neither measured nor given.
-    rate_from
-        Where the rate is from.
-    machines
-        How many work.
-    bandwidth
-        Bytes a second that all machines together get from the disk, if given.
+        Floating-point operations of the convolutions; None where `onnx` is not installed to count them.
+    speed
+        How fast the work goes.
     """
 
     command: str
@@ -68,29 +99,28 @@ class Plan:
     compression: float = 1.0
     peak_memory_bytes: int
     flops: int | None = None
-    rate: float | None = None
-    rate_from: str = "not measured"
-    machines: int = 1
-    bandwidth: float | None = None
+    speed: Speed
 
     @property
     def seconds(self) -> float | None:
-        """How long it takes: the longer of computing and of moving bytes."""
+        """How long it takes: the longer of computing and of moving bytes; None if neither speed is known."""
         times = []
-        if self.rate:
-            times.append(self.cells / self.rate / min(self.machines, self.pieces))
-        if self.bandwidth:
-            times.append((self.bytes_read + self.bytes_written) / self.bandwidth)
+        if self.speed.rate:
+            times.append(self.cells / self.speed.rate / min(self.speed.machines, self.pieces))
+        if self.speed.bandwidth:
+            times.append((self.bytes_read + self.bytes_written) / self.speed.bandwidth)
         return max(times, default=None)
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON."""
-        return {**dataclasses.asdict(self), "seconds": self.seconds}
+        """The plan as JSON: its fields, those of its speed beside them, and `seconds`."""
+        values = dataclasses.asdict(self)
+        speed = values.pop("speed")
+        return {**values, **speed, "seconds": self.seconds}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """On what terms a plan is made.
+    """What is assumed about the machines when a plan is made.
 
     Parameters
     ----------
@@ -99,7 +129,7 @@ class Terms:
     bandwidth
         Bytes a second from and to the disk.
     machines
-        How many machines like this one work.
+        Number of machines like this one that share the work.
     measure
         Whether to measure a rate that is not given.
     """
@@ -109,28 +139,20 @@ class Terms:
     machines: int = 1
     measure: bool = True
 
-    def known(self, sample: Callable[[], Sample]) -> dict[str, Any]:
-        """The fields of a plan that these terms decide; `sample` measures."""
-        known: dict[str, Any] = {"machines": self.machines, "bandwidth": self.bandwidth}
-        if self.rate is not None:
-            return {**known, "rate": self.rate, "rate_from": "given"}
-        if not self.measure:
-            return known
-        measured = sample()
-        words = f"measured here, {measured.seconds:.1f} s, {measured.cells} cells"
-        return {**known, "rate": measured.cells / measured.seconds, "rate_from": words}
+    def speed(self, measure: Callable[[], Measurement]) -> Speed:
+        """The speed on these terms; `measure`, which does a sample of the work, is called only if needed."""
+        rate, rate_from = self.rate, "given"
+        if rate is None and self.measure:
+            measured = measure()
+            rate = measured.cells / measured.seconds
+            rate_from = f"measured here, {measured.seconds:.1f} s, {measured.cells} cells"
+        elif rate is None:
+            rate_from = "not measured"
+        return Speed(rate=rate, rate_from=rate_from, machines=self.machines, bandwidth=self.bandwidth)
 
 
 TERMS = Terms()
-"""Measured here, for this machine alone."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """Some of the work, done and measured."""
-
-    cells: int
-    seconds: float
+"""The rate is measured here, and this machine works alone."""
 
 
 def time_is_up(begin: float) -> bool:
@@ -138,10 +160,13 @@ def time_is_up(begin: float) -> bool:
     return time.perf_counter() - begin > MEASURE_S
 
 
-def for_a_while(job: Job[Any, Any], pieces: Sequence[Any], *, at_least: int = _AT_LEAST) -> tuple[int, float]:
-    """Do pieces for some seconds: how many, how long.
+def time_pieces(
+    job: Job[Any, Any], pieces: Sequence[Any], *, at_least: int = _MIN_PIECES
+) -> tuple[int, float]:
+    """Do pieces until the time is up: the number of pieces done, and the seconds they took.
 
-    The first one, which opens things, is done twice, unless one is enough and it takes long already.
+    The first piece is done once more before the clock starts, because it opens files and models; unless one
+    piece is enough and has taken long already.
     """
     begin = time.perf_counter()
     job(pieces[0])
@@ -156,7 +181,7 @@ def for_a_while(job: Job[Any, Any], pieces: Sequence[Any], *, at_least: int = _A
     return done, time.perf_counter() - begin
 
 
-def spread(pieces: Sequence[Any]) -> list[Any]:
+def spread_evenly(pieces: Sequence[Any]) -> list[Any]:
     """The pieces in an order in which any first few are spread over all of them."""
     count = len(pieces)
     step = next(n for n in range(max(1, round(count * 0.618)), count + 1) if math.gcd(n, count) == 1)
@@ -164,7 +189,7 @@ def spread(pieces: Sequence[Any]) -> list[Any]:
 
 
 def bytes_below(paths: Iterable[Path]) -> int:
-    """Bytes of files, and of all files in folders."""
+    """Size of files together, folders counted with all files in them."""
     files = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path])]
     return sum(file.stat().st_size for file in files if file.is_file())
 
@@ -173,6 +198,7 @@ def render(plan: Plan) -> Table:
     """A plan as a table for the terminal."""
     from rich.table import Table
 
+    speed = plan.speed
     table = Table(title=f"reion {plan.command}", title_justify="left", show_header=False)
     rows = {
         "cells": f"{plan.cells:.4g}",
@@ -182,8 +208,10 @@ def render(plan: Plan) -> Table:
         "written": f"{_in_bytes(plan.bytes_written)} ({plan.compression:.2f} of the values' size)",
         "memory of a process": _in_bytes(plan.peak_memory_bytes),
         "operations": "install reion[train] to count them" if plan.flops is None else f"{plan.flops:.3g}",
-        "rate": "not measured" if plan.rate is None else f"{plan.rate:.4g} cells a second ({plan.rate_from})",
-        "machines": str(plan.machines),
+        "rate": speed.rate_from
+        if speed.rate is None
+        else f"{speed.rate:.4g} cells a second ({speed.rate_from})",
+        "machines": str(speed.machines),
         "time": "unknown" if plan.seconds is None else _in_time(plan.seconds),
     }
     for name, value in rows.items():

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from reion.jobs.plan import TERMS, Plan, Sample, Terms, bytes_below, for_a_while, spread
+from reion.jobs.plan import TERMS, Measurement, Plan, Terms, bytes_below, spread_evenly, time_pieces
 from reion.jobs.workers import Job
 from reion.prediction.emulator import Emulator
 from reion.prediction.predict import (
@@ -57,26 +57,26 @@ def plan_predict(
     cells_read = math.prod(mesh) if resident else sum(_chunk_cells(tiling, tile) for tile in tiling)
     compression = 1.0
 
-    def sample() -> Sample:
+    def measure() -> Measurement:
         nonlocal compression
         small = Tiling(mesh=mesh, tile=_shape(min(96, n) for n in tiling.tile), halo_cells=tiling.halo_cells)
         costs = _tile_cost(emulator, tiling.tile) / _tile_cost(emulator, small.tile)
         with tempfile.TemporaryDirectory() as name:
             if sim is None:
                 job: Job[tuple[int, int], Any] = _AnyWindow(emulator, small)
-                done, seconds = for_a_while(job, [(0, 0)] * 1000)
+                done, seconds = time_pieces(job, [(0, 0)] * 1000)
             else:
                 store = Path(name) / "xi.zarr"
                 create_xi_store(store, sim=sim, emulator=emulator, tiling=small)
-                pieces = spread([(index, n) for index in range(snapshots) for n in range(len(small))])
+                pieces = spread_evenly([(index, n) for index in range(snapshots) for n in range(len(small))])
                 job = PredictTiles(emulator, sim, store, small, resident=resident, device="auto")
-                done, seconds = for_a_while(job, pieces)
+                done, seconds = time_pieces(job, pieces)
                 cells = sum(cells_of_tile(small, number) for _, number in pieces[:done])
                 compression = bytes_below([store / "xi" / "c"]) / (4 * cells)
         tiles = done / costs  # of the real ones, in the same time
-        return Sample(cells=round(tiles * math.prod(mesh) / len(tiling)), seconds=seconds)
+        return Measurement(cells=round(tiles * math.prod(mesh) / len(tiling)), seconds=seconds)
 
-    known = terms.known(sample)
+    speed = terms.speed(measure)
     flops = _flops(emulator, tiling.tile)
     cells = snapshots * math.prod(mesh)
     return Plan(
@@ -89,7 +89,7 @@ def plan_predict(
         compression=compression,
         peak_memory_bytes=peak,
         flops=None if flops is None else flops * len(tiling) * snapshots,
-        **known,
+        speed=speed,
     )
 
 

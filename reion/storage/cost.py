@@ -11,7 +11,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from reion.jobs.plan import TERMS, Plan, Sample, Terms, bytes_below, spread, time_is_up
+from reion.jobs.plan import TERMS, Measurement, Plan, Terms, bytes_below, spread_evenly, time_is_up
 from reion.readers import open_simulations
 from reion.readers.zarr import is_store
 from reion.simulation.contract import AXES, FIELDS, Shape, cells_of, few_of, shape_of
@@ -52,7 +52,7 @@ def plan_convert(sim: xr.Dataset, sources: Sequence[Path], *, terms: Terms = TER
     values = math.prod(sim.sizes[dim] for dim in ("redshift", *AXES))
     compression = 1.0
 
-    def sample() -> Sample:
+    def measure() -> Measurement:
         nonlocal compression
         few = sim.isel(redshift=few_of(sim.sizes["redshift"]))
         with tempfile.TemporaryDirectory() as name:
@@ -61,7 +61,7 @@ def plan_convert(sim: xr.Dataset, sources: Sequence[Path], *, terms: Terms = TER
             pieces = pieces_of(few)
             blocks = blocks_of(shape_of(few))
             # Whole blocks, so that every field has its share.
-            chosen = spread(range(len(blocks)))
+            chosen = spread_evenly(range(len(blocks)))
             job, cells, begin = WriteFields(few, store), 0, time.perf_counter()
             for number in chosen:
                 for piece in pieces:
@@ -73,9 +73,9 @@ def plan_convert(sim: xr.Dataset, sources: Sequence[Path], *, terms: Terms = TER
             seconds = time.perf_counter() - begin
             stored = bytes_below([store / name / "c" for name in written])
             compression = stored / (4 * cells)
-            return Sample(cells=cells, seconds=seconds)
+            return Measurement(cells=cells, seconds=seconds)
 
-    known = terms.known(sample)
+    speed = terms.speed(measure)
     largest = max(map(volume, blocks_of(shape_of(sim))))
     if "regridded_from_cells" in sim.attrs:
         # A block is mixed from all the old cells that share volume with it.
@@ -89,7 +89,7 @@ def plan_convert(sim: xr.Dataset, sources: Sequence[Path], *, terms: Terms = TER
         bytes_written=round(4 * values * len(written) * compression),
         compression=compression,
         peak_memory_bytes=round(_CONVERT_BYTES + kernels + _CONVERT_BYTES_A_CELL * largest),
-        **known,
+        speed=speed,
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from reion.config import RunConfig
-from reion.jobs.plan import TERMS, Plan, Sample, Terms, time_is_up
+from reion.jobs.plan import TERMS, Measurement, Plan, Terms, time_is_up
 from reion.jobs.resources import resident_memory_bytes
 from reion.models.build import Model, build_model, build_network
 from reion.models.normalizer import Normalizer
@@ -203,16 +203,16 @@ def plan_train(
     on_disk = channels if channels + truth > IN_MEMORY_BYTES else 0
     rounds = -(-training.steps // training.round_steps)
 
-    def sample() -> Sample:
+    def measure() -> Measurement:
         begin, done = time.perf_counter(), 0
         while not time_is_up(begin):
             cost.step()
             done += 1
-        return Sample(
+        return Measurement(
             cells=done * training.batch_size * training.crop_cells**3, seconds=time.perf_counter() - begin
         )
 
-    known = terms.known(sample)
+    speed = terms.speed(measure)
     largest = max(map(math.prod, meshes))
     preparing = cost.prepare_bytes_a_cell * largest
     derived = [sim for sim in sims if "n_ion" in config.inputs and "n_ion" not in sim.data_vars]
@@ -232,7 +232,7 @@ def plan_train(
             + max(preparing, cost.computing_bytes + _THRESHOLD_BYTES_A_CELL * largest)
         ),
         flops=3 * cost.forward_flops * training.steps,
-        **known,
+        speed=speed,
     )
 
 

@@ -19,7 +19,7 @@ from reion.evaluation.methods import judge
 from reion.inspection.cost import plan_inspect
 from reion.inspection.look import inspect
 from reion.jobs import plan as planning
-from reion.jobs.plan import Plan, Terms, bytes_below
+from reion.jobs.plan import Plan, Speed, Terms, bytes_below
 from reion.prediction import cost as prediction_cost
 from reion.prediction import predict as prediction
 from reion.prediction.cost import plan_predict
@@ -35,6 +35,24 @@ from reion.storage.store import write_simulation
 from tests.tiny import TINY_NETWORK
 
 GIVEN = Terms(rate=1e6)
+
+PLAN_KEYS = [
+    "command",
+    "cells",
+    "pieces",
+    "tile_cells",
+    "bytes_read",
+    "bytes_written",
+    "compression",
+    "peak_memory_bytes",
+    "flops",
+    "rate",
+    "rate_from",
+    "machines",
+    "bandwidth",
+    "seconds",
+]
+"""What `reion plan --json` prints of a plan, as the reference says."""
 
 SMALL_TRAINING = [
     *TINY_NETWORK,
@@ -89,7 +107,7 @@ def test_bytes_of_a_prediction(toy_model, store, tmp_path, monkeypatch, bytes_re
     assert plan.bytes_read == pytest.approx(sum(bytes_read), rel=0.25)
     assert plan.bytes_written == pytest.approx(bytes_below([tmp_path / "xi.zarr" / "xi" / "c"]), rel=0.25)
     assert plan.flops is None or plan.flops > 0
-    assert plan.seconds == pytest.approx(plan.cells / plan.rate)
+    assert plan.seconds == pytest.approx(plan.cells / plan.speed.rate)
 
 
 def test_bytes_of_a_conversion(toy, tmp_path):
@@ -132,7 +150,7 @@ def test_what_is_judged_to_measure_the_speed_is_a_part_of_a_large_box(toy, toy_m
     other = write_simulation(sim[["xi"]].isel(redshift=slice(1, None)), tmp_path / "other.zarr")
     plan = plan_evaluate([str(toy_model), str(other)], sim, [])
     assert plan.cells == sim["xi"].size
-    judged = int(plan.rate_from.split(", ")[-1].removesuffix(" cells"))
+    judged = int(plan.speed.rate_from.split(", ")[-1].removesuffix(" cells"))
     assert judged % 8**3 == 0
     # The snapshot that the other one lacks is not judged.
     assert judged <= 2 * 8**3
@@ -262,6 +280,7 @@ def test_a_dry_run_prints_a_plan_and_writes_nothing(command, verb, store, toy_mo
     assert plan["command"] == verb
     assert plan["cells"] > 0
     assert plan["rate_from"].startswith("measured here")
+    assert list(plan) == PLAN_KEYS
     assert math.isfinite(plan["seconds"])
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -288,7 +307,6 @@ def test_no_more_machines_than_pieces():
         bytes_read=0,
         bytes_written=0,
         peak_memory_bytes=0,
-        rate=1.0,
-        machines=9,
+        speed=Speed(rate=1.0, machines=9),
     )
     assert plan.seconds == 50
