@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,7 +61,13 @@ class ExportReport:
 
 
 def export(
-    network: Any, card: ModelCard, path: str | Path, *, half: bool = False, force: bool = False
+    network: Any,
+    card: ModelCard,
+    path: str | Path,
+    *,
+    half: bool = False,
+    force: bool = False,
+    write: Callable[[Path, bytes], object] = Path.write_bytes,
 ) -> ExportReport:
     """Write a network as an ONNX file: raw fields in, xi out, units, normalisation and wrap inside.
 
@@ -72,11 +76,13 @@ def export(
     network, card
         See `reion_exports.convert.to_onnx`.
     path
-        The file, which appears whole or not at all.
+        The file.
     half
         Store the weights of convolutions and dense layers in float16; the arithmetic stays in float32.
     force
         Replace an existing file.
+    write
+        Writes bytes to a path, in one step where a kill must leave the old file or the new one.
 
     Raises
     ------
@@ -96,7 +102,7 @@ def export(
     content, parity = prove(model, network, card)
     if half:
         content, parity = prove(with_half_weights(model), network, card, tolerance=HALF_TOLERANCE)
-    return _write(path, content, parity)
+    return _write(path, content, parity, write)
 
 
 def restate(path: str | Path) -> ExportReport:
@@ -125,7 +131,7 @@ def restate(path: str | Path) -> ExportReport:
 
     model = restated(onnx.load_from_string(before), card)
     content, parity = prove(model, as_it_was, card)
-    return _write(path, content, parity)
+    return _write(path, content, parity, Path.write_bytes)
 
 
 def prove(
@@ -207,20 +213,11 @@ def with_half_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     return halved
 
 
-def _write(path: Path, content: bytes, parity: tuple[Case, ...]) -> ExportReport:
+def _write(
+    path: Path, content: bytes, parity: tuple[Case, ...], write: Callable[[Path, bytes], object]
+) -> ExportReport:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        beside = Path(file.name)
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.chmod(0o644)
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    write(path, content)
     return ExportReport(
         path=path,
         bytes=len(content),

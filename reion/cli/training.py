@@ -176,7 +176,8 @@ def export_onnx(
 ) -> None:
     """Write one self-contained ONNX file and compare it with Keras."""
     need_training("reion export onnx")
-    from reion.training.run_folder import export_run, held_out_scores, read_json
+    from reion.jobs.outputs import read_json
+    from reion.training.run_folder import export_run, held_out_scores
 
     held_out = None if scores is None else held_out_scores(read_json(scores))
     result = export_run(run, out, scores=held_out, force=force)

@@ -12,9 +12,9 @@ import numpy as np
 import xarray as xr
 
 from reion.errors import InputError
+from reion.jobs.outputs import claimed, whole_folder
 from reion.prediction.emulator import Emulator
 from reion.simulation.contract import AXES, DEFAULT_COSMOLOGY, box_size_mpc, with_n_ion
-from reion.storage.store import whole_folder
 
 RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 """What the page needs of onnxruntime-web; they lie in the `dist` folder of its npm package."""
@@ -72,7 +72,7 @@ def write_demo_page(
     emulator.check(sim)
     if "n_ion" in emulator.card.inputs:
         sim = with_n_ion(sim)
-    with whole_folder(out, force=force) as folder:
+    with claimed(out, force=force) as place, whole_folder(place) as folder:
         for name in _PAGE_FILES:
             with resources.as_file(resources.files(__package__) / name) as file:
                 shutil.copyfile(file, folder / name)

@@ -12,6 +12,7 @@ import xarray as xr
 
 from reion.errors import InputError
 from reion.inspection.checks import boundary_steps, plausibility, xi_at_sources
+from reion.jobs.outputs import claimed, whole_folder
 from reion.jobs.resources import peak_memory_bytes, thread_limit
 from reion.jobs.workers import Job, ThisProcess, Workers
 from reion.simulation.contract import (
@@ -30,7 +31,7 @@ from reion.simulation.contract import (
     shape_of,
 )
 from reion.simulation.units import grams_per_cubic_parsec
-from reion.storage.store import Block, Progress, blocks_of, whole_folder
+from reion.storage.store import Block, Progress, blocks_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -199,7 +200,7 @@ def inspect(
     }
     if pictures is not None and plot is not None:
         lines = {name: [one.lines for one in series] for name, series in snapshots.items()}
-        with whole_folder(plot, force=force) as folder:
+        with claimed(plot, force=force) as place, whole_folder(place) as folder:
             names = pictures.write(folder, result, lines)
         result["plots"] = [str(Path(plot) / name) for name in names]
     result["peak_memory_bytes"] = peak_memory_bytes()

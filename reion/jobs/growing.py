@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any, Self
 import xarray as xr
 
 from reion.errors import InputError
-from reion.jobs.outputs import alone_at
+from reion.jobs.outputs import alone_at, clear_stale, move_in, write_json, write_whole
 from reion.jobs.workers import ClusterError, Job, Workers
 
 Place = tuple[int, int]
@@ -73,21 +72,23 @@ class Work:
             raise InputError(f"cannot be written: {error}", file=self.out) from error
         create(self.store)
         # Last: where there is a plan, there is a store.
-        _write_whole(self.folder / "plan.json", json.dumps(plan))
+        write_json(self.folder / "plan.json", plan)
 
     def done(self) -> set[Place]:
         """Every piece that is whole."""
         return {
             (int(place.parent.name), int(place.name))
             for place in (self.folder / "done").glob("*/*")
-            if not place.name.endswith(".new")
+            if not place.name.startswith(".")
         }
 
     def note(self, piece: Place, result: Any) -> None:
         """Note that a piece is whole, and what came of it (as JSON)."""
         folder = self.folder / "done" / str(piece[0])
         folder.mkdir(exist_ok=True)
-        _write_whole(folder / str(piece[1]), json.dumps(result))
+        # Not brought to the disk, as little as the values in the store: a kill, which is what notes must
+        # outlive, undoes no write.
+        write_whole(folder / str(piece[1]), json.dumps(result), sync=False)
 
     def result(self, piece: Place) -> Any:
         """What came of a piece that is whole."""
@@ -109,6 +110,7 @@ class Work:
         """
         with alone_at(self.out):
             try:
+                clear_stale(self.out.parent, self.out.name)
                 yield
             except ClusterError:
                 raise
@@ -122,11 +124,9 @@ class Work:
 
     def finish(self, *, force: bool) -> None:
         """Move the store to its place."""
-        if self.out.exists():
-            if not force:
-                raise InputError("appeared while it was being written", file=self.out)
-            self.out.rename(self.folder / "old")
-        self.store.rename(self.out)
+        if self.out.exists() and not force:
+            raise InputError("appeared while it was being written", file=self.out)
+        move_in(self.store, self.out)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -156,9 +156,3 @@ def fingerprint(sim: xr.Dataset, sources: Sequence[str | Path], **more: Any) -> 
         },
     }
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
-
-
-def _write_whole(path: Path, text: str) -> None:
-    beside = path.with_name(f"{path.name}.{os.getpid()}.new")
-    beside.write_text(text)
-    beside.replace(path)

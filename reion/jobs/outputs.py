@@ -1,37 +1,199 @@
-"""One process at a time for an output: the second is refused, and a killed one is in nobody's way."""
+"""The one module that writes: a file, a folder or JSON is at its place whole, or not at all.
+
+What is being written lies beside its place under a name that says who writes it, `.partial.PID@HOST.NAME`. It
+is brought to the disk (fsync) and then renamed, so that a kill at any instant leaves what was there before.
+What a new output replaces waits as `.replaced.PID@HOST.NAME` until the new one is in its place.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import os
+import re
+import shutil
 import socket
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 from reion.errors import InputError
+
+_HOST = re.sub(r"[^\w-]", "-", socket.gethostname())
+_TEMPORARY = re.compile(r"\.(partial|replaced)\.(\d+)@([\w-]+)\.(.+)", re.DOTALL)
+"""The names of what has not reached its place, or has left it: which of them, process, machine, output."""
+
+_LOCKED_BYTE = 1 << 30
+"""Which byte of a lock file is locked on Windows: one behind the text, which others may then read."""
+
+
+def write_whole(path: Path, content: str | bytes, *, sync: bool = True) -> None:
+    """Write a file (text as UTF-8) so that whoever looks finds the old content or the new one.
+
+    Parameters
+    ----------
+    sync
+        Bring it to the disk first, so that it also outlives a loss of power and not only a kill.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; what was there is then untouched.
+    """
+    with whole_file(path, sync=sync) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, *, sync: bool = True) -> Iterator[Path]:
+    """A path to write to, whose file replaces the one at `path` when the block ends without an error.
+
+    For libraries that open files themselves. The path that is given ends as `path` does, because many of
+    them choose the format by the ending.
+
+    Raises
+    ------
+    OSError
+        As `write_whole` does.
+    """
+    partial = _beside(path, "partial")
+    try:
+        yield partial
+        if sync:
+            _sync(partial)
+        partial.replace(path)
+        if sync:
+            _sync(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder to write into that replaces what is at `path` when the block ends without an error.
+
+    Raises
+    ------
+    OSError
+        As `write_whole` does.
+    """
+    partial = _beside(path, "partial")
+    _remove(partial)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        move_in(partial, path)
+    finally:
+        _remove(partial)
+
+
+def move_in(folder: Path, path: Path) -> None:
+    """Bring a folder that is whole to the disk and to `path`, in place of what is there.
+
+    Raises
+    ------
+    OSError
+        If that fails; what was at `path` is then still there.
+    """
+    for root, _, names in os.walk(folder):
+        for name in names:
+            _sync(Path(root) / name)
+        _sync(Path(root))
+    replaced = _beside(path, "replaced")
+    if path.exists():
+        path.rename(replaced)
+    try:
+        folder.rename(path)
+    except OSError:
+        if replaced.exists():
+            replaced.rename(path)
+        raise
+    _sync(path.parent)
+    _remove(replaced)
+
+
+@contextlib.contextmanager
+def claimed(out: str | Path, *, force: bool = False) -> Iterator[Path]:
+    """The place of a command's output, which this process alone may write while the block runs.
+
+    What killed processes left beside it is removed.
+
+    Raises
+    ------
+    InputError
+        If there is something at `out` and no `force`; as `alone_at` does; in place of every OSError.
+    """
+    out = Path(out).expanduser()
+    with alone_at(out):
+        try:
+            clear_stale(out.parent, out.name)
+            if out.exists() and not force:
+                raise InputError("exists already", file=out, hint="--force replaces it")
+            yield out
+        except OSError as error:
+            raise InputError(f"cannot be written: {error}", file=out) from error
+
+
+def write_json(path: Path, values: Mapping[str, Any], *, sync: bool = True) -> None:
+    """Write a JSON file, whole or not at all. What is not finite, which JSON does not know, becomes null.
+
+    Raises
+    ------
+    OSError
+        As `write_whole` does.
+    """
+    write_whole(path, json.dumps(_finite(values), indent=1, allow_nan=False), sync=sync)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"expected a JSON file; {error}", file=path) from error
+    return values
+
+
+def clear_stale(folder: Path, name: str | None = None) -> None:
+    """Clear `folder` of what processes of this machine that have ended left, of output `name` or of all.
+
+    What was to be replaced is put back where nothing has taken its place; everything else is removed. What
+    may still be written, and what another machine left, stays.
+    """
+    for path in list(folder.iterdir()) if folder.is_dir() else []:
+        found = _TEMPORARY.fullmatch(path.name)
+        if found is None or name not in (None, found[4]) or found[3] != _HOST or _is_running(int(found[2])):
+            continue
+        place = folder / found[4]
+        if found[1] == "replaced" and not place.exists():
+            path.rename(place)
+        else:
+            _remove(path)
 
 
 @contextlib.contextmanager
 def alone_at(out: Path) -> Iterator[None]:
-    """Hold the lock `.OUT.lock` beside an output while the block runs.
+    """Hold the lock `.OUT.lock` beside an output while the block runs: one process at a time writes it.
 
     The system gives a lock back when its process ends, however it ends: what a killed process leaves is a
-    file that the next one takes over. Where a file system has no locks, and on Windows, nothing is held.
+    file that the next one takes over. Where a file system has no locks, nothing is held.
 
     Raises
     ------
     InputError
         If another process holds it, or no file can be written there.
     """
-    if sys.platform == "win32":
-        yield
-        return
     path = out.with_name(f".{out.name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = _locked(path)
+        descriptor = _locked(path)
     except BlockingIOError as error:
         holder = ""
         with contextlib.suppress(OSError):
@@ -43,40 +205,113 @@ def alone_at(out: Path) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise InputError(f"cannot be written: {error}", file=out) from error
-    with file:
-        try:
-            yield
-        finally:
-            # Before it is given back: whoever waits for this file finds that it is no longer the one.
-            path.unlink(missing_ok=True)
-
-
-def _locked(path: Path) -> IO[str]:
-    """The file at `path`, open and locked, with who holds it written in."""
-    import fcntl
-
-    while True:
-        file = path.open("a", encoding="utf-8")
-        try:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise
-            except OSError:
-                return file  # no locks on this file system
-            if _is_at(file, path):
-                file.truncate(0)
-                file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-                file.flush()
-                return file
-        except BaseException:
-            file.close()
-            raise
-        file.close()  # removed by the process that held it, between the two lines above
-
-
-def _is_at(file: IO[str], path: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+        yield
+    finally:
+        if os.name == "nt":  # where only a closed file can be removed, and not one that another has opened
+            os.close(descriptor)
+            with contextlib.suppress(OSError):
+                path.unlink()
+        else:
+            # Before it is given back: whoever waits for this file finds that it is no longer the lock.
+            path.unlink(missing_ok=True)
+            os.close(descriptor)
+
+
+def _locked(path: Path) -> int:
+    """A descriptor of the file at `path`, locked, with the process that holds it written in."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _lock(descriptor)
+            if _is_at(descriptor, path):
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # its holder removed the file after it was opened here and before it was locked
+
+
+def _lock(descriptor: int) -> None:
+    """Lock an open file for this process; do nothing where the file system has no locks.
+
+    Raises
+    ------
+    BlockingIOError
+        If another process holds the lock.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        import msvcrt
+
+        os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        except OSError as error:
+            raise BlockingIOError from error
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        pass
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
         return False
+
+
+def _beside(path: Path, role: str) -> Path:
+    """The name beside `path` under which this process keeps what is `partial` or `replaced`."""
+    return path.with_name(f".{role}.{os.getpid()}@{_HOST}.{path.name}")
+
+
+def _is_running(process: int) -> bool:
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there, as far as that is possible."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _sync(path: Path) -> None:
+    """Bring a file's content, or the names in a folder, to the disk."""
+    if os.name == "nt" and path.is_dir():  # folders cannot be opened there
+        return
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _finite(value: Any) -> Any:
+    """The same values with None in place of every number that is not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

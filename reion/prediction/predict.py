@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -17,6 +16,7 @@ import xarray as xr
 
 from reion.errors import InputError
 from reion.jobs.growing import Place, Work, fingerprint
+from reion.jobs.outputs import whole_file
 from reion.jobs.resources import peak_memory_bytes, resident_memory_bytes, thread_limit
 from reion.jobs.workers import Job, Portable, ThisProcess, Workers
 from reion.prediction.emulator import Device, Emulator
@@ -248,10 +248,9 @@ class PredictedField(Portable, LazyField):
         for _, where, values in predict_tiles(at_redshift, fields, self._tiling):
             xi[where] = values
         if kept is not None:
-            # Written beside its place: another process may be looking for it.
-            beside = kept.with_suffix(f".{os.getpid()}.npy")
-            np.save(beside, xi)
-            beside.replace(kept)
+            # Whole, because another process may be looking for it; for this run of the command only.
+            with whole_file(kept, sync=False) as partial:
+                np.save(partial, xi)
         return xi[key]
 
 

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import glob
 import hashlib
 import itertools
 import math
-import os
-import shutil
-import socket
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from reion.errors import InputError
+from reion.jobs.outputs import claimed, whole_folder
 from reion.jobs.resources import thread_limit
 from reion.jobs.workers import Job, ThisProcess
 from reion.simulation.contract import (
@@ -77,7 +72,7 @@ def write_simulation(
         nothing is written.
     """
     check_simulation(sim, values=False)
-    with whole_folder(path, force=force) as folder:
+    with claimed(path, force=force) as place, whole_folder(place) as folder:
         create_store(sim, folder, attrs or {})
         pieces = pieces_of(sim)
         results = []
@@ -86,7 +81,7 @@ def write_simulation(
             if progress is not None:
                 progress(number + 1, len(pieces))
         finish_store(sim, folder, results)
-    return Path(path)
+    return place
 
 
 def blocks_of(shape: Sequence[int]) -> list[Block]:
@@ -105,49 +100,6 @@ def blocks_of(shape: Sequence[int]) -> list[Block]:
         for side, n in zip(sides, shape, strict=True)
     ]
     return [(x, y, z) for x, y, z in itertools.product(*axes)]
-
-
-@contextlib.contextmanager
-def whole_folder(path: str | Path, *, force: bool = False) -> Iterator[Path]:
-    """A folder to write into that appears at `path` when the block ends without an error, and not before.
-
-    It lies beside its place, so that moving it in is one step. What a killed process left there is removed.
-
-    Raises
-    ------
-    InputError
-        If there is something at `path` and no `force`.
-    """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
-    try:
-        if path.exists() and not force:
-            raise InputError("exists already", file=path, hint="--force replaces it")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(path)
-        partial.mkdir()
-    except OSError as error:
-        raise InputError(f"cannot be written: {error}", file=path) from error
-    try:
-        yield partial
-        if path.exists():
-            old = partial.with_suffix(".old")
-            path.rename(old)
-            partial.rename(path)
-            shutil.rmtree(old) if old.is_dir() else old.unlink()
-        else:
-            partial.rename(path)
-    except OSError as error:
-        raise InputError(f"cannot be written: {error}", file=path) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _remove_leftovers(path: Path) -> None:
-    for left in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(socket.gethostname())}.*.partial"):
-        process = left.name.split(".")[-2]
-        if process.isdigit() and not _is_running(int(process)):
-            shutil.rmtree(left, ignore_errors=True)
 
 
 def _summed_up(sim: xr.Dataset) -> bool:
@@ -306,15 +258,3 @@ def chunk_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 def _plain(attrs: Mapping[Any, Any]) -> dict[str, Any]:
     """Attributes as JSON has them."""
     return {str(key): value.tolist() if hasattr(value, "tolist") else value for key, value in attrs.items()}
-
-
-def _is_running(process: int) -> bool:
-    if os.name != "posix":
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True

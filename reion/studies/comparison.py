@@ -19,9 +19,10 @@ import xarray as xr
 from reion.config import RunConfig, differences, load_config
 from reion.errors import InputError
 from reion.evaluation.evaluate import evaluate
+from reion.jobs.outputs import read_json, whole_file, write_json, write_whole
 from reion.prediction.emulator import Emulator
 from reion.training.run import Loop, Progress, describe, train, with_photons
-from reion.training.run_folder import export_run, read_json, write_json
+from reion.training.run_folder import export_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -127,8 +128,9 @@ def compare(
         excursion_sets[row["inputs"]] = excursion_set
         result = {**asdict(budget), "runs": rows, "excursion_set": excursion_sets}
         write_json(written, result)
-        score_against_arithmetic(result).savefig(out / "comparison.png", dpi=200)
-        (out / "comparison.md").write_text(to_markdown(result), encoding="utf-8")
+        with whole_file(out / "comparison.png") as partial:
+            score_against_arithmetic(result).savefig(partial, dpi=200)
+        write_whole(out / "comparison.md", to_markdown(result))
     return result
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from reion.jobs.outputs import whole_folder, write_json
 
 _NAME = re.compile(r"step-(\d{9})")
 _CHECKSUMS = "checksums.json"
@@ -37,7 +38,7 @@ class Checkpoint:
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
     """Write a checkpoint into `folder` so that a kill at any instant leaves the older ones whole.
 
-    Everything is written and synced in a hidden folder beside its place, the checksums last, and renamed.
+    Everything is written in a hidden folder beside its place, the checksums last, and moved in.
     Then all but the newest `keep` are removed, and those of later steps, left by a run that had to go back.
 
     Raises
@@ -45,30 +46,17 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> P
     OSError
         If the disk is full or not writable; what was there before is untouched.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     place = folder / f"step-{checkpoint.step:09d}"
-    temporary = folder / f".{place.name}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        flat = {
-            f"{group}/{index:05d}": array
-            for group, arrays in checkpoint.arrays.items()
-            for index, array in enumerate(arrays)
-        }
-        with (temporary / "arrays.npz").open("wb") as file:
-            np.savez(file, **flat)  # type: ignore[arg-type]
-            _sync(file)
-        _write_json(temporary / "state.json", {"step": checkpoint.step, **checkpoint.state})
-        sums = {path.name: _checksum(path) for path in sorted(temporary.iterdir())}
-        _write_json(temporary / _CHECKSUMS, sums)
-        _sync_folder(temporary)
-        shutil.rmtree(place, ignore_errors=True)
-        temporary.rename(place)
-        _sync_folder(folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    flat = {
+        f"{group}/{index:05d}": array
+        for group, arrays in checkpoint.arrays.items()
+        for index, array in enumerate(arrays)
+    }
+    with whole_folder(place) as partial:
+        np.savez(partial / "arrays.npz", **flat)  # type: ignore[arg-type]
+        write_json(partial / "state.json", {"step": checkpoint.step, **checkpoint.state})
+        sums = {path.name: _checksum(path) for path in sorted(partial.iterdir())}
+        write_json(partial / _CHECKSUMS, sums)
     steps = _steps(folder)
     written = steps.index(place)
     for old in steps[: max(0, written + 1 - keep)] + steps[written + 1 :]:
@@ -98,27 +86,6 @@ def _steps(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        json.dump(values, file, indent=1)
-        _sync(file)
-
-
-def _sync(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # directories cannot be opened there
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _checksum(path: Path) -> str:

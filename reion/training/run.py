@@ -24,7 +24,7 @@ import xarray as xr
 
 from reion.config import ReionModel, RunConfig, differences, load_config, write_config
 from reion.errors import InputError
-from reion.jobs.outputs import alone_at
+from reion.jobs.outputs import alone_at, clear_stale, read_json, whole_file, whole_folder, write_json
 from reion.models.build import Model, build_model, build_network
 from reion.models.normalizer import Normalizer, fit_normalizer, fit_photons_per_source
 from reion.models.stems import SHINING_TIME
@@ -35,7 +35,6 @@ from reion.training.devices import has_gpu, resolve_precision
 from reion.training.launch import Place
 from reion.training.losses import build_loss
 from reion.training.peers import Workers, average_gradients
-from reion.training.run_folder import read_json, write_json
 from reion.training.sampler import Batch, CropSequence, Snapshot, prepare_snapshots, validation_pair
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
@@ -105,6 +104,8 @@ def train(
         checkpoint = None
         if workers.is_chief:
             stack.enter_context(alone_at(out))
+            for folder, name in ((out.parent, out.name), (out, None), (out / "checkpoints", None)):
+                clear_stale(folder, name)
             checkpoint = _enter(out, config, provenance, resume=resume, force=force)
         # Nobody writes anything, not even beside the folder, before the chief has taken it.
         workers.broadcast(b"entered")
@@ -127,10 +128,8 @@ def _finish(loop: Loop, simulations: Sequence[xr.Dataset]) -> dict[str, Any]:
     single = build_model(config)
     single.trunk.set_weights(loop.best_weights())
     network = build_network(single, loop.normalizer)
-    with _can_go_on(out, "the trained network"):
-        temporary = out / ".model.tmp.keras"
-        network.save(temporary)
-        temporary.replace(out / "model.keras")
+    with _can_go_on(out, "the trained network"), whole_file(out / "model.keras") as partial:
+        network.save(partial)
     metrics = {
         **loop.metrics(),
         "parameters": int(single.trunk.count_params()),
@@ -163,20 +162,13 @@ def _open_run_folder(
     out: Path, config: RunConfig, normalizer: Normalizer, provenance: Mapping[str, Any]
 ) -> None:
     """Put the folder of a new run in its place: a kill leaves one that can be resumed, or none."""
-    fresh, old = out.with_name(f".{out.name}.new"), out.with_name(f".{out.name}.old")
-    for leftover in (fresh, old):
-        shutil.rmtree(leftover, ignore_errors=True)
     try:
-        fresh.mkdir(parents=True)
-        write_config(config, fresh / "config.toml")
-        write_json(fresh / "normalizer.json", normalizer.to_dict())
-        write_json(fresh / "provenance.json", provenance)
-        if out.is_dir():
-            out.replace(old)
-        fresh.replace(out)
+        with whole_folder(out) as fresh:
+            write_config(config, fresh / "config.toml")
+            write_json(fresh / "normalizer.json", normalizer.to_dict())
+            write_json(fresh / "provenance.json", provenance)
     except OSError as error:
         raise InputError(f"the run folder could not be written: {error}", file=out) from error
-    shutil.rmtree(old, ignore_errors=True)
 
 
 class Loop:
@@ -263,7 +255,11 @@ class Loop:
             variable.assign(array)
         self.step = checkpoint.step
         state = checkpoint.state
-        self.history = state["history"]
+        # In JSON a number that is not finite is null.
+        self.history = [
+            {name: math.nan if value is None else value for name, value in row.items()}
+            for row in state["history"]
+        ]
         self.best = checkpoint.arrays.get("best")
         self.best_r2 = state["best_r2"] if state["best_r2"] is not None else -math.inf
         self.stale_rounds = state["stale_rounds"]
@@ -438,12 +434,13 @@ class Loop:
             self._write_history()
 
     def _write_history(self) -> None:
-        temporary = self.out / ".history.csv.tmp"
-        with temporary.open("w", newline="", encoding="utf-8") as file:
+        with (
+            whole_file(self.out / "history.csv") as partial,
+            partial.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.DictWriter(file, fieldnames=_HISTORY)
             writer.writeheader()
             writer.writerows(self.history)
-        temporary.replace(self.out / "history.csv")
         # One unbroken curve, also of a run that goes on from an older checkpoint than its last one.
         _log_to_tensorboard(
             self.out / "logs" / "events.out.tfevents.reion",
@@ -469,7 +466,8 @@ class Loop:
                 self.snapshots, self.normalizer, self.model, first=self.step - 1, batches=1
             )[0]
             try:
-                np.savez(kept, channels=values, redshift=redshift, xi=target)
+                with whole_file(kept) as partial:
+                    np.savez(partial, channels=values, redshift=redshift, xi=target)
                 message += f"; the batch is kept in {kept}"
             except OSError as error:
                 message += f"; the batch could not be kept: {error}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import xarray as xr
 import reion
 from reion.config import RunConfig, load_config
 from reion.errors import InputError
+from reion.jobs.outputs import read_json, write_whole
 from reion.models.build import Model, build_model, build_network
 from reion.models.normalizer import Normalizer
 from reion.simulation.contract import DENSITY_UNITS, DIMS, n_ion_units, require_fields, with_n_ion
@@ -152,7 +152,7 @@ def export_run(
         provenance={"training": run.provenance, "config": run.config.model_dump(mode="json")},
     )
     try:
-        report = export(run.network, card, out, half=half, force=force)
+        report = export(run.network, card, out, half=half, force=force, write=write_whole)
     except FileExistsError as error:
         raise InputError("the file is already there", file=out, hint="--force replaces it") from error
     except ExportError as error:
@@ -164,13 +164,6 @@ def export_run(
         "nodes": report.nodes,
         "max_difference": report.difference,
     }
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a JSON file of a run folder, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(values, indent=1), encoding="utf-8")
-    temporary.replace(path)
 
 
 def held_out_scores(evaluation: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,12 +182,3 @@ def held_out_scores(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     except (KeyError, TypeError) as error:
         raise InputError(f"expected the JSON of `reion evaluate`; missing {error}") from error
     return {"pooled": pooled, "redshifts": rows, "excursion_set_r2": excursion_set}
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file."""
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"expected a JSON file; {error}", file=path) from error
-    return values

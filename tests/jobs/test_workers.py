@@ -262,7 +262,7 @@ def test_the_scheduler_lost_and_resumed(task, command, box, toy_model, small_pie
     assert "Traceback" not in said
     assert not (tmp_path / "out.zarr").exists()
     (notes,) = tmp_path.glob(".out.zarr.*/done")
-    finished = [path for path in notes.glob("*/*") if not path.name.endswith(".new")]
+    finished = [path for path in notes.glob("*/*") if not path.name.startswith(".")]
     assert finished
 
     counts = []

@@ -13,10 +13,11 @@ import pytest
 import xarray as xr
 
 from reion.errors import InputError
+from reion.jobs.outputs import claimed, whole_folder
 from reion.readers import open_simulation
 from reion.simulation.contract import with_n_ion
 from reion.storage import store as storage
-from reion.storage.store import whole_folder, write_simulation
+from reion.storage.store import write_simulation
 
 WRITTEN = ("n_igm", "n_src", "n_ion", "xi")
 
@@ -80,7 +81,7 @@ def test_an_error_while_writing_leaves_what_was_there(simulation, tmp_path, forc
     before = sorted(tmp_path.iterdir())
 
     def write_half() -> None:
-        with whole_folder(path, force=force) as folder:
+        with claimed(path, force=force) as place, whole_folder(place) as folder:
             (folder / "half").write_text("half")
             raise RuntimeError("stop")
 
@@ -112,8 +113,8 @@ def test_a_changed_byte_is_an_error(simulation, tmp_path):
 def test_a_killed_writer_leaves_no_store_and_the_next_one_cleans_up(simulation, tmp_path):
     path = tmp_path / "sim.zarr"
     code = (
-        "import sys, time; from pathlib import Path; from reion.storage.store import whole_folder\n"
-        "with whole_folder(sys.argv[1]) as folder:\n"
+        "import sys, time; from reion.jobs.outputs import claimed, whole_folder\n"
+        "with claimed(sys.argv[1]) as place, whole_folder(place) as folder:\n"
         "    (folder / 'half').touch(); print('writing', flush=True); time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE) as writer:
@@ -122,14 +123,14 @@ def test_a_killed_writer_leaves_no_store_and_the_next_one_cleans_up(simulation, 
         writer.send_signal(signal.SIGKILL)
         writer.wait()
     assert not path.exists()
-    assert len(list(tmp_path.iterdir())) == 1
+    assert len(list(tmp_path.iterdir())) == 2, "the folder and the lock"
     write_simulation(simulation, path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["sim.zarr"]
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path):
     def write() -> None:
-        with whole_folder(tmp_path / "sim.zarr"):
+        with claimed(tmp_path / "sim.zarr") as place, whole_folder(place):
             raise OSError(28, "No space left on device")
 
     with pytest.raises(InputError, match=r"cannot be written: .*No space left"):

@@ -7,7 +7,6 @@ import errno
 import numpy as np
 import pytest
 
-from reion.training import checkpoints
 from reion.training.checkpoints import Checkpoint, load_newest, save_checkpoint
 
 
@@ -62,7 +61,7 @@ def test_where_there_is_none_there_is_none(tmp_path):
     assert load_newest(tmp_path / "nowhere") is None
 
 
-@pytest.mark.parametrize("stage", ["_write_json", "_checksum", "_sync_folder"])
+@pytest.mark.parametrize("stage", ["checkpoints.write_json", "checkpoints._checksum", "outputs._sync"])
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
 def test_a_full_disk_or_a_kill_in_the_middle_leaves_the_older_one(tmp_path, monkeypatch, stage, error):
     save_checkpoint(tmp_path, checkpoint(1))
@@ -70,7 +69,7 @@ def test_a_full_disk_or_a_kill_in_the_middle_leaves_the_older_one(tmp_path, monk
     def fail(*_args):
         raise error
 
-    monkeypatch.setattr(checkpoints, stage, fail)
+    monkeypatch.setattr(f"reion.{'jobs' if stage.startswith('outputs') else 'training'}.{stage}", fail)
     with pytest.raises(type(error)):
         save_checkpoint(tmp_path, checkpoint(2))
     monkeypatch.undo()

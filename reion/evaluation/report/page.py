@@ -20,6 +20,7 @@ from reion.evaluation.report.numbers import write_csv
 from reion.evaluation.report.slices import Slicer, colour_tables, pack
 from reion.evaluation.report.summary import summary_html
 from reion.evaluation.report.tables import tables_html
+from reion.jobs.outputs import write_json, write_whole
 from reion.physics import excursion_set
 from reion.simulation.contract import DIMS, PHOTON_RATE_UNITS, PHOTON_UNITS, box_size_mpc, hydrogen_density
 
@@ -68,13 +69,14 @@ def write_report(
         raise InputError("the report exists already", file=page, hint="--force replaces it")
     folder = page.parent
     folder.mkdir(parents=True, exist_ok=True)
+    html = render_page(evaluation, true, by_name, provenance or {})
+    if alone:
+        write_whole(page, html)
+        return page
     with TemporaryDirectory(prefix=".report-", dir=folder) as partial:
         draft = Path(partial)
-        (draft / page.name).write_text(
-            render_page(evaluation, true, by_name, provenance or {}), encoding="utf-8"
-        )
-        if not alone:
-            _write_files(evaluation, true, by_name, draft)
+        write_whole(draft / page.name, html)
+        _write_files(evaluation, true, by_name, draft)
         # The page comes last: where it is, the rest is too.
         for file in sorted(draft.rglob("*"), key=lambda file: file.name == page.name):
             if file.is_file():
@@ -93,8 +95,7 @@ def _write_files(
     """Figures as PNG and PDF, numbers as CSV and JSON."""
     (folder / "figures").mkdir()
     (folder / "numbers").mkdir()
-    text = json.dumps(evaluation, allow_nan=False, indent=1)
-    (folder / "numbers" / "evaluation.json").write_text(text + "\n", encoding="utf-8")
+    write_json(folder / "numbers" / "evaluation.json", evaluation)
     write_csv(evaluation, folder / "numbers")
     name = str(evaluation["name"])
     indices = evaluated_snapshots(evaluation, true)
