@@ -94,7 +94,7 @@ def inspect(
     Prints moments, axis profiles, the history, and what looks wrong.
     """
     from reion.inspection.look import inspect as run_inspect
-    from reion.inspection.look import render
+    from reion.inspection.table import render
     from reion.jobs.workers import reachable, started
     from reion.readers import open_simulation
     from reion.terminal import progress_bar
@@ -107,5 +107,5 @@ def inspect(
         print_plans([plan_inspect(sim, sources)], json=json)
         return
     with started(scheduler, workers) as team, progress_bar("reading") as progress:
-        result = run_inspect(sim, plot=plot, force=force, workers=team, progress=progress)
-    print_result(result, lambda: render(result), json=json)
+        inspection = run_inspect(sim, plot=plot, force=force, workers=team, progress=progress)
+    print_result(inspection.to_json(), lambda: render(inspection), json=json)

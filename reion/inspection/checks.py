@@ -1,69 +1,75 @@
-"""Does a simulation make sense? Checks of what `reion inspect` measured, answered in words."""
+"""Whether a simulation is plausible: checks of what `reion inspect` measured, answered in words."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from reion.inspection.result import Check, FieldInspection, FieldSnapshot, HistoryPoint
 from reion.simulation.contract import AXES, DEFAULT_COSMOLOGY, cosmology, mean_baryon_density
 
-_TOLERANCE = 0.05
+_DENSITY_TOLERANCE = 0.05
+"""Relative difference from an expected mean density that still counts as equal."""
+
 _BRIGHTEST = 10_000
-_CLEARLY = 0.1
+"""Number of the brightest sources at which xi is looked up."""
+
+_XI_GAIN = 0.1
 """How much higher xi at the sources must be with other axes before that is said."""
-_History = Sequence[Mapping[str, float | None]]
 
 
 def plausibility(
     sim: xr.Dataset,
-    fields: Mapping[str, Any],
-    history: _History,
+    fields: Mapping[str, FieldInspection],
+    history: Sequence[HistoryPoint],
     *,
-    boundary_steps: Sequence[float],
-    at_sources: Mapping[str, float] | None = None,
-) -> list[dict[str, Any]]:
-    """Judge the results of `reion.inspection.look.inspect`.
+    boundary_ratios: Sequence[float],
+    xi_by_axis_order: Mapping[str, float],
+) -> list[Check]:
+    """Check what `reion.inspection.look.inspect` measured.
 
     Parameters
     ----------
+    sim
+        The simulation.
     fields, history
-        Parts of the result of `inspect`.
-    boundary_steps
-        For each snapshot, what `boundary_steps` gives; may be empty.
-    at_sources
-        What `xi_at_sources` gives for one snapshot, if there is any.
+        What was measured.
+    boundary_ratios
+        What `boundary_ratio` gives for each snapshot; may be empty.
+    xi_by_axis_order
+        What `xi_at_sources` gives for one snapshot; may be empty.
 
     Returns
     -------
-    list of dict
-        `name`, `ok` (False: look at this) and `message`, in the order of a first look.
+    list of Check
+        In the order of a first look.
     """
-    checks: list[dict[str, Any]] = []
+    checks: list[Check] = []
     if "n_igm" in fields:
-        means = np.array([one["mean"] for one in fields["n_igm"]["snapshots"]])
+        means = np.array([snapshot.statistics.mean for snapshot in fields["n_igm"].snapshots])
         checks += [_mean_density(sim, means), _mass(sim, means)]
-        if boundary_steps:
-            checks.append(_periodic(max(boundary_steps)))
+        if boundary_ratios:
+            checks.append(_periodic(max(boundary_ratios)))
     if "n_src" in fields:
-        checks.append(_sources(fields["n_src"]["snapshots"]))
+        checks.append(_sources(fields["n_src"].snapshots))
     if "xi" in fields:
         checks.append(_growth(history))
-        checks += _swapped_axes(at_sources or {}) or _ionised_sources(history)
+        checks += _swapped_axes(xi_by_axis_order) or _ionised_sources(history)
         checks += _photon_budget(history)
     if sim.attrs.get("cosmology_assumed", True):
         values = ", ".join(f"{key} = {value:g}" for key, value in DEFAULT_COSMOLOGY.items())
-        checks.append(_look("cosmology", f"none in the files: flat LCDM with {values} is assumed"))
+        checks.append(_suspect("cosmology", f"none in the files: flat LCDM with {values} is assumed"))
     return checks
 
 
-def boundary_steps(n_igm: np.ndarray) -> float:
-    """Largest, over the axes, of the rms step across the periodic boundary over the rms step beside it.
+def boundary_ratio(n_igm: np.ndarray) -> float:
+    """Rms step of the density across the periodic boundary over the rms step between the cells beside it.
 
-    About 1 for a periodic box of shape (x, y, z), larger for a piece cut out of one.
+    `n_igm` has shape (x, y, z). The largest ratio of the three axes is returned: about 1 for a periodic box,
+    larger for a piece cut out of one.
     """
     ratios = []
     for number in range(len(AXES)):
@@ -75,7 +81,7 @@ def boundary_steps(n_igm: np.ndarray) -> float:
 
 
 def xi_at_sources(xi: np.ndarray, n_src: np.ndarray) -> dict[str, float]:
-    """Mean xi at the brightest sources, for each order in which the axes of xi could be meant.
+    """Mean xi at the brightest sources, for each order that the axes of xi could have.
 
     Parameters
     ----------
@@ -85,7 +91,8 @@ def xi_at_sources(xi: np.ndarray, n_src: np.ndarray) -> dict[str, float]:
     Returns
     -------
     dict
-        Order, such as `"zyx"`, to mean (weighted by `n_src`); only orders that leave the shape as it is.
+        From the order, such as `"zyx"`, to the mean weighted by `n_src`. Orders that change the shape of xi
+        are left out; empty without sources.
     """
     cells = np.flatnonzero(n_src)
     rates = n_src.reshape(-1)[cells]
@@ -94,29 +101,30 @@ def xi_at_sources(xi: np.ndarray, n_src: np.ndarray) -> dict[str, float]:
         cells, rates = cells[brightest], rates[brightest]
     if cells.size == 0:
         return {}
-    place = np.unravel_index(cells, n_src.shape)
+    positions = np.unravel_index(cells, n_src.shape)
     return {
         "".join(AXES[axis] for axis in order): float(
-            np.average(xi.transpose(order)[place], weights=rates.astype(np.float64))
+            np.average(xi.transpose(order)[positions], weights=rates.astype(np.float64))
         )
         for order in itertools.permutations(range(3))
         if tuple(xi.shape[axis] for axis in order) == xi.shape
     }
 
 
-def _ok(name: str, message: str) -> dict[str, Any]:
-    return {"name": name, "ok": True, "message": message}
+def _plausible(name: str, message: str) -> Check:
+    return Check(name, ok=True, message=message)
 
 
-def _look(name: str, message: str) -> dict[str, Any]:
-    return {"name": name, "ok": False, "message": message}
+def _suspect(name: str, message: str) -> Check:
+    return Check(name, ok=False, message=message)
 
 
-def _mean_density(sim: xr.Dataset, means: np.ndarray) -> dict[str, Any]:
+def _mean_density(sim: xr.Dataset, means: np.ndarray) -> Check:
+    """Compare the mean n_igm of each snapshot, (redshift,), with the cosmic mean."""
     ratios = means / mean_baryon_density(sim)
     ratio = float(np.median(ratios))
-    if np.all(np.abs(ratios - 1) < _TOLERANCE):
-        return _ok("mean density", f"n_igm is comoving and has the cosmic mean (ratio {ratio:.3f})")
+    if np.all(np.abs(ratios - 1) < _DENSITY_TOLERANCE):
+        return _plausible("mean density", f"n_igm is comoving and has the cosmic mean (ratio {ratio:.3f})")
     model = cosmology(sim)
     h = float(model.H0.value) / 100
     usual_mistakes = {
@@ -127,90 +135,89 @@ def _mean_density(sim: xr.Dataset, means: np.ndarray) -> dict[str, Any]:
         "a unit without h taken with it (h2)": h**2,
     }
     for mistake, expected in usual_mistakes.items():
-        if np.all(np.abs(ratios / expected - 1) < _TOLERANCE):
-            return _look("mean density", f"n_igm has {ratio:.3g} times the cosmic mean: is it {mistake}?")
-    return _look(
+        if np.all(np.abs(ratios / expected - 1) < _DENSITY_TOLERANCE):
+            return _suspect("mean density", f"n_igm has {ratio:.3g} times the cosmic mean: is it {mistake}?")
+    return _suspect(
         "mean density",
         f"n_igm has {ratio:.3g} times the cosmic mean: is its unit right, is the box a chosen region?",
     )
 
 
-def _mass(sim: xr.Dataset, means: np.ndarray) -> dict[str, Any]:
+def _mass(sim: xr.Dataset, means: np.ndarray) -> Check:
+    """Compare the mean n_igm of the snapshots, (redshift,), with each other."""
     spread = float(means.max() / means.min() - 1) if means.min() > 0 else np.inf
     if spread < 0.02:
-        return _ok("mass", "the mean density stays the same: mass is conserved")
+        return _plausible("mass", "the mean density stays the same: mass is conserved")
     if means.min() <= 0:
-        return _look("mass", "the density is zero everywhere: is its unit right?")
+        return _suspect("mass", "the density is zero everywhere: is its unit right?")
     first, last = sim["redshift"].values[[0, -1]]
-    return _look(
+    return _suspect(
         "mass",
         f"the mean density changes by {spread:.1%} from z = {first:g} to {last:g}: the comoving density of a "
         "periodic box stays the same",
     )
 
 
-def _periodic(worst: float) -> dict[str, Any]:
-    if worst < 1.5:
-        return _ok("periodic", "density is as smooth across the boundaries as beside them")
-    return _look(
+def _periodic(largest_ratio: float) -> Check:
+    if largest_ratio < 1.5:
+        return _plausible("periodic", "density is as smooth across the boundaries as beside them")
+    return _suspect(
         "periodic",
-        f"density jumps across a boundary ({worst:.1f} times the step beside it): is this a piece of a box? "
-        "Predictions wrap around",
+        f"density jumps across a boundary ({largest_ratio:.1f} times the step beside it): is this a piece of "
+        "a box? Predictions wrap around",
     )
 
 
-def _sources(snapshots: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    dark = [f"{one['redshift']:g}" for one in snapshots if one["max"] == 0]
+def _sources(snapshots: Sequence[FieldSnapshot]) -> Check:
+    dark = [f"{snapshot.redshift:g}" for snapshot in snapshots if snapshot.statistics.maximum == 0]
     if not dark:
-        return _ok("sources", "there are sources at every redshift")
-    return _look("sources", f"no sources at z = {', '.join(dark)}")
+        return _plausible("sources", "there are sources at every redshift")
+    return _suspect("sources", f"no sources at z = {', '.join(dark)}")
 
 
-def _growth(history: _History) -> dict[str, Any]:
-    means = np.array([one["mean_xi"] for one in history], dtype=np.float64)
+def _growth(history: Sequence[HistoryPoint]) -> Check:
+    means = np.array([point.mean_xi for point in history], dtype=np.float64)
     if means.size == 1:
-        return _ok("growth", f"mean xi is {means[0]:.3g}; one redshift does not show growth")
+        return _plausible("growth", f"mean xi is {means[0]:.3g}; one redshift does not show growth")
     drops = np.flatnonzero(np.diff(means) < -1e-3)
     if drops.size == 0:
-        return _ok("growth", f"mean xi grows from {means[0]:.3g} to {means[-1]:.3g}")
+        return _plausible("growth", f"mean xi grows from {means[0]:.3g} to {means[-1]:.3g}")
     if drops.size == means.size - 1:
-        return _look(
+        return _suspect(
             "growth",
             "mean xi falls with time: are these neutral fractions (--set xi_unit='neutral fraction')?",
         )
-    where = ", ".join(f"{history[index + 1]['redshift']:g}" for index in drops.tolist())
-    return _look("growth", f"mean xi falls towards z = {where}: are redshifts mixed up?")
+    where = ", ".join(f"{history[index + 1].redshift:g}" for index in drops.tolist())
+    return _suspect("growth", f"mean xi falls towards z = {where}: are redshifts mixed up?")
 
 
-def _swapped_axes(at_sources: Mapping[str, float]) -> list[dict[str, Any]]:
-    found = at_sources.get("xyz", 1.0)
-    best = max(at_sources, key=lambda order: at_sources[order], default="xyz")
-    if at_sources.get(best, 0.0) < found + _CLEARLY:
+def _swapped_axes(xi_by_axis_order: Mapping[str, float]) -> list[Check]:
+    as_given = xi_by_axis_order.get("xyz", 1.0)
+    best = max(xi_by_axis_order, key=lambda order: xi_by_axis_order[order], default="xyz")
+    if xi_by_axis_order.get(best, 0.0) < as_given + _XI_GAIN:
         return []
     return [
-        _look(
+        _suspect(
             "ionised sources",
-            f"xi is {found:.2f} at the sources, but {at_sources[best]:.2f} with its axes as {best}: are axes "
-            "swapped between files?",
+            f"xi is {as_given:.2f} at the sources, but {xi_by_axis_order[best]:.2f} with its axes as {best}: "
+            "are axes swapped between files?",
         )
     ]
 
 
-def _ionised_sources(history: _History) -> list[dict[str, Any]]:
+def _ionised_sources(history: Sequence[HistoryPoint]) -> list[Check]:
     partly = [
-        (one["redshift"], at_sources > mean)
-        for one in history
-        if (at_sources := one["mean_xi_at_sources"]) is not None
-        and (mean := one["mean_xi"]) is not None
-        and 0.01 < mean < 0.99
+        (point.redshift, point.mean_xi_at_sources > point.mean_xi)
+        for point in history
+        if point.mean_xi_at_sources is not None and point.mean_xi is not None and 0.01 < point.mean_xi < 0.99
     ]
     if not partly:
         return []
     wrong = [f"{redshift:g}" for redshift, higher in partly if not higher]
     if not wrong:
-        return [_ok("ionised sources", "xi is higher where photons are emitted")]
+        return [_plausible("ionised sources", "xi is higher where photons are emitted")]
     return [
-        _look(
+        _suspect(
             "ionised sources",
             f"xi is not higher where photons are emitted, at z = {', '.join(wrong)}: are axes swapped "
             "between files?",
@@ -218,26 +225,25 @@ def _ionised_sources(history: _History) -> list[dict[str, Any]]:
     ]
 
 
-def _photon_budget(history: _History) -> list[dict[str, Any]]:
+def _photon_budget(history: Sequence[HistoryPoint]) -> list[Check]:
     budget = [
-        (one["redshift"], photons, ionised)
-        for one in history[1:]
-        if (photons := one["photons_per_hydrogen"]) is not None
-        and (ionised := one["mean_xi_mass"]) is not None
+        (point.redshift, point.photons_per_hydrogen, point.mean_xi_mass)
+        for point in history[1:]
+        if point.photons_per_hydrogen is not None and point.mean_xi_mass is not None
     ]
     if not budget:
         return []
     short = [f"{redshift:g}" for redshift, photons, ionised in budget if photons < 0.9 * ionised]
     _, photons, ionised = budget[-1]
-    said = f"{photons:.3g} photons per hydrogen atom for a mean xi of {ionised:.3g}"
+    numbers = f"{photons:.3g} photons per hydrogen atom for a mean xi of {ionised:.3g}"
     if short:
         return [
-            _look(
+            _suspect(
                 "photon budget",
-                f"fewer photons than ionised atoms at z = {', '.join(short)} ({said} at the end): is the "
+                f"fewer photons than ionised atoms at z = {', '.join(short)} ({numbers} at the end): is the "
                 "unit of n_src right, does the series start late?",
             )
         ]
     if photons > 100 * max(ionised, 0.01):
-        return [_look("photon budget", f"{said}: is the unit of n_src right?")]
-    return [_ok("photon budget", said)]
+        return [_suspect("photon budget", f"{numbers}: is the unit of n_src right?")]
+    return [_plausible("photon budget", numbers)]

@@ -1,4 +1,4 @@
-"""What a look at every value costs."""
+"""What an inspection costs."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from pathlib import Path
 
 import xarray as xr
 
-from reion.inspection.look import Look
+from reion.inspection.blocks import InspectBlock
 from reion.jobs.plan import TERMS, Measurement, Plan, Terms, bytes_below, spread_evenly, time_pieces
 from reion.readers.zarr import is_store
 from reion.simulation.contract import AXES, FIELDS, shape_of
 from reion.storage.store import blocks_of, volume
 
 _MEBIBYTE = 1 << 20
-_INSPECT_BYTES = 229 * _MEBIBYTE
+_LOADING_BYTES = 281 * _MEBIBYTE
+"""Memory of a process while the kernels are loaded, which is more than it keeps."""
 
-_INSPECT_LEAST_BYTES = 281 * _MEBIBYTE
+_PROGRAM_BYTES = 229 * _MEBIBYTE
+"""Memory of a process with its kernels, besides the values of a block (four bytes each)."""
 
-_INSPECT_DECODING_BYTES = 88 * _MEBIBYTE
-
-_INSPECT_DECODING_BYTES_A_CELL = 4.6
-"""What a look takes beside four bytes for every field of a block: the program with its kernels; it while they
-are loaded; and what decodes the chunks of a store."""
+_DECODING_BYTES = 88 * _MEBIBYTE
+_DECODING_BYTES_A_CELL = 4.6
+"""Memory that decoding the chunks of a Zarr store takes: a constant, and for each cell of a block."""
 
 
 def plan_inspect(sim: xr.Dataset, sources: Sequence[Path], *, terms: Terms = TERMS) -> Plan:
-    """Plan a look at every value."""
+    """Plan an inspection of `sim`, which was opened from `sources`."""
     names = [name for name in FIELDS if name in sim.data_vars]
     values = math.prod(sim.sizes[dim] for dim in ("redshift", *AXES))
     blocks = blocks_of(shape_of(sim))
@@ -35,15 +35,15 @@ def plan_inspect(sim: xr.Dataset, sources: Sequence[Path], *, terms: Terms = TER
 
     def measure() -> Measurement:
         chosen = spread_evenly(pieces)
-        done, seconds = time_pieces(Look(sim, None), chosen)
+        done, seconds = time_pieces(InspectBlock(sim, None), chosen)
         return Measurement(
             cells=len(names) * sum(volume(blocks[block]) for _, block in chosen[:done]), seconds=seconds
         )
 
     largest = max(map(volume, blocks))
-    peak = max(_INSPECT_LEAST_BYTES, _INSPECT_BYTES + 4 * len(names) * largest)
+    peak = max(_LOADING_BYTES, _PROGRAM_BYTES + 4 * len(names) * largest)
     if any(map(is_store, sources)):
-        peak += round(_INSPECT_DECODING_BYTES + _INSPECT_DECODING_BYTES_A_CELL * largest)
+        peak += round(_DECODING_BYTES + _DECODING_BYTES_A_CELL * largest)
     return Plan(
         command="inspect",
         cells=values * len(names),

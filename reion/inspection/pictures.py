@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from reion.inspection.result import FieldInspection, HistoryPoint, Inspection
 from reion.simulation.contract import AXES, box_size_mpc, mean_baryon_density
 from reion.storage.store import Block
 
@@ -18,18 +19,24 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _LOG_BINS = np.linspace(-12.0, 12.0, 481)
+"""Edges of the bins of log10 of densities, sources and photons."""
+
 _XI_BINS = np.linspace(0.0, 1.0, 51)
+"""Edges of the bins of xi."""
+
 _PROJECTED = ("n_src", "n_ion")
-_MOST_SNAPSHOTS = 5
-"""So many redshifts are drawn as slices and profiles: the first, the last and some between."""
+"""Fields that are zero in most cells of a plane: drawn as the brightest cell along z instead."""
+
+_MAX_SNAPSHOTS = 5
+"""Largest number of redshifts drawn as slices and profiles: the first, the last and some between."""
 
 
 class Pictures:
-    """Collects during the pass what the pictures need, and draws them at its end.
+    """Collects histograms and slices during the pass, and draws the pictures at its end.
 
-    Histograms are of all cells: of log10 of the density in cosmic means, of log10 of what is not zero of
-    sources and photons in their units, and of xi. Slices are the plane through the middle of the box across
-    the z axis; sources and photons, which most of a plane lacks, are the brightest cell along z instead.
+    Histograms count all cells: by log10 of the density over the cosmic mean, by log10 of sources and photons
+    in their units where they are not zero, and by xi. A slice is the plane across the z axis through the
+    middle of the box; of sources and photons it is the brightest cell along z, because most cells have none.
     """
 
     def __init__(self, sim: xr.Dataset) -> None:
@@ -39,43 +46,45 @@ class Pictures:
         self._box = box_size_mpc(sim)
         self._scale = {"n_igm": 1.0 / mean_baryon_density(sim)}
         self._units = {name: sim[name].attrs["units"] for name in sim.data_vars}
-        self._drawn = np.unique(np.linspace(0, len(self._redshift) - 1, _MOST_SNAPSHOTS).round().astype(int))
+        self._drawn = np.unique(np.linspace(0, len(self._redshift) - 1, _MAX_SNAPSHOTS).round().astype(int))
         self._counts: dict[tuple[str, int], np.ndarray] = {}
         self._slices: dict[tuple[str, int], dict[tuple[int, int], np.ndarray]] = {}
 
     def empty(self) -> Pictures:
-        """The same pictures, for which nothing was seen yet."""
+        """Pictures of the same simulation that have seen no cell yet."""
         other = copy.copy(self)
         other._counts, other._slices = {}, {}
         return other
 
     def merge(self, other: Pictures) -> None:
-        """Add what was seen of other cells."""
-        for place, counts in other._counts.items():
-            self._counts[place] = self._counts.get(place, 0) + counts
-        for place, parts in other._slices.items():
-            self._take(place, parts)
+        """Add the cells that other pictures have seen."""
+        for key, counts in other._counts.items():
+            self._counts[key] = self._counts.get(key, 0) + counts
+        for key, parts in other._slices.items():
+            self._add_to_slice(key, parts)
 
     def add(self, name: str, index: int, values: np.ndarray, block: Block) -> None:
-        """Take note of the cells of a block of snapshot `index`."""
+        """Add the cells, (x, y, z), of a block of snapshot `index`."""
         bins = _XI_BINS if name == "xi" else _LOG_BINS
         if name == "xi":
-            shown = values
+            binned = values
         else:
-            shown = np.log10(values[values > 0] * np.float64(self._scale.get(name, 1.0)))
-        counts = np.histogram(np.clip(shown, bins[0], bins[-1]), bins)[0]
+            binned = np.log10(values[values > 0] * np.float64(self._scale.get(name, 1.0)))
+        counts = np.histogram(np.clip(binned, bins[0], bins[-1]), bins)[0]
         self._counts[name, index] = self._counts.get((name, index), 0) + counts
         if index not in self._drawn:
             return
         x, y, z = block
         if name in _PROJECTED:
-            self._take((name, index), {(x.start, y.start): values.max(axis=2)})
+            self._add_to_slice((name, index), {(x.start, y.start): values.max(axis=2)})
         elif z.start <= self._middle < z.stop:
-            self._take((name, index), {(x.start, y.start): values[:, :, self._middle - z.start].copy()})
+            self._add_to_slice(
+                (name, index), {(x.start, y.start): values[:, :, self._middle - z.start].copy()}
+            )
 
-    def _take(self, place: tuple[str, int], parts: Mapping[tuple[int, int], np.ndarray]) -> None:
-        """Add parts of a plane, by their first cell; where two overlap, the brighter cells count."""
-        plane = self._slices.setdefault(place, {})
+    def _add_to_slice(self, key: tuple[str, int], parts: Mapping[tuple[int, int], np.ndarray]) -> None:
+        """Add parts of a slice: (x, y) by their first cell. Where two overlap, the larger value wins."""
+        plane = self._slices.setdefault(key, {})
         for corner, part in parts.items():
             plane[corner] = np.maximum(plane[corner], part) if corner in plane else part
 
@@ -84,28 +93,19 @@ class Pictures:
         return self._counts[name, index]
 
     def plane(self, name: str, index: int) -> np.ndarray:
-        """What is drawn of snapshot `index`, one of those that are: (x, y), float32."""
+        """Slice of snapshot `index`, which must be one of those drawn: (x, y) float32."""
         values = np.zeros(self._shape, dtype=np.float32)
         for (x, y), part in self._slices[name, index].items():
             values[x : x + part.shape[0], y : y + part.shape[1]] = part
         return values
 
-    def write(
-        self,
-        folder: Path,
-        result: Mapping[str, Any],
-        lines: Mapping[str, Sequence[Mapping[str, np.ndarray]]],
-    ) -> list[str]:
-        """Draw into `folder` and return the names of the files.
-
-        `result` is that of `reion.inspection.look.inspect`; `lines` the values along the axis lines, field to
-        one mapping (axis to values) a snapshot.
-        """
+    def write(self, folder: Path, inspection: Inspection) -> list[str]:
+        """Draw into `folder` and return the names of the files."""
         figures = {
             "histograms.png": self._histograms(),
             "slices.png": self._slices_figure(),
-            "profiles.png": self._profiles(lines),
-            "history.png": self._history(result["history"]),
+            "profiles.png": self._profiles(inspection.fields),
+            "history.png": self._history(inspection.history),
         }
         for name, figure in figures.items():
             figure.savefig(folder / name, dpi=150)
@@ -123,12 +123,12 @@ class Pictures:
             for index, redshift in enumerate(self._redshift):
                 counts = self.counts(name, index)
                 density = counts / max(int(counts.sum()), 1) / np.diff(bins)
-                shown = np.flatnonzero(density)
-                if shown.size:
-                    part = slice(shown[0], shown[-1] + 1)
+                filled = np.flatnonzero(density)
+                if filled.size:
+                    first, last = filled[0], filled[-1]
                     axes.stairs(
-                        density[part],
-                        bins[shown[0] : shown[-1] + 2],
+                        density[first : last + 1],
+                        bins[first : last + 2],
                         label=f"z = {redshift:g}",
                         color=_colour(index, len(self._redshift)),
                     )
@@ -151,8 +151,8 @@ class Pictures:
                 low, high = 0.0, 1.0
             else:
                 planes = [np.log10(np.where(plane > 0, plane, np.nan)) for plane in planes]
-                known = np.concatenate([plane[np.isfinite(plane)] for plane in planes])
-                low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+                finite = np.concatenate([plane[np.isfinite(plane)] for plane in planes])
+                low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
             for axes, index, plane in zip(row, self._drawn, planes, strict=True):
                 image = axes.imshow(
                     plane,
@@ -165,17 +165,17 @@ class Pictures:
                 axes.set_title(f"z = {self._redshift[index]:g}", fontsize=8)
                 axes.set_xlabel("x / Mpc")
                 axes.set_ylabel("y / Mpc")
-            what = "brightest along z" if name in _PROJECTED else "middle plane"
+            cut = "brightest along z" if name in _PROJECTED else "middle plane"
             quantity = "xi" if name == "xi" else f"log10 {name} / ({self._units[name]})"
-            figure.colorbar(image, ax=row).set_label(f"{quantity}\n{what}", fontsize=8)
+            figure.colorbar(image, ax=row).set_label(f"{quantity}\n{cut}", fontsize=8)
         return figure
 
-    def _profiles(self, lines: Mapping[str, Sequence[Mapping[str, np.ndarray]]]) -> Figure:
-        figure, rows = _figure(len(lines), len(AXES))
-        for row, (name, series) in zip(rows, lines.items(), strict=True):
+    def _profiles(self, fields: Mapping[str, FieldInspection]) -> Figure:
+        figure, rows = _figure(len(fields), len(AXES))
+        for row, field in zip(rows, fields.values(), strict=True):
             for axes, axis, length in zip(row, AXES, self._box, strict=True):
                 for index in self._drawn:
-                    values = series[index][axis]
+                    values = field.snapshots[index].axis_lines[axis]
                     position = (np.arange(values.size) + 0.5) * (length / values.size)
                     axes.plot(
                         position,
@@ -185,19 +185,19 @@ class Pictures:
                         label=f"z = {self._redshift[index]:g}",
                     )
                 axes.set_xlabel(f"{axis} / Mpc")
-                axes.set_ylabel("xi" if name == "xi" else f"{name} / ({self._units[name]})")
+                axes.set_ylabel("xi" if field.name == "xi" else f"{field.name} / ({field.units})")
         rows[0][-1].legend(fontsize=6)
         return figure
 
-    def _history(self, history: Sequence[Mapping[str, float | None]]) -> Figure:
+    def _history(self, history: Sequence[HistoryPoint]) -> Figure:
         figure, rows = _figure(1, 1)
         axes = rows[0][0]
-        for key, label in (
-            ("mean_xi", "mean xi, by volume"),
-            ("mean_xi_mass", "mean xi, by mass"),
-            ("photons_per_hydrogen", "photons per hydrogen atom"),
+        for label, series in (
+            ("mean xi, by volume", [point.mean_xi for point in history]),
+            ("mean xi, by mass", [point.mean_xi_mass for point in history]),
+            ("photons per hydrogen atom", [point.photons_per_hydrogen for point in history]),
         ):
-            values = np.array([row[key] for row in history], dtype=np.float64)
+            values = np.array(series, dtype=np.float64)
             if not np.all(np.isnan(values)):
                 axes.plot(self._redshift, values, marker="o", markersize=3, label=label)
         axes.set_xlabel("redshift")

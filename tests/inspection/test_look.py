@@ -12,14 +12,15 @@ from rich.console import Console
 
 from reion.errors import InputError
 from reion.inspection.checks import xi_at_sources
-from reion.inspection.look import inspect, render
+from reion.inspection.look import inspect
+from reion.inspection.table import render
 from reion.simulation.contract import make_simulation, with_n_ion
-from reion.storage import store as storage
+from reion.storage import store
 from tests.conftest import toy_simulation
 
 
-def complaints(result):
-    return {check["name"]: check["message"] for check in result["checks"] if not check["ok"]}
+def complaints(inspection):
+    return {check.name: check.message for check in inspection.checks if not check.ok}
 
 
 def remake(sim, **replaced):
@@ -46,42 +47,47 @@ def cosmic():
 
 
 def test_statistics_are_those_of_numpy(cosmic):
-    result = inspect(cosmic)
+    inspection = inspect(cosmic)
     for name in ("n_igm", "n_src", "xi"):
-        assert result["fields"][name]["units"] == cosmic[name].attrs["units"]
-        for index, found in enumerate(result["fields"][name]["snapshots"]):
+        field = inspection.fields[name]
+        assert field.units == cosmic[name].attrs["units"]
+        for index, snapshot in enumerate(field.snapshots):
             values = cosmic[name].values[index].astype(np.float64)
             mean, std = values.mean(), values.std()
             expected = {
                 "mean": mean,
                 "std": std,
-                "min": values.min(),
-                "max": values.max(),
+                "minimum": values.min(),
+                "maximum": values.max(),
                 "skewness": scipy.stats.skew(values, axis=None),
                 "empty_fraction": np.mean(values == 0),
             }
             for key, value in expected.items():
-                assert found[key] == pytest.approx(value, rel=1e-6, abs=1e-40), (name, key)
+                measured = getattr(snapshot.statistics, key)
+                assert measured == pytest.approx(value, rel=1e-6, abs=1e-40), (name, key)
             lines = {"x": values[:, 5, 4], "y": values[6, :, 4], "z": values[6, 5, :]}
             for axis, line in lines.items():
-                assert found["axis_means"][axis] == pytest.approx(line.mean(), rel=1e-6, abs=1e-40)
-            assert found["normalised"]["max"] == pytest.approx((values.max() - mean) / std, rel=1e-6)
+                np.testing.assert_allclose(snapshot.axis_lines[axis], line, rtol=1e-12)
+                assert snapshot.axis_means[axis] == pytest.approx(line.mean(), rel=1e-6, abs=1e-40)
+            normalised = (snapshot.statistics.normalised_minimum, snapshot.statistics.normalised_maximum)
+            expected = ((values.min() - mean) / std, (values.max() - mean) / std)
+            assert normalised == pytest.approx(expected, rel=1e-6, abs=1e-12)
         pooled = cosmic[name].values.astype(np.float64)
-        assert result["fields"][name]["pooled"]["std"] == pytest.approx(pooled.std(), rel=1e-6)
+        assert field.pooled.std == pytest.approx(pooled.std(), rel=1e-6)
     density = cosmic["n_igm"].values.astype(np.float64)
-    assert result["fields"]["n_igm"]["pooled"]["mean_g_pc3"] == pytest.approx(
+    assert inspection.to_json()["fields"]["n_igm"]["pooled"]["mean_g_pc3"] == pytest.approx(
         density.mean() * 2.93799895e55, rel=1e-6
     )
-    for index, row in enumerate(result["history"]):
+    for index, point in enumerate(inspection.history):
         xi = cosmic["xi"].values[index].astype(np.float64)
-        assert row["mean_xi_mass"] == pytest.approx(np.average(xi, weights=density[index]), rel=1e-6)
+        assert point.mean_xi_mass == pytest.approx(np.average(xi, weights=density[index]), rel=1e-6)
         rates = cosmic["n_src"].values[index].astype(np.float64)
-        assert row["mean_xi_at_sources"] == pytest.approx(np.average(xi, weights=rates), rel=1e-6)
+        assert point.mean_xi_at_sources == pytest.approx(np.average(xi, weights=rates), rel=1e-6)
 
 
 def test_photons_per_hydrogen_atom_need_no_n_ion(cosmic):
-    derived = [row["photons_per_hydrogen"] for row in inspect(cosmic)["history"]]
-    integrated = [row["photons_per_hydrogen"] for row in inspect(with_n_ion(cosmic))["history"]]
+    derived = [point.photons_per_hydrogen for point in inspect(cosmic).history]
+    integrated = [point.photons_per_hydrogen for point in inspect(with_n_ion(cosmic)).history]
     np.testing.assert_allclose(derived, integrated, rtol=1e-6)
     assert derived[0] == 0
     assert derived[-1] > 0
@@ -89,26 +95,59 @@ def test_photons_per_hydrogen_atom_need_no_n_ion(cosmic):
 
 def test_blocks_change_nothing(cosmic, monkeypatch):
     whole = inspect(cosmic)
-    monkeypatch.setattr(storage, "_CHUNK_BYTES", 4 * 100)
-    monkeypatch.setattr(storage, "_BLOCK_BYTES", 4 * 300)
+    monkeypatch.setattr(store, "_CHUNK_BYTES", 4 * 100)
+    monkeypatch.setattr(store, "_BLOCK_BYTES", 4 * 300)
     slabs = inspect(cosmic)
-    for name in whole["fields"]:
-        for a, b in zip(whole["fields"][name]["snapshots"], slabs["fields"][name]["snapshots"], strict=True):
-            assert a["std"] == pytest.approx(b["std"], rel=1e-9, abs=1e-45)
-            assert a["axis_means"] == pytest.approx(b["axis_means"], rel=1e-12)
+    for name, field in whole.fields.items():
+        for a, b in zip(field.snapshots, slabs.fields[name].snapshots, strict=True):
+            assert a.statistics.std == pytest.approx(b.statistics.std, rel=1e-9, abs=1e-45)
+            for axis, line in a.axis_lines.items():
+                np.testing.assert_array_equal(line, b.axis_lines[axis])
 
 
 def test_a_sound_simulation_has_no_complaints(cosmic):
-    result = inspect(cosmic)
-    assert not complaints(result)
-    json.dumps(result, allow_nan=False)
+    assert not complaints(inspect(cosmic))
+
+
+def test_the_json_is_what_scripts_read(cosmic):
+    inspection = json.loads(json.dumps(inspect(cosmic).to_json(), allow_nan=False))
+    assert list(inspection) == [
+        "shape",
+        "box_size_mpc",
+        "cell_size_mpc",
+        "redshifts",
+        "source_code",
+        "cosmology",
+        "fields",
+        "history",
+        "checks",
+        "plots",
+        "peak_memory_bytes",
+    ]
+    assert set(inspection["cosmology"]) == {"H0", "Om0", "Ob0", "assumed"}
+    (first, *_) = inspection["fields"]["n_igm"]["snapshots"]
+    statistics = ["mean", "std", "min", "max", "skewness", "empty_fraction", "normalised"]
+    assert list(first) == ["redshift", *statistics, "axis_means"]
+    assert list(first["normalised"]) == ["min", "max"]
+    assert list(inspection["fields"]["n_igm"]["pooled"]) == [*statistics, "mean_g_pc3"]
+    assert list(inspection["fields"]["xi"]["pooled"]) == statistics
+    assert list(inspection["history"][0]) == [
+        "redshift",
+        "age_myr",
+        "mean_xi",
+        "mean_xi_mass",
+        "mean_xi_at_sources",
+        "photons_per_hydrogen",
+    ]
+    assert list(inspection["checks"][0]) == ["name", "ok", "message"]
 
 
 def test_a_field_that_is_constant_has_no_skewness(cosmic):
-    result = inspect(remake(cosmic, xi=np.full(cosmic["xi"].shape, 0.5, np.float32)))
-    (first, *_) = result["fields"]["xi"]["snapshots"]
-    assert first["skewness"] is None
-    assert first["normalised"] == {"min": None, "max": None}
+    inspection = inspect(remake(cosmic, xi=np.full(cosmic["xi"].shape, 0.5, np.float32)))
+    statistics = inspection.fields["xi"].snapshots[0].statistics
+    assert statistics.skewness is None
+    assert statistics.normalised_minimum is None
+    assert statistics.normalised_maximum is None
 
 
 def test_what_is_wrong_is_said_in_words(cosmic):
@@ -158,14 +197,14 @@ def test_swapped_axes_are_noticed_and_named():
 
 
 def test_it_draws_and_replaces_only_with_force(cosmic, tmp_path):
-    result = inspect(cosmic, plot=tmp_path / "plots")
+    inspection = inspect(cosmic, plot=tmp_path / "plots")
     assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == [
         "histograms.png",
         "history.png",
         "profiles.png",
         "slices.png",
     ]
-    assert len(result["plots"]) == 4
+    assert len(inspection.plots) == 4
     with pytest.raises(InputError, match="exists already"):
         inspect(cosmic, plot=tmp_path / "plots")
     inspect(cosmic[["xi"]].isel(redshift=[1]), plot=tmp_path / "plots", force=True)

@@ -18,7 +18,8 @@ from reion import terminal
 from reion.errors import InputError
 from reion.evaluation.evaluate import evaluate
 from reion.evaluation.methods import judge
-from reion.inspection.look import Look, inspect
+from reion.inspection.blocks import InspectBlock
+from reion.inspection.look import inspect
 from reion.inspection.pictures import Pictures
 from reion.jobs import workers as cluster
 from reion.jobs.resources import cores, thread_limit
@@ -94,8 +95,8 @@ def test_conversion_is_the_same_to_the_bit(any_workers, box, small_pieces, tmp_p
 
 def test_moments_are_the_same_to_the_bit(any_workers, box, small_pieces):
     sim = open_simulation(box)
-    there = inspect(sim, workers=any_workers)
-    assert without_memory(there) == without_memory(inspect(sim))
+    there = inspect(sim, workers=any_workers).to_json()
+    assert without_memory(there) == without_memory(inspect(sim).to_json())
 
 
 @two
@@ -104,7 +105,7 @@ def test_what_pictures_need_is_the_same(any_workers, box, small_pieces):
     seen = []
     for team in (ThisProcess(), any_workers):
         pictures = Pictures(sim)
-        for _, piece in team.map(Look(sim, pictures), [(0, 0), (0, 1)]):
+        for _, piece in team.map(InspectBlock(sim, pictures), [(0, 0), (0, 1)]):
             pictures.merge(piece.pictures)
         seen.append(pictures)
     here, there = seen
