@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from importlib import resources
 from pathlib import Path
@@ -12,7 +11,8 @@ import numpy as np
 import xarray as xr
 
 from reion.errors import InputError
-from reion.jobs.outputs import claimed, whole_folder
+from reion.jobs.outputs import whole_folder, write_json, write_whole
+from reion.jobs.places import GENERATOR, Kind, claimed, holds_only
 from reion.prediction.emulator import Emulator
 from reion.simulation.contract import AXES, DEFAULT_COSMOLOGY, box_size_mpc, with_n_ion
 
@@ -20,6 +20,18 @@ RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-sim
 """What the page needs of onnxruntime-web; they lie in the `dist` folder of its npm package."""
 
 _PAGE_FILES = ("index.html", "demo.js", "boxes.js", "style.css")
+
+
+def is_demo_page(folder: Path) -> bool:
+    """Whether a folder is one that `write_demo_page` wrote, and holds nothing besides."""
+    samples = [path.name for path in folder.glob("sample_z*.npz")]
+    return (
+        holds_only(folder, (*_PAGE_FILES, *RUNTIME_FILES, "model.onnx", "model.json", *samples))
+        and GENERATOR in (folder / "index.html").read_bytes()
+    )
+
+
+DEMO_PAGE = Kind(name="the folder of a demo page", is_ours=is_demo_page)
 
 
 def write_demo_page(
@@ -72,27 +84,26 @@ def write_demo_page(
     emulator.check(sim)
     if "n_ion" in emulator.card.inputs:
         sim = with_n_ion(sim)
-    with claimed(out, force=force) as place, whole_folder(place) as folder:
+    with claimed(out, DEMO_PAGE, force=force) as place, whole_folder(place) as folder:
         for name in _PAGE_FILES:
             with resources.as_file(resources.files(__package__) / name) as file:
                 shutil.copyfile(file, folder / name)
         for name in RUNTIME_FILES:
             shutil.copyfile(runtime / name, folder / name)
-        (folder / "model.onnx").write_bytes(emulator.content)
+        write_whole(folder / "model.onnx", emulator.content)
         samples = _write_samples(sim, emulator, folder)
         card = emulator.card
-        (folder / "model.json").write_text(
-            json.dumps(
-                {
-                    "name": card.name,
-                    "version": card.version,
-                    "inputs": dict(card.inputs),
-                    "cell_size_mpc": card.cell_size_mpc,
-                    "redshift_range": list(card.redshift_range),
-                    "cosmology": DEFAULT_COSMOLOGY,
-                    "samples": samples,
-                }
-            )
+        write_json(
+            folder / "model.json",
+            {
+                "name": card.name,
+                "version": card.version,
+                "inputs": dict(card.inputs),
+                "cell_size_mpc": card.cell_size_mpc,
+                "redshift_range": list(card.redshift_range),
+                "cosmology": DEFAULT_COSMOLOGY,
+                "samples": samples,
+            },
         )
         size = sum(path.stat().st_size for path in folder.iterdir())
     return {

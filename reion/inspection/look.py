@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from reion.errors import InputError
 from reion.inspection.blocks import Findings, InspectBlock, merged
 from reion.inspection.checks import plausibility
 from reion.inspection.result import FieldInspection, FieldSnapshot, HistoryPoint, Inspection, Statistics
-from reion.jobs.outputs import claimed, whole_folder
+from reion.jobs.outputs import whole_folder
+from reion.jobs.places import claimed, output_path, refuse_existing
 from reion.jobs.resources import peak_memory_bytes
-from reion.jobs.workers import ThisProcess, Workers
+from reion.jobs.workers import Progress, ThisProcess, Workers
 from reion.simulation.contract import (
     DEFAULT_COSMOLOGY,
     FIELDS,
@@ -30,7 +30,7 @@ from reion.simulation.contract import (
     n_ion_units,
     shape_of,
 )
-from reion.storage.store import Progress, blocks_of
+from reion.storage.store import blocks_of
 
 
 def inspect(
@@ -50,7 +50,7 @@ def inspect(
     plot
         A folder to write pictures into (see `reion.inspection.pictures`).
     force
-        Replace that folder if it exists.
+        Replace that folder if it exists and holds nothing but such pictures.
     workers
         Who looks at the pieces, which are the blocks of all snapshots; this process if None.
     progress
@@ -65,10 +65,9 @@ def inspect(
     check_simulation(sim, values=False)
     pictures = None
     if plot is not None:
-        from reion.inspection.pictures import Pictures
+        from reion.inspection.pictures import PICTURES, Pictures
 
-        if Path(plot).exists() and not force:
-            raise InputError("exists already", file=plot, hint="--force replaces it")
+        refuse_existing(output_path(plot, PICTURES), PICTURES, force=force)
         pictures = Pictures(sim)
     blocks = len(blocks_of(shape_of(sim)))
     pieces = [(index, block) for index in range(sim.sizes["redshift"]) for block in range(blocks)]
@@ -87,7 +86,7 @@ def inspect(
         for findings in in_order:
             if findings.pictures is not None:
                 pictures.merge(findings.pictures)
-        with claimed(plot, force=force) as place, whole_folder(place) as folder:
+        with claimed(plot, PICTURES, force=force) as place, whole_folder(place) as folder:
             names = pictures.write(folder, inspection)
         inspection = dataclasses.replace(inspection, plots=[str(Path(plot) / name) for name in names])
     return dataclasses.replace(inspection, peak_memory_bytes=peak_memory_bytes())

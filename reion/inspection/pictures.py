@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from reion.inspection.result import FieldInspection, HistoryPoint, Inspection
+from reion.jobs.places import Kind, holds_only
 from reion.simulation.contract import AXES, box_size_mpc, mean_baryon_density
 from reion.storage.store import Block
 
@@ -29,6 +30,18 @@ _PROJECTED = ("n_src", "n_ion")
 
 _MAX_SNAPSHOTS = 5
 """Largest number of redshifts drawn as slices and profiles: the first, the last and some between."""
+
+_NAMES = ("histograms.png", "slices.png", "profiles.png", "history.png")
+
+
+def are_our_pictures(folder: Path) -> bool:
+    """Whether a folder holds pictures that `Pictures.write` drew, and nothing else."""
+    return holds_only(folder, _NAMES) and all(
+        b"Software\0reion" in path.read_bytes()[:1024] for path in folder.iterdir()
+    )
+
+
+PICTURES = Kind(name="a folder of pictures", is_ours=are_our_pictures)
 
 
 class Pictures:
@@ -108,7 +121,7 @@ class Pictures:
             "history.png": self._history(inspection.history),
         }
         for name, figure in figures.items():
-            figure.savefig(folder / name, dpi=150)
+            figure.savefig(folder / name, dpi=150, metadata={"Software": "reion"})
         return list(figures)
 
     def _names(self) -> list[str]:

@@ -1,158 +1,223 @@
-"""The folder beside an output in which it grows, piece by piece: interrupted, it goes on."""
+"""Stores that grow piece by piece beside their place: interrupted, the same command goes on."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
-
-import xarray as xr
+from typing import Any
 
 from reion.errors import InputError
-from reion.jobs.outputs import alone_at, clear_stale, move_in, write_json, write_whole
+from reion.jobs.outputs import alone_at, move_in, write_json, write_whole
+from reion.jobs.places import Kind, refuse_existing
+from reion.jobs.sources import SourceFiles
 from reion.jobs.workers import ClusterError, Job, Workers
 
-Place = tuple[int, int]
-"""A piece of a store: a snapshot, and a tile or block of it."""
+StorePiece = tuple[int, int]
+"""A piece of a store: the number of a snapshot, and that of a tile or block of it."""
+
+_GOES_ON = "--resume goes on with the pieces that are done"
 
 
 @dataclass(frozen=True)
-class Work:
-    """`.OUT.VERB` beside the output: what grows in it, a plan, and a note of every piece that is whole.
+class GrowingStore:
+    """A Zarr store on its way to `out`: the folder `.OUT.VERB` beside it.
 
-    `plan.json` says what it will be. A file in `done/SNAPSHOT/` for each piece, put there by whoever did it
-    once its values are in the store, holds what else came of it.
+    `store.zarr` is what will be moved to `out`. `done/SNAPSHOT/NUMBER` holds the result, as JSON, of each
+    piece whose values are in the store. `conditions.json` holds what a command must have in common with the
+    one that began (which model, which files, ...) in order to go on; where it is, there is a store. No error
+    deletes it: only a command that begins anew in its place does.
     """
 
     out: Path
-    folder: Path
+    kind: Kind
+    verb: str
+    force: bool = False
 
-    @classmethod
-    def beside(cls, out: Path, verb: str) -> Self:
-        """The folder in which `out` grows."""
-        return cls(out, out.with_name(f".{out.name}.{verb}"))
+    @property
+    def folder(self) -> Path:
+        """The folder in which the store grows."""
+        return self.out.with_name(f".{self.out.name}.{self.verb}")
 
     @property
     def store(self) -> Path:
-        """The Zarr store that will be moved to `out`."""
+        """The store, until it is moved to `out`."""
         return self.folder / "store.zarr"
 
-    def plan(self) -> dict[str, Any]:
-        """What was begun here; nothing if nothing was."""
+    def conditions(self) -> dict[str, Any]:
+        """What the command that began here wrote down; empty if none did."""
         with contextlib.suppress(OSError, ValueError):
-            known = json.loads((self.folder / "plan.json").read_text())
-            if isinstance(known, dict):
-                return known
+            conditions = json.loads((self.folder / "conditions.json").read_text(encoding="utf-8"))
+            if isinstance(conditions, dict):
+                return conditions
         return {}
 
-    def begin(self, plan: Mapping[str, Any], create: Callable[[Path], None], *, resume: bool = False) -> None:
-        """Begin in place of whatever is here: `create` makes the store, still without values.
+    def is_moved_in(self) -> bool:
+        """Whether `out` is this store, moved in by a command that was killed before it cleared the folder."""
+        written = self.conditions().get("written_ns")
+        return written is not None and not self.store.exists() and written == _written_ns(self.out)
+
+    def refuse_existing(self) -> None:
+        """Refuse to write over what is at `out`, unless it is this very store.
 
         Raises
         ------
         InputError
-            If `resume` says that there must be something to go on with; if the folder cannot be written.
+            As `reion.jobs.places.refuse_existing` does.
         """
+        if not self.is_moved_in():
+            refuse_existing(self.out, self.kind, force=self.force)
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the output while the block runs.
+
+        Raises
+        ------
+        InputError
+            If another process is writing it, or `out` may not be replaced; in place of every OSError.
+        """
+        with alone_at(self.out):
+            self.refuse_existing()
+            try:
+                yield
+            except ClusterError as error:
+                if self.done():
+                    error.hint = f"{error.hint}; {_GOES_ON}"
+                raise
+            except OSError as error:
+                hint = _GOES_ON if self.done() else None
+                raise InputError(f"cannot be written: {error}", file=self.out, hint=hint) from error
+            finally:
+                if not self.is_moved_in() and not self._holds_work():
+                    self._discard()
+
+    def begin(
+        self, conditions: Mapping[str, Any], create: Callable[[Path], None], *, resume: bool = False
+    ) -> None:
+        """Go on where a command began under the same conditions, or begin anew in place of what is here.
+
+        Parameters
+        ----------
+        conditions
+            Ready for JSON, by the words that tell a person what differs.
+        create
+            Makes the store at a path, complete but for its values.
+        resume
+            Refuse to begin anew.
+
+        Raises
+        ------
+        InputError
+            With `resume`, if nothing was begun, or under other conditions; what is done is kept.
+        """
+        earlier = self.conditions()
+        wanted = json.loads(json.dumps(conditions))
+        differing = [name for name in wanted if name not in earlier or earlier[name] != wanted[name]]
+        if not differing and (self.store.exists() or self.is_moved_in()):
+            return
         if resume:
             raise InputError(
                 "expected the same command, interrupted; "
-                + ("nothing was begun here" if not self.plan() else "what was begun here is something else"),
+                + (
+                    f"it was begun with other {', '.join(differing)}"
+                    if earlier and differing
+                    else "nothing was begun here"
+                ),
                 file=self.out,
                 hint="without --resume it begins anew",
             )
-        shutil.rmtree(self.folder, ignore_errors=True)
-        try:
-            (self.folder / "done").mkdir(parents=True)
-        except OSError as error:
-            raise InputError(f"cannot be written: {error}", file=self.out) from error
+        refuse_existing(self.out, self.kind, force=self.force)
+        self._discard()
+        (self.folder / "done").mkdir(parents=True)
         create(self.store)
-        # Last: where there is a plan, there is a store.
-        write_json(self.folder / "plan.json", plan)
+        write_json(self.folder / "conditions.json", wanted)
 
-    def done(self) -> set[Place]:
-        """Every piece that is whole."""
+    def done(self) -> set[StorePiece]:
+        """Every piece that is done."""
         return {
-            (int(place.parent.name), int(place.name))
-            for place in (self.folder / "done").glob("*/*")
-            if not place.name.startswith(".")
+            (int(note.parent.name), int(note.name))
+            for note in (self.folder / "done").glob("*/*")
+            if not note.name.startswith(".")
         }
 
-    def note(self, piece: Place, result: Any) -> None:
-        """Note that a piece is whole, and what came of it (as JSON)."""
-        folder = self.folder / "done" / str(piece[0])
-        folder.mkdir(exist_ok=True)
-        # Not brought to the disk, as little as the values in the store: a kill, which is what notes must
-        # outlive, undoes no write.
-        write_whole(folder / str(piece[1]), json.dumps(result), sync=False)
-
-    def result(self, piece: Place) -> Any:
-        """What came of a piece that is whole."""
-        return json.loads((self.folder / "done" / str(piece[0]) / str(piece[1])).read_text())
-
-    def do(self, workers: Workers, job: Job[Place, Any], pieces: Sequence[Place]) -> Iterator[Place]:
-        """Do the pieces that are not whole; yield each when it is."""
-        for number, _ in workers.map(_Noted(job, self), pieces):
+    def do(
+        self, workers: Workers, job: Job[StorePiece, Any], pieces: Sequence[StorePiece]
+    ) -> Iterator[StorePiece]:
+        """Do pieces, whose results are ready for JSON; yield each when it is done."""
+        for number, _ in workers.map(_NotedJob(job, self), pieces):
             yield pieces[number]
 
-    @contextlib.contextmanager
-    def growing(self) -> Iterator[None]:
-        """Keep what is done when the block is interrupted; leave nothing when the input is at fault.
+    def note(self, piece: StorePiece, result: Any) -> None:
+        """Note that a piece is done, with its result."""
+        folder = self.folder / "done" / str(piece[0])
+        folder.mkdir(exist_ok=True)
+        # Not brought to the disk, as little as the values in the store are before it is moved in: what a note
+        # must outlive is a kill, which undoes no write.
+        write_whole(folder / str(piece[1]), json.dumps(result), sync=False)
+
+    def result(self, piece: StorePiece) -> Any:
+        """The result of a piece that is done."""
+        return json.loads((self.folder / "done" / str(piece[0]) / str(piece[1])).read_text(encoding="utf-8"))
+
+    def move_in(self, sources: SourceFiles | None = None) -> None:
+        """Move the store, all of whose pieces are done, to its place, and clear the folder.
+
+        Killed at any instant, the same command finds either all pieces done or the store in its place.
 
         Raises
         ------
         InputError
-            If another process is at it, whose work is left alone; if something cannot be written.
+            If a file among the `sources` has changed since they were listed.
+        OSError
+            If it cannot be moved.
         """
-        with alone_at(self.out):
-            try:
-                clear_stale(self.out.parent, self.out.name)
-                yield
-            except ClusterError:
-                raise
-            except InputError:
-                shutil.rmtree(self.folder, ignore_errors=True)
-                raise
-            except OSError as error:
-                raise InputError(
-                    f"cannot be written: {error}", file=self.out, hint="--resume keeps what is done"
-                ) from error
+        if not self.is_moved_in():
+            if sources is not None:
+                sources.check_unchanged()
+            refuse_existing(self.out, self.kind, force=self.force)
+            conditions = {**self.conditions(), "written_ns": _written_ns(self.store)}
+            write_json(self.folder / "conditions.json", conditions)
+            move_in(self.store, self.out)
+        for entry in self.folder.iterdir():
+            if entry.name != "conditions.json":
+                shutil.rmtree(entry, ignore_errors=True)
+        # Last: as long as anything is here, it says that the store is in its place.
+        shutil.rmtree(self.folder, ignore_errors=True)
 
-    def finish(self, *, force: bool) -> None:
-        """Move the store to its place."""
-        if self.out.exists() and not force:
-            raise InputError("appeared while it was being written", file=self.out)
-        move_in(self.store, self.out)
+    def _holds_work(self) -> bool:
+        """Whether a piece is done, or something that its pieces need."""
+        if bool(self.done()) or not self.folder.exists():
+            return True
+        return any(
+            entry.name not in ("store.zarr", "done", "conditions.json") for entry in self.folder.iterdir()
+        )
+
+    def _discard(self) -> None:
+        # First: without it, nobody goes on with a store of which a part has been removed.
+        (self.folder / "conditions.json").unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class _Noted(Job[Place, Any]):
-    def __init__(self, job: Job[Place, Any], work: Work) -> None:
-        self._job = job
-        self._work = work
+class _NotedJob(Job[StorePiece, Any]):
+    """Does a piece as `job` does, and notes that it is done."""
 
-    def __call__(self, piece: Place) -> Any:
+    def __init__(self, job: Job[StorePiece, Any], growing: GrowingStore) -> None:
+        self._job = job
+        self._growing = growing
+
+    def __call__(self, piece: StorePiece) -> Any:
         result = self._job(piece)
-        self._work.note(piece, result)
+        self._growing.note(piece, result)
         return result
 
 
-def fingerprint(sim: xr.Dataset, sources: Sequence[str | Path], **more: Any) -> str:
-    """What interrupted work must have in common with what goes on with it."""
-    known = {
-        **more,
-        "sources": [str(Path(path).resolve()) for path in sources],
-        "changed": [Path(path).stat().st_mtime_ns for path in sources if Path(path).exists()],
-        "box": {str(key): str(value) for key, value in sim.attrs.items()},
-        "sizes": {str(key): value for key, value in sim.sizes.items()},
-        "redshift": sim["redshift"].values.tolist(),
-        "fields": {
-            str(name): {str(key): str(value) for key, value in field.attrs.items()}
-            for name, field in sim.data_vars.items()
-        },
-    }
-    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+def _written_ns(store: Path) -> int | None:
+    """When the metadata of a store were last written, which moving it does not change; None without any."""
+    try:
+        return (store / "zarr.json").stat().st_mtime_ns
+    except OSError:
+        return None

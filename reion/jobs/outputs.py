@@ -2,7 +2,9 @@
 
 What is being written lies beside its place under a name that says who writes it, `.partial.PID@HOST.NAME`. It
 is brought to the disk (fsync) and then renamed, so that a kill at any instant leaves what was there before.
-What a new output replaces waits as `.replaced.PID@HOST.NAME` until the new one is in its place.
+What a new output replaces waits as `.replaced.PID@HOST.NAME` until the new one is in its place: after a kill
+between these two renames, the next command for this output puts the old one back. What a command needs only
+while it runs lies in `.scratch.PID@HOST.NAME`.
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ from typing import Any
 from reion.errors import InputError
 
 _HOST = re.sub(r"[^\w-]", "-", socket.gethostname())
-_TEMPORARY = re.compile(r"\.(partial|replaced)\.(\d+)@([\w-]+)\.(.+)", re.DOTALL)
-"""The names of what has not reached its place, or has left it: which of them, process, machine, output."""
+_TEMPORARY = re.compile(
+    r"\.(?P<role>partial|replaced|scratch)\.(?P<process>\d+)@(?P<host>[\w-]+)\.(?P<name>.+)", re.DOTALL
+)
+"""The names of all that lies beside an output while it is written: what it is, who writes it, the output."""
 
 _LOCKED_BYTE = 1 << 30
 """Which byte of a lock file is locked on Windows: one behind the text, which others may then read."""
@@ -110,29 +114,31 @@ def move_in(folder: Path, path: Path) -> None:
             replaced.rename(path)
         raise
     _sync(path.parent)
-    _remove(replaced)
+    if replaced.exists():
+        # Under another name first: half removed, it must never be put back.
+        leftover = _beside(path, "scratch")
+        replaced.rename(leftover)
+        _remove(leftover)
 
 
 @contextlib.contextmanager
-def claimed(out: str | Path, *, force: bool = False) -> Iterator[Path]:
-    """The place of a command's output, which this process alone may write while the block runs.
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """An empty folder beside the output `path`, for what only this command needs; removed with all in it.
 
-    What killed processes left beside it is removed.
+    It lies where workers on other machines find it, and where there is room for the output.
 
     Raises
     ------
-    InputError
-        If there is something at `out` and no `force`; as `alone_at` does; in place of every OSError.
+    OSError
+        If it cannot be made.
     """
-    out = Path(out).expanduser()
-    with alone_at(out):
-        try:
-            clear_stale(out.parent, out.name)
-            if out.exists() and not force:
-                raise InputError("exists already", file=out, hint="--force replaces it")
-            yield out
-        except OSError as error:
-            raise InputError(f"cannot be written: {error}", file=out) from error
+    scratch = _beside(path, "scratch")
+    _remove(scratch)
+    scratch.mkdir(parents=True)
+    try:
+        yield scratch
+    finally:
+        _remove(scratch)
 
 
 def write_json(path: Path, values: Mapping[str, Any], *, sync: bool = True) -> None:
@@ -143,7 +149,7 @@ def write_json(path: Path, values: Mapping[str, Any], *, sync: bool = True) -> N
     OSError
         As `write_whole` does.
     """
-    write_whole(path, json.dumps(_finite(values), indent=1, allow_nan=False), sync=sync)
+    write_whole(path, json.dumps(finite(values), indent=1, allow_nan=False), sync=sync)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -161,18 +167,25 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def clear_stale(folder: Path, name: str | None = None) -> None:
-    """Clear `folder` of what processes of this machine that have ended left, of output `name` or of all.
+def clear_stale(folder: Path, name: str | None = None, *, alone: bool = False) -> None:
+    """Clear `folder` of what killed processes left there, of output `name` or of all.
 
-    What was to be replaced is put back where nothing has taken its place; everything else is removed. What
-    may still be written, and what another machine left, stays.
+    What was to be replaced is put back where nothing has taken its place; everything else is removed.
+
+    Parameters
+    ----------
+    alone
+        Whether this process holds the lock of the output, so that nobody else can be writing it. Otherwise
+        only what processes of this machine left that have ended is cleared.
     """
     for path in list(folder.iterdir()) if folder.is_dir() else []:
         found = _TEMPORARY.fullmatch(path.name)
-        if found is None or name not in (None, found[4]) or found[3] != _HOST or _is_running(int(found[2])):
+        if found is None or name not in (None, found["name"]):
             continue
-        place = folder / found[4]
-        if found[1] == "replaced" and not place.exists():
+        if not alone and (found["host"] != _HOST or _is_running(int(found["process"]))):
+            continue
+        place = folder / found["name"]
+        if found["role"] == "replaced" and not os.path.lexists(place):
             path.rename(place)
         else:
             _remove(path)
@@ -183,7 +196,8 @@ def alone_at(out: Path) -> Iterator[None]:
     """Hold the lock `.OUT.lock` beside an output while the block runs: one process at a time writes it.
 
     The system gives a lock back when its process ends, however it ends: what a killed process leaves is a
-    file that the next one takes over. Where a file system has no locks, nothing is held.
+    file that the next one takes over. Where a file system has no locks, nothing is held. What killed
+    processes left beside the output is cleared first.
 
     Raises
     ------
@@ -193,7 +207,7 @@ def alone_at(out: Path) -> Iterator[None]:
     path = out.with_name(f".{out.name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = _locked(path)
+        descriptor, locked = _locked(path)
     except BlockingIOError as error:
         holder = ""
         with contextlib.suppress(OSError):
@@ -206,6 +220,10 @@ def alone_at(out: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(f"cannot be written: {error}", file=out) from error
     try:
+        try:
+            clear_stale(out.parent, out.name, alone=locked)
+        except OSError as error:
+            raise InputError(f"cannot be written: {error}", file=out) from error
         yield
     finally:
         if os.name == "nt":  # where only a closed file can be removed, and not one that another has opened
@@ -218,24 +236,24 @@ def alone_at(out: Path) -> Iterator[None]:
             os.close(descriptor)
 
 
-def _locked(path: Path) -> int:
-    """A descriptor of the file at `path`, locked, with the process that holds it written in."""
+def _locked(path: Path) -> tuple[int, bool]:
+    """A descriptor of the file at `path`, with this process written in, and whether it could be locked."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            _lock(descriptor)
+            locked = _lock(descriptor)
             if _is_at(descriptor, path):
                 os.ftruncate(descriptor, 0)
                 os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-                return descriptor
+                return descriptor, locked
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)  # its holder removed the file after it was opened here and before it was locked
 
 
-def _lock(descriptor: int) -> None:
-    """Lock an open file for this process; do nothing where the file system has no locks.
+def _lock(descriptor: int) -> bool:
+    """Lock an open file for this process; False where the file system has no locks.
 
     Raises
     ------
@@ -253,13 +271,14 @@ def _lock(descriptor: int) -> None:
         except OSError as error:
             raise BlockingIOError from error
         os.lseek(descriptor, 0, os.SEEK_SET)
-        return
+        return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise
     except OSError:
-        pass
+        return False
+    return True
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
@@ -270,7 +289,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def _beside(path: Path, role: str) -> Path:
-    """The name beside `path` under which this process keeps what is `partial` or `replaced`."""
+    """The name beside `path` under which this process keeps what is `partial`, `replaced` or `scratch`."""
     return path.with_name(f".{role}.{os.getpid()}@{_HOST}.{path.name}")
 
 
@@ -306,12 +325,12 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _finite(value: Any) -> Any:
-    """The same values with None in place of every number that is not finite."""
+def finite(value: Any) -> Any:
+    """The same values, in lists and mappings too, with None in place of every number that is not finite."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value

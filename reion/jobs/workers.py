@@ -10,7 +10,7 @@ import contextlib
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
+
+Progress = Callable[[int, int], None]
+"""Called as work goes on, with how much is done and how much there is: pieces, or cells where they differ."""
 
 _LOOPBACK = "127.0.0.1"
 _CONNECT_S = 15

@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-import warnings
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,22 +13,21 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from reion.errors import InputError
-from reion.jobs.growing import Place, Work, fingerprint
+from reion.jobs.growing import GrowingStore, StorePiece
 from reion.jobs.outputs import whole_file
+from reion.jobs.places import output_path
 from reion.jobs.resources import peak_memory_bytes, resident_memory_bytes, thread_limit
-from reion.jobs.workers import Job, Portable, ThisProcess, Workers
+from reion.jobs.sources import SourceFiles
+from reion.jobs.workers import Job, Portable, Progress, ThisProcess, Workers
 from reion.prediction.emulator import Device, Emulator
 from reion.prediction.tiles import Tiling, plan, predict_tiles
-from reion.readers import open_simulation
+from reion.readers import open_simulation, source_files
 from reion.simulation.contract import AXES, DIMS, EmittedPhotons, Shape
 from reion.simulation.lazy import CellKey, LazyField
-from reion.storage.conversion import grow_store
+from reion.storage.conversion import described_conditions, grow_store
+from reion.storage.store import STORE, consolidate, create_group, plain
 
 DEFAULT_MEMORY_BYTES = 2 << 30
-
-Progress = Callable[[int, int], None]
-"""Called with the cells done and the cells there are."""
 
 _PROGRAM_BYTES = 256 << 20
 """What the program itself takes where the system does not tell."""
@@ -62,7 +60,8 @@ def predict(
     The box is predicted tile by tile, each from a window that is wider by the model's receptive radius, so
     that what is stored is what a prediction of the whole box would give. Interrupted and called again with
     the same model, simulation and place, it goes on with the first tile that is missing; the store appears
-    at `out` when it is whole.
+    at `out` when it is whole. It never mixes two states of its input: where a file changed on the way, none
+    appears.
 
     Parameters
     ----------
@@ -75,11 +74,13 @@ def predict(
     memory_bytes
         How much memory a process may take on the CPU.
     force
-        Replace what is at `out`.
+        Replace a store of reion's at `out`.
     resume
         Refuse to begin anew.
     workers
         Who predicts the tiles; this process where it is None.
+    progress
+        Called with the cells done and the cells there are.
 
     Returns
     -------
@@ -90,49 +91,49 @@ def predict(
     Raises
     ------
     InputError
-        If something is at `out` and `force` is not set, if the model does not fit the simulation (see
-        `Emulator.predict`), if not even the smallest tile fits in memory.
+        If something is at `out` and `force` is not set, or is not a store of reion's; if `out` would be,
+        contain or lie in what is read; if the model does not fit the simulation (see `Emulator.predict`), if
+        not even the smallest tile fits in memory, if a file changed while it was read.
     """
-    begin = time.perf_counter()
-    out = Path(out)
-    if out.exists() and not force:
-        raise InputError("exists already", file=out, hint="--force replaces it")
+    started = time.perf_counter()
+    sources = [sim_path] if isinstance(sim_path, str | Path) else list(sim_path)
+    models = [model] if isinstance(model, str | Path) else []
+    out = output_path(out, STORE, sources=[*sources, *models])
+    growing = GrowingStore(out, STORE, "predicting", force)
+    growing.refuse_existing()
     emulator = model if isinstance(model, Emulator) else Emulator(model, device=device, threads=threads)
+    files = SourceFiles.list(source_files(sim_path, format=format))
     sim = open_simulation(sim_path, format=format, settings=settings)
     emulator.check(sim)
     tiling, resident = choose_tiles(emulator, sim.sizes, memory_bytes)
     workers = workers or ThisProcess()
-    work = Work.beside(out, "predicting")
-    paths = [sim_path] if isinstance(sim_path, str | Path) else list(sim_path)
-    known = fingerprint(sim, paths, model=emulator.sha256)
-    with work.growing():
-        begun = work.plan()
-        # Anew also where there is less memory now: the tiles may be what did not fit.
-        if begun.get("fingerprint") != known or begun["memory_bytes"] > memory_bytes:
-            begun = {"fingerprint": known, "memory_bytes": memory_bytes, "tile": tiling.tile}
-            create = functools.partial(create_xi_store, sim=sim, emulator=emulator, tiling=tiling)
-            work.begin(begun, create, resume=resume)
-        tiling = Tiling(mesh=tiling.mesh, tile=_shape(begun["tile"]), halo_cells=tiling.halo_cells)
-        sim = _with_history(sim, emulator, work, workers)
+    with growing.alone():
+        common = {"model": emulator.sha256, "files or sources": files.digest, **described_conditions(sim)}
+        earlier = growing.conditions()
+        memory = memory_bytes
+        # Where there is less memory now, the tiles may be what did not fit.
+        if all(earlier.get(name) == value for name, value in common.items()) and earlier["memory"] <= memory:
+            memory = earlier["memory"]
+            tiling = Tiling(mesh=tiling.mesh, tile=_shape(earlier["tiles"]), halo_cells=tiling.halo_cells)
+        create = functools.partial(create_xi_store, sim=sim, emulator=emulator, tiling=tiling)
+        growing.begin({**common, "memory": memory, "tiles": tiling.tile}, create, resume=resume)
+        pieces = [] if growing.is_moved_in() else list(np.ndindex(sim.sizes["redshift"], len(tiling)))
+        done = growing.done()
+        missing = [piece for piece in pieces if piece not in done]
         cells_of = [cells_of_tile(tiling, number) for number in range(len(tiling))]
         total = sim.sizes["redshift"] * sum(cells_of)
-        done = work.done()
-        already = sum(cells_of[number] for _, number in done)
-        missing = [
-            (index, number)
-            for index in range(sim.sizes["redshift"])
-            for number in range(len(tiling))
-            if (index, number) not in done
-        ]
-        job = PredictTiles(emulator, sim, work.store, tiling, resident=resident, device=device)
         computed = 0
-        for _, number in work.do(workers, job, missing):
+        already = sum(cells_of[number] for _, number in done)
+        if missing:
+            sim = _with_history(sim, emulator, growing, workers)
+        job = PredictTiles(emulator, sim, growing.store, tiling, resident=resident, device=device)
+        for _, number in growing.do(workers, job, missing):
             computed += cells_of[number]
             if progress is not None:
                 progress(already + computed, total)
-        peaks = [peak for piece in missing if (peak := work.result(piece)) is not None]
-        work.finish(force=force)
-    seconds = time.perf_counter() - begin
+        peaks = [peak for piece in missing if (peak := growing.result(piece)) is not None]
+        growing.move_in(files)
+    seconds = time.perf_counter() - started
     return {
         "output": str(out),
         "cells": total,
@@ -159,7 +160,7 @@ class PortableEmulator(Portable):
         return Emulator(self._content, device=self._device, threads=thread_limit())
 
 
-class PredictTiles(Job[Place, int | None]):
+class PredictTiles(Job[StorePiece, int | None]):
     """Predicts a tile of a snapshot into the store, none of whose chunks is shared by two tiles.
 
     What comes of it is the peak of the process's memory in bytes, where the system tells.
@@ -198,7 +199,7 @@ class PredictTiles(Job[Place, int | None]):
             self._kept[index] = {name: field.load() for name, field in fields.items()}
         return self._kept[index]
 
-    def __call__(self, piece: Place) -> int | None:
+    def __call__(self, piece: StorePiece) -> int | None:
         """Predict one tile."""
         index, wanted = piece
         redshift = float(self._sim["redshift"][index])
@@ -313,29 +314,19 @@ def _shape(sides: Sequence[int]) -> Shape:
     return (x, y, z)
 
 
-def _with_history(sim: xr.Dataset, emulator: Emulator, work: Work, workers: Workers) -> xr.Dataset:
-    """Return the simulation with n_ion, if the model wants it, integrated block by block into a file."""
+def _with_history(sim: xr.Dataset, emulator: Emulator, growing: GrowingStore, workers: Workers) -> xr.Dataset:
+    """Return the simulation with n_ion, if the model wants it, integrated block by block into a store."""
     if "n_ion" not in emulator.card.inputs or "n_ion" in sim.data_vars:
         return sim
-    history = work.folder / "history.zarr"
-    if not history.exists():
-        grow_store(sim[["n_src"]], history, known=work.plan()["fingerprint"], workers=workers)
-    return sim.assign(n_ion=open_simulation(history.absolute())["n_ion"])
+    history = GrowingStore(growing.folder / "history.zarr", STORE, "converting")
+    if not history.out.exists():
+        grow_store(sim[["n_src"]], history, conditions=growing.conditions(), workers=workers)
+    return sim.assign(n_ion=open_simulation(history.out.absolute())["n_ion"])
 
 
 def create_xi_store(path: Path, *, sim: xr.Dataset, emulator: Emulator, tiling: Tiling) -> None:
     """Create the store the tiles go into."""
-    import zarr
-
-    group = zarr.open_group(path, mode="w", zarr_format=3)
-    group.attrs.update(_plain(sim.attrs))
-    for dim in DIMS:
-        values = sim[dim].values
-        axis = group.create_array(
-            dim, shape=values.shape, dtype=values.dtype, chunks=values.shape, dimension_names=(dim,)
-        )
-        axis[...] = values
-        axis.attrs.update(_plain(sim[dim].attrs))
+    group = create_group(sim, path, {})
     xi = group.create_array(
         "xi",
         shape=(sim.sizes["redshift"], *tiling.mesh),
@@ -344,13 +335,5 @@ def create_xi_store(path: Path, *, sim: xr.Dataset, emulator: Emulator, tiling: 
         fill_value=np.nan,
         dimension_names=DIMS,
     )
-    xi.attrs.update(_plain(emulator.provenance(sim)))
-    with warnings.catch_warnings():
-        # xarray.open_zarr warns where this is missing, zarr where it is written.
-        warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
-        zarr.consolidate_metadata(group.store)
-
-
-def _plain(attrs: Mapping[Any, Any]) -> dict[str, Any]:
-    """Attributes as JSON has them."""
-    return {str(key): value.tolist() if hasattr(value, "tolist") else value for key, value in attrs.items()}
+    xi.attrs.update(plain(emulator.provenance(sim)))
+    consolidate(group)

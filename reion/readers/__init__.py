@@ -15,7 +15,7 @@ from reion.readers.format import Format
 from reion.readers.settings import Settings
 from reion.readers.snapshot import assemble, join_boxes
 
-__all__ = ["FORMATS", "Format", "open_each", "open_simulation", "open_simulations"]
+__all__ = ["FORMATS", "Format", "open_each", "open_simulation", "open_simulations", "source_files"]
 
 FORMATS: Mapping[str, Format] = {
     reader.FORMAT.name: reader.FORMAT
@@ -119,6 +119,17 @@ def open_simulations(
     except OSError as error:
         raise InputError(f"cannot be read: {error}", file=error.filename or _name(source)) from error
     return {box.label: assemble(box, parsed) for box in boxes}
+
+
+def source_files(source: Source, *, format: str | None = None) -> list[Path]:  # noqa: A002
+    """The files (and Zarr stores) that `open_simulations` reads: those in `source` that its format claims.
+
+    Raises
+    ------
+    InputError
+        As `open_simulations` does.
+    """
+    return _recognise(_expand(source), format, source)[1]
 
 
 def _expand(source: Source) -> list[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,16 @@ import xarray as xr
 
 import reion
 from reion.errors import InputError
-from reion.jobs.growing import Work, fingerprint
+from reion.jobs.growing import GrowingStore
+from reion.jobs.places import output_path
 from reion.jobs.resources import peak_memory_bytes
-from reion.jobs.workers import ThisProcess, Workers
-from reion.readers import Source, open_simulations
+from reion.jobs.sources import SourceFiles
+from reion.jobs.workers import Progress, ThisProcess, Workers
+from reion.readers import Source, open_simulations, source_files
 from reion.readers.zarr import is_store
-from reion.simulation.contract import DEFAULT_COSMOLOGY, FIELDS, box_size_mpc, check_simulation
+from reion.simulation.contract import AXES, DEFAULT_COSMOLOGY, FIELDS, box_size_mpc, check_simulation
 from reion.simulation.contract import cell_size_mpc as cell_sides_mpc
-from reion.storage.store import Progress, WriteFields, create_store, finish_store, pieces_of
+from reion.storage.store import STORE, WriteFields, create_store, finish_store, pieces_of
 
 
 def convert(
@@ -38,8 +40,8 @@ def convert(
     """Convert one simulation to a Zarr store, or several to one store each in a folder.
 
     Every value is checked on its way. A store appears at its place when it is whole. Interrupted and called
-    again with the same arguments, the conversion goes on with the first piece that is missing; where the
-    input is at fault, nothing is left.
+    again with the same arguments, the conversion goes on with the first piece that is missing. A store never
+    mixes two states of its sources: where a file changed on the way, none appears.
 
     Parameters
     ----------
@@ -52,7 +54,7 @@ def convert(
         Regrid, conservatively, to cells of about this comoving size (see
         `reion.simulation.regridding.regrid`).
     force
-        Replace stores that exist.
+        Replace stores of reion's that exist.
     resume
         Refuse to begin anew.
     workers
@@ -70,19 +72,15 @@ def convert(
     Raises
     ------
     InputError
-        As `open_simulation` and `write_simulation` do; before anything is written if it can be known.
+        As `open_simulation` and `write_simulation` do, before anything is written if it can be known; if a
+        store would be, contain or lie in a source, or replace something that is not a store of reion's; if a
+        source changed while it was read.
     """
     started = time.perf_counter()
+    listed = [sources] if isinstance(sources, str | Path) else list(sources)
+    files = SourceFiles.list(source_files(sources, format=format))
     sims = open_simulations(sources, format=format, settings=settings)
-    try:
-        paths = _places(list(sims), Path(out))
-        existing = [path for path in paths.values() if path.exists()]
-    except OSError as error:
-        raise InputError(f"cannot be written: {error}", file=out) from error
-    if existing and not force:
-        absent = [label for label, path in paths.items() if path not in existing]
-        hint = f"--force replaces it; not there yet: {', '.join(absent)}" if absent else "--force replaces it"
-        raise InputError("exists already", file=existing[0], hint=hint)
+    growing = _growing_stores(list(sims), Path(out).expanduser(), listed, force=force)
     if cell_size_mpc is not None:
         from reion.simulation.regridding import regrid
 
@@ -92,15 +90,15 @@ def convert(
     for label, sim in sims.items():
         grow_store(
             sim,
-            paths[label],
-            known=fingerprint(sim, _listed(sources), label=label),
-            attrs=_provenance(sources),
+            growing[label],
+            conditions={"simulation": label, "files or sources": files.digest, **described_conditions(sim)},
+            files=files,
+            attrs=_provenance(listed),
             workers=workers,
             resume=resume,
-            force=force,
             progress=progress,
         )
-        stores.append(_described(paths[label], label))
+        stores.append(_described(growing[label].out, label))
     return {
         "stores": stores,
         "seconds": time.perf_counter() - started,
@@ -110,61 +108,95 @@ def convert(
 
 def grow_store(
     sim: xr.Dataset,
-    path: Path,
+    growing: GrowingStore,
     *,
-    known: str,
+    conditions: Mapping[str, Any],
+    files: SourceFiles | None = None,
     workers: Workers,
     attrs: Mapping[str, Any] | None = None,
     resume: bool = False,
-    force: bool = False,
     progress: Progress | None = None,
 ) -> None:
     """Write a Simulation as `write_simulation` of the store does, by `workers`; interrupted, it goes on.
 
     Parameters
     ----------
-    known
-        What interrupted work must have in common with this (see `reion.jobs.growing.fingerprint`).
+    conditions
+        Under which it goes on (see `GrowingStore.begin`).
+    files
+        Those that the Simulation is read from, which must not have changed when the store is whole.
+
+    Raises
+    ------
+    InputError
+        As `convert` does.
     """
     check_simulation(sim, values=False)
-    work = Work.beside(path, "converting")
-    with work.growing():
-        if work.plan().get("fingerprint") != known:
-            create = functools.partial(create_store, sim, attrs=attrs or {})
-            work.begin({"fingerprint": known}, create, resume=resume)
-        pieces = pieces_of(sim)
-        done = work.done()
-        missing = [piece for piece in pieces if piece not in done]
-        for count, _ in enumerate(work.do(workers, WriteFields(sim, work.store), missing), start=1):
-            if progress is not None:
-                progress(len(done) + count, len(pieces))
-        finish_store(sim, work.store, map(work.result, pieces))
-        work.finish(force=force)
+    with growing.alone():
+        growing.begin(conditions, functools.partial(create_store, sim, attrs=attrs or {}), resume=resume)
+        if not growing.is_moved_in():
+            pieces = pieces_of(sim)
+            done = growing.done()
+            missing = [piece for piece in pieces if piece not in done]
+            job = WriteFields(sim, growing.store)
+            for count, _ in enumerate(growing.do(workers, job, missing), start=1):
+                if progress is not None:
+                    progress(len(done) + count, len(pieces))
+            finish_store(sim, growing.store, map(growing.result, pieces))
+        growing.move_in(files)
 
 
-def _places(labels: list[str], out: Path) -> dict[str, Path]:
-    """Where each simulation goes."""
-    is_folder = out.is_dir() and not is_store(out)
-    if len(labels) == 1 and not is_folder:
-        return {labels[0]: out}
-    if out.suffix == ".zarr" or is_store(out):
+def described_conditions(sim: xr.Dataset) -> dict[str, Any]:
+    """What two Simulations have in common where work on one goes on with the other, but for their values."""
+    return {
+        "box": {str(key): str(value) for key, value in sim.attrs.items()},
+        "mesh": [sim.sizes[axis] for axis in AXES],
+        "redshifts": sim["redshift"].values.tolist(),
+        "fields": {
+            str(name): {str(key): str(value) for key, value in field.attrs.items()}
+            for name, field in sim.data_vars.items()
+        },
+    }
+
+
+def _growing_stores(
+    labels: Sequence[str], out: Path, sources: Sequence[str | Path], *, force: bool
+) -> dict[str, GrowingStore]:
+    """The store of each simulation, where it may be written."""
+    try:
+        is_folder = out.is_dir() and not is_store(out)
+    except OSError as error:
+        raise InputError(f"cannot be written: {error}", file=out) from error
+    if len(labels) > 1 and not is_folder and (out.suffix == ".zarr" or is_store(out)):
         raise InputError(
             f"expected one simulation; received {len(labels)}: {', '.join(labels)}",
             hint=f"give a folder as --out: one store each; or name the files of one of them ('{labels[0]}*')",
         )
-    return {label: out / f"{label}.zarr" for label in labels}
+    places = (
+        {label: out / f"{label}.zarr" for label in labels}
+        if is_folder or len(labels) > 1
+        else {labels[0]: out}
+    )
+    stores = {
+        label: GrowingStore(output_path(place, STORE, sources=sources), STORE, "converting", force)
+        for label, place in places.items()
+    }
+    existing = [label for label, store in stores.items() if store.out.exists() and not store.is_moved_in()]
+    if existing and not force and len(existing) < len(stores):
+        absent = [label for label in stores if label not in existing]
+        hint = f"--force replaces it; not there yet: {', '.join(absent)}"
+        raise InputError("exists already", file=stores[existing[0]].out, hint=hint)
+    for store in stores.values():
+        store.refuse_existing()
+    return stores
 
 
-def _listed(sources: Source) -> list[str | Path]:
-    return [sources] if isinstance(sources, str | Path) else list(sources)
-
-
-def _provenance(sources: Source) -> dict[str, Any]:
+def _provenance(sources: Sequence[str | Path]) -> dict[str, Any]:
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return {
         "converted_by": f"reion {reion.__version__}",
         "converted_at": now,
-        "sources": list(map(str, _listed(sources))),
+        "sources": list(map(str, sources)),
     }
 
 

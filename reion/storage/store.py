@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from reion.jobs.outputs import claimed, whole_folder
+import reion
+from reion.jobs.outputs import finite, whole_folder
+from reion.jobs.places import Kind, claimed
 from reion.jobs.resources import thread_limit
-from reion.jobs.workers import Job, ThisProcess
+from reion.jobs.workers import Job, Progress, ThisProcess
 from reion.simulation.contract import (
     DIMS,
     FIELDS,
@@ -38,8 +41,20 @@ HISTORY = -1
 Block = tuple[slice, slice, slice]
 """Cells along x, y and z."""
 
-Progress = Callable[[int, int], None]
-"""Called with the pieces done and the pieces there are."""
+
+def is_our_store(path: Path) -> bool:
+    """Whether a folder is a Zarr store that reion wrote, and holds nothing besides."""
+    try:
+        metadata = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
+        written_by = str(metadata["attributes"]["written_by"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+    entries = [entry for entry in path.iterdir() if entry.name != "zarr.json"]
+    return written_by.startswith("reion ") and all((entry / "zarr.json").is_file() for entry in entries)
+
+
+STORE = Kind(name="a Zarr store", ending=".zarr", is_ours=is_our_store)
+"""What `create_store` creates."""
 
 
 def write_simulation(
@@ -72,7 +87,7 @@ def write_simulation(
         nothing is written.
     """
     check_simulation(sim, values=False)
-    with claimed(path, force=force) as place, whole_folder(place) as folder:
+    with claimed(path, STORE, force=force) as place, whole_folder(place) as folder:
         create_store(sim, folder, attrs or {})
         pieces = pieces_of(sim)
         results = []
@@ -109,17 +124,7 @@ def _summed_up(sim: xr.Dataset) -> bool:
 
 def create_store(sim: xr.Dataset, folder: Path, attrs: Mapping[str, Any]) -> None:
     """Create the store of a Simulation with everything but the values of its fields."""
-    import zarr
-
-    group = zarr.open_group(folder, mode="w", zarr_format=3)
-    group.attrs.update({**_plain(sim.attrs), **_plain(attrs)})
-    for dim in DIMS:
-        values = np.asarray(sim[dim].values, dtype=np.float64)
-        array = group.create_array(
-            dim, shape=values.shape, dtype=values.dtype, chunks=values.shape, dimension_names=(dim,)
-        )
-        array[...] = values
-        array.attrs.update(_plain(sim[dim].attrs))
+    group = create_group(sim, folder, attrs)
     for name in FIELDS:
         if name in sim.data_vars:
             _create(group, name, sim[name])
@@ -127,6 +132,32 @@ def create_store(sim: xr.Dataset, folder: Path, attrs: Mapping[str, Any]) -> Non
         _create(group, "n_ion", sim["n_src"]).attrs.update(
             units=n_ion_units(sim["n_src"].attrs["units"]), long_name=FIELDS["n_ion"].long_name
         )
+
+
+def create_group(sim: xr.Dataset, folder: Path, attrs: Mapping[str, Any]) -> Any:
+    """Create a Zarr group with the coordinates and attributes of a Simulation, and `attrs`; return it."""
+    import zarr
+
+    group = zarr.open_group(folder, mode="w", zarr_format=3)
+    group.attrs.update(plain({**sim.attrs, **attrs, "written_by": f"reion {reion.__version__}"}))
+    for dim in DIMS:
+        values = np.asarray(sim[dim].values, dtype=np.float64)
+        array = group.create_array(
+            dim, shape=values.shape, dtype=values.dtype, chunks=values.shape, dimension_names=(dim,)
+        )
+        array[...] = values
+        array.attrs.update(plain(sim[dim].attrs))
+    return group
+
+
+def consolidate(group: Any) -> None:
+    """Put the metadata of all arrays of a group into its own, which `xarray.open_zarr` looks for."""
+    import zarr
+
+    with warnings.catch_warnings():
+        # xarray.open_zarr warns where this is missing, zarr where it is written.
+        warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
+        zarr.consolidate_metadata(group.store)
 
 
 def pieces_of(sim: xr.Dataset) -> list[tuple[int, int]]:
@@ -218,10 +249,7 @@ def finish_store(sim: xr.Dataset, folder: Path, results: Iterable[Mapping[str, A
     for name, chunks_of_field in digests.items():
         joined = b"".join(digest for _, digest in sorted(chunks_of_field.items()))
         group[name].attrs["sha256"] = hashlib.sha256(joined).hexdigest()
-    with warnings.catch_warnings():
-        # xarray.open_zarr warns where this is missing, zarr where it is written.
-        warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
-        zarr.consolidate_metadata(group.store)
+    consolidate(group)
 
 
 def _create(group: Any, name: str, like: xr.DataArray) -> Any:
@@ -237,7 +265,7 @@ def _create(group: Any, name: str, like: xr.DataArray) -> Any:
         dimension_names=DIMS,
         config={"write_empty_chunks": True},
     )
-    array.attrs.update(_plain({key: value for key, value in like.attrs.items() if key != "sha256"}))
+    array.attrs.update(plain({key: value for key, value in like.attrs.items() if key != "sha256"}))
     return array
 
 
@@ -255,6 +283,7 @@ def chunk_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(chunk)
 
 
-def _plain(attrs: Mapping[Any, Any]) -> dict[str, Any]:
-    """Attributes as JSON has them."""
-    return {str(key): value.tolist() if hasattr(value, "tolist") else value for key, value in attrs.items()}
+def plain(attrs: Mapping[Any, Any]) -> dict[str, Any]:
+    """Attributes as JSON has them: no arrays, and null for a number that is not finite."""
+    values = {str(key): value.tolist() if hasattr(value, "tolist") else value for key, value in attrs.items()}
+    return dict(finite(values))

@@ -177,14 +177,25 @@ def test_the_history_is_integrated_where_the_file_has_none(toy_model, simulation
 
 def test_nothing_is_overwritten_without_force(toy_model, sim_path, tmp_path):
     out = tmp_path / "xi.zarr"
-    out.mkdir()
-    (out / "precious").touch()
+    predict(toy_model, sim_path, out, device="cpu")
+    written = (out / "zarr.json").stat().st_mtime_ns
     with pytest.raises(InputError, match="exists already"):
         predict(toy_model, sim_path, out, device="cpu")
-    assert (out / "precious").exists()
+    assert (out / "zarr.json").stat().st_mtime_ns == written
     predict(toy_model, sim_path, out, device="cpu", force=True)
+    assert (out / "zarr.json").stat().st_mtime_ns > written
     with xr.open_zarr(out) as stored:
         assert bool(np.isfinite(stored["xi"]).all())
+
+
+def test_what_is_not_ours_is_not_replaced(toy_model, sim_path, tmp_path):
+    out = tmp_path / "xi.zarr"
+    out.mkdir()
+    (out / "precious").touch()
+    for force in (False, True):
+        with pytest.raises(InputError):
+            predict(toy_model, sim_path, out, device="cpu", force=force)
+    assert [path.name for path in out.iterdir()] == ["precious"]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs the process's own peak memory")

@@ -13,11 +13,12 @@ import pytest
 import xarray as xr
 
 from reion.errors import InputError
-from reion.jobs.outputs import claimed, whole_folder
+from reion.jobs.outputs import whole_folder
+from reion.jobs.places import claimed
 from reion.readers import open_simulation
 from reion.simulation.contract import with_n_ion
 from reion.storage import store as storage
-from reion.storage.store import write_simulation
+from reion.storage.store import STORE, write_simulation
 
 WRITTEN = ("n_igm", "n_src", "n_ion", "xi")
 
@@ -81,7 +82,7 @@ def test_an_error_while_writing_leaves_what_was_there(simulation, tmp_path, forc
     before = sorted(tmp_path.iterdir())
 
     def write_half() -> None:
-        with claimed(path, force=force) as place, whole_folder(place) as folder:
+        with claimed(path, STORE, force=force) as place, whole_folder(place) as folder:
             (folder / "half").write_text("half")
             raise RuntimeError("stop")
 
@@ -113,8 +114,10 @@ def test_a_changed_byte_is_an_error(simulation, tmp_path):
 def test_a_killed_writer_leaves_no_store_and_the_next_one_cleans_up(simulation, tmp_path):
     path = tmp_path / "sim.zarr"
     code = (
-        "import sys, time; from reion.jobs.outputs import claimed, whole_folder\n"
-        "with claimed(sys.argv[1]) as place, whole_folder(place) as folder:\n"
+        "import sys, time\n"
+        "from reion.jobs.outputs import whole_folder; from reion.jobs.places import claimed\n"
+        "from reion.storage.store import STORE\n"
+        "with claimed(sys.argv[1], STORE) as place, whole_folder(place) as folder:\n"
         "    (folder / 'half').touch(); print('writing', flush=True); time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE) as writer:
@@ -130,7 +133,7 @@ def test_a_killed_writer_leaves_no_store_and_the_next_one_cleans_up(simulation, 
 
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path):
     def write() -> None:
-        with claimed(tmp_path / "sim.zarr") as place, whole_folder(place):
+        with claimed(tmp_path / "sim.zarr", STORE) as place, whole_folder(place):
             raise OSError(28, "No space left on device")
 
     with pytest.raises(InputError, match=r"cannot be written: .*No space left"):
