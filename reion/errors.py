@@ -1,4 +1,4 @@
-"""The one error a user can cause."""
+"""The errors a user can cause."""
 
 from __future__ import annotations
 
@@ -29,3 +29,7 @@ class InputError(ValueError):
         if self.hint:
             parts.append(self.hint)
         return "\n".join(parts)
+
+
+class BadValuesError(InputError):
+    """Values that a field cannot have: no command on these files will succeed until they are mended."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reion.errors import InputError
+from reion.errors import BadValuesError, InputError
 from reion.jobs.outputs import alone_at, move_in, write_json, write_whole
 from reion.jobs.places import Kind, refuse_existing
 from reion.jobs.sources import SourceFiles
@@ -28,8 +28,8 @@ class GrowingStore:
 
     `store.zarr` is what will be moved to `out`. `done/SNAPSHOT/NUMBER` holds the result, as JSON, of each
     piece whose values are in the store. `conditions.json` holds what a command must have in common with the
-    one that began (which model, which files, ...) in order to go on; where it is, there is a store. No error
-    deletes it: only a command that begins anew in its place does.
+    one that began (which model, which files, ...) in order to go on; where it is, there is a store. An error
+    deletes nothing that is done, unless no command could go on with it, because the files must change.
     """
 
     out: Path
@@ -84,6 +84,9 @@ class GrowingStore:
             self.refuse_existing()
             try:
                 yield
+            except BadValuesError:
+                self._discard()
+                raise
             except ClusterError as error:
                 if self.done():
                     error.hint = f"{error.hint}; {_GOES_ON}"

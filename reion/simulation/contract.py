@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from reion.errors import InputError
+from reion.errors import BadValuesError, InputError
 
 if TYPE_CHECKING:
     from astropy.cosmology import FlatLambdaCDM
@@ -267,7 +267,7 @@ def check_values(
 
     Raises
     ------
-    InputError
+    BadValuesError
         With the number of bad cells and the first one's position.
     """
     spec = FIELDS[name]
@@ -287,7 +287,7 @@ def check_values(
         what = "values from 0 to 1" if name == "xi" else "no negative values"
     where = np.unravel_index(int(np.argmax(bad)), values.shape)
     cell = tuple(int(i) + int(o) for i, o in zip(where, origin, strict=True))
-    raise InputError(
+    raise BadValuesError(
         f"{name} at z = {redshift:g}: expected {what}; received {int(bad.sum())} that are not, "
         f"the first at cell {cell}: {values[where]}",
         file=file,
