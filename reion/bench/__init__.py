@@ -1,34 +1,30 @@
-"""Speed, as ratios against the hardware and the alternatives, both sides in one process."""
+"""Speed as ratios against the hardware and the alternatives, both sides measured in one process."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from reion.bench.harness import Result
 from reion.errors import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 SUITES = ("kernels", "data", "train", "predict", "cluster")
+"""Modules of this folder, each with a function `measure`."""
 
 
-def run(suites: Sequence[str], progress: Callable[[str], None]) -> dict[str, Any]:
+def run(suites: Sequence[str], say: Callable[[str], None]) -> list[Result]:
     """Measure suites.
 
     Parameters
     ----------
     suites
         Names from `SUITES`; all of them if empty.
-    progress
+    say
         Called with one line before each thing that takes time.
-
-    Returns
-    -------
-    dict
-        ``{"results": [{"name", "ratio", "against", "target", "spread": [min, max], ...}]}``; every ratio is
-        so defined that larger is better.
 
     Raises
     ------
@@ -37,30 +33,25 @@ def run(suites: Sequence[str], progress: Callable[[str], None]) -> dict[str, Any
     """
     for suite in suites:
         if suite not in SUITES:
-            message = f"suite: expected one of {', '.join(SUITES)}. Received: {suite!r}"
-            raise InputError(message)
-    results = []
+            raise InputError(f"suite: expected one of {', '.join(SUITES)}. Received: {suite!r}")
+    results: list[Result] = []
     for suite in suites or SUITES:
-        measure = import_module(f"reion.bench.{suite}").measure
-        results += [result.to_json() for result in measure(progress)]
-    return {"results": results}
+        results += import_module(f"reion.bench.{suite}").measure(say)
+    return results
 
 
-def render(measured: dict[str, Any]) -> Table:
-    """Return what `run` measured as a table for the terminal."""
+def render(results: Sequence[Result]) -> Table:
+    """Figures as a table for the terminal."""
     from rich.table import Table
 
     table = Table("what", "ratio", "target", "spread", "against", "more")
-    for result in measured["results"]:
-        low, high = result["spread"]
-        known = ("name", "ratio", "target", "spread", "against")
-        more = [f"{name} {value:.3g}" for name, value in result.items() if name not in known]
+    for result in results:
         table.add_row(
-            result["name"],
-            f"{result['ratio']:.2f}",
-            f"{result['target']:.2f}",
-            f"{low:.2f} to {high:.2f}",
-            result["against"],
-            "\n".join(more),
+            result.name,
+            f"{result.ratio.value:.2f}",
+            f"{result.target:.2f}",
+            f"{result.ratio.smallest:.2f} to {result.ratio.largest:.2f}",
+            result.against,
+            "\n".join(f"{name} {value:.3g}" for name, value in result.extra.items()),
         )
     return table

@@ -1,4 +1,4 @@
-"""Workers of a Dask cluster against the same process alone, on the same box from store to store."""
+"""Workers of a Dask cluster against this process alone: the same box, predicted from store to store."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from reion.bench.harness import Result, interleaved
+from reion.bench.harness import Ratio, Result, interleaved
 from reion.bench.predict import example_box
 from reion.jobs.resources import cores
 from reion.jobs.workers import Workers, started
@@ -20,13 +20,13 @@ from reion.storage.store import write_simulation
 MODEL = "rt64-history"
 CELLS = 64
 REDSHIFTS = (10.0, 9.0, 8.0, 7.0)
-"""Each snapshot is one tile, whatever memory the process has taken by then."""
+"""Every snapshot is so small that it is one tile."""
 
 ROUNDS = 3
 
 
-def measure(progress: Callable[[str], None]) -> Iterator[Result]:
-    """Measure prediction with a shipped model; the cluster is up, its start is a figure of its own."""
+def measure(say: Callable[[str], None]) -> Iterator[Result]:
+    """Measure prediction with a shipped model; starting the cluster is a figure of its own."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source = write_simulation(example_box(CELLS, REDSHIFTS), folder / "sim.zarr")
@@ -38,9 +38,7 @@ def measure(progress: Callable[[str], None]) -> Iterator[Result]:
             predict(emulator, source, out, device="cpu", workers=workers)
 
         for count, target in ((1, 1 / 1.15), (2, 1 / 1.1)):
-            progress(
-                f"cluster: {len(REDSHIFTS)} x {CELLS}^3 cells by {count} local workers, and in this process"
-            )
+            say(f"cluster: {len(REDSHIFTS)} x {CELLS}^3 cells by {count} local workers, and in this process")
             begin = time.perf_counter()
             with started(None, count) as team:
                 start = time.perf_counter() - begin
@@ -55,15 +53,14 @@ def measure(progress: Callable[[str], None]) -> Iterator[Result]:
                 ratio=compared.ratio,
                 against=f"the same in this process, with a thread on each of {len(cores())} cores",
                 target=target,
-                spread=compared.spread,
                 extra={"seconds": compared.seconds, "start_seconds": start},
             )
-        progress("cluster: pieces that do nothing")
+        say("cluster: pieces that do nothing")
         yield _empty_pieces()
 
 
 def _empty_pieces() -> Result:
-    """What Dask adds to a piece, against the hundredth part of a second that it may."""
+    """The time that Dask adds to a piece of work, against 10 ms."""
     from reion.jobs.workers import Job
 
     class Nothing(Job[int, None]):
@@ -80,9 +77,8 @@ def _empty_pieces() -> Result:
             seconds.append((time.perf_counter() - begin) / len(pieces))
     return Result(
         name="cluster_empty_piece",
-        ratio=0.01 / statistics.median(seconds),
+        ratio=Ratio.of(0.01 / second for second in seconds),
         against="10 ms a piece",
         target=1.0,
-        spread=(0.01 / max(seconds), 0.01 / min(seconds)),
         extra={"seconds": statistics.median(seconds)},
     )

@@ -1,4 +1,4 @@
-"""Reading, looking and converting: against the speed of plain reading, and against a gibibyte of memory."""
+"""Reading, inspecting and converting, against the speed of plain reading and against a gibibyte of memory."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from reion.bench.harness import Result, interleaved
+from reion.bench.harness import Ratio, Result, interleaved
 
 CELLS = 300
 REDSHIFTS = ("9.000", "8.500", "8.000", "7.500")
@@ -20,34 +19,34 @@ SETTINGS = {"preset": "500/h", "f_gamma": "30", "lifetime_myr": "11.53"}
 _GIBIBYTE = 1 << 30
 
 
-def measure(progress: Callable[[str], None]) -> Iterator[Result]:
-    """Measure on a generated C2-Ray simulation of four snapshots; `progress` gets a line before each step."""
+def measure(say: Callable[[str], None]) -> Iterator[Result]:
+    """Measure on a generated C2-Ray simulation of four snapshots; `say` gets a line before each step."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         run.mkdir()
-        progress(f"data: writing a C2-Ray simulation of {len(REDSHIFTS)} x {CELLS}^3 cells")
+        say(f"data: writing a C2-Ray simulation of {len(REDSHIFTS)} x {CELLS}^3 cells")
         _write_c2ray(run)
-        progress("data: reading a snapshot")
+        say("data: reading a snapshot")
         yield _reading(run)
-        progress("data: converting all, in a process of its own")
+        say("data: converting all, in a process of its own")
         store = Path(folder) / "sim.zarr"
         yield _memory(
             "convert_memory",
             "from reion.storage.conversion import convert; "
             f"result = convert({str(run)!r}, {str(store)!r}, settings={SETTINGS!r})",
         )
-        progress("data: looking at all, in a process of its own")
+        say("data: inspecting all, in a process of its own")
         yield _memory(
             "inspect_memory",
             "from reion.inspection.look import inspect; from reion.readers import open_simulation; "
             f"result = inspect(open_simulation({str(store)!r}))",
         )
-        progress("data: looking at a snapshot")
-        yield _looking(store)
+        say("data: inspecting a snapshot")
+        yield _inspecting(store)
 
 
 def _write_c2ray(folder: Path) -> None:
-    """One snapshot, and the same again under the other redshifts."""
+    """Write one snapshot, and link the same files under the names of the other redshifts."""
     rng = np.random.default_rng(0)
     shape = np.full(3, CELLS, "<i4")
     cells = CELLS**3
@@ -89,12 +88,11 @@ def _reading(run: Path) -> Result:
         ratio=compared.ratio,
         against="numpy.fromfile of density and xi, and a pass of the moments kernel over each",
         target=1 / 1.5,
-        spread=compared.spread,
         extra={"seconds": compared.seconds},
     )
 
 
-def _looking(store: Path) -> Result:
+def _inspecting(store: Path) -> Result:
     from reion.inspection.look import inspect
     from reion.readers import open_simulation
 
@@ -110,30 +108,23 @@ def _looking(store: Path) -> Result:
         ratio=compared.ratio,
         against="reading and decoding the same fields",
         target=0.5,
-        spread=compared.spread,
         extra={"seconds": compared.seconds},
     )
 
 
 def _memory(name: str, code: str) -> Result:
-    """Peak memory of a process that only does this, as the part of a gibibyte that it leaves."""
+    """A gibibyte over the peak memory of a process that only runs `code`."""
     script = (
         "import json, time, warnings; warnings.simplefilter('ignore'); started = time.perf_counter(); "
         f"{code}; from reion.jobs.resources import peak_memory_bytes; "
         "print(json.dumps([peak_memory_bytes(), time.perf_counter() - started]))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    peak, seconds = _last_line(done.stdout)
-    ratio = _GIBIBYTE / peak
+    peak, seconds = json.loads(done.stdout.splitlines()[-1])
     return Result(
         name=name,
-        ratio=ratio,
+        ratio=Ratio.of([_GIBIBYTE / peak]),
         against="1 GiB, on four snapshots of 300^3 cells",
         target=1.0,
-        spread=(ratio, ratio),
         extra={"peak_memory_bytes": peak, "seconds": seconds},
     )
-
-
-def _last_line(text: str) -> Any:
-    return json.loads(text.strip().splitlines()[-1])

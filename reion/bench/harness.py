@@ -1,12 +1,39 @@
-"""Two sides of a comparison, run in turns, so that whatever else the machine does happens to both."""
+"""Comparing speeds: both sides run in turns, so that whatever else the machine does happens to both."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio of two speeds, measured several times. Larger is better.
+
+    Attributes
+    ----------
+    value
+        The ratio that counts, such as the median.
+    smallest, largest
+        Range of what was measured.
+    """
+
+    value: float
+    smallest: float
+    largest: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Ratio:
+        """The median and the range of ratios."""
+        measured = list(values)
+        return cls(statistics.median(measured), min(measured), max(measured))
+
+    def times(self, factor: float) -> Ratio:
+        """The ratio multiplied by a factor."""
+        return Ratio(self.value * factor, self.smallest * factor, self.largest * factor)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,34 +43,31 @@ class Result:
     Attributes
     ----------
     name
-        What was measured.
+        Name of what was measured.
     ratio
-        Larger is better.
+        How much faster it is than what it is measured against.
     against
-        What it was measured against.
+        What it is measured against, in words.
     target
         The ratio that is asked for.
-    spread
-        Smallest and largest ratio seen.
     extra
-        Further figures, by name.
+        Further figures by name.
     """
 
     name: str
-    ratio: float
+    ratio: Ratio
     against: str
     target: float
-    spread: tuple[float, float]
     extra: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the figure as a mapping that JSON can hold."""
+        """The figure as JSON."""
         return {
             "name": self.name,
-            "ratio": self.ratio,
+            "ratio": self.ratio.value,
             "against": self.against,
             "target": self.target,
-            "spread": list(self.spread),
+            "spread": [self.ratio.smallest, self.ratio.largest],
             **self.extra,
         }
 
@@ -55,36 +79,33 @@ class Comparison:
     Attributes
     ----------
     ratio
-        Median over the rounds of the other's time divided by its own.
-    spread
-        Smallest and largest of those ratios.
+        Time of the other divided by the time of the first, round by round.
     seconds
         Median time of the first callable.
     """
 
-    ratio: float
-    spread: tuple[float, float]
+    ratio: Ratio
     seconds: float
 
 
 def interleaved(
     ours: Callable[[], object], other: Callable[[], object], *, rounds: int = 15, at_least_s: float = 0.002
 ) -> Comparison:
-    """Run two callables in turns and compare their times round by round.
+    """Run two callables in turns and compare their times, round by round.
 
     Parameters
     ----------
     ours, other
-        What to compare. Both are called once before the clock starts.
+        The callables to compare. Both are called before the clock starts.
     rounds
-        How many times each is measured.
+        Number of times each is measured.
     at_least_s
-        What is faster than this is called several times in a row, to be measured as one.
+        A callable that is faster than this is called several times in a row, as one measurement.
 
     Returns
     -------
     Comparison
-        Larger ratios: `ours` is faster.
+        A ratio above 1 says that `ours` is faster.
     """
     repeats = [_repeats(call, at_least_s) for call in (ours, other)]
     ratios, seconds = [], []
@@ -92,17 +113,13 @@ def interleaved(
         mine, theirs = (_time(call, n) for call, n in zip((ours, other), repeats, strict=True))
         ratios.append(theirs / mine)
         seconds.append(mine)
-    return Comparison(
-        ratio=statistics.median(ratios),
-        spread=(min(ratios), max(ratios)),
-        seconds=statistics.median(seconds),
-    )
+    return Comparison(ratio=Ratio.of(ratios), seconds=statistics.median(seconds))
 
 
 def fastest(*calls: Callable[[], object], rounds: int = 7) -> Callable[[], object]:
-    """Return the callable with the smallest median time, of several that do the same.
+    """The callable with the smallest median time, of several that do the same.
 
-    One thread or all, for example: which is faster depends on what else the machine is doing.
+    On one thread or on all, for example: which is faster depends on what else the machine is doing.
     """
     times: list[list[float]] = [[] for _ in calls]
     for _ in range(rounds):
@@ -113,11 +130,13 @@ def fastest(*calls: Callable[[], object], rounds: int = 7) -> Callable[[], objec
 
 
 def _repeats(call: Callable[[], object], at_least_s: float) -> int:
+    """Number of calls that take at least so long together."""
     call()
     return max(1, round(at_least_s / max(_time(call, 1), 1e-9)))
 
 
 def _time(call: Callable[[], object], repeats: int) -> float:
+    """Seconds that one of `repeats` calls takes."""
     start = time.perf_counter()
     for _ in range(repeats):
         call()

@@ -16,7 +16,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from reion.bench.harness import Comparison, Result, fastest, interleaved
+from reion.bench.harness import Comparison, Ratio, Result, fastest, interleaved
+from reion.jobs.resources import cores
 from reion_kernels import N_ROTATIONS, affine, crop_batch, moments, permutation_and_flips, rotate
 
 Field = NDArray[np.float32]
@@ -26,34 +27,30 @@ CONSTANTS: dict[str, Any] = {"scale": 2.93799895e30, "mean": 1.15, "std": 0.62}
 """g cm-3 to 1e25 g pc-3, which float32 can still hold, and the mean and σ of a density field in that unit."""
 
 
-def measure(progress: Callable[[str], None]) -> Iterator[Result]:
-    """Measure every kernel; `progress` is called with a line before each.
+def measure(say: Callable[[str], None]) -> Iterator[Result]:
+    """Measure every kernel; `say` is called with a line before each.
 
-    Bandwidths are those of arrays too large for the caches; each side runs on
-    one thread or on all, whichever serves it better at the time.
+    Arrays are too large for the caches. Each side runs on one thread or on all, whichever is faster then.
     """
-    progress("kernels: compiling all of them in a fresh process, up to 15 s")
+    say("kernels: compiling all of them in a fresh process, up to 15 s")
     yield from _first_calls()
     rng = np.random.default_rng(0)
     density = (3.9e-31 * rng.lognormal(-0.1, 0.5, (CELLS,) * 3)).astype(np.float32)
-    progress(f"kernels: unit conversion and normalisation of {CELLS}^3 cells")
+    say(f"kernels: unit conversion and normalisation of {CELLS}^3 cells")
     yield from _affine(density)
-    progress(f"kernels: moments of {CELLS}^3 cells")
+    say(f"kernels: moments of {CELLS}^3 cells")
     yield from _moments(density)
     del density
-    progress("kernels: the 24 rotations of 32 x 2 cubes of 64^3 cells")
+    say("kernels: the 24 rotations of 32 x 2 cubes of 64^3 cells")
     yield from _rotations(rng.random((32, 2, 64, 64, 64), dtype=np.float32))
-    progress("kernels: the sampler's path, windows of 32^3 cells and three fields")
+    say("kernels: the sampler's path, windows of 32^3 cells and three fields")
     yield from _sampler(rng)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _copy(out: Field, x: Field) -> Callable[[], object]:
     """Copy on one thread or on all, whichever is faster now."""
-    pieces = list(zip(np.array_split(out, _cores()), np.array_split(x, _cores()), strict=True))
+    count = len(cores())
+    pieces = list(zip(np.array_split(out, count), np.array_split(x, count), strict=True))
 
     def on_all() -> None:
         with ThreadPoolExecutor(len(pieces)) as pool:
@@ -65,7 +62,7 @@ def _copy(out: Field, x: Field) -> Callable[[], object]:
 def _read(x: Field) -> Callable[[], object]:
     """Read every value on one thread or on all, whichever is faster now."""
     line = x.reshape(-1)
-    pieces = np.array_split(line, _cores())
+    pieces = np.array_split(line, len(cores()))
 
     def on_all() -> None:
         with ThreadPoolExecutor(len(pieces)) as pool:
@@ -95,14 +92,13 @@ def _affine(x: Field) -> Iterator[Result]:
         "C": interleaved(convert(x, out), copy, rounds=25),
         "Fortran": interleaved(convert(x.T, out.T), copy, rounds=25),
     }
-    worse = min(by_order.values(), key=lambda comparison: comparison.ratio)
+    worse = min(by_order.values(), key=lambda comparison: comparison.ratio.value)
     yield Result(
         name="affine_vs_copy",
         ratio=worse.ratio,
         against="numpy.copyto of the same array; the worse of C and Fortran order",
         target=0.85,
-        spread=worse.spread,
-        extra={f"{order} order": comparison.ratio for order, comparison in by_order.items()}
+        extra={f"{order} order": comparison.ratio.value for order, comparison in by_order.items()}
         | {"GB per second": 2 * x.nbytes / worse.seconds / 1e9},
     )
 
@@ -113,7 +109,6 @@ def _affine(x: Field) -> Iterator[Result]:
         ratio=numpy.ratio,
         against="numpy: (x * scale - mean) / std in float32",
         target=1.5,
-        spread=numpy.spread,
     )
 
 
@@ -125,7 +120,6 @@ def _moments(x: Field) -> Iterator[Result]:
         ratio=read.ratio,
         against="a sum of the same array",
         target=0.6,
-        spread=read.spread,
         extra={"GB per second": x.nbytes / read.seconds / 1e9},
     )
     numpy = interleaved(ours, lambda: (np.mean(x, dtype=np.float64), np.std(x, dtype=np.float64)), rounds=7)
@@ -134,7 +128,6 @@ def _moments(x: Field) -> Iterator[Result]:
         ratio=numpy.ratio,
         against="numpy.mean and numpy.std in float64, without skewness and range",
         target=10.0,
-        spread=numpy.spread,
     )
 
 
@@ -160,13 +153,12 @@ def _rotations(batch: Field) -> Iterator[Result]:
         ("rotations_vs_copy", "numpy.copyto of the same array; the mean over the group", 0.5, copies),
         ("rotations_vs_numpy", "numpy transpose, flip and contiguous copy; the mean", 1.5, numpys),
     ):
-        ratios = [comparison.ratio for comparison in group]
+        ratios = [comparison.ratio.value for comparison in group]
         yield Result(
             name=name,
-            ratio=statistics.mean(ratios),
+            ratio=Ratio(statistics.mean(ratios), min(ratios), max(ratios)),
             against=against,
             target=target,
-            spread=(min(ratios), max(ratios)),
             extra={"worst rotation": min(ratios)},
         )
 
@@ -215,13 +207,12 @@ def _sampler(rng: np.random.Generator) -> Iterator[Result]:
         ratio=by_box[64].ratio,
         against="numpy.take(mode=wrap), normalise, rot90, stack; a box of 64^3, one thread",
         target=5.0,
-        spread=by_box[64].spread,
         extra={
             "patches per second": len(batch) / by_box[64].seconds,
-            f"ratio in a box of {CELLS}^3": by_box[CELLS].ratio,
+            f"ratio in a box of {CELLS}^3": by_box[CELLS].ratio.value,
             f"patches per second in a box of {CELLS}^3": len(batch) / by_box[CELLS].seconds,
-            "two threads to one": two.ratio,
-            "two threads to one, arithmetic alone": _free_cores().ratio,
+            "two threads to one": two.ratio.value,
+            "two threads to one, arithmetic alone": _free_cores().ratio.value,
         },
     )
 
@@ -275,12 +266,10 @@ def _first_calls() -> Iterator[Result]:
                 )
                 for _ in range(1 if state == "cold" else 5)
             ]
-            ratios = [target_s / s for s in seconds]
             yield Result(
                 name=name,
-                ratio=statistics.median(ratios),
+                ratio=Ratio.of(target_s / s for s in seconds),
                 against=f"{target_s:g} s",
                 target=1.0,
-                spread=(min(ratios), max(ratios)),
                 extra={"seconds": statistics.median(seconds)},
             )

@@ -1,8 +1,9 @@
-"""Prediction against Keras, against the excursion set, against the arithmetic the machine can do at best."""
+"""Prediction against Keras, against the excursion set and against a matrix product."""
 
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reion.bench.harness import Comparison, Result, interleaved
+from reion.bench.harness import Comparison, Ratio, Result, interleaved
 from reion.prediction.emulator import Emulator
 from reion.simulation.contract import hydrogen_density, make_simulation
 from reion.storage.store import write_simulation
@@ -39,15 +40,15 @@ print(json.dumps({**result, "seconds": time.perf_counter() - begin, "cpu_seconds
 """
 
 
-def measure(progress: Callable[[str], None]) -> Iterator[Result]:
-    """Measure prediction with the default network of the schema, its weights as they are before training."""
+def measure(say: Callable[[str], None]) -> Iterator[Result]:
+    """Measure prediction with the default network of the schema, untrained."""
     import onnx
 
     from reion_exports.cost import convolution_flops
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        progress("predict: building and exporting the default network")
+        say("predict: building and exporting the default network")
         network, model = _default_model(folder)
         emulator = Emulator(model, device="cpu")
         sim = example_box(CELLS)
@@ -58,19 +59,19 @@ def measure(progress: Callable[[str], None]) -> Iterator[Result]:
         def ours() -> Any:
             return emulator.predict_arrays(8.0, **fields)
 
-        progress(f"predict: {CELLS}^3 cells against Keras with the same weights")
+        say(f"predict: {CELLS}^3 cells against Keras with the same weights")
         keras = interleaved(ours, _keras(network, emulator, fields), rounds=ROUNDS)
         yield _result("predict_vs_keras", keras, "Keras on TensorFlow, the same weights and fields", 1.0)
-        progress("predict: against a matrix product")
+        say("predict: against a matrix product")
         yield _against_matrix_product(ours, flops)
-        progress("predict: against the excursion set")
+        say("predict: against the excursion set")
         es = interleaved(ours, lambda: _excursion_set(sim), rounds=3)
         yield _result("predict_vs_excursion_set", es, "the excursion set on the same fields", 0.1)
-        progress("predict: a convolution in planes against 3D")
+        say("predict: a convolution in planes against 3D")
         yield _convolution_in_planes()
-        progress("predict: starting in a fresh process")
+        say("predict: starting in a fresh process")
         yield _startup(model, folder)
-        yield from _store_to_store(model, folder, progress)
+        yield from _store_to_store(model, folder, say)
 
 
 def _default_model(folder: Path) -> tuple[Any, Path]:
@@ -94,19 +95,19 @@ def _default_model(folder: Path) -> tuple[Any, Path]:
 
 
 def example_box(side: int, redshifts: Sequence[float] = (8.0,)) -> xr.Dataset:
-    """A box of so many cells along each side that a model trained on cells of 2 Mpc takes."""
+    """A simulation of `side` cells of 2 Mpc along each axis, with random fields in realistic units."""
     rng = np.random.default_rng(0)
     shape = (len(redshifts), side, side, side)
-    shining = rng.random(shape) < 0.02
+    has_sources = rng.random(shape) < 0.02
     fields = {
         "n_igm": (4.2e-31 * rng.lognormal(-0.1, 0.4, shape)).astype(np.float32),
-        "n_ion": np.where(shining, 2e2 * rng.lognormal(0, 1, shape), 0).astype(np.float32),
+        "n_ion": np.where(has_sources, 2e2 * rng.lognormal(0, 1, shape), 0).astype(np.float32),
     }
     return make_simulation(fields, redshift=redshifts, box_size=2.0 * side)
 
 
 def _keras(network: Any, emulator: Emulator, fields: dict[str, np.ndarray]) -> Callable[[], Any]:
-    """Return the whole-box prediction of the Keras network: compiled, its periodic halo from numpy."""
+    """A function that predicts the box with the compiled Keras network; numpy pads the periodic halo."""
     import tensorflow as tf
 
     radius = emulator.card.receptive_radius_cells
@@ -129,10 +130,9 @@ def _against_matrix_product(ours: Callable[[], Any], flops: int) -> Result:
     share = flops / (2 * side**3)
     return Result(
         name="predict_share_of_sgemm",
-        ratio=compared.ratio * share,
+        ratio=compared.ratio.times(share),
         against=f"float32 matrix product of {side} x {side}; the convolutions' operations only",
         target=0.5,
-        spread=(compared.spread[0] * share, compared.spread[1] * share),
         extra={"flops_per_cell": flops / CELLS**3, "cells_per_second": CELLS**3 / compared.seconds},
     )
 
@@ -144,7 +144,7 @@ def _excursion_set(sim: xr.Dataset) -> Any:
 
 
 def _convolution_in_planes() -> Result:
-    """One mirrored 3x3x3 convolution of 32 to 24 channels, in 2D over planes as the file has it and in 3D."""
+    """A mirror-symmetric 3x3x3 convolution of 32 to 24 channels: in planes, as in the file, against 3D."""
     from onnx import TensorProto, helper, numpy_helper
 
     from reion_exports.planes import in_planes
@@ -192,32 +192,29 @@ def _startup(model: Path, folder: Path) -> Result:
         begin = time.perf_counter()
         _run_fresh(model, source, folder / f"small_xi{attempt}.zarr")
         seconds.append(time.perf_counter() - begin)
-    ratios = sorted(_STARTUP_TARGET_S / second for second in seconds)
     return Result(
         name="predict_startup",
-        ratio=ratios[1],
+        ratio=Ratio.of(_STARTUP_TARGET_S / second for second in seconds),
         against=f"{_STARTUP_TARGET_S} s for a whole process that predicts {side}^3 cells from store to store",
         target=1.0,
-        spread=(ratios[0], ratios[-1]),
-        extra={"seconds": sorted(seconds)[1]},
+        extra={"seconds": statistics.median(seconds)},
     )
 
 
-def _store_to_store(model: Path, folder: Path, progress: Callable[[str], None]) -> Iterator[Result]:
-    """Time a cell from store to store, each box in a process of its own, against that of the smallest."""
+def _store_to_store(model: Path, folder: Path, say: Callable[[str], None]) -> Iterator[Result]:
+    """Cells a second from store to store, each box in a process of its own, against the smallest box."""
     first = 0.0
     for side in SIDES:
-        progress(f"predict: {side}^3 cells from store to store within {MEMORY_BYTES >> 20} MiB")
+        say(f"predict: {side}^3 cells from store to store within {MEMORY_BYTES >> 20} MiB")
         source = write_simulation(example_box(side), folder / f"{side}.zarr")
         result = _run_fresh(model, source, folder / f"{side}_xi.zarr")
         rate = result["cells"] / result["seconds"]
         first = first or rate
         yield Result(
             name=f"predict_{side}_from_store_to_store",
-            ratio=rate / first,
+            ratio=Ratio.of([rate / first]),
             against=f"the time per cell of {SIDES[0]}^3 cells",
             target=0.5,
-            spread=(rate / first, rate / first),
             extra={
                 "cells_per_second": rate,
                 "cpu_microseconds_per_cell": 1e6 * result["cpu_seconds"] / result["cells"],
@@ -240,6 +237,5 @@ def _result(name: str, compared: Comparison, against: str, target: float) -> Res
         ratio=compared.ratio,
         against=against,
         target=target,
-        spread=compared.spread,
         extra={"seconds": compared.seconds},
     )

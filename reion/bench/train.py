@@ -1,4 +1,4 @@
-"""Training against a bare loop over the same compiled step on a batch that is already in memory."""
+"""Training against a bare loop over the same compiled step, on a batch that is already in memory."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from reion.sample import load_sample
 _STEPS = 5
 
 
-def measure(progress: Callable[[str], None]) -> Iterator[Result]:
-    """Yield the speed of the training loop, batches included, over that of its compiled step alone."""
+def measure(say: Callable[[str], None]) -> Iterator[Result]:
+    """Measure the training loop, batches included, against its compiled step alone."""
     try:
         from reion.training.run import Loop
     except ModuleNotFoundError as error:
@@ -23,7 +23,7 @@ def measure(progress: Callable[[str], None]) -> Iterator[Result]:
             f"the benchmark of training needs {error.name}", hint="pip install 'reion[train]'"
         ) from error
 
-    progress("training: preparing the packaged sample")
+    say("training: preparing the packaged sample")
     config = load_config(settings=["training.steps=1000000", f"training.round_steps={_STEPS}"])
     with tempfile.TemporaryDirectory() as folder:
         loop = Loop.on([load_sample().train.isel(redshift=slice(4, 8))], Path(folder), config)
@@ -33,7 +33,7 @@ def measure(progress: Callable[[str], None]) -> Iterator[Result]:
             for _ in range(_STEPS):
                 float(loop.trunk.train_on_batch([values, redshift], xi))
 
-        progress("training: steps with and without the sampler")
+        say("training: steps with and without the sampler")
         compared = interleaved(lambda: loop.steps(_STEPS), bare, rounds=8)
     cells = config.training.batch_size * config.training.crop_cells**3 * _STEPS
     yield Result(
@@ -41,6 +41,5 @@ def measure(progress: Callable[[str], None]) -> Iterator[Result]:
         ratio=compared.ratio,
         against="the same compiled step on a batch in memory",
         target=0.9,
-        spread=compared.spread,
         extra={"cells_per_second": cells / compared.seconds, "waiting_share": loop.waiting / loop.seconds},
     )

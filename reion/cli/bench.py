@@ -27,5 +27,5 @@ def bench(
     from reion.bench import run as run_bench
     from reion.terminal import say
 
-    result = run_bench(suites or [], say)
-    print_result(result, lambda: render(result), json=json)
+    results = run_bench(suites or [], say)
+    print_result({"results": [result.to_json() for result in results]}, lambda: render(results), json=json)

@@ -20,9 +20,8 @@ def test_it_measures_a_small_simulation(tmp_path, monkeypatch):
     assert dict(sim.sizes) == {"redshift": 2, "x": 12, "y": 12, "z": 12}
     np.testing.assert_array_equal(sim["xi"].values[0], sim["xi"].values[1])
     convert(run, tmp_path / "sim.zarr", settings=data.SETTINGS)
-    for result in (data._reading(run), data._looking(tmp_path / "sim.zarr")):
-        low, high = result.spread
-        assert 0 < low <= result.ratio <= high
+    for result in (data._reading(run), data._inspecting(tmp_path / "sim.zarr")):
+        assert 0 < result.ratio.smallest <= result.ratio.value <= result.ratio.largest
 
 
 def test_memory_is_that_of_the_other_process():
@@ -30,4 +29,4 @@ def test_memory_is_that_of_the_other_process():
     result = data._memory("nothing", "import numpy as np; kept = np.ones(100 << 17)")
     assert here.any()
     assert 100 << 20 < result.extra["peak_memory_bytes"] < 200 << 20
-    assert result.ratio == pytest.approx((1 << 30) / result.extra["peak_memory_bytes"])
+    assert result.ratio.value == pytest.approx((1 << 30) / result.extra["peak_memory_bytes"])

@@ -23,6 +23,5 @@ def test_every_figure_comes_out(monkeypatch):
         "predict_12_from_store_to_store",
     ]
     for result in results:
-        assert math.isfinite(result.ratio)
-        assert result.ratio > 0
-        assert result.spread[0] <= result.ratio <= result.spread[1]
+        assert math.isfinite(result.ratio.value)
+        assert 0 < result.ratio.smallest <= result.ratio.value <= result.ratio.largest
