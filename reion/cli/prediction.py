@@ -118,7 +118,7 @@ def evaluate(
     The excursion set and the mean field are judged beside them.
     """
     from reion.evaluation.evaluate import render
-    from reion.evaluation.methods import judge
+    from reion.evaluation.methods import evaluate_methods
     from reion.jobs.workers import reachable, started
     from reion.readers import open_simulation
     from reion.terminal import progress_bar, say
@@ -133,7 +133,7 @@ def evaluate(
         print_plans([plan_evaluate(models, sim, sources, report=report is not None)], json=json)
         return
     with started(scheduler, workers) as team, progress_bar("evaluating") as progress:
-        result, page = judge(
+        evaluation, page = evaluate_methods(
             models,
             sim,
             report=report,
@@ -144,7 +144,7 @@ def evaluate(
         )
     if page is not None:
         say(f"report {page}")
-    print_result(result, lambda: render(result), json=json)
+    print_result(evaluation.to_json(), lambda: render(evaluation), json=json)
 
 
 @app.command("demo-page", epilog=example("reion demo-page model.onnx --out page"))

@@ -49,10 +49,11 @@ def quickstart(
     compile_kernels()
     with resumable(out), progress_bar("training") as progress:
         result = run_quickstart(out, config=config, resume=resume, force=force, progress=progress, say=say)
-    print_result(result, lambda: render(result["evaluation"]), json=json)
+    print_result(result.to_json(), lambda: render(result.evaluation), json=json)
     if not json:
-        lines = [f"{name:<7} {result[name]}" for name in ("model", "report", "run")]
-        sys.stdout.write("\n" + "\n".join([*lines, f"{result['seconds']:.0f} s"]) + "\n")
+        sys.stdout.write(
+            f"\nmodel   {result.model}\nreport  {result.report}\nrun     {result.run}\n{result.seconds:.0f} s\n"
+        )
 
 
 @app.command(epilog=example("reion train train.zarr --out run --config run.toml --set seed=1"))
@@ -161,7 +162,7 @@ def compare(
             say=say,
             progress=progress,
         )
-    print_result(result, lambda: render(result), json=json)
+    print_result(result.to_json(), lambda: render(result), json=json)
 
 
 @export_app.command("onnx", epilog=example("reion export onnx run --out model.onnx"))

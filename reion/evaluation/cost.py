@@ -1,4 +1,4 @@
-"""What an evaluation costs."""
+"""The time, memory and bytes that an evaluation takes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import xarray as xr
 
-from reion.evaluation.evaluate import Judge, matching_snapshots
+from reion.evaluation.evaluate import ScoringJob, matching_snapshots
 from reion.evaluation.methods import predict_with
 from reion.jobs.plan import TERMS, Measurement, Plan, Terms, time_pieces
 from reion.physics.excursion_set import Photons
@@ -19,12 +19,13 @@ from reion.storage.cost import field_bytes
 
 _MEBIBYTE = 1 << 20
 _EVALUATE_BYTES = 214 * _MEBIBYTE
+"""Memory of the program without any field."""
 
 _EVALUATE_BYTES_A_CELL = 144.0
-"""The program; and of a snapshot the truth, a method at a time, and the transforms and distances of both."""
+"""Memory for each cell of a snapshot: truth and one method, with the transforms and distances of both."""
 
 _EVALUATE_SIDE_CELLS = 128
-"""A part of a snapshot is judged to measure how long that takes: the whole may be too large for that."""
+"""The speed is measured on a corner of at most this side, because a whole snapshot may take too long."""
 
 
 def plan_evaluate(
@@ -50,21 +51,21 @@ def plan_evaluate(
     snapshots, cells = sim.sizes["redshift"], cells_of(sim)
     small = _part_of(sim)
     with warnings.catch_warnings(action="ignore"):
-        judged = [predict_with(method, small) for method in methods]
-        sources_there = "n_igm" in sim.data_vars and {"n_ion", "n_src"} & set(map(str, sim.data_vars))
-        photons = Photons(small, judged[0].inputs) if sources_there else None
+        predictions = [predict_with(method, small) for method in methods]
+        has_sources = "n_igm" in sim.data_vars and {"n_ion", "n_src"} & set(map(str, sim.data_vars))
+        photons = Photons(small, predictions[0].inputs) if has_sources else None
 
     def measure() -> Measurement:
         mesh = {axis: slice(small.sizes[axis]) for axis in AXES}
-        predictions = {one.name: one.xi.isel(mesh) for one in judged}
-        same = {name: matching_snapshots(name, xi, small) for name, xi in predictions.items()}
-        common = [i for i in range(small.sizes["redshift"]) if all(i in found for found in same.values())]
-        job = Judge(predictions, small, same, photons, 1.0)
+        xi = {prediction.name: prediction.xi.isel(mesh) for prediction in predictions}
+        indices = {name: matching_snapshots(name, pred, small) for name, pred in xi.items()}
+        common = [i for i in range(small.sizes["redshift"]) if all(i in index for index in indices.values())]
+        job = ScoringJob(xi, small, indices, photons, 1.0)
         done, seconds = time_pieces(job, common or [0], at_least=1)
         return Measurement(cells=done * cells_of(small), seconds=seconds)
 
     emitted = "n_ion" if "n_ion" in sim.data_vars else "n_src"
-    excursion_set = ["n_igm", emitted if judged[0].inputs == "history" else "n_src"] if photons else []
+    excursion_set = ["n_igm", emitted if predictions[0].inputs == "history" else "n_src"] if photons else []
     read = ["xi", "n_igm", *excursion_set]
     if report:
         # The page shows planes of boxes that are whole chunks, and more of them than the figures do.
@@ -76,12 +77,12 @@ def plan_evaluate(
             "n_src" if "n_src" in sim.data_vars else "n_ion",
             *excursion_set,
         ]
-    read += [emitted if name == "n_ion" else name for one in judged for name in one.fields]
+    read += [emitted if name == "n_ion" else name for prediction in predictions for name in prediction.fields]
     bytes_read = sum(field_bytes(name, sim, sources) for name in read if name in sim.data_vars)
-    for method, one in zip(methods, judged, strict=True):
-        if one.stored is not None:
-            bytes_read += field_bytes("xi", one.stored, [Path(method)])
-    emulators = [one.emulator for one in judged if one.emulator is not None]
+    for method, prediction in zip(methods, predictions, strict=True):
+        if prediction.stored is not None:
+            bytes_read += field_bytes("xi", prediction.stored, [Path(method)])
+    emulators = [prediction.emulator for prediction in predictions if prediction.emulator is not None]
     return Plan(
         command="evaluate",
         cells=snapshots * cells,
@@ -100,7 +101,7 @@ def plan_evaluate(
 
 
 def _part_of(sim: xr.Dataset) -> xr.Dataset:
-    """A few snapshots, of large ones a corner, as a box of their own."""
+    """A few snapshots, and of large ones a corner only, as a simulation of a smaller box."""
     corner: dict[str, Any] = {axis: slice(_EVALUATE_SIDE_CELLS) for axis in AXES}
     part = sim.isel({"redshift": few_of(sim.sizes["redshift"]), **corner})
     lengths = zip(box_size_mpc(sim), AXES, strict=True)

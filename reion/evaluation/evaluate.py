@@ -1,18 +1,21 @@
-"""Judge predicted ionised fractions against the true ones, beside what a user would run instead."""
+"""Compare predicted ionised fractions with the true ones, beside what a user would run instead."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 
 from reion.errors import InputError
-from reion.evaluation.scores import POOLED_MEAN_XI, POOLED_REDSHIFT, Scores, SnapshotScores, Truth
+from reion.evaluation.result import Evaluation
+from reion.evaluation.scores import Agreement, MethodScores, SnapshotScores, Truth
 from reion.jobs.workers import Job, ThisProcess, Workers
+from reion.metrics.pooling import POOLED_MEAN_XI, POOLED_REDSHIFT
 from reion.metrics.spectra import Modes
 from reion.physics import excursion_set
 from reion.simulation.contract import (
@@ -31,9 +34,6 @@ from reion.simulation.contract import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-_MEAN_FIELD, _EXCURSION_SET = "/mean field", "/excursion set"
-"""Not the name of any prediction, none of which has a stroke in it."""
-
 REDSHIFT_TOLERANCE = 1e-3
 """How far two redshifts may differ and still be the same snapshot."""
 
@@ -46,13 +46,13 @@ def evaluate(
     excursion_inputs: excursion_set.Inputs = "history",
     workers: Workers | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:
+) -> Evaluation:
     """Compare predicted with true ionised fractions, snapshot by snapshot and pooled.
 
     Parameters
     ----------
     predictions
-        xi with dimensions (redshift, x, y, z), or several by name: the first is the one that is judged, the
+        xi with dimensions (redshift, x, y, z), or several by name: the evaluation is about the first, the
         others are its rivals. Redshifts that not all of them have are left out, and listed.
     true
         A Simulation with xi; with n_igm and sources (n_ion or n_src) the excursion set is a baseline too.
@@ -61,16 +61,15 @@ def evaluate(
     excursion_inputs
         `history` (n_ion) or `instant` (n_src times the cosmic age).
     workers
-        Who judges the snapshots; this process where it is None.
+        Who compares the snapshots; this process where it is None.
     progress
         Called after each snapshot with how many are done and how many there are.
 
     Returns
     -------
-    dict
-        As JSON: `pooled` and `redshifts` of the first prediction, the same of the `baselines`
-        (`excursion_set`; `mean_field`: the true mean of each snapshot in every cell) and of the rivals
-        (`against`). What is not defined is None.
+    Evaluation
+        The scores of every prediction and of the baselines, the excursion set and the mean field; made into
+        JSON by its `to_json`.
 
     Raises
     ------
@@ -92,40 +91,49 @@ def evaluate(
         )
     threshold = 1.0 if excursion_threshold is None else float(excursion_threshold)
     missing = _excursion_set_lacks(true, excursion_inputs)
-    judging = Judge(
-        by_name, true, indices, None if missing else excursion_set.Photons(true, excursion_inputs), threshold
-    )
-    found: list[dict[str, SnapshotScores]] = [{} for _ in common]
-    judged = (workers or ThisProcess()).map(judging, common)
-    for done, (number, snapshot) in enumerate(judged, start=1):
-        found[number] = snapshot
+    photons = None if missing else excursion_set.Photons(true, excursion_inputs)
+    job = ScoringJob(by_name, true, indices, photons, threshold)
+    snapshots: dict[int, AllScores] = {}
+    for done, (number, scores) in enumerate((workers or ThisProcess()).map(job, common), start=1):
+        snapshots[number] = scores
         if progress is not None:
             progress(done, len(common))
     model = cosmology(true)
-    scores = {name: Scores(model) for name in by_name}
-    mean_field, excursion = Scores(model), Scores(model)
-    # In order of time, whoever judged them: sums round the same way whatever the number of workers.
-    for snapshot in found:
-        for method, of_method in {**scores, _MEAN_FIELD: mean_field, _EXCURSION_SET: excursion}.items():
-            if method in snapshot:
-                of_method.add(snapshot[method])
-    name, *rivals = by_name
-    return {
-        "name": name,
-        **scores[name].result(),
-        "baselines": {
-            "excursion_set": {"missing": missing, "pooled": None, "redshifts": []}
-            if missing
-            else {"threshold": threshold, "inputs": excursion_inputs, **excursion.result()},
-            "mean_field": mean_field.result(),
+    # In order of time, whoever computed them: sums round the same way whatever the number of workers.
+    ordered = [snapshots[number] for number in range(len(common))]
+    excursion = [scores.excursion_set for scores in ordered if scores.excursion_set is not None]
+    return Evaluation(
+        predictions={
+            name: MethodScores.of([scores.predictions[name] for scores in ordered], model) for name in by_name
         },
-        "against": {rival: scores[rival].result() for rival in rivals},
-        "left_out": [float(z) for i, z in enumerate(redshift) if i not in common],
-    }
+        mean_field=MethodScores.of([scores.mean_field for scores in ordered], model),
+        excursion_set=MethodScores.of(excursion, model) if excursion else None,
+        excursion_set_missing=missing,
+        excursion_threshold=threshold,
+        excursion_inputs=excursion_inputs,
+        left_out=tuple(float(z) for i, z in enumerate(redshift) if i not in common),
+    )
 
 
-class Judge(Job[int, dict[str, SnapshotScores]]):
-    """Compares every method with the truth in one snapshot."""
+@dataclass(frozen=True)
+class AllScores:
+    """The scores of all methods in one snapshot: the predictions by name, and the baselines."""
+
+    predictions: Mapping[str, SnapshotScores]
+    mean_field: SnapshotScores
+    excursion_set: SnapshotScores | None
+
+
+class ScoringJob(Job[int, AllScores]):
+    """Compares every method with the truth in one snapshot.
+
+    Parameters
+    ----------
+    indices
+        Name of a prediction to what `matching_snapshots` found for it.
+    photons, threshold
+        Of the excursion set; None: there is none.
+    """
 
     def __init__(
         self,
@@ -142,22 +150,21 @@ class Judge(Job[int, dict[str, SnapshotScores]]):
     def _modes(self) -> Modes:
         return Modes(shape_of(self._true), box_size_mpc(self._true))
 
-    def __call__(self, index: int) -> dict[str, SnapshotScores]:
-        """Compare one snapshot: method to its scores."""
-        true, model = self._true, cosmology(self._true)
-        truth = Truth.read(true, index, self._modes)
-        scores = {}
+    def __call__(self, index: int) -> AllScores:
+        """Compare the true snapshot at `index`."""
+        truth = Truth.read(self._true, index, self._modes)
+        predictions = {}
         for name, pred in self._predictions.items():
             values = pred[self._indices[name][index]].values
-            check_values("xi", values, redshift=truth.redshift, file=name)
-            scores[name] = SnapshotScores.of(np.clip(values, 0, 1), truth, model)
-        flat = np.full(truth.xi.shape, truth.xi.mean(dtype=np.float64))
-        scores[_MEAN_FIELD] = SnapshotScores.of(flat, truth, model)
+            check_values("xi", values, redshift=truth.gas.redshift, file=name)
+            predictions[name] = SnapshotScores.of(np.clip(values, 0, 1), truth)
+        mean_field = SnapshotScores.of(np.full(truth.xi.shape, truth.statistics.mean_xi), truth)
+        excursion = None
         if self._photons is not None:
-            atoms = hydrogen_density(true["n_igm"][index].values)
+            atoms = hydrogen_density(self._true["n_igm"][index].values)
             ionised = excursion_set.ionised(self._photons.at(index), atoms, threshold=self._threshold)
-            scores[_EXCURSION_SET] = SnapshotScores.of(ionised.astype(np.float32), truth, model)
-        return scores
+            excursion = SnapshotScores.of(ionised.astype(np.float32), truth)
+        return AllScores(predictions, mean_field, excursion)
 
 
 def matching_snapshots(name: str, pred: xr.DataArray, true: xr.Dataset) -> dict[int, int]:
@@ -196,7 +203,7 @@ def _listed(redshift: Sequence[float] | np.ndarray) -> str:
     return ", ".join(f"{z:g}" for z in redshift)
 
 
-def render(evaluation: Mapping[str, Any], *, band: str = "0.5") -> Table:
+def render(evaluation: Evaluation, *, band: str = "0.5") -> Table:
     """The evaluation as a table for the terminal: every method, at each redshift and pooled.
 
     `band` is the band of k (Mpc-1) whose power ratio and cross-correlation are shown.
@@ -204,47 +211,46 @@ def render(evaluation: Mapping[str, Any], *, band: str = "0.5") -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    methods = {
-        str(evaluation["name"]): evaluation,
-        **evaluation["against"],
-        "exc. set": evaluation["baselines"]["excursion_set"],
-    }
     low, high = POOLED_MEAN_XI
+    missing = evaluation.excursion_set_missing
     table = Table(
         title="Ionised fraction against the true one",
         caption="xi: mean ionised fraction; exc. set: excursion set. P, r: power over true power and "
         f"cross-correlation at k = {band} Mpc-1. Pooled: all cells at z <= {POOLED_REDSHIFT:g} where mean "
-        f"xi is {low:g} to {high:g}. A dash: not defined.",
+        f"xi is {low:g} to {high:g}. A dash: not defined."
+        + (f" No excursion set: it {missing}." if missing else ""),
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
     table.add_column("\n\nz", justify="right", no_wrap=True)
     table.add_column("\ntrue\nxi", justify="right", no_wrap=True)
-    for name in methods:
+    *methods, mean_field = evaluation.methods
+    for method in methods:
         # A name takes two short lines over its first column, so that the table fits a terminal.
-        first, second = (*re.split(r"(?<=[ _-])", name, maxsplit=1), "")[:2]
+        first, second = (*re.split(r"(?<=[ _-])", method.short_label, maxsplit=1), "")[:2]
         table.add_column(f"{first}\n{second}\nxi", justify="right", no_wrap=True)
         for heading in ("R2", "P", "r"):
             table.add_column(f"\n\n{heading}", justify="right", no_wrap=True)
     table.add_column("mean\nfield\nR2", justify="right", no_wrap=True)
-    mean_field = evaluation["baselines"]["mean_field"]
-    rows = [
-        (f"{row['redshift']:g}", [method["redshifts"][index : index + 1] for method in methods.values()])
-        for index, row in enumerate(evaluation["redshifts"])
-    ]
-    rows.append(("pooled", [[method["pooled"]] if method["pooled"] else [] for method in methods.values()]))
-    for (label, scores), flat in zip(rows, (*mean_field["redshifts"], mean_field["pooled"]), strict=True):
-        cells = [label, _figure(flat["mean_xi_true"])]
-        for found in scores:
-            if not found:
-                cells += ["-"] * 4
-            for score in found:
-                cells += [_figure(score["mean_xi_pred"]), _figure(score["r2"])]
-                cells += [_figure(score[key][band]) for key in ("power_ratio", "cross_correlation")]
-        cells.append(_figure(flat["r2"]))
-        table.add_row(*cells, style="bold" if label == "pooled" else None)
+    for index, snapshot in enumerate(evaluation.snapshots):
+        scores = [method.scores.snapshots[index] for method in (*methods, mean_field)]
+        table.add_row(f"{snapshot.redshift:g}", *_cells(scores, band))
+    pooled = [method.scores.pooled for method in (*methods, mean_field)]
+    table.add_row("pooled", *_cells(pooled, band), style="bold")
     return table
+
+
+def _cells(scores: Sequence[Agreement], band: str) -> Iterator[str]:
+    """The cells of one row; the last of `scores` are the mean field's."""
+    *methods, mean_field = scores
+    yield _figure(mean_field.mean_xi_true)
+    for score in methods:
+        yield _figure(score.mean_xi_pred)
+        yield _figure(score.r2)
+        yield _figure(score.power_ratio[band])
+        yield _figure(score.cross_correlation[band])
+    yield _figure(mean_field.r2)
 
 
 def _figure(value: float | None) -> str:

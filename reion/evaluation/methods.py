@@ -1,4 +1,4 @@
-"""What `reion evaluate` judges: a run folder, an ONNX file, a shipped model, or somebody's own xi."""
+"""The methods that `reion evaluate` compares: run folders, ONNX files, shipped models, anybody's own xi."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from reion.config import InputSet
 from reion.errors import InputError
 from reion.evaluation.evaluate import evaluate
 from reion.evaluation.report.page import write_report
+from reion.evaluation.result import Evaluation
 from reion.jobs.workers import Workers
 from reion.prediction.emulator import Emulator, shipped_models
 from reion.prediction.predict import PredictedField
@@ -23,12 +24,21 @@ from reion.simulation.contract import DIMS, require_fields
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A prediction and where it comes from.
+class Prediction:
+    """A predicted xi and where it comes from.
 
-    `excursion_set_threshold` and `inputs` are those of the model's training, for the baseline beside it.
-    `fields` are those of the simulation that it is predicted from, by `emulator` if it is one; `stored` is
-    where it is read from instead.
+    Parameters
+    ----------
+    xi
+        With dimensions (redshift, x, y, z).
+    excursion_set_threshold, inputs
+        Of the model's training, for the excursion set beside it; None and `history` where there is no model.
+    fields
+        Fields of the simulation that xi is predicted from; none where it is read from a file.
+    emulator
+        What predicts xi, where an ONNX file does.
+    stored
+        What xi is read from, where it is in a file.
     """
 
     name: str
@@ -41,8 +51,8 @@ class Judged:
     stored: xr.Dataset | None = None
 
 
-def judge(
-    sources: Sequence[str],
+def evaluate_methods(
+    methods: Sequence[str],
     sim: xr.Dataset,
     *,
     report: Path | None = None,
@@ -50,17 +60,27 @@ def judge(
     force: bool = False,
     workers: Workers | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[dict[str, Any], Path | None]:
-    """Evaluate the first of `sources` beside the others, and write the report if a folder is given.
+) -> tuple[Evaluation, Path | None]:
+    """Evaluate the first of `methods` beside the others, and write the report if a folder is given.
+
+    Parameters
+    ----------
+    methods
+        What each may be: see `predict_with`.
+    report
+        Where to write the report (see `reion.evaluation.report.page.write_report`).
+    command
+        The command line, for the report's last section.
 
     Returns
     -------
-    What `reion.evaluation.evaluate.evaluate` returns, and the report's page.
+    tuple of Evaluation and Path
+        The evaluation, and the page of the report; None without a report.
 
     Raises
     ------
     InputError
-        As `predict_with`, `evaluate` and `write_report` do; if two sources have one name.
+        As `predict_with`, `evaluate` and `write_report` do; if two methods have one name.
     """
     with contextlib.ExitStack() as stack:
         keep = None
@@ -69,42 +89,48 @@ def judge(
             report.parent.mkdir(parents=True, exist_ok=True)
             beside = tempfile.TemporaryDirectory(dir=report.parent.absolute(), prefix=f".{report.name}.")
             keep = Path(stack.enter_context(beside))
-        judged = [predict_with(source, sim, keep=keep) for source in sources]
-        predictions = {prediction.name: prediction.xi for prediction in judged}
-        if len(predictions) < len(judged):
-            raise InputError(f"expected different names; received {', '.join(p.name for p in judged)}")
-        result = evaluate(
-            predictions,
+        predictions = [predict_with(method, sim, keep=keep) for method in methods]
+        xi = {prediction.name: prediction.xi for prediction in predictions}
+        if len(xi) < len(predictions):
+            names = ", ".join(prediction.name for prediction in predictions)
+            raise InputError(f"expected different names; received {names}")
+        evaluation = evaluate(
+            xi,
             sim,
-            excursion_threshold=judged[0].excursion_set_threshold,
-            excursion_inputs=judged[0].inputs,
+            excursion_threshold=predictions[0].excursion_set_threshold,
+            excursion_inputs=predictions[0].inputs,
             workers=workers,
             progress=progress,
         )
         if report is None:
-            return result, None
-        provenance = {prediction.name: prediction.provenance for prediction in judged}
+            return evaluation, None
+        provenance = {prediction.name: prediction.provenance for prediction in predictions}
         provenance["command"] = {"line": command}
-        return result, write_report(result, sim, predictions, report, provenance=provenance, force=force)
+        return evaluation, write_report(evaluation, sim, xi, report, provenance=provenance, force=force)
 
 
-def predict_with(source: str, sim: xr.Dataset, *, keep: Path | None = None) -> Judged:
-    """Predict `sim` with the model at `source`, or read xi from there.
+def predict_with(method: str, sim: xr.Dataset, *, keep: Path | None = None) -> Prediction:
+    """Predict `sim` with a model, or read another method's xi.
 
-    What an ONNX file predicts is computed snapshot by snapshot when it is asked for; with `keep`, a folder,
-    only once.
+    Parameters
+    ----------
+    method
+        A run folder, an ONNX file, the name of a shipped model, or a Simulation that holds xi.
+    keep
+        A folder in which to keep what an ONNX file predicts. That is computed snapshot by snapshot whenever
+        it is read, and with `keep` only once.
 
     Raises
     ------
     InputError
         If there is no such model or file, or it does not fit the simulation.
     """
-    path = Path(source)
-    if path.suffix == ".onnx" or source in shipped_models():
-        emulator = Emulator(source)
+    path = Path(method)
+    if path.suffix == ".onnx" or method in shipped_models():
+        emulator = Emulator(method)
         card = emulator.card
         inputs: InputSet = "history" if "n_ion" in card.inputs else "instant"
-        provenance = {"model": source, "sha256": emulator.sha256, **card.provenance}
+        provenance = {"model": method, "sha256": emulator.sha256, **card.provenance}
         emulator.check(sim)
         if keep is not None:
             keep = keep / path.stem
@@ -115,7 +141,7 @@ def predict_with(source: str, sim: xr.Dataset, *, keep: Path | None = None) -> J
             coords={dim: sim.coords[dim] for dim in DIMS},
             name="xi",
         )
-        return Judged(
+        return Prediction(
             path.stem,
             xi,
             card.excursion_set_threshold,
@@ -129,15 +155,15 @@ def predict_with(source: str, sim: xr.Dataset, *, keep: Path | None = None) -> J
             from reion.training.run_folder import load_run
         except ModuleNotFoundError as error:
             raise InputError(
-                f"judging a run folder needs {error.name}",
+                f"evaluating a run folder needs {error.name}",
                 file=path,
-                hint="pip install 'reion[train]', or judge the exported file",
+                hint="pip install 'reion[train]', or evaluate the exported file",
             ) from error
         run = load_run(path)
         threshold = run.metrics["excursion_set_threshold"]
         inputs = run.config.data.inputs
         fields = run.config.inputs
-        return Judged(path.name, run.predict(sim), threshold, inputs, run.provenance, fields=fields)
+        return Prediction(path.name, run.predict(sim), threshold, inputs, run.provenance, fields=fields)
     other = open_simulation(path)
-    require_fields(other, ["xi"], purpose="comparing with the truth", file=source)
-    return Judged(path.stem, other["xi"], None, "history", {"file": source}, stored=other)
+    require_fields(other, ["xi"], purpose="comparing with the truth", file=method)
+    return Prediction(path.stem, other["xi"], None, "history", {"file": method}, stored=other)

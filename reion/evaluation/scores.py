@@ -1,78 +1,51 @@
-"""The statistics of one method against the truth: snapshot by snapshot, and pooled."""
+"""The scores of one method against the truth: in each snapshot, and pooled."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
-from reion.metrics.bubbles import bubble_sizes, granulometry, granulometry_radii_mpc, size_edges_mpc
+from reion.evaluation.field_statistics import Bins, FieldStatistics, Gas
 from reion.metrics.calibration import DensityErrors, Reliability, error_by_density, reliability
-from reion.metrics.history import mass_mean, optical_depth
+from reion.metrics.fields import Curve, Field, Transform
+from reion.metrics.history import optical_depth
 from reion.metrics.pointwise import ErrorSums
-from reion.metrics.spectra import BANDS, BandSums, Modes, coefficient, dimensionless_factor
-from reion.metrics.topology import betti_numbers, euler_characteristic, largest_cluster_fraction
-from reion.metrics.twenty_one_cm import brightness_temperature
+from reion.metrics.pooling import is_pooled
+from reion.metrics.spectra import BANDS, BandSums, Modes, coefficient
 from reion.simulation.contract import check_values
 
 if TYPE_CHECKING:
     from astropy.cosmology import FlatLambdaCDM
-
-POOLED_REDSHIFT = 11.5
-POOLED_MEAN_XI = (1e-3, 1 - 1e-3)
-"""Pooled are the snapshots at or below this redshift whose true mean xi lies within these bounds."""
 
 FEATURELESS_STD = 1e-3
 """A snapshot whose true xi scatters less than this has no structure to compare: R2 and spectra are null."""
 
 
 @dataclass(frozen=True)
-class Morphology:
-    """What one field of xi looks like by itself: sizes and topology of its ionised regions."""
-
-    mean_size_mpc: float | None
-    size_probability: np.ndarray | None
-    unbounded: float | None
-    opened: np.ndarray | None
-    largest_cluster: float | None
-    euler: int
-    betti: tuple[int, int, int]
-
-    @classmethod
-    def of(cls, xi: np.ndarray, box_size_mpc: Sequence[float]) -> Morphology:
-        """Measure a field of shape (x, y, z)."""
-        sizes = bubble_sizes(xi, box_size_mpc)
-        openings = granulometry(xi, box_size_mpc)
-        return cls(
-            mean_size_mpc=sizes.mean_mpc if sizes else None,
-            size_probability=sizes.probability if sizes else None,
-            unbounded=sizes.unbounded if sizes else None,
-            opened=openings[1] if openings else None,
-            largest_cluster=largest_cluster_fraction(xi),
-            euler=euler_characteristic(xi),
-            betti=betti_numbers(xi),
-        )
-
-
-@dataclass(frozen=True)
 class Truth:
-    """One true snapshot and what every method is compared with."""
+    """The true xi of one snapshot, and what is measured of it once for all methods.
 
-    redshift: float
-    xi: np.ndarray
-    modes: Modes
-    transform: np.ndarray
-    pooled: bool
+    Parameters
+    ----------
+    xi, transform
+        The field (x, y, z) and its Fourier transform.
+    featureless
+        It scatters less than `FEATURELESS_STD`.
+    """
+
+    xi: Field
+    transform: Transform
+    gas: Gas
+    bins: Bins
+    statistics: FieldStatistics
     featureless: bool
-    morphology: Morphology
-    density: np.ndarray | None
-    density_transform: np.ndarray | None
 
     @classmethod
-    def read(cls, true: xr.Dataset, index: int, modes: Modes) -> Truth:
+    def read(cls, sim: xr.Dataset, index: int, modes: Modes) -> Truth:
         """Read snapshot `index` of a Simulation with xi, and n_igm if it has that.
 
         Raises
@@ -80,218 +53,293 @@ class Truth:
         InputError
             If a value is not finite or out of range.
         """
-        redshift = float(true["redshift"][index])
-        xi = true["xi"][index].values
-        check_values("xi", xi, redshift=redshift, file="truth")
-        density = None
-        if "n_igm" in true.data_vars:
-            n_igm = true["n_igm"][index].values
-            check_values("n_igm", n_igm, redshift=redshift, file="truth")
-            mean_density = float(n_igm.mean(dtype=np.float64))
-            density = n_igm / mean_density if mean_density > 0 else None
-        mean = float(xi.mean(dtype=np.float64))
-        low, high = POOLED_MEAN_XI
-        return cls(
-            redshift=redshift,
-            xi=xi,
-            modes=modes,
-            transform=modes.transform(xi),
-            pooled=redshift <= POOLED_REDSHIFT and low <= mean <= high,
-            featureless=float(xi.std(dtype=np.float64)) < FEATURELESS_STD,
-            morphology=Morphology.of(xi, modes.box_size_mpc),
-            density=density,
-            density_transform=None if density is None else modes.transform(density),
-        )
+        xi = sim["xi"][index].values
+        check_values("xi", xi, redshift=float(sim["redshift"][index]), file="truth")
+        gas = Gas.read(sim, index, modes)
+        featureless = float(xi.std(dtype=np.float64)) < FEATURELESS_STD
+        transform = modes.transform(xi)
+        statistics = FieldStatistics.of(xi, transform, gas, spectrum=not featureless)
+        return cls(xi, transform, gas, Bins.of(modes), statistics, featureless)
 
 
-@dataclass(frozen=True)
-class SnapshotScores:
-    """One method's statistics in one snapshot, and the sums that pooling needs."""
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """How well predictions agree with the truth over the cells and modes of one snapshot or of several.
 
-    row: dict[str, Any]
-    pooled: bool
+    Parameters
+    ----------
+    bands
+        Band of k (see `reion.metrics.spectra.BANDS`) to the sums over its modes.
+    density_errors
+        None where no snapshot has a density.
+    """
+
     errors: ErrorSums
     bands: Mapping[str, BandSums]
     reliability: Reliability
     density_errors: DensityErrors | None
 
-    @classmethod
-    def of(cls, pred: np.ndarray, truth: Truth, cosmology: FlatLambdaCDM) -> SnapshotScores:
-        """Compare one predicted snapshot (x, y, z) with the true one."""
-        errors = ErrorSums.of(pred, truth.xi)
-        transform = truth.modes.transform(pred)
-        bands = truth.modes.band_sums(transform, truth.transform)
-        curve = reliability(pred, truth.xi)
-        in_density = None if truth.density is None else error_by_density(pred, truth.xi, truth.density)
-        defined = not truth.featureless
-        row: dict[str, Any] = {
-            "redshift": truth.redshift,
-            **_errors(errors, defined=defined),
-            "calibration_error": curve.error,
-            "mass_weighted_xi_true": None if truth.density is None else mass_mean(truth.xi, truth.density),
-            "mass_weighted_xi_pred": None if truth.density is None else mass_mean(pred, truth.density),
-            **_bands(bands, defined=defined),
-            **_morphology(Morphology.of(pred, truth.modes.box_size_mpc), truth),
-            "spectrum": _spectrum(pred, transform, truth, cosmology) if defined else None,
-            "reliability": _reliability(curve),
-            "error_by_density": None if in_density is None else _density_errors(in_density),
+    @property
+    def r2(self) -> float | None:
+        """Coefficient of determination; None where it is not defined."""
+        return self.errors.r2
+
+    @property
+    def mse(self) -> float | None:
+        """Mean squared error; None without cells."""
+        return self.errors.mse
+
+    @property
+    def mae(self) -> float | None:
+        """Mean absolute error; None without cells."""
+        return self.errors.mae
+
+    @property
+    def mean_xi_true(self) -> float | None:
+        """True mean ionised fraction of the volume; None without cells."""
+        return self.errors.mean_true
+
+    @property
+    def mean_xi_pred(self) -> float | None:
+        """Predicted mean ionised fraction of the volume; None without cells."""
+        return self.errors.mean_pred
+
+    @property
+    def calibration_error(self) -> float | None:
+        """See `reion.metrics.calibration.Reliability.error`; None without cells."""
+        return self.reliability.error
+
+    @property
+    def power_ratio(self) -> Mapping[str, float | None]:
+        """Predicted over true power in each band of k; None where it is not defined."""
+        return {band: sums.power_ratio for band, sums in self.bands.items()}
+
+    @property
+    def cross_correlation(self) -> Mapping[str, float | None]:
+        """Cross-correlation with the truth in each band of k; None where it is not defined."""
+        return {band: sums.cross_correlation for band, sums in self.bands.items()}
+
+    def _errors_json(self) -> dict[str, Any]:
+        return {
+            "r2": self.r2,
+            "mse": self.mse,
+            "mae": self.mae,
+            "mean_xi_true": self.mean_xi_true,
+            "mean_xi_pred": self.mean_xi_pred,
+            "calibration_error": self.calibration_error,
         }
-        return cls(row, truth.pooled, errors, bands, curve, in_density)
+
+    def _bands_json(self) -> dict[str, Any]:
+        return {"power_ratio": dict(self.power_ratio), "cross_correlation": dict(self.cross_correlation)}
+
+    def _calibration_json(self) -> dict[str, Any]:
+        errors = self.density_errors
+        return {
+            "reliability": {
+                "cells": _numbers(self.reliability.cells),
+                "mean_xi_pred": _numbers(self.reliability.mean_pred),
+                "mean_xi_true": _numbers(self.reliability.mean_true),
+            },
+            "error_by_density": None
+            if errors is None
+            else {
+                "overdensity": _numbers(errors.mean_overdensity),
+                "bias": _numbers(errors.bias),
+                "mse": _numbers(errors.mse),
+            },
+        }
 
 
-@dataclass
-class Scores:
-    """One method's statistics: a row a snapshot, and the sums that pooling needs.
+@dataclass(frozen=True, kw_only=True)
+class SnapshotScores(Agreement):
+    """The scores of one method in one snapshot.
 
     Parameters
     ----------
-    cosmology
-        For the optical depth and the 21-cm signal.
+    true, pred
+        What the two fields look like, each by itself.
+    cross_correlation_spectrum
+        Of prediction and truth, in the shells of `bins`: shape (shells,), NaN where it is not defined. None
+        where the truth is featureless.
+    featureless
+        The true xi scatters less than `FEATURELESS_STD`: R2 and the scores by band are None.
     """
 
-    cosmology: FlatLambdaCDM
-    redshifts: list[dict[str, Any]] = field(default_factory=list)
-    pooled: list[dict[str, Any]] = field(default_factory=list)
-    errors: ErrorSums = field(default_factory=ErrorSums)
-    bands: dict[str, BandSums] = field(default_factory=lambda: {name: BandSums() for name in BANDS})
-    reliability: Reliability = field(default_factory=Reliability)
-    density_errors: DensityErrors = field(default_factory=DensityErrors)
+    redshift: float
+    bins: Bins
+    true: FieldStatistics
+    pred: FieldStatistics
+    cross_correlation_spectrum: Curve | None
+    featureless: bool
 
-    def add(self, snapshot: SnapshotScores) -> None:
-        """Add the next snapshot."""
-        self.redshifts.append(snapshot.row)
-        if snapshot.pooled:
-            self.pooled.append(snapshot.row)
-            self.errors += snapshot.errors
-            self.bands = {name: self.bands[name] + snapshot.bands[name] for name in BANDS}
-            self.reliability += snapshot.reliability
-            if snapshot.density_errors is not None:
-                self.density_errors += snapshot.density_errors
-
-    def result(self) -> dict[str, Any]:
-        """As JSON: `pooled` and `redshifts`."""
-        pooled = {
-            **_errors(self.errors),
-            "calibration_error": self.reliability.error,
-            **_bands(self.bands),
-            **{
-                name: _mean([row[name] for row in self.pooled])
-                for name in ("bubble_size_mpc_true", "bubble_size_mpc_pred")
-            },
-            "optical_depth_true": self._optical_depth("true"),
-            "optical_depth_pred": self._optical_depth("pred"),
-            "reliability": _reliability(self.reliability),
-            "error_by_density": _density_errors(self.density_errors)
-            if self.density_errors.cells.any()
-            else None,
-        }
-        return {"pooled": pooled, "redshifts": self.redshifts}
-
-    def _optical_depth(self, which: str) -> float:
-        """From the mass-weighted history of all snapshots; from the volume's where there is no density."""
-        weighted, plain = f"mass_weighted_xi_{which}", f"mean_xi_{which}"
-        history = [row[plain] if row[weighted] is None else row[weighted] for row in self.redshifts]
-        return optical_depth(
-            [row["redshift"] for row in self.redshifts], np.clip(history, 0, 1), self.cosmology
+    @classmethod
+    def of(cls, pred: Field, truth: Truth) -> SnapshotScores:
+        """Compare one predicted snapshot, shape (x, y, z), with the true one."""
+        gas = truth.gas
+        transform = gas.modes.transform(pred)
+        statistics = FieldStatistics.of(pred, transform, gas, spectrum=not truth.featureless)
+        correlation = None
+        if not truth.featureless:
+            powers = gas.modes.power(truth.transform), gas.modes.power(transform)
+            correlation = coefficient(gas.modes.power(transform, truth.transform), *powers)
+        return cls(
+            errors=ErrorSums.of(pred, truth.xi),
+            bands=gas.modes.band_sums(transform, truth.transform),
+            reliability=reliability(pred, truth.xi),
+            density_errors=None if gas.density is None else error_by_density(pred, truth.xi, gas.density),
+            redshift=gas.redshift,
+            bins=truth.bins,
+            true=truth.statistics,
+            pred=statistics,
+            cross_correlation_spectrum=correlation,
+            featureless=truth.featureless,
         )
 
+    @property
+    def is_pooled(self) -> bool:
+        """Whether the snapshot counts in pooled scores."""
+        return is_pooled(self.redshift, self.true.mean_xi)
 
-def _spectrum(
-    pred: np.ndarray, transform: np.ndarray, truth: Truth, cosmology: FlatLambdaCDM
-) -> dict[str, Any]:
-    """Dimensionless power of both and how they correlate, in shells of k; 21-cm power in mK^2."""
-    modes = truth.modes
-    factor = dimensionless_factor(modes.shell_k)
-    power_true, power_pred = modes.power(truth.transform), modes.power(transform)
-    cross = modes.power(transform, truth.transform)
-    out = {
-        "k": numbers(modes.shell_k),
-        "modes": numbers(modes.shell_modes),
-        "power_true": numbers(factor * power_true),
-        "power_pred": numbers(factor * power_pred),
-        "cross_correlation": numbers(coefficient(cross, power_true, power_pred)),
-    }
-    if truth.density is not None and truth.density_transform is not None:
-        density_power = modes.power(truth.density_transform)
-        for name, field_transform, power in (
-            ("true", truth.transform, power_true),
-            ("pred", transform, power_pred),
-        ):
-            with_density = modes.power(field_transform, truth.density_transform)
-            out[f"density_correlation_{name}"] = numbers(coefficient(with_density, power, density_power))
-        for name, xi in (("true", truth.xi), ("pred", pred)):
-            signal = brightness_temperature(xi, truth.density - 1, truth.redshift, cosmology)
-            out[f"brightness_power_{name}"] = numbers(factor * modes.power(modes.transform(signal)))
-    return out
+    @property
+    def r2(self) -> float | None:
+        """Coefficient of determination; None where the truth is featureless."""
+        return None if self.featureless else super().r2
+
+    @property
+    def power_ratio(self) -> Mapping[str, float | None]:
+        """Predicted over true power in each band of k; None where the truth is featureless."""
+        return dict.fromkeys(self.bands) if self.featureless else super().power_ratio
+
+    @property
+    def cross_correlation(self) -> Mapping[str, float | None]:
+        """Cross-correlation with the truth in each band of k; None where the truth is featureless."""
+        return dict.fromkeys(self.bands) if self.featureless else super().cross_correlation
+
+    def to_json(self) -> dict[str, Any]:
+        """One of the `redshifts` in the JSON of an evaluation."""
+        fields = {"true": self.true, "pred": self.pred}
+        regions: dict[str, Any] = {}
+        for name, field in fields.items():
+            regions[f"bubble_size_mpc_{name}"] = field.bubble_size_mpc
+            regions[f"largest_cluster_{name}"] = field.largest_cluster
+            regions[f"euler_characteristic_{name}"] = field.euler_characteristic
+            regions[f"betti_{name}"] = list(field.betti)
+        sizes = {name: field.bubble_sizes for name, field in fields.items()}
+        return {
+            "redshift": self.redshift,
+            **self._errors_json(),
+            **{f"mass_weighted_xi_{name}": field.mass_weighted_xi for name, field in fields.items()},
+            **self._bands_json(),
+            **regions,
+            "bubble_sizes": {
+                "radius_mpc": _numbers(self.bins.bubble_radius_mpc),
+                **{f"probability_{name}": s and _numbers(s.probability) for name, s in sizes.items()},
+                **{f"unbounded_{name}": s and s.unbounded for name, s in sizes.items()},
+            },
+            "granulometry": {
+                "radius_mpc": _numbers(self.bins.ball_radius_mpc),
+                **{f"fraction_{name}": _numbers(field.ball_fraction) for name, field in fields.items()},
+            },
+            "spectrum": self._spectrum_json(),
+            **self._calibration_json(),
+        }
+
+    def _spectrum_json(self) -> dict[str, Any] | None:
+        true, pred = self.true.spectrum, self.pred.spectrum
+        if true is None or pred is None:
+            return None
+        curves = {
+            "k": self.bins.k,
+            "modes": self.bins.modes,
+            "power_true": true.power,
+            "power_pred": pred.power,
+            "cross_correlation": self.cross_correlation_spectrum,
+            "density_correlation_true": true.density_correlation,
+            "density_correlation_pred": pred.density_correlation,
+            "brightness_power_true": true.brightness_power,
+            "brightness_power_pred": pred.brightness_power,
+        }
+        return {name: _numbers(curve) for name, curve in curves.items() if curve is not None}
 
 
-def numbers(values: np.ndarray) -> list[float | None]:
+@dataclass(frozen=True, kw_only=True)
+class PooledScores(Agreement):
+    """The scores of one method over all cells and modes of the snapshots that `is_pooled` admits.
+
+    Parameters
+    ----------
+    bubble_size_mpc_true, bubble_size_mpc_pred
+        Mean over the pooled snapshots in which it is defined; None where it is in none.
+    optical_depth_true, optical_depth_pred
+        Of the history of all snapshots, pooled or not.
+    """
+
+    bubble_size_mpc_true: float | None
+    bubble_size_mpc_pred: float | None
+    optical_depth_true: float
+    optical_depth_pred: float
+
+    @classmethod
+    def of(cls, snapshots: Sequence[SnapshotScores], cosmology: FlatLambdaCDM) -> PooledScores:
+        """Pool the snapshots of one method; the cosmology is for the optical depth."""
+        pooled = [snapshot for snapshot in snapshots if snapshot.is_pooled]
+        by_density = [s.density_errors for s in pooled if s.density_errors is not None]
+        redshift = [snapshot.redshift for snapshot in snapshots]
+        true, pred = (
+            np.clip([field.history_xi for field in fields], 0, 1)
+            for fields in ([s.true for s in snapshots], [s.pred for s in snapshots])
+        )
+        return cls(
+            errors=sum((s.errors for s in pooled), ErrorSums()),
+            bands={band: sum((s.bands[band] for s in pooled), BandSums()) for band in BANDS},
+            reliability=sum((s.reliability for s in pooled), Reliability()),
+            density_errors=sum(by_density, DensityErrors()) if by_density else None,
+            bubble_size_mpc_true=_mean([s.true.bubble_size_mpc for s in pooled]),
+            bubble_size_mpc_pred=_mean([s.pred.bubble_size_mpc for s in pooled]),
+            optical_depth_true=optical_depth(redshift, true, cosmology),
+            optical_depth_pred=optical_depth(redshift, pred, cosmology),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The `pooled` in the JSON of an evaluation."""
+        return {
+            **self._errors_json(),
+            **self._bands_json(),
+            "bubble_size_mpc_true": self.bubble_size_mpc_true,
+            "bubble_size_mpc_pred": self.bubble_size_mpc_pred,
+            "optical_depth_true": self.optical_depth_true,
+            "optical_depth_pred": self.optical_depth_pred,
+            **self._calibration_json(),
+        }
+
+
+@dataclass(frozen=True)
+class MethodScores:
+    """The scores of one method in every snapshot, in order of time, and pooled."""
+
+    snapshots: tuple[SnapshotScores, ...]
+    pooled: PooledScores
+
+    @classmethod
+    def of(cls, snapshots: Sequence[SnapshotScores], cosmology: FlatLambdaCDM) -> MethodScores:
+        """Pool the snapshots and keep them."""
+        return cls(tuple(snapshots), PooledScores.of(snapshots, cosmology))
+
+    def to_json(self) -> dict[str, Any]:
+        """`pooled` and `redshifts`, as the JSON of an evaluation has them for every method."""
+        return {
+            "pooled": self.pooled.to_json(),
+            "redshifts": [snapshot.to_json() for snapshot in self.snapshots],
+        }
+
+
+def _numbers(curve: Curve | None) -> list[float | None] | None:
     """As JSON: floats, and None for what is not defined."""
-    return [float(value) if np.isfinite(value) else None for value in values]
+    if curve is None:
+        return None
+    return [float(value) if np.isfinite(value) else None for value in curve]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
     defined = [value for value in values if value is not None]
     return float(np.mean(defined)) if defined else None
-
-
-def _errors(sums: ErrorSums, *, defined: bool = True) -> dict[str, float | None]:
-    return {
-        "r2": sums.r2 if defined else None,
-        "mse": sums.mse,
-        "mae": sums.mae,
-        "mean_xi_true": sums.mean_true,
-        "mean_xi_pred": sums.mean_pred,
-    }
-
-
-def _bands(sums: Mapping[str, BandSums], *, defined: bool = True) -> dict[str, dict[str, float | None]]:
-    return {
-        "power_ratio": {name: band.power_ratio if defined else None for name, band in sums.items()},
-        "cross_correlation": {
-            name: band.cross_correlation if defined else None for name, band in sums.items()
-        },
-    }
-
-
-def _morphology(pred: Morphology, truth: Truth) -> dict[str, Any]:
-    modes, true = truth.modes, truth.morphology
-    edges = size_edges_mpc(modes.shape, modes.box_size_mpc)
-    out: dict[str, Any] = {}
-    for name, of in (("true", true), ("pred", pred)):
-        out[f"bubble_size_mpc_{name}"] = of.mean_size_mpc
-        out[f"largest_cluster_{name}"] = of.largest_cluster
-        out[f"euler_characteristic_{name}"] = of.euler
-        out[f"betti_{name}"] = list(of.betti)
-    out["bubble_sizes"] = {
-        "radius_mpc": numbers(np.sqrt(edges[1:] * edges[:-1])),
-        **{
-            f"probability_{name}": None if of.size_probability is None else numbers(of.size_probability)
-            for name, of in (("true", true), ("pred", pred))
-        },
-        **{f"unbounded_{name}": of.unbounded for name, of in (("true", true), ("pred", pred))},
-    }
-    out["granulometry"] = {
-        "radius_mpc": numbers(granulometry_radii_mpc(modes.shape, modes.box_size_mpc)),
-        **{
-            f"fraction_{name}": None if of.opened is None else numbers(of.opened)
-            for name, of in (("true", true), ("pred", pred))
-        },
-    }
-    return out
-
-
-def _reliability(curve: Reliability) -> dict[str, list[float | None]]:
-    return {
-        "cells": numbers(curve.cells),
-        "mean_xi_pred": numbers(curve.mean_pred),
-        "mean_xi_true": numbers(curve.mean_true),
-    }
-
-
-def _density_errors(errors: DensityErrors) -> dict[str, list[float | None]]:
-    return {
-        "overdensity": numbers(errors.mean_overdensity),
-        "bias": numbers(errors.bias),
-        "mse": numbers(errors.mse),
-    }

@@ -17,7 +17,7 @@ def _zeros(size: int) -> np.ndarray:
     return np.zeros(size)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Reliability:
     """Cells sorted by their predicted xi into equal bins from 0 to 1; adding two pools their cells.
 
@@ -69,7 +69,7 @@ def reliability(pred: np.ndarray, true: np.ndarray) -> Reliability:
     return Reliability(*_sums(bins, RELIABILITY_BINS, pred, true))
 
 
-@dataclass
+@dataclass(frozen=True)
 class DensityErrors:
     """Cells sorted by density into ten bins of equal volume; adding two pools their cells.
 

@@ -1,4 +1,4 @@
-"""What every metric asks of the fields it is given."""
+"""The arrays that metrics take and return, and the checks that every metric makes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from reion.errors import InputError
+
+Field = np.ndarray
+"""A field of a periodic box, real numbers of shape (x, y, z)."""
+
+Transform = np.ndarray
+"""The Fourier transform of a real field, complex128 of shape (x, y, z // 2 + 1)."""
+
+Curve = np.ndarray
+"""One number for each bin, shell or radius, float64 of shape (bins,)."""
 
 
 def checked_field(field: np.ndarray, name: str = "field") -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from reion.metrics.fields import checked_pair
 
 
-@dataclass
+@dataclass(frozen=True)
 class ErrorSums:
     """Sums over cells from which R2, MSE and MAE follow; adding two pools their cells.
 

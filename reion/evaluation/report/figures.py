@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
+from reion.evaluation.field_statistics import FieldStatistics
 from reion.evaluation.report.slices import COLOURS
+from reion.evaluation.result import Evaluation, Method
+from reion.evaluation.scores import SnapshotScores
+from reion.metrics.fields import Curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,134 +36,93 @@ STYLES: Mapping[int, Mapping[str, Any]] = {
 }
 """Line styles by number, the page's; colours that the colour-blind can tell apart, and dashes besides."""
 
-Method = Mapping[str, Any]
 Planes = Mapping[str, np.ndarray]
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Panel(Generic[_Value]):
+    """What one panel of a figure shows of a snapshot: one of `of_field` and `of_scores`.
+
+    Parameters
+    ----------
+    label
+        Of the vertical axis.
+    of_field
+        From the statistics of a field to what is drawn, for the truth and for every method.
+    of_scores
+        From the scores of a method to what is drawn; there is nothing to draw for the truth.
+    limits, log
+        Of the vertical axis.
+    zero
+        Whether a line marks zero.
+    """
+
+    label: str
+    of_field: Callable[[FieldStatistics], _Value] | None = None
+    of_scores: Callable[[SnapshotScores], _Value] | None = None
+    limits: tuple[float | None, float | None] | None = None
+    log: bool = False
+    zero: bool = False
+
+    def true(self, snapshot: SnapshotScores) -> _Value | None:
+        return None if self.of_field is None else self.of_field(snapshot.true)
+
+    def pred(self, snapshot: SnapshotScores) -> _Value | None:
+        if self.of_field is not None:
+            return self.of_field(snapshot.pred)
+        return None if self.of_scores is None else self.of_scores(snapshot)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _CurvePanel(_Panel[Curve | None]):
+    """A curve in each snapshot.
+
+    Parameters
+    ----------
+    ratio
+        Draw the prediction over the truth, and no truth.
+    cosmic_variance
+        Shade the scatter of the truth for its number of modes.
+    """
+
+    ratio: bool = False
+    cosmic_variance: bool = False
 
 
 def figures(
-    methods: Sequence[Method], planes: Planes, side_mpc: Sequence[float]
+    evaluation: Evaluation, planes: Planes, side_mpc: Sequence[float]
 ) -> Iterator[tuple[str, Figure]]:
     """Every figure and its file name.
 
     Parameters
     ----------
-    methods
-        As `reion.evaluation.report.page.styled_methods` gives them, the judged one first.
     planes
         For the slices: `true`, `pred` and possibly `density`; (snapshot, row, column), rows from the top.
     side_mpc
         Sides of the planes.
     """
-    rows = methods[0]["result"]["redshifts"]
-    defined = [index for index, row in enumerate(rows) if row["spectrum"] is not None]
-    chosen = _spread([rows[index]["mean_xi_true"] for index in defined])
-    snapshots = [defined[index] for index in chosen]
-    yield (
-        "history",
-        _over_redshift(
-            methods,
-            [
-                ("mean ionised fraction", "mean_xi_true", lambda row: row["mean_xi_pred"], {"ylim": (0, 1)}),
-                (
-                    "predicted $-$ true",
-                    None,
-                    lambda row: row["mean_xi_pred"] - row["mean_xi_true"],
-                    {"zero": True},
-                ),
-                ("$R^2$", None, lambda row: row["r2"], {}),
-            ],
-        ),
-    )
-    yield (
-        "regions",
-        _over_redshift(
-            methods,
-            [
-                (
-                    "mean free path [Mpc]",
-                    "bubble_size_mpc_true",
-                    lambda row: row["bubble_size_mpc_pred"],
-                    {"yscale": "log"},
-                ),
-                (
-                    "largest region / ionised volume",
-                    "largest_cluster_true",
-                    lambda row: row["largest_cluster_pred"],
-                    {"ylim": (0, 1.02)},
-                ),
-                (
-                    "Euler characteristic",
-                    "euler_characteristic_true",
-                    lambda row: row["euler_characteristic_pred"],
-                    {"zero": True},
-                ),
-            ],
-        ),
-    )
-    yield "calibration", _pooled(methods)
+    methods = evaluation.drawn_methods
+    snapshots = _half_way(evaluation.snapshots)
+    yield "history", _over_redshift(methods, _HISTORY)
+    yield "regions", _over_redshift(methods, _REGIONS)
+    yield "calibration", _calibration(methods)
     if not snapshots:
         return
-    yield "slices", _slices(planes, rows, snapshots, side_mpc)
+    yield (
+        "slices",
+        _slices(planes, [evaluation.snapshots[i].redshift for i in snapshots], snapshots, side_mpc),
+    )
     k, radius = "$k$ [Mpc$^{-1}$]", "$R$ [Mpc]"
-    yield (
-        "power_spectrum",
-        _by_snapshot(
-            methods,
-            snapshots,
-            "spectrum",
-            ("k", k),
-            [
-                (r"$k^3 P / 2\pi^2$", "power_true", "power_pred", {"yscale": "log"}),
-                ("ratio to truth", "power_true", "power_pred", {"ratio": True}),
-                ("$r(k)$ with truth", None, "cross_correlation", {"ylim": (None, 1.03)}),
-                (
-                    "$r(k)$ with density",
-                    "density_correlation_true",
-                    "density_correlation_pred",
-                    {"zero": True},
-                ),
-            ],
-        ),
-    )
-    if "brightness_power_true" in rows[snapshots[0]]["spectrum"]:
-        yield (
-            "brightness_temperature",
-            _by_snapshot(
-                methods,
-                snapshots,
-                "spectrum",
-                ("k", k),
-                [
-                    (
-                        r"$k^3 P_{21} / 2\pi^2$ [mK$^2$]",
-                        "brightness_power_true",
-                        "brightness_power_pred",
-                        {"yscale": "log"},
-                    ),
-                    ("ratio to truth", "brightness_power_true", "brightness_power_pred", {"ratio": True}),
-                ],
-            ),
-        )
-    yield (
-        "bubble_sizes",
-        _by_snapshot(
-            methods,
-            snapshots,
-            "bubble_sizes",
-            ("radius_mpc", radius),
-            [(r"d$P$ / d ln $R$", "probability_true", "probability_pred", {"ylim": (0, None)})],
-        ),
-    )
-    yield (
-        "granulometry",
-        _by_snapshot(
-            methods,
-            snapshots,
-            "granulometry",
-            ("radius_mpc", radius),
-            [("ionised volume in balls of $R$", "fraction_true", "fraction_pred", {"ylim": (0, 1.02)})],
-        ),
-    )
+    has_density = evaluation.snapshots[snapshots[0]].true.mass_weighted_xi is not None
+    spectra = _POWER if not has_density else [*_POWER, _DENSITY_CORRELATION]
+    yield "power_spectrum", _by_snapshot(methods, snapshots, (k, lambda s: s.bins.k), spectra)
+    if has_density:
+        panels = _BRIGHTNESS
+        yield "brightness_temperature", _by_snapshot(methods, snapshots, (k, lambda s: s.bins.k), panels)
+    sizes, balls = lambda s: s.bins.bubble_radius_mpc, lambda s: s.bins.ball_radius_mpc
+    yield "bubble_sizes", _by_snapshot(methods, snapshots, (radius, sizes), _BUBBLE_SIZES)
+    yield "granulometry", _by_snapshot(methods, snapshots, (radius, balls), _GRANULOMETRY)
 
 
 def save_figure(name: str, figure: Figure, folder: Path) -> None:
@@ -168,12 +132,14 @@ def save_figure(name: str, figure: Figure, folder: Path) -> None:
     figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
 
 
-def _spread(mean_xi: Sequence[float]) -> list[int]:
-    """Up to three snapshots: those nearest to a quarter, a half and three quarters ionised."""
-    if not mean_xi:
+def _half_way(snapshots: Sequence[SnapshotScores]) -> list[int]:
+    """Up to three snapshots with spectra, by index: nearest to a quarter, half and three quarters ionised."""
+    defined = [index for index, snapshot in enumerate(snapshots) if not snapshot.featureless]
+    if not defined:
         return []
-    nearest = {int(np.argmin(np.abs(np.array(mean_xi) - target))) for target in (0.25, 0.5, 0.75)}
-    return sorted(nearest)
+    mean_xi = np.array([snapshots[index].true.mean_xi for index in defined])
+    nearest = {int(np.argmin(np.abs(mean_xi - target))) for target in (0.25, 0.5, 0.75)}
+    return [defined[index] for index in sorted(nearest)]
 
 
 def _new(rows: int, columns: int, height: float) -> tuple[Figure, np.ndarray]:
@@ -183,20 +149,28 @@ def _new(rows: int, columns: int, height: float) -> tuple[Figure, np.ndarray]:
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def _line(axes: Axes, x: Sequence[Any], y: Sequence[Any], style: int, label: str) -> None:
-    pairs = [(a, b) for a, b in zip(x, y, strict=True) if a is not None and b is not None]
-    if pairs:
-        axes.plot(*zip(*pairs, strict=True), label=label, marker=".", markersize=3.5, **STYLES[style])
+def _line(
+    axes: Axes, x: Sequence[float] | Curve, y: Sequence[float | None] | Curve, style: int, label: str
+) -> None:
+    """Draw the points of a curve that are defined."""
+    x_values, y_values = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    defined = np.isfinite(x_values) & np.isfinite(y_values)
+    if defined.any():
+        axes.plot(
+            x_values[defined], y_values[defined], label=label, marker=".", markersize=3.5, **STYLES[style]
+        )
 
 
-def _finish(axes: Axes, options: Mapping[str, Any]) -> None:
-    if "yscale" in options and axes.lines:
-        axes.set_yscale(options["yscale"])
-        _log_ticks(axes.yaxis, *axes.get_ylim())
-    if "ylim" in options:
-        axes.set_ylim(*options["ylim"])
-    if options.get("zero"):
-        axes.axhline(0, color="0.5", linewidth=0.7, linestyle=":", zorder=0)
+def _finish(axes: Axes, panel: _Panel[Any] | None = None) -> None:
+    """Set what all panels share, and what this one asks for."""
+    if panel is not None:
+        if panel.log and axes.lines:
+            axes.set_yscale("log")
+            _log_ticks(axes.yaxis, *axes.get_ylim())
+        if panel.limits is not None:
+            axes.set_ylim(*panel.limits)
+        if panel.zero:
+            axes.axhline(0, color="0.5", linewidth=0.7, linestyle=":", zorder=0)
     axes.tick_params(labelsize=7, direction="in", which="both")
     axes.xaxis.label.set_fontsize(8)
     axes.yaxis.label.set_fontsize(8)
@@ -221,23 +195,20 @@ def _legend(figure: Figure, axes: Axes) -> None:
         )
 
 
-def _over_redshift(
-    methods: Sequence[Method],
-    panels: Sequence[tuple[str, str | None, Callable[[Mapping[str, Any]], float | None], Mapping[str, Any]]],
-) -> Figure:
+def _over_redshift(methods: Sequence[Method], panels: Sequence[_Panel[float | None]]) -> Figure:
     figure, axes = _new(1, len(panels), 2.6)
-    for panel, (label, truth, pick, options) in zip(axes[0], panels, strict=True):
-        rows = methods[0]["result"]["redshifts"]
-        redshift = [row["redshift"] for row in rows]
-        if truth is not None:
-            _line(panel, redshift, [row[truth] for row in rows], 0, "truth")
+    snapshots = methods[0].scores.snapshots
+    redshift = [snapshot.redshift for snapshot in snapshots]
+    for panel_axes, panel in zip(axes[0], panels, strict=True):
+        if panel.of_field is not None:
+            _line(panel_axes, redshift, [panel.true(snapshot) for snapshot in snapshots], 0, "truth")
         for method in methods:
-            values = [pick(row) for row in method["result"]["redshifts"]]
-            _line(panel, redshift, values, method["style"], method["name"])
-        panel.set_xlim(max(redshift) + 0.3, min(redshift) - 0.3)
-        panel.set_xlabel("redshift $z$")
-        panel.set_ylabel(label)
-        _finish(panel, options)
+            values = [panel.pred(snapshot) for snapshot in method.scores.snapshots]
+            _line(panel_axes, redshift, values, method.line_style, method.label)
+        panel_axes.set_xlim(max(redshift) + 0.3, min(redshift) - 0.3)
+        panel_axes.set_xlabel("redshift $z$")
+        panel_axes.set_ylabel(panel.label)
+        _finish(panel_axes, panel)
     _legend(figure, axes[0, 0])
     return figure
 
@@ -245,78 +216,86 @@ def _over_redshift(
 def _by_snapshot(
     methods: Sequence[Method],
     snapshots: Sequence[int],
-    group: str,
-    x: tuple[str, str],
-    panels: Sequence[tuple[str, str | None, str, Mapping[str, Any]]],
+    x: tuple[str, Callable[[SnapshotScores], Curve]],
+    panels: Sequence[_CurvePanel],
 ) -> Figure:
-    """One column a snapshot, one row a quantity of `group`."""
-    rows = methods[0]["result"]["redshifts"]
-    panels = [panel for panel in panels if panel[2] in rows[snapshots[0]][group]]
+    """A column for each of `snapshots`, a row for each panel; `x`: label and values of the abscissa."""
     figure, axes = _new(len(panels), len(snapshots), 0.6 + 1.8 * len(panels))
-    for column, snapshot in enumerate(snapshots):
+    for column, index in enumerate(snapshots):
+        snapshot = methods[0].scores.snapshots[index]
         axes[0, column].set_title(
-            f"$z = {rows[snapshot]['redshift']:g}$, mean xi {rows[snapshot]['mean_xi_true']:.2f}", fontsize=8
+            f"$z = {snapshot.redshift:g}$, mean xi {snapshot.true.mean_xi:.2f}", fontsize=8
         )
-        for row, (label, truth, pred, options) in enumerate(panels):
-            panel = axes[row, column]
-            found = rows[snapshot][group]
-            reference = None if truth is None else found[truth]
-            if reference is not None and not options.get("ratio"):
-                _line(panel, found[x[0]], reference, 0, "truth")
-                if "modes" in found and options.get("yscale") == "log":
-                    scatter = np.sqrt(2 / np.array(found["modes"]))
-                    power = np.array(reference)
-                    low, high = power * np.maximum(1 - scatter, 1e-3), power * (1 + scatter)
-                    panel.fill_between(found[x[0]], low, high, color="0.85", zorder=0)
-            for method in methods:
-                of_method = method["result"]["redshifts"][snapshot][group]
-                values = None if of_method is None else of_method[pred]
-                if values is None:
-                    continue
-                if options.get("ratio") and reference is not None:
-                    values = [
-                        None if a is None or not b else a / b for a, b in zip(values, reference, strict=True)
-                    ]
-                if options.get("yscale") == "log":
-                    values = [value if value else None for value in values]
-                _line(panel, of_method[x[0]], values, method["style"], method["name"])
-            panel.set_xscale("log")
-            _log_ticks(panel.xaxis, *panel.get_xlim())
-            if options.get("ratio"):
-                panel.axhline(1, color="0.5", linewidth=0.7, linestyle=":", zorder=0)
-                panel.set_ylim(0, 2)
+        for row, panel in enumerate(panels):
+            of_methods = [(method, method.scores.snapshots[index]) for method in methods]
+            _curves(axes[row, column], panel, x[1](snapshot), of_methods)
             if row == len(panels) - 1:
-                panel.set_xlabel(x[1])
+                axes[row, column].set_xlabel(x[0])
             if column == 0:
-                panel.set_ylabel(label)
-            _finish(panel, options)
+                axes[row, column].set_ylabel(panel.label)
+            _finish(axes[row, column], panel)
     _legend(figure, axes[0, 0])
     return figure
 
 
-def _pooled(methods: Sequence[Method]) -> Figure:
+def _curves(
+    axes: Axes, panel: _CurvePanel, x: Curve, of_methods: Sequence[tuple[Method, SnapshotScores]]
+) -> None:
+    """Draw the truth and every method in one snapshot."""
+    snapshot = of_methods[0][1]
+    true = panel.true(snapshot)
+    if true is not None and not panel.ratio:
+        _line(axes, x, true, 0, "truth")
+        if panel.cosmic_variance:
+            scatter = np.sqrt(2 / snapshot.bins.modes)
+            low, high = true * np.maximum(1 - scatter, 1e-3), true * (1 + scatter)
+            axes.fill_between(x, low, high, color="0.85", zorder=0)
+    for method, scores in of_methods:
+        pred = panel.pred(scores)
+        if pred is None:
+            continue
+        if panel.ratio and true is not None:
+            pred = np.divide(pred, true, out=np.full(true.shape, np.nan), where=true != 0)
+        if panel.log:
+            pred = np.where(pred == 0, np.nan, pred)
+        _line(axes, x, pred, method.line_style, method.label)
+    axes.set_xscale("log")
+    _log_ticks(axes.xaxis, *axes.get_xlim())
+    if panel.ratio:
+        axes.axhline(1, color="0.5", linewidth=0.7, linestyle=":", zorder=0)
+        axes.set_ylim(0, 2)
+
+
+def _calibration(methods: Sequence[Method]) -> Figure:
     figure, axes = _new(1, 3, 2.6)
-    panels = (
-        ("reliability", "mean_xi_pred", "mean_xi_true", "predicted xi", "mean true xi"),
-        ("error_by_density", "overdensity", "bias", "density / mean", "mean of predicted $-$ true"),
-        ("error_by_density", "overdensity", "mse", "density / mean", "MSE"),
-    )
-    for panel, (group, x, y, x_label, y_label) in zip(axes[0], panels, strict=True):
-        for method in methods:
-            found = method["result"]["pooled"][group]
-            if found is not None:
-                _line(panel, found[x], found[y], method["style"], method["name"])
-        panel.set_xlabel(x_label)
-        panel.set_ylabel(y_label)
-        _finish(panel, {"zero": y == "bias"})
-    axes[0, 0].plot([0, 1], [0, 1], color="0.5", linewidth=0.7, linestyle=":", zorder=0)
-    _legend(figure, axes[0, 0])
+    reliability_axes, bias_axes, error_axes = axes[0]
+    for method in methods:
+        pooled, style = method.scores.pooled, method.line_style
+        _line(
+            reliability_axes, pooled.reliability.mean_pred, pooled.reliability.mean_true, style, method.label
+        )
+        errors = pooled.density_errors
+        if errors is not None:
+            _line(bias_axes, errors.mean_overdensity, errors.bias, style, method.label)
+            _line(error_axes, errors.mean_overdensity, errors.mse, style, method.label)
+    for panel_axes, x_label, y_label in (
+        (reliability_axes, "predicted xi", "mean true xi"),
+        (bias_axes, "density / mean", "mean of predicted $-$ true"),
+        (error_axes, "density / mean", "MSE"),
+    ):
+        panel_axes.set_xlabel(x_label)
+        panel_axes.set_ylabel(y_label)
+        _finish(panel_axes)
+    bias_axes.axhline(0, color="0.5", linewidth=0.7, linestyle=":", zorder=0)
+    reliability_axes.plot([0, 1], [0, 1], color="0.5", linewidth=0.7, linestyle=":", zorder=0)
+    _legend(figure, reliability_axes)
     return figure
 
 
 def _slices(
-    planes: Planes, rows: Sequence[Mapping[str, Any]], snapshots: Sequence[int], side_mpc: Sequence[float]
+    planes: Planes, redshift: Sequence[float], snapshots: Sequence[int], side_mpc: Sequence[float]
 ) -> Figure:
+    """A row for each of `snapshots`, whose redshifts are given."""
     shown = [
         name for name in ("density", "true", "pred", "difference") if name in planes or name == "difference"
     ]
@@ -352,8 +331,64 @@ def _slices(
                 if name == "density":
                     bar.set_ticks([-0.5, 0, 0.5], labels=["0.32", "1", "3.2"])
             if column == 0:
-                panel.set_ylabel(f"$z = {rows[snapshot]['redshift']:g}$\n$y$ [Mpc]")
+                panel.set_ylabel(f"$z = {redshift[row]:g}$\n$y$ [Mpc]")
             else:
                 panel.set_yticklabels([])
-            _finish(panel, {})
+            _finish(panel)
     return figure
+
+
+def _power(field: FieldStatistics) -> Curve | None:
+    return field.spectrum.power if field.spectrum else None
+
+
+def _brightness_power(field: FieldStatistics) -> Curve | None:
+    return field.spectrum.brightness_power if field.spectrum else None
+
+
+_HISTORY: Sequence[_Panel[float | None]] = (
+    _Panel(label="mean ionised fraction", of_field=lambda field: field.mean_xi, limits=(0, 1)),
+    _Panel(label="predicted $-$ true", of_scores=lambda s: s.pred.mean_xi - s.true.mean_xi, zero=True),
+    _Panel(label="$R^2$", of_scores=lambda scores: scores.r2),
+)
+_REGIONS: Sequence[_Panel[float | None]] = (
+    _Panel(label="mean free path [Mpc]", of_field=lambda field: field.bubble_size_mpc, log=True),
+    _Panel(
+        label="largest region / ionised volume",
+        of_field=lambda field: field.largest_cluster,
+        limits=(0, 1.02),
+    ),
+    _Panel(label="Euler characteristic", of_field=lambda field: field.euler_characteristic, zero=True),
+)
+_POWER = (
+    _CurvePanel(label=r"$k^3 P / 2\pi^2$", of_field=_power, log=True, cosmic_variance=True),
+    _CurvePanel(label="ratio to truth", of_field=_power, ratio=True),
+    _CurvePanel(
+        label="$r(k)$ with truth",
+        of_scores=lambda scores: scores.cross_correlation_spectrum,
+        limits=(None, 1.03),
+    ),
+)
+_DENSITY_CORRELATION = _CurvePanel(
+    label="$r(k)$ with density",
+    of_field=lambda field: field.spectrum.density_correlation if field.spectrum else None,
+    zero=True,
+)
+_BRIGHTNESS = (
+    _CurvePanel(
+        label=r"$k^3 P_{21} / 2\pi^2$ [mK$^2$]", of_field=_brightness_power, log=True, cosmic_variance=True
+    ),
+    _CurvePanel(label="ratio to truth", of_field=_brightness_power, ratio=True),
+)
+_BUBBLE_SIZES = (
+    _CurvePanel(
+        label=r"d$P$ / d ln $R$",
+        of_field=lambda field: field.bubble_sizes.probability if field.bubble_sizes else None,
+        limits=(0, None),
+    ),
+)
+_GRANULOMETRY = (
+    _CurvePanel(
+        label="ionised volume in balls of $R$", of_field=lambda field: field.ball_fraction, limits=(0, 1.02)
+    ),
+)

@@ -1,4 +1,4 @@
-"""The numbers of an evaluation as CSV files, one row a value, for anyone's plotting program."""
+"""The numbers of an evaluation as CSV files, for anyone's plotting program."""
 
 from __future__ import annotations
 
@@ -7,37 +7,34 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from reion.evaluation.result import Evaluation
+
 GROUPS = ("spectrum", "bubble_sizes", "granulometry", "reliability", "error_by_density")
 """Curves of a snapshot, each a file of its own; the single numbers are in scores.csv."""
 
 
-def write_csv(evaluation: Mapping[str, Any], folder: Path) -> None:
+def write_csv(evaluation: Evaluation, folder: Path) -> None:
     """Write scores.csv and a file for each of `GROUPS` into `folder`.
 
-    Columns: method, redshift (or `pooled`), then what the file holds. Undefined values are empty.
+    Columns: method, redshift (or `pooled`), then what the file holds, named as in the JSON of the evaluation.
+    Undefined values are empty.
     """
-    named = {
-        str(evaluation["name"]): evaluation,
-        "excursion set": evaluation["baselines"]["excursion_set"],
-        "mean field": evaluation["baselines"]["mean_field"],
-        **evaluation["against"],
-    }
     rows = [
-        (name, row.get("redshift", "pooled"), row)
-        for name, method in named.items()
-        for row in (*method["redshifts"], *([method["pooled"]] if method["pooled"] else []))
+        ({"method": method.label, "redshift": values.get("redshift", "pooled")}, values)
+        for method in evaluation.methods
+        for values in (
+            *(snapshot.to_json() for snapshot in method.scores.snapshots),
+            method.scores.pooled.to_json(),
+        )
     ]
-    _write(folder / "scores.csv", [{"method": m, "redshift": z, **dict(_scores(row))} for m, z, row in rows])
+    _write(folder / "scores.csv", [{**key, **dict(_scores(values))} for key, values in rows])
     for group in GROUPS:
-        points = [
-            {"method": method, "redshift": z, **point}
-            for method, z, row in rows
-            for point in _points(row.get(group))
-        ]
+        points = [{**key, **point} for key, values in rows for point in _points(values.get(group))]
         _write(folder / f"{group}.csv", points)
 
 
 def _scores(row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Column and number of every single number of a row of JSON; a list or object makes several columns."""
     for key, value in row.items():
         if key in GROUPS or key == "redshift":
             continue
@@ -50,7 +47,7 @@ def _scores(row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _points(curves: Mapping[str, Any] | None) -> Iterator[dict[str, Any]]:
-    """The curves of one snapshot, point by point."""
+    """The curves of one group, point by point; what is not a curve is left out."""
     lists = {name: values for name, values in (curves or {}).items() if isinstance(values, list)}
     for values in zip(*lists.values(), strict=True):
         yield dict(zip(lists, values, strict=True))

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import base64
 import gzip
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
+import xarray as xr
+
+from reion.evaluation.evaluate import matching_snapshots
+from reion.evaluation.result import Evaluation
+from reion.metrics.fields import Field
+from reion.physics import excursion_set
+from reion.simulation.contract import AXES, PHOTON_RATE_UNITS, PHOTON_UNITS, box_size_mpc, hydrogen_density
 
 LARGEST_SIDE = 160
 """Cells along a picture's longer side; a larger box is averaged in blocks."""
@@ -37,7 +46,7 @@ class Slicer:
         step = -(-nz // planes)
         self.depths = list(range(step // 2, nz, step))
 
-    def planes(self, box: np.ndarray) -> np.ndarray:
+    def planes(self, box: Field) -> np.ndarray:
         """The shown planes of a box (x, y, z): shape (depth, row, column), y upwards, blocks averaged."""
         planes = np.moveaxis(box[:, :, self.depths], 2, 0)
         for axis in (1, 2):
@@ -47,7 +56,7 @@ class Slicer:
             planes = sums / np.expand_dims(counts, tuple({0, 1, 2} - {axis}))
         return planes.transpose(0, 2, 1)[:, ::-1]
 
-    def cut(self, boxes: Iterable[np.ndarray]) -> np.ndarray:
+    def cut(self, boxes: Iterable[Field]) -> np.ndarray:
         """The shown planes of every snapshot, float32, shape (snapshot, depth, row, column)."""
         return np.stack([self.planes(box).astype(np.float32) for box in boxes])
 
@@ -68,3 +77,136 @@ def colour_tables() -> Mapping[str, str]:
         colours = np.rint(mpl.colormaps[name](np.linspace(0, 1, 256))[:, :3] * 255).astype(np.uint8)
         tables[use] = base64.b64encode(colours.tobytes()).decode()
     return tables
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What the bytes 0 (`low`) and 255 (`high`) of a packed field stand for.
+
+    `log`: the two are powers of ten. `units`: as the page shows them. `colours`: one of `COLOURS`.
+    """
+
+    low: float
+    high: float
+    log: bool
+    units: str
+    colours: str
+
+
+_XI = Scale(0, 1, log=False, units="ionised fraction", colours="xi")
+_DIFFERENCE = Scale(-1, 1, log=False, units="difference", colours="difference")
+
+
+def slices_json(
+    evaluation: Evaluation, true: xr.Dataset, predictions: Mapping[str, xr.DataArray]
+) -> dict[str, Any]:
+    """All slices of the page as JSON: the fields of the simulation, the true xi, and that of every method.
+
+    Parameters
+    ----------
+    true, predictions
+        What was evaluated.
+    """
+    indices = evaluated_snapshots(evaluation, true)
+    nx, ny, nz = (true.sizes[axis] for axis in AXES)
+    slicer = Slicer((nx, ny, nz), len(indices))
+    fields: dict[str, str] = {}
+    scales: dict[str, Scale] = {}
+    if "n_igm" in true.data_vars:
+        fields["density"], scales["density"] = _density(slicer, true, indices)
+    if {"n_src", "n_ion"} & set(true.data_vars):
+        fields["sources"], scales["sources"] = _sources(slicer, true, indices)
+    fields["true"] = pack(slicer.cut(true["xi"][index].values for index in indices), 0, 1)
+    scales |= {"true": _XI, "pred": _XI, "difference": _DIFFERENCE}
+    methods = []
+    for method in evaluation.drawn_methods:
+        if method.is_baseline:
+            boxes = _excursion_set(evaluation, true, indices)
+        else:
+            boxes = _predicted(method.label, predictions[method.label], true, indices)
+        methods.append({"name": method.label, "packed": pack(slicer.cut(boxes), 0, 1)})
+    lx, ly, lz = box_size_mpc(true)
+    # Half-way through reionisation there is most to see.
+    means = np.array([snapshot.true.mean_xi for snapshot in evaluation.snapshots])
+    return {
+        "redshifts": [snapshot.redshift for snapshot in evaluation.snapshots],
+        "first": int(np.argmin(np.abs(means - 0.5))),
+        "depths": [(depth + 0.5) * lz / nz for depth in slicer.depths],
+        "rows": slicer.rows,
+        "columns": slicer.columns,
+        "side_mpc": [lx, ly],
+        "fields": fields,
+        "methods": methods,
+        "scales": {name: asdict(scale) for name, scale in scales.items()},
+        "colours": colour_tables(),
+    }
+
+
+def middle_planes(evaluation: Evaluation, true: xr.Dataset, pred: xr.DataArray) -> dict[str, np.ndarray]:
+    """The plane half-way along z of every evaluated snapshot, float32, shape (snapshot, row, column).
+
+    Returns
+    -------
+    dict
+        `true`, `pred`, and `density` (over its mean) where the simulation has n_igm. Rows from the top.
+    """
+    indices = evaluated_snapshots(evaluation, true)
+    snapshot_of = matching_snapshots(evaluation.name, pred, true)
+    slicer = Slicer((true.sizes["x"], true.sizes["y"], 1), len(indices))
+    middle = slice(true.sizes["z"] // 2, true.sizes["z"] // 2 + 1)
+    planes = {
+        "true": slicer.cut(true["xi"][index, :, :, middle].values for index in indices)[:, 0],
+        "pred": slicer.cut(pred[snapshot_of[index], :, :, middle].values for index in indices)[:, 0],
+    }
+    if "n_igm" in true.data_vars:
+        boxes = (_density_over_mean(true["n_igm"][index].values)[:, :, middle] for index in indices)
+        planes["density"] = slicer.cut(boxes)[:, 0]
+    return planes
+
+
+def evaluated_snapshots(evaluation: Evaluation, true: xr.Dataset) -> list[int]:
+    """Indices in `true` of the snapshots that were evaluated."""
+    distance = [np.abs(true["redshift"].values - snapshot.redshift) for snapshot in evaluation.snapshots]
+    return [int(each.argmin()) for each in distance]
+
+
+def _density(slicer: Slicer, true: xr.Dataset, indices: Sequence[int]) -> tuple[str, Scale]:
+    density = slicer.cut(_density_over_mean(true["n_igm"][index].values) for index in indices)
+    density = np.log10(np.maximum(density, 1e-3))
+    low, high = (float(edge) for edge in np.percentile(density, [0.5, 99.5]))
+    high = max(high, low + 1e-3)
+    return pack(density, low, high), Scale(low, high, log=True, units="density / mean", colours="density")
+
+
+def _sources(slicer: Slicer, true: xr.Dataset, indices: Sequence[int]) -> tuple[str, Scale]:
+    field = true["n_src" if "n_src" in true.data_vars else "n_ion"]
+    rate = slicer.cut(field[index].values for index in indices)
+    brightest = float(rate.max())
+    high = float(np.log10(brightest)) if brightest > 0 else 0.0
+    low = high - 4.0
+    units = field.attrs["units"]
+    shown = {PHOTON_RATE_UNITS: "10⁴⁸ s⁻¹ Mpc⁻³", PHOTON_UNITS: "10⁶⁶ Mpc⁻³"}.get(units, units)
+    packed = pack(np.log10(np.maximum(rate, 10**low)), low, high)
+    return packed, Scale(low, high, log=True, units=shown, colours="sources")
+
+
+def _predicted(name: str, pred: xr.DataArray, true: xr.Dataset, indices: Sequence[int]) -> Iterator[Field]:
+    """A prediction's xi at each of `indices` of the truth."""
+    snapshot_of = matching_snapshots(name, pred, true)
+    for index in indices:
+        yield pred[snapshot_of[index]].values
+
+
+def _excursion_set(evaluation: Evaluation, true: xr.Dataset, indices: Sequence[int]) -> Iterator[Field]:
+    """The excursion set's xi at each of `indices`, float32."""
+    for index, photons in enumerate(excursion_set.photons(true, evaluation.excursion_inputs)):
+        if index in indices:
+            atoms = hydrogen_density(true["n_igm"][index].values)
+            ionised = excursion_set.ionised(photons, atoms, threshold=evaluation.excursion_threshold)
+            yield ionised.astype(np.float32)
+
+
+def _density_over_mean(n_igm: Field) -> Field:
+    mean = n_igm.mean(dtype=np.float64)
+    density: np.ndarray = n_igm / (mean if mean > 0 else 1.0)
+    return density

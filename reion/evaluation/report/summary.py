@@ -2,81 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from html import escape
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 from reion.evaluation.report.wording import figure
+from reion.evaluation.result import Evaluation
+from reion.evaluation.scores import MethodScores
+from reion.metrics.pooling import POOLED_SNAPSHOTS
 
 
-def summary_html(evaluation: Mapping[str, Any]) -> str:
-    """One sentence and a few numbers, each beside the excursion set's."""
-    cards = "".join(
-        f"<div class='card'><span>{escape(label)}</span><b>{escape(value)}</b>"
-        f"<span class='than'>{escape(than)}</span></div>"
-        for label, value, than in _cards(evaluation)
-    )
-    return f"<p class='headline'>{escape(headline(evaluation))}</p><div class='cards'>{cards}</div>"
+@dataclass(frozen=True)
+class Card:
+    """One number of the summary, and the excursion set's; empty where that has none."""
+
+    label: str
+    value: str
+    excursion_set: str
 
 
-def headline(evaluation: Mapping[str, Any]) -> str:
+def headline(evaluation: Evaluation) -> str:
     """The verdict in a sentence or two."""
-    name, pooled = str(evaluation["name"]), evaluation["pooled"]
-    if pooled["r2"] is None:
-        return (
-            f"{name} cannot be judged cell by cell: no snapshot at z ≤ 11.5 has a true mean ionised fraction "
-            "between 0.001 and 0.999."
-        )
-    text = f"{name} reproduces {100 * max(pooled['r2'], 0):.1f} % of the variance of the ionised fraction"
-    excursion = evaluation["baselines"]["excursion_set"]["pooled"]
-    if excursion is not None and excursion["r2"] is not None:
-        text += f"; the excursion set, with one threshold, {100 * max(excursion['r2'], 0):.1f} %"
-    worst = worst_redshift(evaluation)
-    if worst is not None:
-        text += f". It is weakest at z = {worst['redshift']:g} (R² {worst['r2']:.3f})"
+    name, r2 = evaluation.name, evaluation.pooled.r2
+    if r2 is None:
+        return f"{name} cannot be judged cell by cell: there are no {POOLED_SNAPSHOTS}."
+    text = f"{name} reproduces {100 * max(r2, 0):.1f} % of the variance of the ionised fraction"
+    excursion_set = evaluation.excursion_set
+    if excursion_set is not None and excursion_set.pooled.r2 is not None:
+        share = 100 * max(excursion_set.pooled.r2, 0)
+        text += f"; the excursion set, with one threshold, {share:.1f} %"
+    weakest = min(
+        ((snapshot.r2, snapshot.redshift) for snapshot in evaluation.snapshots if snapshot.r2 is not None),
+        key=lambda pair: pair[0],
+        default=None,
+    )
+    if weakest is not None:
+        text += f". It is weakest at z = {weakest[1]:g} (R² {weakest[0]:.3f})"
     return text + "."
 
 
-def worst_redshift(evaluation: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The snapshot with the lowest R2, or None where no snapshot has one."""
-    defined = [row for row in evaluation["redshifts"] if row["r2"] is not None]
-    return min(defined, key=lambda row: float(row["r2"]), default=None)
+def cards(evaluation: Evaluation) -> Iterator[Card]:
+    """The numbers of the summary."""
+    for label, number in _NUMBERS.items():
+        excursion_set = "" if evaluation.excursion_set is None else number(evaluation.excursion_set)
+        yield Card(label, number(evaluation.predictions[evaluation.name]), excursion_set)
 
 
-def history_error(method: Mapping[str, Any]) -> tuple[float, float] | None:
-    """The largest error of the mean ionised fraction and its redshift."""
-    errors = [(row["mean_xi_pred"] - row["mean_xi_true"], row["redshift"]) for row in method["redshifts"]]
-    return max(errors, key=lambda pair: abs(pair[0]), default=None)
+def _largest_history_error(scores: MethodScores) -> str:
+    errors = [(s.pred.mean_xi - s.true.mean_xi, s.redshift) for s in scores.snapshots]
+    error, redshift = max(errors, key=lambda pair: abs(pair[0]))
+    return f"{'+' if error > 0 else ''}{figure(error)} at z = {redshift:g}"
 
 
-def _cards(evaluation: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    excursion = evaluation["baselines"]["excursion_set"]
-    pooled, rival = evaluation["pooled"], excursion["pooled"]
-
-    def than(text: str | None) -> str:
-        return "" if text is None or rival is None else f"excursion set {text}"
-
-    cards = [("R², all cells pooled", figure(pooled["r2"]), than(rival and figure(rival["r2"])))]
-    ours, theirs = history_error(evaluation), history_error(excursion)
-    if ours is not None:
-        cards.append(
-            (
-                "largest error of mean xi",
-                _at(ours),
-                than(theirs and _at(theirs)),
-            )
-        )
-    for label, key in (("power ratio", "power_ratio"), ("cross-correlation", "cross_correlation")):
-        cards.append(
-            (
-                f"{label} at k = 0.5 · 1 Mpc⁻¹",
-                " · ".join(figure(pooled[key][k], 2) for k in ("0.5", "1.0")),
-                than(rival and " · ".join(figure(rival[key][k], 2) for k in ("0.5", "1.0"))),
-            )
-        )
-    return cards
+def _of_two_bands(by_band: Mapping[str, float | None]) -> str:
+    return " · ".join(figure(by_band[band], 2) for band in ("0.5", "1.0"))
 
 
-def _at(error: tuple[float, float]) -> str:
-    sign = "+" if error[0] > 0 else ""
-    return f"{sign}{figure(error[0])} at z = {error[1]:g}"
+_NUMBERS: Mapping[str, Callable[[MethodScores], str]] = {
+    "R², all cells pooled": lambda scores: figure(scores.pooled.r2),
+    "largest error of mean xi": _largest_history_error,
+    "power ratio at k = 0.5 · 1 Mpc⁻¹": lambda scores: _of_two_bands(scores.pooled.power_ratio),
+    "cross-correlation at k = 0.5 · 1 Mpc⁻¹": lambda scores: _of_two_bands(scores.pooled.cross_correlation),
+}

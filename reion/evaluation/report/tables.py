@@ -1,55 +1,121 @@
-"""The numbers of the page as HTML tables, which need no JavaScript, and what they mean."""
+"""The numbers of the page as rows of text, for the tables that need no JavaScript, and what they mean."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from html import escape
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 
 from reion.evaluation.report.wording import figure
-from reion.evaluation.scores import FEATURELESS_STD, POOLED_MEAN_XI, POOLED_REDSHIFT
+from reion.evaluation.result import Evaluation
+from reion.evaluation.scores import FEATURELESS_STD, MethodScores, PooledScores, SnapshotScores
 from reion.metrics.bubbles import IONISED, RAYS
 from reion.metrics.history import HELIUM_MASS_FRACTION, HELIUM_REIONISATION
+from reion.metrics.pooling import POOLED_SNAPSHOTS
 from reion.metrics.spectra import BANDS
 
-
-def tables_html(evaluation: Mapping[str, Any]) -> str:
-    """Everything pooled side by side, one table a method with every redshift, and the definitions."""
-    methods = {
-        str(evaluation["name"]): evaluation,
-        **evaluation["against"],
-        "excursion set": evaluation["baselines"]["excursion_set"],
-        "mean field": evaluation["baselines"]["mean_field"],
-    }
-    judged = {name: method for name, method in methods.items() if method["pooled"] is not None}
-    missing = "".join(
-        f"<p class='note'>No {escape(name)}: it {escape(method['missing'])}.</p>"
-        for name, method in methods.items()
-        if method["pooled"] is None
-    )
-    by_redshift = "".join(
-        f"<details{' open' if number == 0 else ''}><summary>{escape(name)}, every redshift</summary>"
-        f"{_redshift_table(method)}</details>"
-        for number, (name, method) in enumerate(judged.items())
-    )
-    definitions = "".join(
-        f"<tr><th scope='row'>{escape(term)}</th><td>{escape(text)}</td></tr>"
-        for term, text in definitions_of(evaluation).items()
-    )
-    return (
-        f"{_pooled_table(judged)}{missing}{by_redshift}"
-        "<details><summary>What the numbers mean</summary>"
-        f"<div class='scroll'><table class='facts'><tbody>{definitions}</tbody></table></div></details>"
-    )
+Statistic = Callable[[PooledScores], float | None]
+BAND_LABELS = {band: "0.8–1 π / cell" if band == "nyquist" else f"{band} Mpc⁻¹" for band in BANDS}
 
 
-def definitions_of(evaluation: Mapping[str, Any]) -> dict[str, str]:
+@dataclass(frozen=True)
+class PooledRow:
+    """One pooled statistic: of the truth (empty where it has none) and of every method."""
+
+    label: str
+    true: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RedshiftRow:
+    """The scores of one method in one snapshot, or pooled."""
+
+    label: str
+    values: tuple[str, ...]
+
+
+def pooled_rows(evaluation: Evaluation) -> Iterator[PooledRow]:
+    """The table of everything pooled, its columns in the order of `Evaluation.methods`."""
+    scores = [method.scores.pooled for method in evaluation.methods]
+
+    def row(
+        label: str,
+        pred: Statistic,
+        true: Statistic | None = None,
+        digits: int = 4,
+    ) -> PooledRow:
+        return PooledRow(
+            label,
+            figure(true(scores[0]), digits) if true else "",
+            tuple(figure(pred(score), digits) for score in scores),
+        )
+
+    yield row("R²", lambda score: score.r2)
+    yield row("mean squared error", lambda score: score.mse)
+    yield row("mean absolute error", lambda score: score.mae)
+    yield row("calibration error", lambda score: score.calibration_error)
+    yield row("mean xi", lambda score: score.mean_xi_pred, lambda score: score.mean_xi_true)
+    yield row(
+        "optical depth τ", lambda score: score.optical_depth_pred, lambda score: score.optical_depth_true
+    )
+    yield row(
+        "mean bubble size [Mpc]",
+        lambda score: score.bubble_size_mpc_pred,
+        lambda score: score.bubble_size_mpc_true,
+        digits=1,
+    )
+    for band, label in BAND_LABELS.items():
+        yield row(f"power ratio, k = {label}", partial(_power_ratio, band), digits=3)
+    for band, label in BAND_LABELS.items():
+        yield row(f"cross-correlation, k = {label}", partial(_cross_correlation, band), digits=3)
+
+
+def _power_ratio(band: str, scores: PooledScores) -> float | None:
+    return scores.power_ratio[band]
+
+
+def _cross_correlation(band: str, scores: PooledScores) -> float | None:
+    return scores.cross_correlation[band]
+
+
+def redshift_rows(scores: MethodScores) -> Iterator[RedshiftRow]:
+    """The table of one method: a row for each snapshot, and the pooled one last."""
+    for snapshot in scores.snapshots:
+        yield _redshift_row(f"{snapshot.redshift:g}", snapshot)
+    yield _redshift_row("pooled", scores.pooled)
+
+
+def _redshift_row(label: str, scores: SnapshotScores | PooledScores) -> RedshiftRow:
+    # What a pooled row does not have stays empty; a dash is for what is not defined.
+    mass_weighted = largest_cluster = ["", ""]
+    if isinstance(scores, SnapshotScores):
+        fields = (scores.true, scores.pred)
+        mass_weighted = [figure(field.mass_weighted_xi) for field in fields]
+        largest_cluster = [figure(field.largest_cluster) for field in fields]
+        sizes = [field.bubble_size_mpc for field in fields]
+    else:
+        sizes = [scores.bubble_size_mpc_true, scores.bubble_size_mpc_pred]
+    return RedshiftRow(
+        label,
+        (
+            figure(scores.mean_xi_true),
+            figure(scores.mean_xi_pred),
+            *mass_weighted,
+            figure(scores.r2),
+            figure(scores.mse),
+            *(figure(scores.power_ratio[band]) for band in BANDS),
+            *(figure(scores.cross_correlation[band]) for band in BANDS),
+            *(figure(size, 1) for size in sizes),
+            *largest_cluster,
+        ),
+    )
+
+
+def definitions(evaluation: Evaluation) -> dict[str, str]:
     """Each statistic and how it is defined."""
-    low, high = POOLED_MEAN_XI
-    excursion = evaluation["baselines"]["excursion_set"]
-    found = {
-        "pooled": f"over all cells of all snapshots at z ≤ {POOLED_REDSHIFT:g} whose true mean xi is between "
-        f"{low:g} and {high:g}",
+    defined = {
+        "pooled": f"over all cells of all {POOLED_SNAPSHOTS}",
         "R²": "1 − Σ(p − t)² / Σ(t − mean t)²; not defined where the true xi scatters less than "
         f"{FEATURELESS_STD:g}, nor are spectra there",
         "power ratio, cross-correlation": "Σ|P|² / Σ|T|² and Re ΣTP* / √(Σ|T|² Σ|P|²) over the modes "
@@ -69,77 +135,13 @@ def definitions_of(evaluation: Mapping[str, Any]) -> dict[str, str]:
         "temperature far above the CMB's, no peculiar velocities",
         "mean field": "the true mean xi of each snapshot in every cell",
     }
-    if excursion["pooled"] is not None:
-        found["excursion set"] = (
+    if evaluation.excursion_set is not None:
+        defined["excursion set"] = (
             "ionised where in any sphere from 16 cells to one the photons emitted reach "
-            f"{excursion['threshold']:.3f} per hydrogen atom ({excursion['inputs']} inputs)"
+            f"{evaluation.excursion_threshold:.3f} per hydrogen atom ({evaluation.excursion_inputs} inputs)"
         )
-    if evaluation["left_out"]:
-        found["left out"] = "redshifts that not every prediction has: " + ", ".join(
-            f"{z:g}" for z in evaluation["left_out"]
+    if evaluation.left_out:
+        defined["left out"] = "redshifts that not every prediction has: " + ", ".join(
+            f"{z:g}" for z in evaluation.left_out
         )
-    return found
-
-
-def _pooled_table(methods: Mapping[str, Mapping[str, Any]]) -> str:
-    # Label, key of the truth, key of the prediction, band of k, decimals.
-    rows: list[tuple[str, str | None, str, str | None, int]] = [
-        ("R²", None, "r2", None, 4),
-        ("mean squared error", None, "mse", None, 4),
-        ("mean absolute error", None, "mae", None, 4),
-        ("calibration error", None, "calibration_error", None, 4),
-        ("mean xi", "mean_xi_true", "mean_xi_pred", None, 4),
-        ("optical depth τ", "optical_depth_true", "optical_depth_pred", None, 4),
-        ("mean bubble size [Mpc]", "bubble_size_mpc_true", "bubble_size_mpc_pred", None, 1),
-        *((f"power ratio, k = {_band(band)}", None, "power_ratio", band, 3) for band in BANDS),
-        *((f"cross-correlation, k = {_band(band)}", None, "cross_correlation", band, 3) for band in BANDS),
-    ]
-    first = next(iter(methods.values()))["pooled"]
-    body = ""
-    for label, truth, key, band, digits in rows:
-        values = [method["pooled"][key] for method in methods.values()]
-        if band is not None:
-            values = [value[band] for value in values]
-        cells = "".join(f"<td>{figure(value, digits)}</td>" for value in values)
-        true = figure(first[truth], digits) if truth else ""
-        body += f"<tr><th scope='row'>{label}</th><td>{true}</td>{cells}</tr>"
-    head = "".join(f"<th scope='col'>{escape(name)}</th>" for name in ("truth", *methods))
-    return (
-        "<div class='scroll'><table class='pooled'><caption>Pooled</caption>"
-        f"<thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-def _band(band: str) -> str:
-    return "0.8–1 π / cell" if band == "nyquist" else f"{band} Mpc⁻¹"
-
-
-def _redshift_table(method: Mapping[str, Any]) -> str:
-    bands = "".join(f"<th scope='col'>{band}</th>" for band in BANDS)
-    pair = "<th scope='col'>true</th><th scope='col'>pred</th>"
-    head = (
-        "<tr><th rowspan='2' scope='col'>z</th><th colspan='2'>mean xi</th>"
-        "<th colspan='2'>mass-weighted</th>"
-        "<th rowspan='2' scope='col'>R²</th><th rowspan='2' scope='col'>MSE</th>"
-        f"<th colspan='{len(BANDS)}'>power ratio at k [Mpc⁻¹]</th>"
-        f"<th colspan='{len(BANDS)}'>cross-correlation at k [Mpc⁻¹]</th>"
-        "<th colspan='2'>bubbles [Mpc]</th><th colspan='2'>largest region</th></tr>"
-        f"<tr>{pair}{pair}{bands}{bands}{pair}{pair}</tr>"
-    )
-    rows = "".join(_row(f"{row['redshift']:g}", row) for row in method["redshifts"])
-    pooled = _row("pooled", method["pooled"], "pooled")
-    return f"<div class='scroll'><table><thead>{head}</thead><tbody>{rows}{pooled}</tbody></table></div>"
-
-
-def _row(label: str, row: Mapping[str, Any], kind: str = "") -> str:
-    both = ("true", "pred")
-    values = [row[f"mean_xi_{which}"] for which in both]
-    values += [row.get(f"mass_weighted_xi_{which}", "") for which in both]
-    values += [row["r2"], row["mse"]]
-    values += [row["power_ratio"][band] for band in BANDS]
-    values += [row["cross_correlation"][band] for band in BANDS]
-    sizes = [figure(row[f"bubble_size_mpc_{which}"], 1) for which in both]
-    values += [*sizes, *(row.get(f"largest_cluster_{which}", "") for which in both)]
-    # What a pooled row does not have stays empty; a dash is for what is not defined.
-    cells = "".join(f"<td>{value if isinstance(value, str) else figure(value)}</td>" for value in values)
-    return f"<tr class='{kind}'><th scope='row'>{label}</th>{cells}</tr>"
+    return defined

@@ -1,0 +1,116 @@
+"""The result of an evaluation: every method with its scores, in the order in which people see them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from reion.evaluation.scores import MethodScores, PooledScores, SnapshotScores
+from reion.physics.excursion_set import Inputs
+
+_RIVAL_STYLES = range(3, 9)
+"""Numbers of the line styles that rivals take in turn; 0 is the truth."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a method appears in tables, charts and files.
+
+    Parameters
+    ----------
+    label, short_label
+        Its name for people, and one for narrow columns.
+    line_style
+        Number of its style in charts; 0, the number of the truth's, where it is not drawn.
+    is_baseline
+        It is not one of the predictions.
+    """
+
+    label: str
+    short_label: str
+    line_style: int
+    is_baseline: bool
+    scores: MethodScores
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Predicted ionised fractions and two baselines, compared with the truth on the same snapshots.
+
+    Parameters
+    ----------
+    predictions
+        Name to scores. The first prediction is the one the evaluation is about, the others are its rivals.
+    mean_field
+        Scores of the true mean of each snapshot in every cell.
+    excursion_set
+        Scores of the excursion set; None where it cannot be computed, and `excursion_set_missing` says why.
+    excursion_threshold, excursion_inputs
+        What the excursion set was computed with: photons per hydrogen atom, and `history` or `instant`.
+    left_out
+        Redshifts of the truth that not every prediction has.
+    """
+
+    predictions: Mapping[str, MethodScores]
+    mean_field: MethodScores
+    excursion_set: MethodScores | None
+    excursion_set_missing: str | None
+    excursion_threshold: float
+    excursion_inputs: Inputs
+    left_out: tuple[float, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the first prediction."""
+        return next(iter(self.predictions))
+
+    @property
+    def pooled(self) -> PooledScores:
+        """Pooled scores of the first prediction."""
+        return self.predictions[self.name].pooled
+
+    @property
+    def snapshots(self) -> tuple[SnapshotScores, ...]:
+        """Scores of the first prediction in each snapshot, in order of time."""
+        return self.predictions[self.name].snapshots
+
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """Every method in the order of all tables, charts and files: predictions, then baselines."""
+        styles = (1, *(_RIVAL_STYLES[i % len(_RIVAL_STYLES)] for i in range(len(self.predictions) - 1)))
+        shown = [
+            Method(name, name, style, is_baseline=False, scores=scores)
+            for (name, scores), style in zip(self.predictions.items(), styles, strict=True)
+        ]
+        if self.excursion_set is not None:
+            shown.append(Method("excursion set", "exc. set", 2, is_baseline=True, scores=self.excursion_set))
+        return (
+            *shown,
+            Method("mean field", "mean field", 0, is_baseline=True, scores=self.mean_field),
+        )
+
+    @property
+    def drawn_methods(self) -> tuple[Method, ...]:
+        """The methods that charts and figures show: all but the mean field."""
+        return tuple(method for method in self.methods if method.line_style)
+
+    def to_json(self) -> dict[str, Any]:
+        """The evaluation as `reion evaluate --json` prints it; what is not defined is None."""
+        name, *rivals = self.predictions
+        excursion_set: dict[str, Any]
+        if self.excursion_set is None:
+            excursion_set = {"missing": self.excursion_set_missing, "pooled": None, "redshifts": []}
+        else:
+            excursion_set = {
+                "threshold": self.excursion_threshold,
+                "inputs": self.excursion_inputs,
+                **self.excursion_set.to_json(),
+            }
+        return {
+            "name": name,
+            **self.predictions[name].to_json(),
+            "baselines": {"excursion_set": excursion_set, "mean_field": self.mean_field.to_json()},
+            "against": {rival: self.predictions[rival].to_json() for rival in rivals},
+            "left_out": list(self.left_out),
+        }
