@@ -31,6 +31,6 @@ def test_the_tutorial_goes_from_a_folder_to_a_figure(tmp_path, monkeypatch):
         assert np.allclose(values, expected, rtol=1e-3, atol=1e-6 * expected.max()), name
     if len(blocks) == 2:
         pytest.skip("the model rt64-history is not shipped with this checkout")
-    assert names["evaluation"]["pooled"]["r2"] > 0.9
+    assert names["evaluation"].pooled.r2 > 0.9
     for file in ("report/report.html", "report/figures/history.pdf", "figure.pdf", "figure.png"):
         assert (tmp_path / file).stat().st_size > 10_000

@@ -51,9 +51,8 @@ def quickstart(
         result = run_quickstart(out, config=config, resume=resume, force=force, progress=progress, say=say)
     print_result(result.to_json(), lambda: render(result.evaluation), json=json)
     if not json:
-        sys.stdout.write(
-            f"\nmodel   {result.model}\nreport  {result.report}\nrun     {result.run}\n{result.seconds:.0f} s\n"
-        )
+        places = f"\nmodel   {result.model}\nreport  {result.report}\nrun     {result.run}\n"
+        sys.stdout.write(f"{places}{result.seconds:.0f} s\n")
 
 
 @app.command(epilog=example("reion train train.zarr --out run --config run.toml --set seed=1"))
@@ -146,7 +145,7 @@ def compare(
     need_training("reion compare")
     from reion.readers import open_each, open_simulation
     from reion.studies.comparison import compare as run_compare
-    from reion.studies.comparison import render
+    from reion.studies.results import render
     from reion.terminal import progress_bar, say
 
     simulations, judged = open_each(sources), open_simulation(test)

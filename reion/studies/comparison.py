@@ -1,58 +1,35 @@
-"""Several networks, trained alike on the same boxes and judged on a box none of them saw."""
+"""Several networks, trained alike on the same boxes and evaluated on a box that none of them saw."""
 
 from __future__ import annotations
 
-import re
 import shutil
 import tempfile
 import time
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from importlib import resources
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import xarray as xr
 
-from reion.config import RunConfig, differences, load_config
+from reion.config import InputSet, RunConfig, differences, load_config
 from reion.errors import InputError
 from reion.evaluation.evaluate import evaluate
 from reion.jobs.outputs import read_json, whole_file, write_json, write_whole
 from reion.prediction.emulator import Emulator
+from reion.studies.results import ComparedRun, Comparison, Summary, score_against_arithmetic, to_markdown
+from reion.studies.study import Budget, load_study, run_config
 from reion.training.run import Loop, Progress, describe, train, with_photons
 from reion.training.run_folder import export_run
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from rich.table import Table
-
 FEWEST_STEPS = 20
+"""A run takes at least so many steps, however small its budget."""
+
 _TIMED_STEPS = 6
-_ROUNDS = 5
+"""Steps whose processor time is measured."""
+
 _WINDOW_CELLS = 512
-"""A window so wide that the halo of its convolutions hardly counts."""
-_PARTLY_IONISED = (0.1, 0.9)
-"""Mean xi between which small-scale power and cross-correlation are averaged over snapshots."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What every run of a study may take: processor time in minutes, all cores together, or steps."""
-
-    core_minutes: float | None = None
-    steps: int | None = None
-
-    def steps_of(self, simulations: Sequence[xr.Dataset], settings: Mapping[str, Any]) -> int:
-        """How many steps of a run that is."""
-        if self.core_minutes is None:
-            return self.steps or FEWEST_STEPS
-        seconds = core_seconds_per_step(simulations, _with_steps(settings, 1))
-        return max(FEWEST_STEPS, round(60 * self.core_minutes / seconds))
-
-    def __str__(self) -> str:
-        return f"{self.steps} steps" if self.steps else f"{self.core_minutes:g} minutes of one core"
+"""Operations are counted for a window of this side, in which the halo of the convolutions hardly counts."""
 
 
 def compare(
@@ -65,8 +42,8 @@ def compare(
     resume: bool = False,
     say: Callable[[str], None] = lambda _: None,
     progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Train every run of a study, export it, and judge the exported file on `test`.
+) -> Comparison:
+    """Train every run of a study, export it, and evaluate the exported file on `test`.
 
     Parameters
     ----------
@@ -74,7 +51,7 @@ def compare(
         A TOML file, or the name of one of `studies()`: `core_minutes` or `steps`, and a table `runs` that
         gives each run a name and what it changes in the schema of a run.
     simulations, test
-        Simulations to train on, and the one to judge on.
+        Simulations to train on, and the one to evaluate on.
     out
         A folder: for each run its run folder, with model.onnx and evaluation.json beside the rest;
         comparison.json, comparison.md, and comparison.png, the score against the arithmetic.
@@ -85,13 +62,6 @@ def compare(
         Keep the runs in `out` that are finished and go on with the one that is not.
     say, progress
         Called with a line for each stage, and after every step (see `reion.training.run.Progress`).
-
-    Returns
-    -------
-    dict
-        `core_minutes`, `steps` (the one that was not given is None) and `runs`: for each its `name`,
-        `inputs`, `parameters`, `kflop_per_cell`, `steps`, `minutes`, pooled `r2`, `calibration_error`, and
-        `redshifts` as `evaluate` gives them; the `excursion_set` of each set of inputs likewise.
 
     Raises
     ------
@@ -114,87 +84,30 @@ def compare(
         _check_budget(written, budget)
     data = [describe(sim) for sim in simulations]
     if describe(test)["sha256"] in [item["sha256"] for item in data]:
-        raise InputError("the box to judge on is one of those to train on", hint="give another --test")
-    rows, excursion_sets = [], {}
+        raise InputError("the box to evaluate on is one of those to train on", hint="give another --test")
+    compared: list[ComparedRun] = []
+    excursion_sets: dict[InputSet, Summary] = {}
     for number, (name, settings) in enumerate(runs.items(), start=1):
         folder = out / name
         if (folder / "config.toml").is_file():
-            _check_begun(folder, settings, simulations, data, budget)
+            _check_run(folder, settings, simulations, data, budget)
         if not (folder / "evaluation.json").is_file():
             say(f"{name}, {number} of {len(runs)}")
-            _train_and_judge(folder, settings, simulations, test, budget, say, progress)
-        row, excursion_set = _row(name, folder)
-        rows.append(row)
-        excursion_sets[row["inputs"]] = excursion_set
-        result = {**asdict(budget), "runs": rows, "excursion_set": excursion_sets}
-        write_json(written, result)
+            _train_and_evaluate(folder, settings, simulations, test, budget, say, progress)
+        run, excursion_set = _read_run(name, folder)
+        compared.append(run)
+        if excursion_set is not None:
+            excursion_sets[run.inputs] = excursion_set
+        comparison = Comparison(budget, tuple(compared), excursion_sets)
+        write_json(written, comparison.to_json())
         with whole_file(out / "comparison.png") as partial:
-            score_against_arithmetic(result).savefig(partial, dpi=200)
-        write_whole(out / "comparison.md", to_markdown(result))
-    return result
-
-
-def studies() -> tuple[str, ...]:
-    """Names of the studies that come with reion."""
-    names = (item.name for item in (resources.files("reion") / "studies").iterdir())
-    return tuple(sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml")))
-
-
-def load_study(study: str | Path) -> tuple[Budget, dict[str, dict[str, Any]]]:
-    """Read a study: what each run may take, and what it changes in the schema.
-
-    Raises
-    ------
-    InputError
-        If there is no such study or it does not fit; every run is checked before the first is trained.
-    """
-    try:
-        if str(study) in studies():
-            text = (resources.files("reion") / "studies" / f"{study}.toml").read_text(encoding="utf-8")
-        else:
-            text = Path(study).read_text(encoding="utf-8")
-        values = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(
-            f"expected a TOML file or the name of a study ({', '.join(studies())}); {error}", file=study
-        ) from error
-    minutes, steps = values.pop("core_minutes", None), values.pop("steps", None)
-    runs = values.pop("runs", None)
-    given = [number for number in (minutes, steps) if number is not None]
-    if (
-        values
-        or len(given) != 1
-        or not isinstance(given[0], int if minutes is None else int | float)
-        or not given[0] > 0
-        or not isinstance(runs, dict)
-        or not runs
-    ):
-        raise InputError(
-            "expected core_minutes or steps above 0, one of them, and tables [runs.NAME]; received "
-            + (", ".join([*values, *(("runs",) if runs else ())]) or "nothing of it"),
-            file=study,
-        )
-    for name, settings in runs.items():
-        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
-            raise InputError(f"a run's name becomes a folder; received {name!r}", file=study)
-        training = settings.get("training", {}) if isinstance(settings, dict) else None
-        if not isinstance(training, dict) or training.keys() & {"steps", "round_steps"}:
-            raise InputError(
-                f"runs.{name}: expected a table of what the run changes, without training.steps and "
-                f"training.round_steps, which the budget decides; received {settings!r}",
-                file=study,
-            )
-        _with_steps(settings, 1)
-    return Budget(minutes, steps), runs
-
-
-def _with_steps(settings: Mapping[str, Any], steps: int) -> RunConfig:
-    training = {**settings.get("training", {}), "steps": steps, "round_steps": max(1, -(-steps // _ROUNDS))}
-    return load_config(base={**settings, "training": training})
+            score_against_arithmetic(comparison).savefig(partial, dpi=200)
+        write_whole(out / "comparison.md", to_markdown(comparison))
+    return comparison
 
 
 def _check_budget(written: Path, budget: Budget) -> None:
-    """Refuse to go on with a study whose runs had another budget; asked once, before anything is written."""
+    """Refuse to go on with a study whose runs had another budget."""
     before = read_json(written)
     differing = [
         f"{key}={before[key]} instead of {value}"
@@ -209,7 +122,7 @@ def _check_budget(written: Path, budget: Budget) -> None:
         )
 
 
-def _check_begun(
+def _check_run(
     folder: Path,
     settings: Mapping[str, Any],
     simulations: Sequence[xr.Dataset],
@@ -219,7 +132,7 @@ def _check_begun(
     """Refuse a run folder that this study, with this budget and data, would not have made."""
     stored = load_config(folder / "config.toml")
     steps = stored.training.steps if budget.steps is None else budget.steps
-    differing = differences(stored, with_photons(_with_steps(settings, steps), simulations))
+    differing = differences(stored, with_photons(run_config(settings, steps), simulations))
     if read_json(folder / "provenance.json")["data"] != list(data):
         differing.append("other simulations")
     if differing:
@@ -230,7 +143,7 @@ def _check_begun(
         )
 
 
-def _train_and_judge(
+def _train_and_evaluate(
     folder: Path,
     settings: Mapping[str, Any],
     simulations: Sequence[xr.Dataset],
@@ -239,14 +152,14 @@ def _train_and_judge(
     say: Callable[[str], None],
     progress: Progress | None,
 ) -> None:
-    begun = (folder / "config.toml").is_file()
-    if begun:
+    resume = (folder / "config.toml").is_file()
+    if resume:
         config = load_config(folder / "config.toml")
     else:
-        config = _with_steps(settings, budget.steps_of(simulations, settings))
+        config = run_config(settings, _steps_within(budget, simulations, settings))
     if not (folder / "metrics.json").is_file():
         say(f"training {config.training.steps} steps")
-        train(simulations, folder, config, resume=begun, progress=progress)
+        train(simulations, folder, config, resume=resume, progress=progress)
     export_run(folder, folder / "model.onnx", force=True)
     emulator = Emulator(folder / "model.onnx", device="cpu")
     evaluation = evaluate(
@@ -255,7 +168,15 @@ def _train_and_judge(
         excursion_threshold=emulator.card.excursion_set_threshold,
         excursion_inputs=config.data.inputs,
     )
-    write_json(folder / "evaluation.json", evaluation)
+    write_json(folder / "evaluation.json", evaluation.to_json())
+
+
+def _steps_within(budget: Budget, simulations: Sequence[xr.Dataset], settings: Mapping[str, Any]) -> int:
+    """How many steps of a run the budget allows, measured by taking a few."""
+    if budget.core_minutes is None:
+        return budget.steps or FEWEST_STEPS
+    seconds = core_seconds_per_step(simulations, run_config(settings, 1))
+    return max(FEWEST_STEPS, round(60 * budget.core_minutes / seconds))
 
 
 def core_seconds_per_step(simulations: Sequence[xr.Dataset], config: RunConfig) -> float:
@@ -272,7 +193,8 @@ def core_seconds_per_step(simulations: Sequence[xr.Dataset], config: RunConfig) 
     return seconds / _TIMED_STEPS
 
 
-def _row(name: str, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read_run(name: str, folder: Path) -> tuple[ComparedRun, Summary | None]:
+    """A finished run, and the excursion set beside it; None where there is none."""
     import onnx
 
     from reion_exports.cost import convolution_flops
@@ -283,146 +205,14 @@ def _row(name: str, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     card = Emulator(folder / "model.onnx", device="cpu").card
     cells = (_WINDOW_CELLS - 2 * card.receptive_radius_cells) // card.stride_cells * card.stride_cells
     window = [cells + 2 * card.receptive_radius_cells] * 3
-    row = {
-        "name": name,
-        "inputs": config.data.inputs,
-        "parameters": metrics["parameters"],
-        "kflop_per_cell": convolution_flops(model, window) / cells**3 / 1e3,
-        "steps": metrics["steps"],
-        "minutes": metrics["seconds"] / 60,
-        **_summary(evaluation),
-    }
-    excursion_set = {**_summary(evaluation["baselines"]["excursion_set"])}
-    return row, excursion_set
-
-
-def _summary(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """The scores of one method: pooled, by redshift, and at small scales while the box is partly ionised."""
-    low, high = _PARTLY_IONISED
-    partly = [row for row in evaluation["redshifts"] if low < row["mean_xi_true"] < high]
-
-    def mean(statistic: str, k: str) -> float | None:
-        values = [row[statistic][k] for row in partly if row[statistic].get(k) is not None]
-        return float(np.mean(values)) if values else None
-
-    kept = ("redshift", "r2", "mean_xi_true", "mean_xi_pred", "power_ratio", "cross_correlation")
-    return {
-        "r2": evaluation["pooled"]["r2"],
-        "calibration_error": evaluation["pooled"]["calibration_error"],
-        "power_ratio": {k: mean("power_ratio", k) for k in ("0.5", "1.0")},
-        "cross_correlation": {k: mean("cross_correlation", k) for k in ("0.5", "1.0")},
-        "bubble_size_mpc": [evaluation["pooled"][f"bubble_size_mpc_{which}"] for which in ("pred", "true")],
-        "redshifts": [{key: row[key] for key in kept} for row in evaluation["redshifts"]],
-    }
-
-
-def _cells(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Head and body of the table, in words."""
-    first = result["runs"][0]["redshifts"]
-    shown = [index for index, row in enumerate(first) if row["r2"] is not None]
-    head = ["", "parameters", "kFLOP a cell", "steps", "minutes", "R²"]
-    head += [f"z = {first[index]['redshift']:g}" for index in shown]
-    head += ["P, k = 0.5", "P, k = 1", "r, k = 0.5", "r, k = 1", "calibration", "bubbles, Mpc"]
-
-    def number(value: float | None, digits: int) -> str:
-        return "–" if value is None else f"{value:.{digits}f}"
-
-    def scores(row: Mapping[str, Any]) -> list[str]:
-        return [
-            number(row["r2"], 3),
-            *(number(row["redshifts"][index]["r2"], 3) for index in shown),
-            *(number(row["power_ratio"][k], 2) for k in ("0.5", "1.0")),
-            *(number(row["cross_correlation"][k], 2) for k in ("0.5", "1.0")),
-            number(row["calibration_error"], 3),
-            " / ".join(number(size, 1) for size in row["bubble_size_mpc"]),
-        ]
-
-    body = [
-        [
-            row["name"],
-            f"{row['parameters']:,}",
-            f"{row['kflop_per_cell']:.0f}",
-            f"{row['steps']}",
-            number(row["minutes"], 1),
-            *scores(row),
-        ]
-        for row in result["runs"]
-    ]
-    body += [
-        [f"excursion set, {inputs}", "1", "–", "–", "–", *scores(row)]
-        for inputs, row in result["excursion_set"].items()
-    ]
-    return head, body
-
-
-def to_markdown(result: Mapping[str, Any]) -> str:
-    """The comparison as a Markdown table."""
-    head, body = _cells(result)
-    lines = [head, ["---"] * len(head), *body]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def render(result: Mapping[str, Any]) -> Table:
-    """The comparison as a table for the screen."""
-    from rich.table import Table
-
-    head, body = _cells(result)
-    table = Table(
-        title=f"{Budget(result['core_minutes'], result['steps'])} each; P and r where 0.1 < mean xi < 0.9"
+    run = ComparedRun(
+        name=name,
+        inputs=config.data.inputs,
+        parameters=metrics["parameters"],
+        kflop_per_cell=convolution_flops(model, window) / cells**3 / 1e3,
+        steps=metrics["steps"],
+        minutes=metrics["seconds"] / 60,
+        scores=Summary.from_json(evaluation),
     )
-    for index, name in enumerate(head):
-        table.add_column(name, justify="left" if index == 0 else "right")
-    for row in body:
-        table.add_row(*row)
-    return table
-
-
-def score_against_arithmetic(result: Mapping[str, Any]) -> Figure:
-    """The share of the variance that each network leaves unexplained, over its operations a cell."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, NullFormatter
-
-    figure = Figure(figsize=(7.1, 4.2), layout="constrained")
-    axes = figure.subplots()
-    for inputs, marker, colour in (("history", "o", "#0072b2"), ("instant", "s", "#c25200")):
-        if inputs not in result["excursion_set"]:
-            continue
-        left = 1 - result["excursion_set"][inputs]["r2"]
-        axes.axhline(left, color=colour, linestyle="--", linewidth=1, label=f"excursion set, {inputs}")
-        runs = [run for run in result["runs"] if run["inputs"] == inputs]
-        axes.plot(
-            [run["kflop_per_cell"] for run in runs],
-            [1 - run["r2"] for run in runs],
-            marker,
-            color=colour,
-            label=f"networks, {inputs}",
-        )
-        for run in runs:
-            axes.annotate(
-                run["name"].removeprefix(f"{inputs}-"),
-                (run["kflop_per_cell"], 1 - run["r2"]),
-                xytext=(6, 0),
-                textcoords="offset points",
-                fontsize=8,
-                verticalalignment="center",
-            )
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.margins(x=0.15)
-    axes.invert_yaxis()
-    plain = FuncFormatter(lambda value, _: f"{value:g}")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(plain)
-    axes.yaxis.set_major_locator(_one_two_five())
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("operations of the convolutions [kFLOP a cell]")
-    axes.set_ylabel("variance left unexplained, $1 - R^2$ (better is up)")
-    axes.set_title(f"{Budget(result['core_minutes'], result['steps'])} of training each", fontsize=9)
-    axes.legend(fontsize=8, frameon=False)
-    return figure
-
-
-def _one_two_five() -> Any:
-    from matplotlib.ticker import LogLocator
-
-    return LogLocator(subs=(1, 2, 5))
+    excursion_set = evaluation["baselines"]["excursion_set"]
+    return run, Summary.from_json(excursion_set) if excursion_set["pooled"] else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from reion.config import RunConfig, load_config
 from reion.errors import InputError
 from reion.evaluation.evaluate import evaluate
 from reion.evaluation.report.page import write_report
+from reion.evaluation.result import Evaluation
 from reion.prediction.emulator import Emulator
 from reion.sample import load_sample
 from reion.training.run import train
@@ -18,6 +20,37 @@ from reion.training.run_folder import export_run
 
 STEPS = 400
 """Enough for the sample: two to four minutes on two cores."""
+
+
+@dataclass(frozen=True)
+class Quickstart:
+    """What a quickstart wrote, how long it took, and how good the model is.
+
+    Parameters
+    ----------
+    seconds
+        Wall time.
+    run, model, report
+        The run folder, the ONNX file and the page of the report.
+    evaluation
+        Of the exported file on the box that was not trained on.
+    """
+
+    seconds: float
+    run: Path
+    model: Path
+    report: Path
+    evaluation: Evaluation
+
+    def to_json(self) -> dict[str, Any]:
+        """What `reion quickstart --json` prints."""
+        return {
+            "seconds": self.seconds,
+            "run": str(self.run),
+            "model": str(self.model),
+            "report": str(self.report),
+            "evaluation": self.evaluation.to_json(),
+        }
 
 
 def quickstart(
@@ -28,8 +61,8 @@ def quickstart(
     force: bool = False,
     progress: Callable[[int, int, Mapping[str, float]], None] | None = None,
     say: Callable[[str], None] | None = None,
-) -> dict[str, Any]:
-    """Train on one box of the packaged sample, export, and judge the exported file on the other.
+) -> Quickstart:
+    """Train on one box of the packaged sample, export, and evaluate the exported file on the other.
 
     Parameters
     ----------
@@ -41,12 +74,6 @@ def quickstart(
         Go on with an interrupted quickstart in `out`, or replace one.
     progress, say
         Called after every training step (see `reion.training.run.Progress`), and with a line for every stage.
-
-    Returns
-    -------
-    dict
-        `seconds`, `run`, `model`, `report` (paths) and `evaluation` (see
-        `reion.evaluation.evaluate.evaluate`).
 
     Raises
     ------
@@ -79,7 +106,7 @@ def quickstart(
         excursion_inputs=config.data.inputs,
     )
     provenance = {
-        "how": "reion quickstart: trained on one box of the packaged sample, judged on the other",
+        "how": "reion quickstart: trained on one box of the packaged sample, evaluated on the other",
         "model": {"file": str(model), "sha256": export["sha256"], "nodes": export["nodes"]},
         "largest difference between Keras and ONNX": export["max_difference"],
         **emulator.card.provenance,
@@ -93,10 +120,4 @@ def quickstart(
         provenance=provenance,
         force=force or resume,
     )
-    return {
-        "seconds": round(time.perf_counter() - started, 1),
-        "run": str(run),
-        "model": str(model),
-        "report": str(page),
-        "evaluation": evaluation,
-    }
+    return Quickstart(round(time.perf_counter() - started, 1), run, model, page, evaluation)

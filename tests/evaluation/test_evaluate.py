@@ -1,8 +1,9 @@
-"""What `evaluate` returns: DESIGN's shape, the baselines, and no number where none is defined."""
+"""What `evaluate` returns: its numbers, its JSON, the baselines, and no number where none is defined."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def disturbed(true, seed=0):
 
 
 def test_the_shape_others_rely_on(true):
-    result = reion.evaluate(disturbed(true), true)
+    result = reion.evaluate(disturbed(true), true).to_json()
     json.loads(json.dumps(result, allow_nan=False))
     for method in (result, result["baselines"]["excursion_set"], result["baselines"]["mean_field"]):
         assert [row["redshift"] for row in method["redshifts"]] == true["redshift"].values.tolist()
@@ -51,16 +52,60 @@ def test_the_shape_others_rely_on(true):
             assert tuple(row["power_ratio"]) == tuple(row["cross_correlation"]) == BANDS
 
 
+def test_the_json_is_what_it_was_when_the_result_was_a_plain_dictionary(toy):
+    """`toy_evaluation.json` was written by `evaluate` before it returned an `Evaluation`."""
+    true = toy(shape=(8, 8, 8), redshift=(12.0, 8.0, 7.0))
+    values = true["xi"].values.copy()
+    values[0] = 0
+    true = true.assign(xi=true["xi"].copy(data=values))
+    ours, theirs = disturbed(true).isel(redshift=[0, 1]), disturbed(true, seed=1)
+    results = {
+        "history": evaluate({"ours": ours, "theirs": theirs}, true),
+        "without_gas": evaluate(ours, true.drop_vars(["n_igm", "n_src"])),
+    }
+    stored = json.loads((Path(__file__).parent / "toy_evaluation.json").read_text(encoding="utf-8"))
+    for name, result in results.items():
+        values = json.loads(json.dumps(result.to_json(), allow_nan=False))
+        found, expected = list(leaves(values)), list(leaves(stored[name]))
+        # Names and their order, and what is null, to the letter; numbers to the rounding of another machine.
+        assert [path for path, _ in found] == [path for path, _ in expected]
+        for (path, value), (_, old) in zip(found, expected, strict=True):
+            if isinstance(old, float):
+                assert value == pytest.approx(old, rel=1e-6, abs=1e-9), path
+            else:
+                assert value == old, path
+
+
+def leaves(values, path=""):
+    """Path and value of everything in a JSON value, in its order; an empty list or object has a path too."""
+    if isinstance(values, dict | list):
+        pairs = values.items() if isinstance(values, dict) else enumerate(values)
+        yield path, f"{type(values).__name__} of {len(values)}"
+        for key, value in pairs:
+            yield from leaves(value, f"{path}/{key}")
+    else:
+        yield path, values
+
+
+def test_methods_have_one_order_and_names_for_people(true):
+    predictions = {f"model {number}": disturbed(true, seed=number) for number in range(9)}
+    methods = evaluate(predictions, true).methods
+    assert [method.label for method in methods] == [*predictions, "excursion set", "mean field"]
+    styles = [method.line_style for method in methods]
+    # Rivals take six styles in turn; none is the truth's, the first prediction's or the excursion set's.
+    assert styles == [1, 3, 4, 5, 6, 7, 8, 3, 4, 2, 0]
+
+
 def test_the_numbers_are_those_of_the_metrics(true):
     pred = disturbed(true)
     result = evaluate(pred, true)
-    row = result["redshifts"][2]
+    scores = result.snapshots[2]
     p, t = pred[2].values, true["xi"][2].values
-    assert row["r2"] == pytest.approx(r2(p, t))
-    assert row["mse"] == pytest.approx(mse(p, t))
-    assert row["mean_xi_true"] == pytest.approx(t.mean(dtype=np.float64))
-    assert row["power_ratio"] == pytest.approx(power_ratio(p, t, 24.0))
-    assert row["cross_correlation"] == pytest.approx(cross_correlation(p, t, 24.0))
+    assert scores.r2 == pytest.approx(r2(p, t))
+    assert scores.mse == pytest.approx(mse(p, t))
+    assert scores.mean_xi_true == pytest.approx(t.mean(dtype=np.float64))
+    assert scores.power_ratio == pytest.approx(power_ratio(p, t, 24.0))
+    assert scores.cross_correlation == pytest.approx(cross_correlation(p, t, 24.0))
 
 
 def test_pooled_leaves_out_what_is_early_or_uniform(toy):
@@ -73,33 +118,33 @@ def test_pooled_leaves_out_what_is_early_or_uniform(toy):
     pred = disturbed(true)
     result = evaluate(pred, true)
     p, t = pred.values[2], values[2]
-    assert result["pooled"]["r2"] == pytest.approx(r2(p, t))
-    assert result["pooled"]["mse"] == pytest.approx(mse(p, t))
-    assert result["pooled"]["power_ratio"] == pytest.approx(power_ratio(p, t, 24.0))
-    assert result["redshifts"][1]["r2"] is None
-    assert result["redshifts"][1]["power_ratio"]["1.0"] is None
+    assert result.pooled.r2 == pytest.approx(r2(p, t))
+    assert result.pooled.mse == pytest.approx(mse(p, t))
+    assert result.pooled.power_ratio == pytest.approx(power_ratio(p, t, 24.0))
+    assert result.snapshots[1].r2 is None
+    assert result.snapshots[1].power_ratio["1.0"] is None
 
 
 def test_pooled_r2_is_over_all_cells_together(toy):
     true = toy(shape=(12, 12, 12), redshift=(11.4, 9.0, 8.0, 7.0))
     pred = disturbed(true)
-    pooled = evaluate(pred, true)["pooled"]
+    pooled = evaluate(pred, true).pooled
     use = [i for i in range(4) if 1e-3 <= true["xi"].values[i].mean() <= 1 - 1e-3]
     p, t = pred.values[use].astype(np.float64), true["xi"].values[use].astype(np.float64)
-    assert pooled["r2"] == pytest.approx(1 - np.sum((p - t) ** 2) / np.sum((t - t.mean()) ** 2), rel=1e-9)
+    assert pooled.r2 == pytest.approx(1 - np.sum((p - t) ** 2) / np.sum((t - t.mean()) ** 2), rel=1e-9)
 
 
 def test_baselines_are_the_mean_and_the_excursion_set(true):
     result = evaluate(disturbed(true), true, excursion_threshold=2.0, excursion_inputs="instant")
-    mean_field = result["baselines"]["mean_field"]
-    assert mean_field["redshifts"][2]["r2"] == pytest.approx(0, abs=1e-9)
-    assert mean_field["redshifts"][2]["power_ratio"]["1.0"] == 0
-    assert mean_field["redshifts"][2]["cross_correlation"]["1.0"] is None
+    mean_field = result.mean_field.snapshots[2]
+    assert mean_field.r2 == pytest.approx(0, abs=1e-9)
+    assert mean_field.power_ratio["1.0"] == 0
+    assert mean_field.cross_correlation["1.0"] is None
     photons = list(excursion_set.photons(true, "instant"))[2]
     ionised = excursion_set.ionised(photons, hydrogen_density(true["n_igm"][2].values), threshold=2.0)
-    row = result["baselines"]["excursion_set"]["redshifts"][2]
-    assert row["mean_xi_pred"] == pytest.approx(ionised.mean())
-    assert row["r2"] == pytest.approx(r2(ionised, true["xi"][2].values))
+    scores = result.excursion_set.snapshots[2]
+    assert scores.mean_xi_pred == pytest.approx(ionised.mean())
+    assert scores.r2 == pytest.approx(r2(ionised, true["xi"][2].values))
 
 
 @pytest.mark.parametrize(
@@ -116,9 +161,12 @@ def test_baselines_are_the_mean_and_the_excursion_set(true):
 def test_an_excursion_set_that_cannot_be_is_null_and_says_why(true, change, reason):
     true = change(true)
     result = evaluate(disturbed(true), true)
-    assert result["baselines"]["excursion_set"]["pooled"] is None
-    assert reason in result["baselines"]["excursion_set"]["missing"]
-    assert "-" in text(render(result))
+    assert result.excursion_set is None
+    assert [method.label for method in result.methods] == ["prediction", "mean field"]
+    baseline = result.to_json()["baselines"]["excursion_set"]
+    assert baseline["pooled"] is None
+    assert reason in baseline["missing"]
+    assert reason in " ".join(text(render(result)).split())
 
 
 def test_flat_cells_have_no_excursion_set_but_everything_else(true):
@@ -126,27 +174,27 @@ def test_flat_cells_have_no_excursion_set_but_everything_else(true):
     fields = {name: true[name].values for name in ("n_igm", "n_src", "xi")}
     flat = reion.make_simulation(fields, redshift=true["redshift"].values, box_size=lengths)
     result = evaluate(disturbed(flat), flat)
-    assert "cubic cells" in result["baselines"]["excursion_set"]["missing"]
+    assert "cubic cells" in result.excursion_set_missing
     expected = power_ratio(disturbed(flat)[2].values, flat["xi"][2].values, lengths)
-    assert result["redshifts"][2]["power_ratio"] == pytest.approx(expected)
+    assert result.snapshots[2].power_ratio == pytest.approx(expected)
 
 
-def test_rivals_are_judged_on_the_redshifts_all_have(true):
+def test_rivals_are_compared_on_the_redshifts_all_have(true):
     ours, theirs = disturbed(true, seed=1), disturbed(true, seed=2).isel(redshift=[3, 1])
     result = evaluate({"ours": ours, "theirs": theirs}, true)
-    assert result["name"] == "ours"
-    assert [row["redshift"] for row in result["redshifts"]] == [10.0, 7.0]
-    assert result["left_out"] == [12.0, 8.0]
-    rival = result["against"]["theirs"]["redshifts"][0]
-    assert rival["mse"] == pytest.approx(mse(theirs[1].values, true["xi"][1].values))
+    assert result.name == "ours"
+    assert [scores.redshift for scores in result.snapshots] == [10.0, 7.0]
+    assert result.left_out == (12.0, 8.0)
+    rival = result.predictions["theirs"].snapshots[0]
+    assert rival.mse == pytest.approx(mse(theirs[1].values, true["xi"][1].values))
     assert "theirs" in text(render(result))
 
 
 def test_a_perfect_prediction(true):
-    pooled = evaluate(true["xi"], true)["pooled"]
-    assert pooled["r2"] == 1.0
-    assert pooled["mse"] == 0.0
-    assert pooled["power_ratio"]["1.0"] == pytest.approx(1.0)
+    pooled = evaluate(true["xi"], true).pooled
+    assert pooled.r2 == 1.0
+    assert pooled.mse == 0.0
+    assert pooled.power_ratio["1.0"] == pytest.approx(1.0)
 
 
 def test_bad_predictions_are_refused(true):
@@ -193,24 +241,24 @@ def test_progress_counts_snapshots(true):
 
 def test_curves_and_history(true):
     result = evaluate(disturbed(true), true)
-    row = result["redshifts"][2]
+    scores = result.snapshots[2]
     p, t = disturbed(true)[2].values, true["xi"][2].values
     spectrum = power_spectrum(t, 24.0)
-    assert row["spectrum"]["k"] == pytest.approx(spectrum.k)
-    assert row["spectrum"]["power_true"] == pytest.approx(spectrum.dimensionless)
-    assert row["spectrum"]["cross_correlation"] == pytest.approx(cross_coefficient(p, t, 24.0)[1])
+    assert scores.bins.k == pytest.approx(spectrum.k)
+    assert scores.true.spectrum.power == pytest.approx(spectrum.dimensionless)
+    assert scores.cross_correlation_spectrum == pytest.approx(cross_coefficient(p, t, 24.0)[1])
     density = true["n_igm"][2].values / true["n_igm"][2].values.mean(dtype=np.float64)
     with_density = cross_coefficient(t, density, 24.0)[1]
-    assert row["spectrum"]["density_correlation_true"] == pytest.approx(with_density)
+    assert scores.true.spectrum.density_correlation == pytest.approx(with_density)
     model = cosmology(true)
-    signal = brightness_temperature(p, density - 1, row["redshift"], model)
+    signal = brightness_temperature(p, density - 1, scores.redshift, model)
     power = power_spectrum(signal, 24.0).dimensionless
-    assert row["spectrum"]["brightness_power_pred"] == pytest.approx(power)
-    assert row["bubble_size_mpc_true"] == pytest.approx(bubble_sizes(t, 24.0).mean_mpc)
-    assert row["betti_pred"] == list(betti_numbers(p))
+    assert scores.pred.spectrum.brightness_power == pytest.approx(power)
+    assert scores.true.bubble_size_mpc == pytest.approx(bubble_sizes(t, 24.0).mean_mpc)
+    assert scores.pred.betti == betti_numbers(p)
     history = [mass_mean(xi, n) for xi, n in zip(true["xi"].values, true["n_igm"].values, strict=True)]
     expected = optical_depth(true["redshift"].values, history, model)
-    assert result["pooled"]["optical_depth_true"] == pytest.approx(expected)
+    assert result.pooled.optical_depth_true == pytest.approx(expected)
 
 
 def test_turning_the_box_turns_nothing_in_the_scores(true):
@@ -218,12 +266,12 @@ def test_turning_the_box_turns_nothing_in_the_scores(true):
     turned = evaluate(pred.copy(data=np.rot90(pred.values, axes=(1, 2))), turn(true))
     straight = evaluate(pred, true)
     for name in ("r2", "mse", "calibration_error", "optical_depth_pred"):
-        assert turned["pooled"][name] == pytest.approx(straight["pooled"][name], rel=1e-5), name
-    for name in ("power_ratio", "cross_correlation"):
-        for band in ("1.0", "nyquist"):
-            assert turned["pooled"][name][band] == pytest.approx(straight["pooled"][name][band], rel=1e-5)
-    excursion = [result["baselines"]["excursion_set"]["pooled"] for result in (turned, straight)]
-    assert excursion[0]["r2"] == pytest.approx(excursion[1]["r2"])
+        assert getattr(turned.pooled, name) == pytest.approx(getattr(straight.pooled, name), rel=1e-5), name
+    for band in ("1.0", "nyquist"):
+        for name in ("power_ratio", "cross_correlation"):
+            there, here = (getattr(result.pooled, name)[band] for result in (turned, straight))
+            assert there == pytest.approx(here, rel=1e-5)
+    assert turned.excursion_set.pooled.r2 == pytest.approx(straight.excursion_set.pooled.r2)
 
 
 def turn(sim):

@@ -15,7 +15,7 @@ from zarr.storage import LocalStore
 from reion.config import load_config
 from reion.evaluation import cost as evaluation_cost
 from reion.evaluation.cost import plan_evaluate
-from reion.evaluation.methods import judge
+from reion.evaluation.methods import evaluate_methods
 from reion.inspection.cost import plan_inspect
 from reion.inspection.look import inspect
 from reion.jobs import plan as planning
@@ -139,7 +139,7 @@ def test_bytes_of_an_evaluation(toy_model, store, tmp_path, bytes_read, report):
     methods = [str(toy_model), str(write_simulation(sim[["xi"]], tmp_path / "other.zarr"))]
     plan = plan_evaluate(methods, sim, [store], report=report)
     bytes_read.clear()
-    judge(methods, sim, report=tmp_path / "report" if report else None)
+    evaluate_methods(methods, sim, report=tmp_path / "report" if report else None)
     assert plan.bytes_read == pytest.approx(sum(bytes_read), rel=0.25)
     assert plan.bytes_written == (4 * sim["xi"].size if report else 0)
 
@@ -192,10 +192,10 @@ elif verb == "inspect":
     plan = plan_inspect(sim, [path], terms=terms)
     inspect(sim)
 elif verb == "evaluate":
-    from reion.evaluation.methods import judge
+    from reion.evaluation.methods import evaluate_methods
     from reion.evaluation.cost import plan_evaluate
     plan = plan_evaluate([model], sim, [path], terms=terms)
-    judge([model], sim)
+    evaluate_methods([model], sim)
 else:
     from reion.training.cost import plan_train
     from reion.training.run import train

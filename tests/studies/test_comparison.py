@@ -1,4 +1,4 @@
-"""A study: every run trained, exported and judged once, whatever interrupts it."""
+"""A study: every run trained, exported and evaluated once, whatever interrupts it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ pytest.importorskip("tensorflow")
 
 from reion.errors import InputError
 from reion.studies import comparison
-from reion.studies.comparison import compare, load_study, studies
+from reion.studies.comparison import compare
+from reion.studies.study import load_study, run_config, studies
 
 STUDY = """
 core_minutes = 1
@@ -48,16 +49,16 @@ def test_a_study_is_trained_and_judged_once(study, toy, tmp_path, monkeypatch):
     steps = []
     result = compare(study, boxes, test, out, resume=True, progress=lambda done, *_: steps.append(done))
     assert steps[0] > 1
-    assert [(run["name"], run["inputs"], run["steps"]) for run in result["runs"]] == [
+    assert [(run.name, run.inputs, run.steps) for run in result.runs] == [
         ("first", "history", 30),
         ("second", "instant", 30),
     ]
-    assert (result["core_minutes"], result["steps"]) == (1, None)
-    assert set(result["excursion_set"]) == {"history", "instant"}
+    assert (result.budget.core_minutes, result.budget.steps) == (1, None)
+    assert set(result.excursion_sets) == {"history", "instant"}
     assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
-    first, second = result["runs"]
-    assert first["kflop_per_cell"] > second["kflop_per_cell"] > 0
-    assert result == json.loads((out / "comparison.json").read_text(encoding="utf-8"))
+    first, second = result.runs
+    assert first.kflop_per_cell > second.kflop_per_cell > 0
+    assert result.to_json() == json.loads((out / "comparison.json").read_text(encoding="utf-8"))
     table = (out / "comparison.md").read_text(encoding="utf-8").splitlines()
     assert len(table) == 2 + 2 + 2
     assert all(line.count("|") == table[0].count("|") for line in table)
@@ -88,9 +89,7 @@ def test_a_box_is_not_judged_that_was_trained_on(study, toy, tmp_path):
 
 def test_a_step_takes_processor_time(toy):
     _, runs = load_study("losses")
-    config = comparison._with_steps(
-        {**runs["mse"], "model": {"name": "voxel"}, "training": {"batch_size": 8}}, 1
-    )
+    config = run_config({**runs["mse"], "model": {"name": "voxel"}, "training": {"batch_size": 8}}, 1)
     assert 0 < comparison.core_seconds_per_step([toy()], config) < 5
 
 

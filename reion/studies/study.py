@@ -1,0 +1,88 @@
+"""A study: several runs that differ in what they change in the schema, and what each may take."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from reion.config import RunConfig, load_config
+from reion.errors import InputError
+
+_ROUNDS = 5
+"""A run is validated this many times."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every run of a study may take: processor time in minutes, all cores together, or steps."""
+
+    core_minutes: float | None = None
+    steps: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.steps} steps" if self.steps else f"{self.core_minutes:g} minutes of one core"
+
+
+def studies() -> tuple[str, ...]:
+    """Names of the studies that come with reion."""
+    names = (item.name for item in (resources.files("reion") / "studies").iterdir())
+    return tuple(sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml")))
+
+
+def load_study(study: str | Path) -> tuple[Budget, dict[str, dict[str, Any]]]:
+    """Read a study: what each run may take, and what it changes in the schema.
+
+    Raises
+    ------
+    InputError
+        If there is no such study or it does not fit; every run is checked before the first is trained.
+    """
+    try:
+        if str(study) in studies():
+            text = (resources.files("reion") / "studies" / f"{study}.toml").read_text(encoding="utf-8")
+        else:
+            text = Path(study).read_text(encoding="utf-8")
+        values = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(
+            f"expected a TOML file or the name of a study ({', '.join(studies())}); {error}", file=study
+        ) from error
+    minutes, steps = values.pop("core_minutes", None), values.pop("steps", None)
+    runs = values.pop("runs", None)
+    given = [number for number in (minutes, steps) if number is not None]
+    if (
+        values
+        or len(given) != 1
+        or not isinstance(given[0], int if minutes is None else int | float)
+        or not given[0] > 0
+        or not isinstance(runs, dict)
+        or not runs
+    ):
+        raise InputError(
+            "expected core_minutes or steps above 0, one of them, and tables [runs.NAME]; received "
+            + (", ".join([*values, *(("runs",) if runs else ())]) or "nothing of it"),
+            file=study,
+        )
+    for name, settings in runs.items():
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+            raise InputError(f"a run's name becomes a folder; received {name!r}", file=study)
+        training = settings.get("training", {}) if isinstance(settings, dict) else None
+        if not isinstance(training, dict) or training.keys() & {"steps", "round_steps"}:
+            raise InputError(
+                f"runs.{name}: expected a table of what the run changes, without training.steps and "
+                f"training.round_steps, which the budget decides; received {settings!r}",
+                file=study,
+            )
+        run_config(settings, 1)
+    return Budget(minutes, steps), runs
+
+
+def run_config(settings: Mapping[str, Any], steps: int) -> RunConfig:
+    """The schema of a run that changes `settings` and takes `steps`."""
+    training = {**settings.get("training", {}), "steps": steps, "round_steps": max(1, -(-steps // _ROUNDS))}
+    return load_config(base={**settings, "training": training})
