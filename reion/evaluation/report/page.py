@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from reion.errors import InputError
 from reion.evaluation.report.figures import figures, save_figure
@@ -131,9 +130,8 @@ def render_page(
             bands=BANDS,
             definitions=definitions(evaluation).items(),
             provenance=list(_flat({**provenance, "truth": _described(true), "written by": _versions()})),
-            # Style sheet and script are the package's own; everything else is escaped.
-            css=Markup((folder / "report.css").read_text(encoding="utf-8")),
-            js=Markup((folder / "report.js").read_text(encoding="utf-8")),
+            css=(folder / "report.css").read_text(encoding="utf-8"),
+            js=(folder / "report.js").read_text(encoding="utf-8"),
             data={
                 "evaluation": evaluation.to_json(),
                 "methods": [
