@@ -1,4 +1,4 @@
-"""What a person sees: progress bars on a terminal and quiet lines elsewhere, tables, one clear error."""
+"""What commands print: JSON, tables and errors, and the progress of long work."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import Any
 
 from reion.errors import InputError
 
-_QUIET_INTERVAL_S = 15.0
+_LINE_INTERVAL_S = 15.0
+"""Seconds between two lines of progress where stderr is no terminal."""
 
 
 def print_json(values: Mapping[str, Any]) -> None:
@@ -22,7 +23,7 @@ def print_json(values: Mapping[str, Any]) -> None:
 
 
 def print_error(error: InputError, *, as_json: bool) -> None:
-    """Print what went wrong: as JSON on stdout, or in words on stderr."""
+    """Print an error: as a JSON object on stdout, or in words on stderr."""
     if as_json:
         print_json({"error": {"message": error.message, "file": error.file, "hint": error.hint}})
     else:
@@ -30,36 +31,40 @@ def print_error(error: InputError, *, as_json: bool) -> None:
 
 
 def say(line: str) -> None:
-    """Print a line of log on stderr."""
+    """Print a line on stderr."""
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 
 
 @contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Hold back what native libraries write to stderr; let it out only if an exception passes."""
+    """Hide what native libraries write to stderr; write it after all if the block raises."""
     sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as hidden:
+        os.dup2(hidden.fileno(), 2)
         try:
             yield
         except BaseException:
-            held.seek(0)
-            os.write(kept, held.read())
+            hidden.seek(0)
+            os.write(stderr, hidden.read())
             raise
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[..., None]]:
-    """Give a function (done, total, values) that shows progress with time left, and what is in `values`."""
+    """Show the progress of long work: a bar on a terminal, a line now and then elsewhere.
+
+    Yields a function of the number of pieces done, the number of all pieces and, optionally, figures by name
+    that are shown beside them.
+    """
     if sys.stderr.isatty():
         yield from _bar(title)
     else:
-        yield _quiet(title)
+        yield _lines(title)
 
 
 def _bar(title: str) -> Iterator[Callable[..., None]]:
@@ -82,17 +87,17 @@ def _bar(title: str) -> Iterator[Callable[..., None]]:
         yield update
 
 
-def _quiet(title: str) -> Callable[..., None]:
+def _lines(title: str) -> Callable[..., None]:
     first: tuple[int, float] | None = None
-    last = -_QUIET_INTERVAL_S
+    last = -_LINE_INTERVAL_S
 
     def update(done: int, total: int, values: Mapping[str, float] | None = None) -> None:
         nonlocal first, last
         now = time.monotonic()
         if first is None:
-            # What came before the first step, compilation above all, says nothing about the rest.
+            # The first piece includes compilation, so its time says nothing about the rest.
             first, last = (done, now), now
-        if done < total and now - last < _QUIET_INTERVAL_S:
+        if done < total and now - last < _LINE_INTERVAL_S:
             return
         last = now
         left = (now - first[1]) / max(done - first[0], 1) * (total - done)

@@ -21,8 +21,14 @@ def runtime(tmp_path):
 
 def test_the_folder_holds_everything_the_page_names(toy_model, simulation, runtime, tmp_path):
     out = tmp_path / "page"
-    result = write_demo_page(toy_model, out, runtime=runtime, sim=simulation)
-    assert result["snapshots"] == simulation["redshift"].values.tolist()
+    written = write_demo_page(toy_model, out, runtime=runtime, sim=simulation)
+    assert written.to_json() == {
+        "output": str(out),
+        "model": "toy 1",
+        "snapshots": simulation["redshift"].values.tolist(),
+        "bytes": sum(path.stat().st_size for path in out.iterdir()),
+    }
+    assert written.snapshots == simulation["redshift"].values.tolist()
     assert (out / "model.onnx").read_bytes() == toy_model.read_bytes()
     description = json.loads((out / "model.json").read_text())
     assert description["inputs"] == {"n_igm": "g cm-3", "n_ion": "1e66 Mpc-3"}

@@ -192,7 +192,7 @@ def test_what_is_imported_is_declared():
             "with suppress(SystemExit), redirect_stdout(StringIO()) as printed:\n"
             "    main()\n"
             "assert 'quickstart' in printed.getvalue()",
-            {"numba", "onnxruntime", "distributed", *TRAINING_EXTRA},
+            {"numpy", "numba", "xarray", "onnxruntime", "pydantic", "rich", "distributed", *TRAINING_EXTRA},
         ),
         ("import reion.prediction.emulator, reion.prediction.predict", {"distributed", *TRAINING_EXTRA}),
     ],

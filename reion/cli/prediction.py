@@ -160,7 +160,9 @@ def demo_page(
     """Write a page that loads the model and predicts in the browser."""
     from reion.demo import write_demo_page
 
-    result = write_demo_page(model, out, runtime=runtime, force=force)
+    written = write_demo_page(model, out, runtime=runtime, force=force)
     print_result(
-        result, lambda: f"{result['output']}: look at it with `python -m http.server -d {out}`", json=json
+        written.to_json(),
+        lambda: f"{written.output}: look at it with `python -m http.server -d {out}`",
+        json=json,
     )

@@ -108,7 +108,10 @@ def _run_in_words(out: Path, result: Mapping[str, Any]) -> str:
 
 
 def _place(workers: int | None) -> Place | None:
-    """The place of this process among the workers; with `--workers` and no launcher, be the launcher."""
+    """The place of this process among the training processes, None if it trains alone.
+
+    With `--workers` above 1 and no launcher, this process starts the others, waits and exits.
+    """
     from reion.terminal import say
     from reion.training.launch import place_from_environment, run_local_workers, take_own_gpu
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from reion.prediction.emulator import Emulator
 from reion.simulation.contract import AXES, DEFAULT_COSMOLOGY, box_size_mpc, with_n_ion
 
 RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
-"""What the page needs of onnxruntime-web; they lie in the `dist` folder of its npm package."""
+"""Files of onnxruntime-web that the page loads, from the `dist` folder of its npm package."""
 
 _PAGE_FILES = ("index.html", "demo.js", "boxes.js", "style.css")
 
@@ -31,6 +34,32 @@ def is_demo_page(folder: Path) -> bool:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class DemoPage:
+    """A demo page that was written.
+
+    Attributes
+    ----------
+    output
+        Path of the folder.
+    model
+        Name and version of the model.
+    snapshots
+        Redshifts of the sample on the page.
+    bytes
+        Size of the folder.
+    """
+
+    output: str
+    model: str
+    snapshots: Sequence[float]
+    bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as JSON."""
+        return dataclasses.asdict(self)
+
+
 DEMO_PAGE = Kind(name="the folder of a demo page", is_ours=is_demo_page)
 
 
@@ -41,25 +70,24 @@ def write_demo_page(
     runtime: str | Path = "node_modules/onnxruntime-web/dist",
     sim: xr.Dataset | None = None,
     force: bool = False,
-) -> dict[str, Any]:
+) -> DemoPage:
     """Write a folder with a page that loads a model, shows a box and predicts it, all in the browser.
 
-    The folder needs nothing from outside; any file server will do, such as `python -m http.server`.
+    The page loads nothing from outside the folder. Any file server can serve it, such as
+    `python -m http.server`.
 
     Parameters
     ----------
     model
-        See `reion.prediction.emulator.Emulator`.
+        What `reion.prediction.emulator.Emulator` opens.
     out
-        The folder.
+        The folder to write.
     runtime
         Folder with `RUNTIME_FILES`.
     sim
-        The sample on the page, by default the held-out box that comes with reion.
-
-    Returns
-    -------
-    `output` (path), `model` (its name), `snapshots` (redshifts of the sample), `bytes` (of the folder).
+        The sample on the page; by default the held-out box that comes with reion.
+    force
+        Replace a page that exists.
 
     Raises
     ------
@@ -106,16 +134,19 @@ def write_demo_page(
             },
         )
         size = sum(path.stat().st_size for path in folder.iterdir())
-    return {
-        "output": str(out),
-        "model": f"{card.name} {card.version}",
-        "snapshots": [sample["redshift"] for sample in samples],
-        "bytes": size,
-    }
+    return DemoPage(
+        output=str(out),
+        model=f"{card.name} {card.version}",
+        snapshots=[sample["redshift"] for sample in samples],
+        bytes=size,
+    )
 
 
 def _write_samples(sim: xr.Dataset, emulator: Emulator, folder: Path) -> list[dict[str, Any]]:
-    """Write one .npz a snapshot, with the fields the model takes and the true xi if there is one."""
+    """Write an .npz file for each snapshot, with the model's fields and the true xi if there is one.
+
+    Returns the entries of `model.json` that list them.
+    """
     box_size = box_size_mpc(sim)
     samples = []
     for index, redshift in enumerate(sim["redshift"].values.tolist()):

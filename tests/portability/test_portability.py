@@ -96,8 +96,8 @@ def test_the_demo_page_predicts_the_sample_and_a_dropped_box(web_runtime, page, 
     model = shipped_models()[0] if shipped_models() else toy_model
     sim = with_n_ion(load_sample().held_out).sel(redshift=[9.0, 8.0, 7.0])
     folder = tmp_path / "page"
-    result = write_demo_page(model, folder, runtime=web_runtime, sim=sim)
-    assert result["snapshots"] == [9.0, 8.0, 7.0]
+    written = write_demo_page(model, folder, runtime=web_runtime, sim=sim)
+    assert written.snapshots == [9.0, 8.0, 7.0]
     page.call("Page.navigate", url=f"{serve(folder)}/")
     page.wait_for("document.body?.dataset.predicted === '8' || document.body?.dataset.failed")
     assert page.evaluate("document.body.dataset.failed ?? null") is None
