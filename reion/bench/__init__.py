@@ -29,14 +29,19 @@ def run(suites: Sequence[str], say: Callable[[str], None]) -> list[Result]:
     Raises
     ------
     InputError
-        If there is no such suite.
+        If there is no such suite, or a package that it needs is not installed.
     """
     for suite in suites:
         if suite not in SUITES:
             raise InputError(f"suite: expected one of {', '.join(SUITES)}. Received: {suite!r}")
     results: list[Result] = []
     for suite in suites or SUITES:
-        results += import_module(f"reion.bench.{suite}").measure(say)
+        try:
+            results += import_module(f"reion.bench.{suite}").measure(say)
+        except ModuleNotFoundError as error:
+            raise InputError(
+                f"the benchmark {suite} needs {error.name}", hint="pip install 'reion[train]'"
+            ) from error
     return results
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from reion.bench.harness import Result, interleaved
 from reion.config import load_config
-from reion.errors import InputError
 from reion.sample import load_sample
 
 _STEPS = 5
@@ -16,12 +15,7 @@ _STEPS = 5
 
 def measure(say: Callable[[str], None]) -> Iterator[Result]:
     """Measure the training loop, batches included, against its compiled step alone."""
-    try:
-        from reion.training.run import Loop
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"the benchmark of training needs {error.name}", hint="pip install 'reion[train]'"
-        ) from error
+    from reion.training.run import Loop
 
     say("training: preparing the packaged sample")
     config = load_config(settings=["training.steps=1000000", f"training.round_steps={_STEPS}"])
