@@ -52,7 +52,7 @@ def tests_nojit(session: nox.Session) -> None:
 def backends(session: nox.Session, backend: str) -> None:
     """Losses, networks and training with Keras on JAX and on PyTorch instead of TensorFlow."""
     session.install("-e", ".[train,test]", backend)
-    files = ("tests/test_losses.py", "tests/test_models.py", "tests/test_training.py")
+    files = ("tests/training/test_losses.py", "tests/models", "tests/training/test_run.py")
     env = {"CUDA_VISIBLE_DEVICES": "-1", "KERAS_BACKEND": backend}
     session.run("pytest", *files, *session.posargs, env=env)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import tomli_w
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from reion.errors import InputError
@@ -314,7 +315,8 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def write_config(config: RunConfig, path: Path) -> None:
     """Write the whole schema as TOML, so that `load_config(path)` gives the same object back."""
-    path.write_text(_to_toml(config.model_dump(mode="json")), encoding="utf-8")
+    values = config.model_dump(mode="json", exclude_none=True)  # in TOML what is absent has no line
+    path.write_text(tomli_w.dumps(values), encoding="utf-8")
 
 
 def _merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
@@ -332,27 +334,3 @@ def _toml_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
-
-
-def _to_toml(values: Mapping[str, Any], prefix: str = "") -> str:
-    lines = []
-    tables = []
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            tables.append((f"{prefix}{key}", value))
-        elif value is not None:
-            lines.append(f"{key} = {_to_toml_scalar(value)}")
-    text = "".join(f"{line}\n" for line in lines)
-    for name, table in tables:
-        text += f"\n[{name}]\n{_to_toml(table, f'{name}.')}"
-    return text
-
-
-def _to_toml_scalar(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_to_toml_scalar(item) for item in value) + "]"
-    return repr(value)

@@ -48,7 +48,7 @@ FLOORS: tuple[set[str], ...] = (
 
 `reion` stands for the package's own `__init__`, which holds the version and the public names.
 """
-DISTRIBUTIONS = {"llvmlite": "numba", "distributed": "dask", "cloudpickle": "dask"}
+DISTRIBUTIONS = {"llvmlite": "numba", "distributed": "dask", "cloudpickle": "dask", "tomli_w": "tomli-w"}
 """Where the import's name is not that of what is declared; each comes with that."""
 
 
@@ -169,7 +169,9 @@ def test_the_init_of_a_wing_is_a_docstring():
 def test_what_is_imported_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    known = declared(project["dependencies"]) | declared(extras["train"]) | declared(extras["cluster"])
+    known = declared(project["dependencies"]) | set().union(
+        *(declared(extras[name]) for name in ("train", "cluster", "mpi"))
+    )
     third_party = {
         (top(name), module)
         for module in MODULES

@@ -15,17 +15,18 @@ _STEPS = 5
 
 def measure(say: Callable[[str], None]) -> Iterator[Result]:
     """Measure the training loop, batches included, against its compiled step alone."""
-    from reion.training.run import Loop
+    from reion.training.loop import Loop
 
     say("training: preparing the packaged sample")
     config = load_config(settings=["training.steps=1000000", f"training.round_steps={_STEPS}"])
     with tempfile.TemporaryDirectory() as folder:
-        loop = Loop.on([load_sample().train.isel(redshift=slice(4, 8))], Path(folder), config)
+        loop = Loop.prepare([load_sample().train.isel(redshift=slice(4, 8))], config, Path(folder))
+        state = loop.state
         (values, redshift), xi = loop.batches(_STEPS)[0]
 
         def bare() -> None:
             for _ in range(_STEPS):
-                float(loop.trunk.train_on_batch([values, redshift], xi))
+                float(state.trunk.train_on_batch([values, redshift], xi))
 
         say("training: steps with and without the sampler")
         compared = interleaved(lambda: loop.steps(_STEPS), bare, rounds=8)
@@ -35,5 +36,8 @@ def measure(say: Callable[[str], None]) -> Iterator[Result]:
         ratio=compared.ratio,
         against="the same compiled step on a batch in memory",
         target=0.9,
-        extra={"cells_per_second": cells / compared.seconds, "waiting_share": loop.waiting / loop.seconds},
+        extra={
+            "cells_per_second": cells / compared.seconds,
+            "waiting_share": state.waiting_seconds / state.seconds,
+        },
     )

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,7 +17,8 @@ from reion.cli.output import print_plans, print_result, resumable
 from reion.errors import InputError
 
 if TYPE_CHECKING:
-    from reion.training.launch import Place
+    from reion.training.processes import Processes
+    from reion.training.run_folder import Metrics
 
 export_app = typer.Typer(help="Export a trained run.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(export_app, name="export")
@@ -71,14 +71,13 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a network on one or more simulations."""
-    place = _place(workers)
+    processes = _processes(1 if dry_run else workers)
     need_training("reion train")
     from reion.config import load_config
     from reion.readers import open_each
     from reion.terminal import progress_bar
     from reion.training.run import train as run_train
 
-    chief = place is None or place.rank == 0
     schema = load_config(config, settings or [])
     simulations = open_each(sources)
     if dry_run:
@@ -88,42 +87,46 @@ def train(
         return
     compile_kernels()
     with (
-        resumable(out) if chief else nullcontext(),
-        progress_bar("training") if chief else nullcontext() as progress,
+        resumable(out) if processes.is_chief else nullcontext(),
+        progress_bar("training") if processes.is_chief else nullcontext() as progress,
     ):
-        result = run_train(
-            simulations, out, schema, resume=resume, force=force, progress=progress, place=place
+        metrics = run_train(
+            simulations, out, schema, resume=resume, force=force, progress=progress, processes=processes
         )
-    if chief:
-        print_result({"run": str(out), **result}, lambda: _run_in_words(out, result), json=json)
+    if processes.is_chief:
+        print_result({"run": str(out), **metrics.to_json()}, lambda: _run_in_words(out, metrics), json=json)
 
 
-def _run_in_words(out: Path, result: Mapping[str, Any]) -> str:
-    r2 = result["validation_r2"]
+def _run_in_words(out: Path, metrics: Metrics) -> str:
+    r2 = metrics.validation_r2
     return (
-        f"{out}: validation R² {'–' if r2 is None else f'{r2:.4f}'} after {result['steps']} steps, "
-        f"{result['seconds']:.0f} s, {result['cells_per_second']} cells a second, "
-        f"{result['waiting_share']:.1%} of the time waiting for data"
+        f"{out}: validation R² {'–' if r2 is None else f'{r2:.4f}'} after {metrics.steps} steps, "
+        f"{metrics.seconds:.0f} s, {metrics.cells_per_second} cells a second, "
+        f"{metrics.waiting_share:.1%} of the time waiting for data"
     )
 
 
-def _place(workers: int | None) -> Place | None:
-    """The place of this process among the training processes, None if it trains alone.
+def _processes(workers: int | None) -> Processes:
+    """The processes that train together, this one alone if there is neither a launcher nor `--workers`.
 
-    With `--workers` above 1 and no launcher, this process starts the others, waits and exits.
+    With `--workers` above 1 and no launcher, this process starts them, waits and exits as they do.
     """
     from reion.terminal import say
-    from reion.training.launch import place_from_environment, run_local_workers, take_own_gpu
+    from reion.training.processes import Processes, launched, run_locally, take_own_gpu
 
-    place = None if workers == 1 else place_from_environment(os.environ)
+    place = None if workers == 1 else launched(os.environ)
+    if place is None and workers is not None and workers > 1:
+        sys.exit(run_locally(workers, [sys.executable, "-m", "reion", *sys.argv[1:]], os.environ))
     if place is not None and workers not in (None, place.count):
         raise InputError(f"expected --workers {place.count}, as the launcher has started; received {workers}")
-    if place is None and workers is not None and workers > 1:
-        sys.exit(run_local_workers(workers, [sys.executable, "-m", "reion", *sys.argv[1:]], os.environ))
-    gpus = take_own_gpu(place, os.environ)
+    if place is not None and place.rank > 0:
+        # One result, or one error, for all of them.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    processes = Processes.join(place)
+    gpus = take_own_gpu(processes.local_rank, os.environ)
     if place is None and workers is None and gpus > 1:
         say(f"one of {gpus} GPUs is used: --workers {gpus} uses them all")
-    return place
+    return processes
 
 
 @app.command(epilog=example("reion compare models box1.zarr box3.zarr --test box2.zarr --out comparison"))
@@ -183,12 +186,12 @@ def export_onnx(
     from reion.training.run_folder import export_run, held_out_scores
 
     held_out = None if scores is None else held_out_scores(read_json(scores))
-    result = export_run(run, out, scores=held_out, force=force)
+    written = export_run(run, out, scores=held_out, force=force)
     print_result(
-        result,
+        written.to_json(),
         lambda: (
-            f"{result['output']}: {result['bytes'] / 1e6:.2f} MB, {result['nodes']} nodes, "
-            f"differs from Keras by at most {result['max_difference']:.1e}"
+            f"{written.output}: {written.bytes / 1e6:.2f} MB, {written.nodes} nodes, "
+            f"differs from Keras by at most {written.max_difference:.1e}"
         ),
         json=json,
     )

@@ -160,10 +160,12 @@ def predict_with(method: str, sim: xr.Dataset, *, keep: Path | None = None) -> P
                 hint="pip install 'reion[train]', or evaluate the exported file",
             ) from error
         run = load_run(path)
-        threshold = run.metrics["excursion_set_threshold"]
+        threshold = run.metrics.excursion_set_threshold
         inputs = run.config.data.inputs
         fields = run.config.inputs
-        return Prediction(path.name, run.predict(sim), threshold, inputs, run.provenance, fields=fields)
+        return Prediction(
+            path.name, run.predict(sim), threshold, inputs, run.provenance.to_json(), fields=fields
+        )
     other = open_simulation(path)
     require_fields(other, ["xi"], purpose="comparing with the truth", file=method)
     return Prediction(path.stem, other["xi"], None, "history", {"file": method}, stored=other)

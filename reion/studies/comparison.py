@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,9 @@ from reion.jobs.outputs import read_json, whole_file, write_json, write_whole
 from reion.prediction.emulator import Emulator
 from reion.studies.results import ComparedRun, Comparison, Summary, score_against_arithmetic, to_markdown
 from reion.studies.study import Budget, load_study, run_config
-from reion.training.run import Loop, Progress, describe, train, with_photons
+from reion.training.loop import Loop, StepProgress
+from reion.training.provenance import Provenance, TrainingBox, describe
+from reion.training.run import train, with_photons
 from reion.training.run_folder import export_run
 
 FEWEST_STEPS = 20
@@ -41,7 +42,7 @@ def compare(
     core_minutes: float | None = None,
     resume: bool = False,
     say: Callable[[str], None] = lambda _: None,
-    progress: Progress | None = None,
+    progress: StepProgress | None = None,
 ) -> Comparison:
     """Train every run of a study, export it, and evaluate the exported file on `test`.
 
@@ -61,7 +62,7 @@ def compare(
     resume
         Keep the runs in `out` that are finished and go on with the one that is not.
     say, progress
-        Called with a line for each stage, and after every step (see `reion.training.run.Progress`).
+        Called with a line for each stage, and after every step (see `reion.training.loop.StepProgress`).
 
     Raises
     ------
@@ -83,7 +84,7 @@ def compare(
     if written.is_file():
         _check_budget(written, budget)
     data = [describe(sim) for sim in simulations]
-    if describe(test)["sha256"] in [item["sha256"] for item in data]:
+    if describe(test).sha256 in [box.sha256 for box in data]:
         raise InputError("the box to evaluate on is one of those to train on", hint="give another --test")
     compared: list[ComparedRun] = []
     excursion_sets: dict[InputSet, Summary] = {}
@@ -126,14 +127,14 @@ def _check_run(
     folder: Path,
     settings: Mapping[str, Any],
     simulations: Sequence[xr.Dataset],
-    data: Sequence[Mapping[str, Any]],
+    data: list[TrainingBox],
     budget: Budget,
 ) -> None:
     """Refuse a run folder that this study, with this budget and data, would not have made."""
     stored = load_config(folder / "config.toml")
     steps = stored.training.steps if budget.steps is None else budget.steps
     differing = differences(stored, with_photons(run_config(settings, steps), simulations))
-    if read_json(folder / "provenance.json")["data"] != list(data):
+    if Provenance.from_json(read_json(folder / "provenance.json")).data != data:
         differing.append("other simulations")
     if differing:
         raise InputError(
@@ -150,7 +151,7 @@ def _train_and_evaluate(
     test: xr.Dataset,
     budget: Budget,
     say: Callable[[str], None],
-    progress: Progress | None,
+    progress: StepProgress | None,
 ) -> None:
     resume = (folder / "config.toml").is_file()
     if resume:
@@ -182,14 +183,11 @@ def _steps_within(budget: Budget, simulations: Sequence[xr.Dataset], settings: M
 def core_seconds_per_step(simulations: Sequence[xr.Dataset], config: RunConfig) -> float:
     """Processor time of one training step, all cores together, once everything is compiled."""
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "timed"
-        place.mkdir()
-        loop = Loop.on(simulations, place, config)
+        loop = Loop.prepare(simulations, config, Path(folder))
         loop.steps(2)
         started = time.process_time()
         loop.steps(_TIMED_STEPS)
         seconds = time.process_time() - started
-        shutil.rmtree(place)
     return seconds / _TIMED_STEPS
 
 

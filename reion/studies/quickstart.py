@@ -73,7 +73,8 @@ def quickstart(
     resume, force
         Go on with an interrupted quickstart in `out`, or replace one.
     progress, say
-        Called after every training step (see `reion.training.run.Progress`), and with a line for every stage.
+        Called after every training step (see `reion.training.loop.StepProgress`), and with a line for every
+        stage.
 
     Raises
     ------
@@ -107,8 +108,8 @@ def quickstart(
     )
     provenance = {
         "how": "reion quickstart: trained on one box of the packaged sample, evaluated on the other",
-        "model": {"file": str(model), "sha256": export["sha256"], "nodes": export["nodes"]},
-        "largest difference between Keras and ONNX": export["max_difference"],
+        "model": {"file": str(model), "sha256": export.sha256, "nodes": export.nodes},
+        "largest difference between Keras and ONNX": export.max_difference,
         **emulator.card.provenance,
     }
     say("writing the report")

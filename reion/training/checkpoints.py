@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from reion.jobs.outputs import whole_folder, write_json
 
 _NAME = re.compile(r"step-(\d{9})")
 _CHECKSUMS = "checksums.json"
+_STATE = "state"
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Checkpoint:
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
     """Write a checkpoint into `folder` so that a kill at any instant leaves the older ones whole.
 
-    Everything is written in a hidden folder beside its place, the checksums last, and moved in.
+    Everything is written and synced in a hidden folder beside its place, the checksums last, and moved in.
     Then all but the newest `keep` are removed, and those of later steps, left by a run that had to go back.
 
     Raises
@@ -47,13 +50,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> P
         If the disk is full or not writable; what was there before is untouched.
     """
     place = folder / f"step-{checkpoint.step:09d}"
-    flat = {
-        f"{group}/{index:05d}": array
-        for group, arrays in checkpoint.arrays.items()
-        for index, array in enumerate(arrays)
-    }
     with whole_folder(place) as partial:
-        np.savez(partial / "arrays.npz", **flat)  # type: ignore[arg-type]
+        np.savez(partial / "arrays.npz", **_flat(checkpoint.arrays))  # type: ignore[arg-type]
         write_json(partial / "state.json", {"step": checkpoint.step, **checkpoint.state})
         sums = {path.name: _checksum(path) for path in sorted(partial.iterdir())}
         write_json(partial / _CHECKSUMS, sums)
@@ -72,14 +70,46 @@ def load_newest(folder: Path) -> Checkpoint | None:
             if any(_checksum(path / name) != value for name, value in sums.items()):
                 continue
             state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-            arrays: dict[str, list[np.ndarray]] = {}
             with np.load(path / "arrays.npz", allow_pickle=False) as stored:
-                for key in sorted(stored.files):
-                    arrays.setdefault(key.partition("/")[0], []).append(stored[key])
+                arrays = _grouped(stored)
         except (OSError, ValueError, KeyError):
             continue
         return Checkpoint(int(state.pop("step")), arrays, state)
     return None
+
+
+def pack(checkpoint: Checkpoint) -> bytes:
+    """A checkpoint as a message to other processes."""
+    content = io.BytesIO()
+    state = json.dumps({"step": checkpoint.step, **checkpoint.state}).encode()
+    np.savez(content, **{_STATE: np.frombuffer(state, np.uint8)}, **_flat(checkpoint.arrays))  # type: ignore[arg-type]
+    return content.getvalue()
+
+
+def unpack(message: bytes) -> Checkpoint:
+    """Inverse of `pack`."""
+    with np.load(io.BytesIO(message), allow_pickle=False) as stored:
+        arrays = _grouped(stored)
+    (packed,) = arrays.pop(_STATE)
+    state = json.loads(packed.tobytes())
+    return Checkpoint(int(state.pop("step")), arrays, state)
+
+
+def _flat(arrays: Mapping[str, Sequence[np.ndarray]]) -> dict[str, np.ndarray]:
+    """Groups of arrays under the names of an .npz file, which has no order: `network/00003`."""
+    return {
+        f"{group}/{index:05d}": array
+        for group, members in arrays.items()
+        for index, array in enumerate(members)
+    }
+
+
+def _grouped(stored: np.lib.npyio.NpzFile) -> dict[str, list[np.ndarray]]:
+    """Inverse of `_flat`."""
+    arrays: dict[str, list[np.ndarray]] = {}
+    for key in sorted(stored.files):
+        arrays.setdefault(key.partition("/")[0], []).append(stored[key])
+    return arrays
 
 
 def _steps(folder: Path) -> list[Path]:

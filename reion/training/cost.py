@@ -23,14 +23,11 @@ from reion.simulation.contract import FIELDS, Shape, shape_of
 from reion.storage.cost import field_bytes
 from reion.training.checkpoints import save_checkpoint
 from reion.training.devices import resolve_precision
-from reion.training.peers import Workers
-from reion.training.run import Loop
-from reion.training.sampler import validation_cells_along_x
+from reion.training.loop import compile_trunk
+from reion.training.sampler import IN_MEMORY_BYTES, validation_cells_along_x
+from reion.training.state import State
 
 _MEBIBYTE = 1 << 20
-
-IN_MEMORY_BYTES = 4 << 30
-"""Training keeps its fields in memory up to this, and in files beyond (`reion.training.sampler`)."""
 
 _TRAIN_READING_BYTES = 150 * _MEBIBYTE
 
@@ -81,7 +78,7 @@ def training_cost(config: RunConfig, meshes: Sequence[Shape]) -> TrainingCost:
     stem = model.stem
     normalizer = Normalizer.unfitted(stem.channels, stem.scale, stem.transform)
     model_bytes = _model_bytes(model, normalizer)
-    loop = Loop(Path(), config, model, normalizer, [], None, Workers())
+    compile_trunk(model, normalizer)
     rng = np.random.default_rng(0)
     side = training.crop_cells + 2 * model.trunk_radius_cells
     values = rng.normal(size=(training.batch_size, side, side, side, count)).astype(np.float32)
@@ -89,12 +86,12 @@ def training_cost(config: RunConfig, meshes: Sequence[Shape]) -> TrainingCost:
     xi = rng.random((training.batch_size, *(training.crop_cells,) * 3, 1), dtype=np.float32)
 
     def step() -> None:
-        loop.trunk.train_on_batch([values, redshift], xi)
+        model.trunk.train_on_batch([values, redshift], xi)
 
     prepare_bytes_a_cell = _prepare_bytes_a_cell(model)
-    checkpoint_bytes = _checkpoint_bytes(loop)
+    checkpoint_bytes = _checkpoint_bytes(model)
     program_bytes = resident_memory_bytes() or 0
-    validating_bytes = _validating_bytes(loop, meshes)
+    validating_bytes = _validating_bytes(model, meshes)
     step()
     step_bytes = max(0, (resident_memory_bytes() or 0) - program_bytes)
     return TrainingCost(
@@ -104,26 +101,25 @@ def training_cost(config: RunConfig, meshes: Sequence[Shape]) -> TrainingCost:
         computing_bytes=max(step_bytes, validating_bytes),
         checkpoint_bytes=checkpoint_bytes,
         model_bytes=model_bytes,
-        forward_flops=_forward_flops(loop.trunk, values, redshift),
+        forward_flops=_forward_flops(model.trunk, values, redshift),
         step=step,
     )
 
 
-def _validating_bytes(loop: Loop, meshes: Sequence[Shape]) -> float:
+def _validating_bytes(model: Model, meshes: Sequence[Shape]) -> float:
     """Memory for the largest validation window, from what a part of it takes more than the smallest there is.
 
     TensorFlow keeps what it has taken once: what the difference is made of would otherwise be hidden.
     """
-    model = loop.model
     halo = 2 * model.trunk_radius_cells
 
     def taken(window: Sequence[int]) -> int:
         values = np.zeros((1, *window, len(model.stem.channels)), dtype=np.float32)
-        loop.trunk([values, np.zeros((1, 1), dtype=np.float32)], training=False)
+        model.trunk([values, np.zeros((1, 1), dtype=np.float32)], training=False)
         return resident_memory_bytes() or 0
 
     windows = [
-        [n + halo for n in (validation_cells_along_x(loop.config, model, mesh[0]), *mesh[1:])]
+        [n + halo for n in (validation_cells_along_x(model.config, model, mesh[0]), *mesh[1:])]
         for mesh in meshes
     ]
     window = [n - (n - halo) % model.stride_cells for n in max(windows, key=math.prod)]
@@ -159,11 +155,12 @@ def _model_bytes(model: Model, normalizer: Normalizer) -> int:
         return network.stat().st_size
 
 
-def _checkpoint_bytes(loop: Loop) -> int:
-    if loop.config.training.patience_rounds is not None:
-        loop.best = loop.trunk.get_weights()  # which a checkpoint holds too
+def _checkpoint_bytes(model: Model) -> int:
+    state = State(model)
+    if model.config.training.patience_rounds is not None:
+        state.best = model.trunk.get_weights()  # which a checkpoint holds too
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint = save_checkpoint(Path(folder), loop.checkpoint())
+        checkpoint = save_checkpoint(Path(folder), state.to_checkpoint())
         return sum(file.stat().st_size for file in checkpoint.iterdir())
 
 

@@ -1,9 +1,10 @@
-"""A run folder, read back: predict with it, export it."""
+"""The run folder: written while a network trains, read back to predict with it, exported as an ONNX file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +13,180 @@ import numpy as np
 import xarray as xr
 
 import reion
-from reion.config import RunConfig, load_config
+from reion.config import RunConfig, load_config, write_config
 from reion.errors import InputError
-from reion.jobs.outputs import read_json, write_whole
+from reion.jobs.outputs import clear_stale, read_json, whole_file, whole_folder, write_json, write_whole
 from reion.models.build import Model, build_model, build_network
 from reion.models.normalizer import Normalizer
 from reion.simulation.contract import DENSITY_UNITS, DIMS, n_ion_units, require_fields, with_n_ion
+from reion.training.checkpoints import Checkpoint, save_checkpoint
+from reion.training.history import Round, to_csv, to_events
+from reion.training.provenance import Provenance
+from reion.training.sampler import Batch
 
 LICENCE = "MIT"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """What a finished run came to: metrics.json.
+
+    Attributes
+    ----------
+    steps
+        Steps done.
+    validation_r2
+        Of the weights that were kept; None if the validation slabs have no structure.
+    loss
+        Mean training loss of the last round.
+    seconds, cells_per_second
+        Time spent in steps, and cells predicted in them.
+    waiting_share
+        Share of that time in which the network waited for batches.
+    parameters
+        Numbers that were learnt, with the moving statistics.
+    receptive_radius_cells
+        Cells of raw fields that the network needs on every side of what it predicts.
+    cell_size_mpc, redshift_range, n_src_units
+        Of the training boxes.
+    excursion_set_threshold
+        Photons per hydrogen atom at which the excursion set fits the training boxes best.
+    """
+
+    steps: int
+    validation_r2: float | None
+    loss: float
+    seconds: float
+    cells_per_second: int
+    waiting_share: float
+    parameters: int
+    receptive_radius_cells: int
+    cell_size_mpc: float
+    redshift_range: tuple[float, float]
+    n_src_units: str
+    excursion_set_threshold: float
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Metrics:
+        """Inverse of `to_json`."""
+        low, high = values["redshift_range"]
+        return cls(**{**values, "redshift_range": (low, high)})
+
+
+class RunFolder:
+    """The files of a run that trains, as the one process that writes them sees them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self._rounds_logged = 0
+
+    def cache(self, rank: int = 0) -> Path:
+        """The folder beside this one for channels that do not fit in memory, one for each process."""
+        return self.path.with_name(f".{self.path.name}.cache{rank or ''}")
+
+    def clear_stale(self) -> None:
+        """Clear it, and the place beside it, of what killed processes left."""
+        clear_stale(self.path.parent, self.path.name)
+        clear_stale(self.path)
+        clear_stale(self.checkpoints)
+
+    def create(self, config: RunConfig, normalizer: Normalizer, provenance: Provenance) -> None:
+        """Put the folder of a new run in its place: a kill leaves one that can be resumed, or none.
+
+        Raises
+        ------
+        InputError
+            If it cannot be written; what was in its place is then still there.
+        """
+        try:
+            with whole_folder(self.path) as fresh:
+                write_config(config, fresh / "config.toml")
+                write_json(fresh / "normalizer.json", normalizer.to_dict())
+                write_json(fresh / "provenance.json", provenance.to_json())
+        except OSError as error:
+            raise InputError(f"the run folder could not be written: {error}", file=self.path) from error
+
+    def save(self, checkpoint: Checkpoint, history: Sequence[Round]) -> None:
+        """Write a checkpoint, then the history up to it.
+
+        Raises
+        ------
+        InputError
+            If the disk is full; the checkpoints before are whole.
+        """
+        with self._resumable(f"the checkpoint of step {checkpoint.step}"):
+            save_checkpoint(self.checkpoints, checkpoint)
+            self.write_history(history)
+
+    def write_history(self, history: Sequence[Round]) -> None:
+        """Write history.csv, and the curves of TensorBoard."""
+        write_whole(self.path / "history.csv", to_csv(history))
+        events = self.path / "logs" / "events.out.tfevents.reion"
+        events.parent.mkdir(exist_ok=True)
+        # The first time the file is written anew: one unbroken curve, also of a run that goes on from an
+        # older checkpoint than its last. Later rounds are appended, for a TensorBoard that has it open.
+        begin = self._rounds_logged == 0
+        start_time = (self.path / "config.toml").stat().st_mtime
+        records = to_events(history[self._rounds_logged :], start_time, begin=begin)
+        if begin:
+            write_whole(events, records)
+        else:
+            with events.open("ab") as file:
+                file.write(records)
+        self._rounds_logged = len(history)
+
+    def keep_batch(self, batch: Batch) -> Path:
+        """Keep the batch at which a run broke.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+        """
+        (values, redshift), xi = batch
+        path = self.path / "diverged.npz"
+        np.savez(path, channels=values, redshift=redshift, xi=xi)
+        return path
+
+    def finish(self, network: keras.Model, metrics: Metrics) -> None:
+        """Write the trained network, then the metrics, which say that the run is finished.
+
+        Raises
+        ------
+        InputError
+            If the disk is full; the run can be resumed.
+        """
+        with self._resumable("the trained network"), whole_file(self.path / "model.keras") as partial:
+            network.save(partial)
+        with self._resumable("metrics.json"):
+            write_json(self.path / "metrics.json", metrics.to_json())
+
+    @contextmanager
+    def _resumable(self, what: str) -> Iterator[None]:
+        """Say of a full disk that the run is not lost."""
+        try:
+            yield
+        except OSError as error:
+            raise InputError(
+                f"{what} could not be written: {error}",
+                file=self.path,
+                hint="the run is whole up to the checkpoint before: make room and go on with --resume",
+            ) from error
+
+
 @dataclass(frozen=True)
 class Run:
-    """A finished training run.
+    """A finished training run, read back.
 
     Attributes
     ----------
     network
         Raw fields in, xi out, as `reion.models.build.build_network` describes it.
-    metrics, provenance
-        What metrics.json and provenance.json hold.
     """
 
     folder: Path
@@ -39,8 +194,8 @@ class Run:
     model: Model
     normalizer: Normalizer
     network: keras.Model
-    metrics: dict[str, Any]
-    provenance: dict[str, Any]
+    metrics: Metrics
+    provenance: Provenance
 
     def predict(self, sim: xr.Dataset) -> xr.DataArray:
         """Predict xi of every snapshot with Keras, whole boxes at once.
@@ -91,8 +246,34 @@ def load_run(folder: str | Path) -> Run:
         network.load_weights(folder / "model.keras")
     except (OSError, ValueError) as error:
         raise InputError(f"the weights do not fit the configuration: {error}", file=folder) from error
-    metrics, provenance = read_json(folder / "metrics.json"), read_json(folder / "provenance.json")
+    metrics = Metrics.from_json(read_json(folder / "metrics.json"))
+    provenance = Provenance.from_json(read_json(folder / "provenance.json"))
     return Run(folder, config, model, normalizer, network, metrics, provenance)
+
+
+@dataclass(frozen=True)
+class Export:
+    """An ONNX file that was written.
+
+    Attributes
+    ----------
+    output, bytes, sha256
+        The file, its size and its checksum.
+    nodes
+        Of its graph.
+    max_difference
+        From Keras, in xi: the largest that was found.
+    """
+
+    output: Path
+    bytes: int
+    sha256: str
+    nodes: int
+    max_difference: float
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {**asdict(self), "output": str(self.output)}
 
 
 def export_run(
@@ -101,9 +282,8 @@ def export_run(
     *,
     name: str | None = None,
     scores: Mapping[str, Any] | None = None,
-    half: bool = False,
     force: bool = False,
-) -> dict[str, Any]:
+) -> Export:
     """Export a finished run as a self-contained ONNX file.
 
     Parameters
@@ -115,13 +295,6 @@ def export_run(
     scores
         Held-out scores for the metadata (see `held_out_scores`); by default the training's own validation
         score, named as such.
-    half
-        Store weights in float16 where parity allows.
-
-    Returns
-    -------
-    dict
-        `output`, `bytes`, `sha256`, `nodes`, `max_difference` from Keras.
 
     Raises
     ------
@@ -132,38 +305,31 @@ def export_run(
 
     run = load_run(folder)
     out = Path(out)
-    n_src_units = run.metrics["n_src_units"]
+    n_src_units = run.metrics.n_src_units
     units = {"n_igm": DENSITY_UNITS, "n_src": n_src_units, "n_ion": n_ion_units(n_src_units)}
-    low, high = run.metrics["redshift_range"]
     card = ModelCard(
         name=name or out.stem,
         version=reion.__version__,
         inputs={field: units[field] for field in run.config.inputs},
-        cell_size_mpc=run.metrics["cell_size_mpc"],
-        redshift_range=(low, high),
+        cell_size_mpc=run.metrics.cell_size_mpc,
+        redshift_range=run.metrics.redshift_range,
         receptive_radius_cells=run.model.radius_cells,
         stride_cells=run.model.stride_cells,
         normalizer=run.normalizer.to_dict(),
-        training_data=tuple(item["sha256"] for item in run.provenance["data"]),
-        scores=dict(scores or {"validation_r2": run.metrics["validation_r2"]}),
-        excursion_set_threshold=run.metrics["excursion_set_threshold"],
+        training_data=tuple(box.sha256 for box in run.provenance.data),
+        scores=dict(scores or {"validation_r2": run.metrics.validation_r2}),
+        excursion_set_threshold=run.metrics.excursion_set_threshold,
         symmetric=run.model.symmetric,
         licence=LICENCE,
-        provenance={"training": run.provenance, "config": run.config.model_dump(mode="json")},
+        provenance={"training": run.provenance.to_json(), "config": run.config.model_dump(mode="json")},
     )
     try:
-        report = export(run.network, card, out, half=half, force=force, write=write_whole)
+        report = export(run.network, card, out, force=force, write=write_whole)
     except FileExistsError as error:
         raise InputError("the file is already there", file=out, hint="--force replaces it") from error
     except ExportError as error:
         raise InputError(f"the network does not export: {error}", file=folder) from error
-    return {
-        "output": str(out),
-        "bytes": report.bytes,
-        "sha256": report.sha256,
-        "nodes": report.nodes,
-        "max_difference": report.difference,
-    }
+    return Export(out, report.bytes, report.sha256, report.nodes, report.difference)
 
 
 def held_out_scores(evaluation: Mapping[str, Any]) -> dict[str, Any]:

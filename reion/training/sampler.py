@@ -23,7 +23,8 @@ _UNIFORM = 1e-3
 """Snapshots whose mean xi is closer than this to 0 or 1 have little to teach and are drawn less often."""
 _UNIFORM_WEIGHT = 0.3
 _ORIENTATIONS = {"none": 1, "rotations": N_ROTATIONS, "symmetries": N_SYMMETRIES}
-_IN_MEMORY_BYTES = 4 << 30
+IN_MEMORY_BYTES = 4 << 30
+"""Channels and truths of all snapshots are kept in memory up to this; beyond it, channels go to files."""
 _VALUES_AT_ONCE = 1 << 18
 """Values of the small batches that are read together."""
 
@@ -31,7 +32,7 @@ Batch = tuple[tuple[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class TrainingSnapshot:
     """One redshift of one box, ready to crop from.
 
     Attributes
@@ -52,7 +53,7 @@ class Snapshot:
     validation_cells: int
 
 
-def prepare_snapshots(simulations: Sequence[xr.Dataset], model: Model, cache: Path) -> list[Snapshot]:
+def prepare_snapshots(simulations: Sequence[xr.Dataset], model: Model, cache: Path) -> list[TrainingSnapshot]:
     """Compute every snapshot's channels once.
 
     They are kept in memory up to 4 GiB in all, beyond that in memory-mapped files in the folder `cache`.
@@ -65,8 +66,8 @@ def prepare_snapshots(simulations: Sequence[xr.Dataset], model: Model, cache: Pa
     config, stem = model.config, model.stem
     crop_cells = config.training.crop_cells
     cells = sum(int(np.prod([*sim.sizes.values()])) for sim in simulations)
-    on_disk = cells * 4 * (len(stem.channels) + 1) > _IN_MEMORY_BYTES
-    snapshots: list[Snapshot] = []
+    on_disk = cells * 4 * (len(stem.channels) + 1) > IN_MEMORY_BYTES
+    snapshots: list[TrainingSnapshot] = []
     for sim in simulations:
         require_fields(sim, ["n_igm", "xi"], purpose="training")
         if "n_ion" in config.inputs:
@@ -89,7 +90,7 @@ def prepare_snapshots(simulations: Sequence[xr.Dataset], model: Model, cache: Pa
                 np.save(path, channels)
                 channels = np.load(path, mmap_mode="r")
             xi = np.clip(sim["xi"][index].values.astype(np.float32), 0.0, 1.0)
-            snapshots.append(Snapshot(float(redshift), channels, xi, validation_cells))
+            snapshots.append(TrainingSnapshot(float(redshift), channels, xi, validation_cells))
     return snapshots
 
 
@@ -109,7 +110,7 @@ class CropSequence(keras.utils.PyDataset):
 
     def __init__(
         self,
-        snapshots: Sequence[Snapshot],
+        snapshots: Sequence[TrainingSnapshot],
         normalizer: Normalizer,
         model: Model,
         *,
@@ -231,7 +232,7 @@ def normalise_redshift(redshift: Any, normalizer: Normalizer) -> Any:
     return (redshift - normalizer.redshift_mean) / normalizer.redshift_std
 
 
-def validation_pair(snapshot: Snapshot, normalizer: Normalizer, model: Model) -> Batch:
+def validation_pair(snapshot: TrainingSnapshot, normalizer: Normalizer, model: Model) -> Batch:
     """The validation slab of a snapshot as a batch of one, with the halo the trunk needs around it.
 
     Its sides are multiples of the network's stride: what is left over is not judged.

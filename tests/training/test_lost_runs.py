@@ -18,7 +18,7 @@ pytest.importorskip("tensorflow")
 from reion.config import load_config
 from reion.errors import InputError
 from reion.storage.store import write_simulation
-from reion.training import run as training
+from reion.training import loop, run_folder
 from reion.training.checkpoints import load_newest
 from reion.training.run import train
 from reion.training.run_folder import load_run
@@ -102,12 +102,12 @@ def test_a_kill_before_the_run_folder_is_whole_leaves_none(toy, tmp_path, monkey
     def stop(*_args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "write_json", stop)
+    monkeypatch.setattr(run_folder, "write_json", stop)
     with pytest.raises(KeyboardInterrupt):
         train([toy()], tmp_path / "run", short())
     assert not (tmp_path / "run").exists()
     monkeypatch.undo()
-    assert train([toy()], tmp_path / "run", short())["steps"] == 12
+    assert train([toy()], tmp_path / "run", short()).steps == 12
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
@@ -117,7 +117,7 @@ def test_replacing_a_run_keeps_the_old_one_until_the_new_one_is_there(toy, tmp_p
     def stop(*_args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "write_json", stop)
+    monkeypatch.setattr(run_folder, "write_json", stop)
     with pytest.raises(KeyboardInterrupt):
         train([toy()], tmp_path / "run", short("seed=1"), force=True)
     assert load_run(tmp_path / "run").config.seed == 0
@@ -138,14 +138,14 @@ def test_a_history_that_was_lost_between_two_writes_comes_back(toy, tmp_path):
 
 def test_ctrl_c_says_how_to_go_on(toy, tmp_path, command, monkeypatch):
     write_simulation(toy(), tmp_path / "sim.zarr")
-    take_step = training.Loop._take_step
+    take_step = loop.Loop._take_step
 
-    def interrupt(loop, batch):
-        if loop.step == 6:
+    def interrupt(self, batch):
+        if self.state.step == 6:
             signal.raise_signal(signal.SIGINT)
-        return take_step(loop, batch)
+        return take_step(self, batch)
 
-    monkeypatch.setattr(training.Loop, "_take_step", interrupt)
+    monkeypatch.setattr(loop.Loop, "_take_step", interrupt)
     settings = [word for setting in [*SETTINGS[:-2], "training.steps=12", "training.round_steps=4"]
                 for word in ("--set", setting)]  # fmt: skip
     line = ["train", tmp_path / "sim.zarr", "--out", tmp_path / "run", *settings]
@@ -162,7 +162,7 @@ def test_ctrl_c_says_how_to_go_on(toy, tmp_path, command, monkeypatch):
 
 def test_a_loss_that_is_no_number_is_one_clear_message(toy, tmp_path, command, monkeypatch):
     write_simulation(toy(), tmp_path / "sim.zarr")
-    monkeypatch.setattr(training.Loop, "_take_step", lambda loop, batch: float("nan"))
+    monkeypatch.setattr(loop.Loop, "_take_step", lambda *_: float("nan"))
     settings = [word for setting in SETTINGS for word in ("--set", setting)]
     code, out, said = command("train", tmp_path / "sim.zarr", "--out", tmp_path / "run", "--json", *settings)
     assert code == 2

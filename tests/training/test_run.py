@@ -18,18 +18,20 @@ import pytest
 pytest.importorskip("keras")
 pytest.importorskip("tensorflow")
 
+import keras
+
 from reion.config import load_config
 from reion.errors import InputError
 from reion.readers import open_simulation
 from reion.simulation.contract import make_simulation
 from reion.storage.store import write_simulation
-from reion.training import run as training
+from reion.training import loop, run_folder
 from reion.training.checkpoints import load_newest
 from reion.training.run import TrainingDivergedError, train
 from reion.training.run_folder import export_run, load_run
 from tests.tiny import TINY_NETWORK
 
-ON_TORCH = training.keras.backend.backend() == "torch"
+ON_TORCH = keras.backend.backend() == "torch"
 TINY = [
     *TINY_NETWORK,
     "training.batch_size=2",
@@ -106,7 +108,7 @@ def test_it_learns(toy, tmp_path):
     metrics = train([sim], tmp_path / "run", config("training.steps=150", "training.round_steps=50"))
     rows = history(tmp_path / "run")
     assert rows[-1]["loss"] < rows[0]["loss"]
-    assert metrics["validation_r2"] > 0.5
+    assert metrics.validation_r2 > 0.5
 
 
 def test_the_same_seed_gives_the_same_bits(toy, tmp_path, unbroken):
@@ -186,14 +188,14 @@ def test_a_finished_run_can_be_resumed_and_stays_as_it_is(toy, tmp_path):
 def test_patience_stops_and_keeps_the_best_weights(toy, tmp_path):
     impatient = config("training.patience_rounds=1", "training.learning_rate=3.0", "training.steps=400")
     metrics = train([toy()], tmp_path / "run", impatient)
-    assert metrics["steps"] < 400
+    assert metrics.steps < 400
     best = max(row["validation_r2"] for row in history(tmp_path / "run"))
-    assert metrics["validation_r2"] == best
+    assert metrics.validation_r2 == best
 
 
 @pytest.mark.skipif(ON_TORCH, reason="PyTorch's cross-entropy raises an error of its own")
 def test_a_loss_that_is_no_number_stops_with_the_batch_that_caused_it(toy, tmp_path, monkeypatch):
-    original = training.CropSequence.read
+    original = loop.CropSequence.read
 
     def poisoned(self, indices):
         batches = original(self, indices)
@@ -202,7 +204,7 @@ def test_a_loss_that_is_no_number_stops_with_the_batch_that_caused_it(toy, tmp_p
                 values[0, 0, 0, 0, 0] = np.nan
         return batches
 
-    monkeypatch.setattr(training.CropSequence, "read", poisoned)
+    monkeypatch.setattr(loop.CropSequence, "read", poisoned)
     with pytest.raises(TrainingDivergedError, match="step 7"):
         train([toy()], tmp_path / "run", config())
     with np.load(tmp_path / "run" / "diverged.npz") as batch:
@@ -212,22 +214,22 @@ def test_a_loss_that_is_no_number_stops_with_the_batch_that_caused_it(toy, tmp_p
 
 @pytest.mark.parametrize("step", [8, 12])
 def test_a_step_that_breaks_the_weights_is_not_saved(toy, tmp_path, monkeypatch, step):
-    original = training.Loop._take_step
+    original = loop.Loop._take_step
 
     def breaking(self, batch):
         loss = original(self, batch)
-        if self.step + 1 == step:
-            variable = self.trunk.trainable_variables[0]
+        if self.state.step + 1 == step:
+            variable = self.state.trunk.trainable_variables[0]
             variable.assign(variable * np.inf)
         return loss
 
-    monkeypatch.setattr(training.Loop, "_take_step", breaking)
+    monkeypatch.setattr(loop.Loop, "_take_step", breaking)
     with pytest.raises(TrainingDivergedError, match=f"not finite at step {step}; the batch is kept"):
         train([toy()], tmp_path / "run", config())
     assert load_newest(tmp_path / "run" / "checkpoints").step == step - 4
     assert not (tmp_path / "run" / "model.keras").exists()
     monkeypatch.undo()
-    assert train([toy()], tmp_path / "run", config(), resume=True)["steps"] == 12
+    assert train([toy()], tmp_path / "run", config(), resume=True).steps == 12
 
 
 def test_a_run_without_a_whole_checkpoint_says_that_it_starts_again(toy, tmp_path, unbroken):
@@ -243,22 +245,22 @@ def test_a_box_without_structure_has_no_score(toy, tmp_path):
     sim = toy()
     sim["xi"] = sim["xi"] * 0 + np.float32(1e-4)
     metrics = train([sim], tmp_path / "run", config("training.patience_rounds=1"))
-    assert metrics["validation_r2"] is None
-    assert metrics["steps"] == 12
-    json.dumps(metrics, allow_nan=False)
-    if training.keras.backend.backend() == "tensorflow":
+    assert metrics.validation_r2 is None
+    assert metrics.steps == 12
+    json.dumps(metrics.to_json(), allow_nan=False)
+    if keras.backend.backend() == "tensorflow":
         export_run(tmp_path / "run", tmp_path / "model.onnx")
 
 
 def test_a_full_disk_leaves_a_run_that_can_be_resumed(toy, tmp_path, unbroken, monkeypatch):
-    original = training.save_checkpoint
+    original = run_folder.save_checkpoint
 
     def full(folder, checkpoint):
         if checkpoint.step == 8:
             raise OSError(errno.ENOSPC, "No space left on device")
         original(folder, checkpoint)
 
-    monkeypatch.setattr(training, "save_checkpoint", full)
+    monkeypatch.setattr(run_folder, "save_checkpoint", full)
     with pytest.raises(InputError, match=r"step 8 could not be written.*No space left(.|\n)*--resume"):
         train([toy()], tmp_path / "run", config())
     monkeypatch.undo()
@@ -273,7 +275,7 @@ def test_a_box_that_does_not_fit_leaves_what_was_there(toy, tmp_path):
     train([toy()], tmp_path / "run", config())
     with pytest.raises(InputError, match="room for crops"):
         train([toy()], tmp_path / "run", config("training.crop_cells=12"), force=True)
-    assert load_run(tmp_path / "run").metrics["steps"] == 12
+    assert load_run(tmp_path / "run").metrics.steps == 12
 
 
 def test_an_occupied_folder_is_left_alone(toy, tmp_path):
@@ -304,13 +306,13 @@ def test_boxes_of_different_cell_size_do_not_train_together(toy, tmp_path):
 
 def test_boxes_of_different_mesh_train_together(toy, tmp_path):
     metrics = train([toy(), toy(shape=(14, 9, 11), seed=2)], tmp_path / "run", config())
-    assert metrics["steps"] == 12
+    assert metrics.steps == 12
 
 
 @pytest.mark.parametrize("kind", ["mse", "binary_cross_entropy", "focal"])
 def test_every_loss_trains(toy, tmp_path, kind):
     schema = config(f"training.loss.kind={kind}", "training.loss.gradient=0.5")
-    assert np.isfinite(train([toy()], tmp_path / "run", schema)["loss"])
+    assert np.isfinite(train([toy()], tmp_path / "run", schema).loss)
 
 
 def test_sources_in_masses_train_with_photons_that_were_fitted(toy, tmp_path):

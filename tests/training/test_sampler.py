@@ -11,7 +11,7 @@ from reion.config import load_config
 from reion.errors import InputError
 from reion.models.build import build_model
 from reion.models.normalizer import fit_normalizer
-from reion.training.sampler import CropSequence, Snapshot, prepare_snapshots, validation_pair
+from reion.training.sampler import CropSequence, TrainingSnapshot, prepare_snapshots, validation_pair
 from reion_kernels import symmetry
 
 SHAPE = (16, 10, 12)
@@ -33,7 +33,7 @@ def make(augmentation="symmetries", seed=0, crop=3, redshift_jitter=0.0, **optio
     count = len(model.stem.channels)
     cell = (np.arange(np.prod(SHAPE)) / np.prod(SHAPE)).astype(np.float32).reshape(SHAPE)
     snapshots = [
-        Snapshot(z, rng.normal(size=(count, *SHAPE)).astype(np.float32), cell, 2) for z in (9.0, 7.0)
+        TrainingSnapshot(z, rng.normal(size=(count, *SHAPE)).astype(np.float32), cell, 2) for z in (9.0, 7.0)
     ]
     normalizer = fit_normalizer(
         model.stem.channels,
@@ -157,7 +157,7 @@ def test_snapshots_of_a_simulation(simulation, tmp_path, monkeypatch):
     assert snapshots[0].channels.shape == (len(model.stem.channels), 12, 10, 8)
     assert not list(tmp_path.iterdir())
 
-    monkeypatch.setattr("reion.training.sampler._IN_MEMORY_BYTES", 1000)
+    monkeypatch.setattr("reion.training.sampler.IN_MEMORY_BYTES", 1000)
     on_disk = prepare_snapshots([simulation], model, tmp_path)
     assert len(list(tmp_path.iterdir())) == 4
     for memory, disk in zip(snapshots, on_disk, strict=False):

@@ -1,0 +1,263 @@
+"""One training step after another, and a validation after each round of them."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import xarray as xr
+
+from reion.config import RunConfig
+from reion.errors import InputError
+from reion.models.build import Model, build_model
+from reion.models.normalizer import Normalizer, fit_normalizer
+from reion.training.devices import has_gpu, resolve_precision
+from reion.training.gradients import average_gradients
+from reion.training.history import Round
+from reion.training.losses import build_loss
+from reion.training.processes import Processes
+from reion.training.sampler import Batch, CropSequence, TrainingSnapshot, prepare_snapshots, validation_pair
+from reion.training.state import State
+
+StepProgress = Callable[[int, int, Mapping[str, float]], None]
+"""Called after every step with the steps done, those in all, and the newest `loss` and validation `r2`."""
+
+
+class NotFiniteError(ArithmeticError):
+    """A step has made the loss or a weight NaN or infinite; the message says which, and at which step."""
+
+
+class Loop:
+    """Takes the steps of a run, each on a batch that was read while the one before was computed.
+
+    Attributes
+    ----------
+    state
+        What the steps change.
+    snapshots, normalizer
+        What batches are cut from, and how they are normalised.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        snapshots: Sequence[TrainingSnapshot],
+        normalizer: Normalizer,
+        *,
+        processes: Processes | None = None,
+        progress: StepProgress | None = None,
+    ) -> None:
+        self.state = state
+        self.snapshots = snapshots
+        self.normalizer = normalizer
+        self._training = state.model.config.training
+        self._processes = processes or Processes()
+        self._progress = progress
+        self._ahead: Iterator[Batch] = iter(())
+
+    @classmethod
+    def prepare(
+        cls,
+        simulations: Sequence[xr.Dataset],
+        config: RunConfig,
+        cache: Path,
+        *,
+        processes: Processes | None = None,
+        progress: StepProgress | None = None,
+    ) -> Loop:
+        """Prepare the simulations, measure their normalisation, build and compile a fresh network.
+
+        The folder `cache` is for channels that do not fit in memory (`reion.training.sampler`).
+
+        Raises
+        ------
+        InputError
+            As `prepare_snapshots`, `resolve_precision` and `compile_trunk` do.
+        """
+        processes = processes or Processes()
+        model = build_model(config, precision=resolve_precision(config.training.precision))
+        snapshots = prepare_snapshots(simulations, model, cache)
+        normalizer = fit_normalizer(
+            model.stem.channels,
+            model.stem.scale,
+            model.stem.transform,
+            ((snapshot.redshift, snapshot.channels, snapshot.xi) for snapshot in snapshots),
+        )
+        # Sums of floats may differ between machines: the chief's are everybody's.
+        agreed = processes.broadcast(json.dumps(normalizer.to_dict()).encode())
+        normalizer = Normalizer.from_dict(json.loads(agreed))
+        compile_trunk(model, normalizer, processes)
+        return cls(State(model), snapshots, normalizer, processes=processes, progress=progress)
+
+    def rounds(self) -> Iterator[Round]:
+        """Go on to the end of the schema's steps or of its patience; yield each round when it is validated.
+
+        Raises
+        ------
+        NotFiniteError
+            If the loss or a weight is no longer a number.
+        ProcessLostError
+            If another process does not answer.
+        """
+        state, length = self.state, self._training.round_steps
+        while state.step < self._training.steps and not state.out_of_patience:
+            stop = min(self._training.steps, (state.step // length + 1) * length)
+            loss = self.steps(stop - state.step)
+            state.average_statistics(self._processes)
+            self._check_weights()
+            r2, validation_loss = self._validate()
+            finished = Round(
+                step=state.step,
+                loss=loss,
+                validation_loss=validation_loss,
+                validation_r2=r2,
+                learning_rate=float(state.trunk.optimizer.learning_rate),
+                seconds=round(state.seconds, 3),
+                waiting_share=round(state.waiting_seconds / max(state.seconds, 1e-9), 5),
+            )
+            state.finish_round(finished)
+            yield finished
+
+    def steps(self, count: int) -> float:
+        """Take `count` steps and return their mean loss."""
+        state = self.state
+        losses = []
+        r2 = state.history[-1].validation_r2 if state.history else math.nan
+        started = time.perf_counter()
+        for left in range(count, 0, -1):
+            asked = time.perf_counter()
+            batch = next(self._ahead, None)
+            if batch is None:
+                self._ahead = self.batches(max(left, self._training.steps - state.step)).ahead()
+                batch = next(self._ahead)
+            state.waiting_seconds += time.perf_counter() - asked
+            loss = self._take_step(batch)
+            state.step += 1
+            if not math.isfinite(loss):
+                raise NotFiniteError(f"the loss is {loss} at step {state.step}")
+            losses.append(loss)
+            if self._progress is not None:
+                self._progress(state.step, self._training.steps, {"loss": loss, "r2": r2})
+        state.seconds += time.perf_counter() - started
+        return float(np.mean(losses))
+
+    def batches(self, count: int) -> CropSequence:
+        """The next batches; of each, the rows of this process."""
+        return CropSequence(
+            self.snapshots,
+            self.normalizer,
+            self.state.model,
+            first=self.state.step,
+            batches=count,
+            rows=self._processes.rows(self._training.batch_size),
+        )
+
+    def last_batch(self) -> Batch:
+        """The whole batch of the step that was taken last."""
+        first = self.state.step - 1
+        return CropSequence(self.snapshots, self.normalizer, self.state.model, first=first, batches=1)[0]
+
+    def _take_step(self, batch: Batch) -> float:
+        """Update the network by this process's rows of a batch; return the loss of the whole batch."""
+        (values, redshift), target = batch
+        processes = self._processes
+        try:
+            loss = float(self.state.trunk.train_on_batch([values, redshift], target))
+        except Exception:
+            # Backends wrap what is raised inside a compiled step.
+            if processes.failure is not None:
+                raise processes.failure from None
+            raise
+        if processes.count == 1:
+            return loss
+        return float(processes.sum(np.array(loss * _share(processes, self._training.batch_size))))
+
+    def _check_weights(self) -> None:
+        """Refuse to validate or save a network whose last step, whose loss was still good, broke it."""
+        for variable in self.state.variables:
+            values = keras.ops.convert_to_numpy(variable)
+            if not np.isfinite(values.astype(np.float64)).all():
+                raise NotFiniteError(f"{variable.path} is not finite at step {self.state.step}")
+
+    def _validate(self) -> tuple[float, float]:
+        """Validation R² and mean squared error, pooled over snapshots neither neutral nor ionised."""
+        model, normalizer, processes = self.state.model, self.normalizer, self._processes
+        squares = total = total_squares = count = 0.0
+        for snapshot in self.snapshots[processes.rank :: processes.count]:
+            mean = float(snapshot.xi.mean())
+            if not 1e-3 <= mean <= 1 - 1e-3:
+                continue
+            (values, redshift), true = validation_pair(snapshot, normalizer, model)
+            pred = keras.ops.convert_to_numpy(model.trunk([values, redshift], training=False))
+            if model.target_normalised:
+                pred = np.clip(pred * normalizer.xi_std + normalizer.xi_mean, 0, 1)
+            error = pred.astype(np.float64) - true
+            squares += float((error**2).sum())
+            total += float(true.sum(dtype=np.float64))
+            total_squares += float((true.astype(np.float64) ** 2).sum())
+            count += true.size
+        sums = processes.sum(np.array([squares, total, total_squares, count]))
+        squares, total, total_squares, count = sums.tolist()
+        if count == 0 or total_squares <= total**2 / count:
+            return math.nan, math.nan
+        return 1.0 - squares / (total_squares - total**2 / count), squares / count
+
+
+def compile_trunk(model: Model, normalizer: Normalizer, processes: Processes | None = None) -> None:
+    """Give the trunk its optimiser and its loss, with gradients averaged over the processes.
+
+    Raises
+    ------
+    InputError
+        If there are more processes than crops in a batch.
+    """
+    processes = processes or Processes()
+    training = model.config.training
+    if training.batch_size < processes.count:
+        raise InputError(
+            f"expected a crop for each of {processes.count} processes; received "
+            f"training.batch_size={training.batch_size}",
+            hint=f"take at most {training.batch_size} workers, or a larger batch",
+        )
+    target_mean, target_std = (
+        (normalizer.xi_mean, normalizer.xi_std) if model.target_normalised else (0.0, 1.0)
+    )
+    model.trunk.compile(
+        optimizer=_optimizer(model.config),
+        loss=build_loss(training.loss, target_mean=target_mean, target_std=target_std),
+        # XLA is many times slower than oneDNN for 3D convolutions on a CPU, and in TensorFlow it cannot
+        # call back to average gradients.
+        jit_compile=False
+        if keras.backend.backend() == "tensorflow" and (processes.count > 1 or not has_gpu())
+        else "auto",
+    )
+    model.trunk.optimizer.build(model.trunk.trainable_variables)
+    if processes.count > 1:
+        average_gradients(model.trunk, processes, _share(processes, training.batch_size))
+
+
+def _share(processes: Processes, batch_size: int) -> float:
+    """Share of a batch that this process computes."""
+    return len(range(batch_size)[processes.rows(batch_size)]) / batch_size
+
+
+def _optimizer(config: RunConfig) -> keras.optimizers.Optimizer:
+    training = config.training
+    warmup = round(training.warmup_share * training.steps)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0 if warmup else training.learning_rate,
+        max(1, training.steps - warmup),
+        warmup_target=training.learning_rate if warmup else None,
+        warmup_steps=warmup,
+        alpha=0.01,
+    )
+    if training.weight_decay:
+        return keras.optimizers.AdamW(
+            schedule, weight_decay=training.weight_decay, clipnorm=training.clip_norm
+        )
+    return keras.optimizers.Adam(schedule, clipnorm=training.clip_norm)

@@ -1,0 +1,337 @@
+"""Training over several processes: how MPI brings them together, and how they add up what each has computed.
+
+Every process holds the whole network and computes the gradients of its rows of every batch. MPI sums them, so
+that all take the same step. Nothing here imports mpi4py before a launcher has started more than one process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from reion.errors import InputError
+
+PATIENCE_S = 300.0
+"""Seconds that a process waits for the others in one exchange before it gives them up."""
+
+_LEAVING_S = 10.0
+"""Seconds that a process which fails waits for the others to fail too, before it ends them."""
+
+_LONGEST_PAUSE_S = 1e-3
+
+_LAUNCHER_VARIABLES = (
+    ("PMI_RANK", "PMI_SIZE"),  # MPICH, Intel MPI, Cray MPICH, srun --mpi=pmi2
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),  # Open MPI
+    ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),  # MVAPICH
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),  # srun; a batch script without srun has no such step
+)
+"""Where each launcher says the number of a process and how many it has started."""
+
+_ONE_MACHINE = {
+    # Hydra (MPICH): this machine, even inside a Slurm job of several.
+    "HYDRA_LAUNCHER": "fork",
+    "HYDRA_RMK": "user",
+    # Open MPI 4 and 5: more processes than cores, each on any core, and in a container as root.
+    "OMPI_MCA_rmaps_base_oversubscribe": "1",
+    "OMPI_MCA_hwloc_base_binding_policy": "none",
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+    "PRTE_MCA_hwloc_default_binding_policy": "none",
+}
+_RESUME = (
+    "the run is whole up to its last checkpoint: start it again with --resume, with any number of workers"
+)
+_KNOWN_CODES = (0, 1, 2, 130)
+"""Exit codes of reion itself: a process that ends with one of them has said why."""
+
+
+class ProcessLostError(InputError):
+    """Another process of the run was killed or does not answer; the run folder keeps its last checkpoint."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a launcher says of a process: its number, from 0, of how many, and the variable that says so."""
+
+    rank: int
+    count: int
+    variable: str
+
+
+class Processes:
+    """The processes that train one network together, as one of them sees them.
+
+    Use it as a context. Its end is where they part: nobody leaves while another one still works. When a
+    process fails and the others do not, it ends them (MPI_Abort) as soon as it has printed its error.
+
+    Attributes
+    ----------
+    rank, count
+        Number of this process, from 0, and of all of them. Process 0 is the chief: it alone reads and writes
+        the run folder.
+    local_rank
+        Number of this process among those on its machine: which of the GPUs there is its own.
+    failure
+        What was raised here when another process was lost: backends wrap what is raised inside a step.
+    """
+
+    def __init__(self, communicator: Any = None, *, patience_s: float = PATIENCE_S) -> None:
+        self.rank, self.count, self.local_rank = 0, 1, 0
+        self.failure: ProcessLostError | None = None
+        self._patience_s = patience_s
+        self._data = communicator
+        if communicator is not None:
+            self.rank, self.count = communicator.rank, communicator.size
+            shared_memory = import_module("mpi4py.MPI").COMM_TYPE_SHARED
+            self.local_rank = communicator.Split_type(shared_memory).rank
+            # A barrier at the end must not meet the sum that another process is still in.
+            self._leaving = communicator.Dup()
+
+    @classmethod
+    def join(cls, place: Place | None) -> Processes:
+        """Join the processes that a launcher has started, `place` being this one's; alone without a place.
+
+        Raises
+        ------
+        InputError
+            If mpi4py is missing, or does not belong to the launcher that has started this process.
+        """
+        if place is None:
+            return cls()
+        # MPI waits here for all processes; a variable left behind by a launcher must not make it silent.
+        says = f"{place.variable}={place.count}"
+        sys.stderr.write(f"process {place.rank} of {place.count} joins the others over MPI ({says})\n")
+        sys.stderr.flush()
+        try:
+            communicator = import_module("mpi4py.MPI").COMM_WORLD
+        except ImportError as error:
+            raise InputError(
+                f"{says} says that a launcher has started {place.count} processes, and mpi4py cannot be "
+                f"imported: {error}",
+                hint="pip install 'reion[mpi]'; --workers 1 trains alone",
+            ) from error
+        if communicator.size != place.count:
+            raise InputError(
+                f"expected {place.count} processes, as {says} says; MPI sees {communicator.size}",
+                hint="mpi4py and the launcher belong to different MPIs: take the mpiexec of mpi4py's MPI, or "
+                "srun --mpi=pmix or --mpi=pmi2; --workers 1 trains alone",
+            )
+        return cls(communicator)
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process keeps the run folder."""
+        return self.rank == 0
+
+    def rows(self, batch_size: int) -> slice:
+        """Which rows of a batch are this process's."""
+        return slice(self.rank, batch_size, self.count)
+
+    def sum(self, values: np.ndarray) -> np.ndarray:
+        """Sum of an array over all processes, of the same shape and dtype.
+
+        Raises
+        ------
+        ProcessLostError
+            If one of the others does not answer.
+        """
+        if self.count == 1:
+            return values
+        values = np.asarray(values, order="C")
+        total = np.empty_like(values)
+        self._wait(self._data.Iallreduce(values, total), self._patience_s)
+        return total
+
+    def broadcast(self, message: bytes, *, patience_s: float | None = None) -> bytes:
+        """Give every process the chief's `message`; what the others pass is not looked at."""
+        if self.count == 1:
+            return message
+        patience_s = self._patience_s if patience_s is None else patience_s
+        size = np.array(len(message), dtype=np.int64)
+        self._wait(self._data.Ibcast(size), patience_s)
+        content = np.frombuffer(message, dtype=np.uint8) if self.is_chief else np.empty(size, dtype=np.uint8)
+        self._wait(self._data.Ibcast(content), patience_s)
+        return content.tobytes()
+
+    def require_same(self, digest: bytes) -> None:
+        """Compare what all processes must have in common: a digest of schema, data and version.
+
+        Raises
+        ------
+        InputError
+            If a process has another one than the chief; every process raises it.
+        """
+        if self.count == 1:
+            return
+        mine = np.frombuffer(digest, dtype=np.uint8)
+        digests = np.empty((self.count, mine.size), dtype=np.uint8)
+        self._wait(self._data.Iallgather(mine, digests), self._patience_s)
+        different = [
+            str(rank) for rank in range(self.count) if digests[rank].tobytes() != digests[0].tobytes()
+        ]
+        if different:
+            raise InputError(
+                f"expected {self.count} processes of one run; number {', '.join(different)} was started with "
+                "another configuration, other simulations or another version than number 0",
+                hint="start them all with the same command",
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.count == 1:
+            return
+        try:
+            self._wait(self._leaving.Ibarrier(), math.inf if error is None else _LEAVING_S)
+        except (ProcessLostError, KeyboardInterrupt) as still_waiting:
+            atexit.register(self._end_all, error or still_waiting)
+            if error is None:
+                raise
+
+    def _end_all(self, error: BaseException) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        code = 130 if isinstance(error, KeyboardInterrupt) else 2 if isinstance(error, InputError) else 1
+        self._data.Abort(code)
+
+    def _wait(self, request: Any, patience_s: float) -> None:
+        """Wait for an exchange, in short pauses: MPI's own waiting takes a whole core and hears no Ctrl-C."""
+        started = time.monotonic()
+        while not request.Test():
+            waited_s = time.monotonic() - started
+            if waited_s > patience_s:
+                self.failure = ProcessLostError(
+                    f"process {self.rank} of {self.count} has waited {waited_s:.0f} s for the others",
+                    hint=_RESUME,
+                )
+                raise self.failure
+            time.sleep(min(_LONGEST_PAUSE_S, 0.05 * waited_s))
+
+
+def launched(environment: Mapping[str, str]) -> Place | None:
+    """The place that a launcher (mpirun, mpiexec, srun) has given this process; None if it is alone.
+
+    Raises
+    ------
+    InputError
+        If a variable is not a number in range.
+    """
+    for rank_variable, count_variable in _LAUNCHER_VARIABLES:
+        if rank_variable not in environment or count_variable not in environment:
+            continue
+        words = environment[rank_variable], environment[count_variable]
+        try:
+            rank, count = map(int, words)
+        except ValueError:
+            rank, count = -1, 0
+        if not 0 <= rank < count:
+            raise InputError(
+                f"expected {rank_variable} to be a number from 0 to below {count_variable}; received "
+                f"{words[0]!r} and {words[1]!r}",
+                hint="unset both, or start with mpirun or srun",
+            )
+        if count > 1:
+            return Place(rank, count, count_variable)
+    return None
+
+
+def take_own_gpu(local_rank: int, environment: MutableMapping[str, str]) -> int:
+    """Show this process one GPU of those that it sees, and return how many there were.
+
+    To be called before the backend is imported: TensorFlow takes the memory of all the GPUs it sees.
+    """
+    gpus = visible_gpus(environment)
+    if len(gpus) > 1:
+        environment["CUDA_VISIBLE_DEVICES"] = gpus[local_rank % len(gpus)]
+    return len(gpus)
+
+
+def visible_gpus(environment: Mapping[str, str]) -> list[str]:
+    """Names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES takes them."""
+    listed = environment.get("CUDA_VISIBLE_DEVICES")
+    if listed is not None:
+        names = [name.strip() for name in listed.split(",") if name.strip()]
+        return names[: names.index("-1")] if "-1" in names else names
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    found = subprocess.run([tool, "-L"], capture_output=True, text=True, check=False)
+    return [str(number) for number, line in enumerate(found.stdout.splitlines()) if line.startswith("GPU")]
+
+
+def run_locally(count: int, command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run `command` as `count` processes on this machine under mpiexec, and return its exit code.
+
+    They share the cores. What they print on stdout comes when they have ended. SIGINT, SIGTERM and SIGHUP are
+    passed on to mpiexec, which ends them all.
+
+    Raises
+    ------
+    InputError
+        If mpi4py or mpiexec is missing, or there are GPUs, but fewer than processes.
+    ProcessLostError
+        If a process was killed.
+    """
+    gpus = visible_gpus(environment)
+    if 0 < len(gpus) < count:
+        raise InputError(
+            f"expected a GPU for each of {count} workers; received {len(gpus)}",
+            hint=f"--workers {len(gpus)} uses them all; CUDA_VISIBLE_DEVICES=-1 trains on the processor",
+        )
+    if find_spec("mpi4py") is None:  # importing it would start MPI in this process
+        raise InputError("--workers needs mpi4py", hint="pip install 'reion[mpi]'")
+    mpiexec = _mpiexec(environment)
+    threads = str(max(1, (os.cpu_count() or 1) // count))
+    shared = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), threads)
+    shared = {**_ONE_MACHINE, **shared, **environment}
+    # In a session of its own, so that Ctrl-C at a terminal reaches mpiexec once, through this process.
+    line = [mpiexec, "-n", str(count), *command]
+    with subprocess.Popen(line, env=shared, stdout=subprocess.PIPE, start_new_session=True) as running:
+        handlers = {
+            number: signal.signal(number, lambda received, _: running.send_signal(received))
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        }
+        try:
+            said, _ = running.communicate()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+    code = running.returncode
+    # What mpiexec says of a lost process goes to its stdout, which is for results.
+    (sys.stdout if code in _KNOWN_CODES else sys.stderr).write(said.decode(errors="replace"))
+    if code not in _KNOWN_CODES:
+        raise ProcessLostError(
+            f"one of {count} workers was lost, and mpiexec has ended the others (code {code})", hint=_RESUME
+        )
+    return code
+
+
+def _mpiexec(environment: Mapping[str, str]) -> str:
+    """The mpiexec beside this Python, where the wheels of MPICH and Open MPI put theirs, or else on PATH."""
+    beside = Path(sys.executable).parent
+    found = shutil.which("mpiexec", path=beside) or shutil.which("mpiexec", path=environment.get("PATH"))
+    if found is None:
+        raise InputError(
+            "--workers needs mpiexec, the launcher of an MPI; there is none on PATH",
+            hint="pip install mpich, or load the MPI of your cluster",
+        )
+    return found

@@ -1,0 +1,138 @@
+"""Where a training run stands between two steps: all that a checkpoint holds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+
+import keras
+import numpy as np
+
+from reion.models.build import Model
+from reion.training.checkpoints import Checkpoint, pack, unpack
+from reion.training.history import Round
+from reion.training.processes import Processes
+
+
+@dataclass
+class State:
+    """A network in training and what has become of it so far.
+
+    Attributes
+    ----------
+    model
+        Compiled: its weights, its optimiser and their random numbers change at every step.
+    step
+        Steps done.
+    history
+        The rounds that are finished.
+    best
+        Weights of the round with the best validation R², in the order of the trunk; None without patience.
+    best_r2, stale_rounds
+        That R², and how many rounds have passed since.
+    seconds, waiting_seconds
+        Time spent in steps, and the part of it in which the network waited for batches.
+    """
+
+    model: Model
+    step: int = 0
+    history: list[Round] = field(default_factory=list)
+    best: list[np.ndarray] | None = None
+    best_r2: float = -math.inf
+    stale_rounds: int = 0
+    seconds: float = 0.0
+    waiting_seconds: float = 0.0
+
+    @property
+    def trunk(self) -> keras.Model:
+        """The part of the network that is trained."""
+        return self.model.trunk
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """Variables of the trunk, then of its optimiser."""
+        return [*self.trunk.variables, *self.trunk.optimizer.variables]
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether validation has not improved for as many rounds as the schema allows."""
+        patience = self.model.config.training.patience_rounds
+        return patience is not None and self.stale_rounds >= patience
+
+    @property
+    def validation_r2(self) -> float:
+        """Of the weights that are kept; NaN if the validation slabs have no structure."""
+        return self.history[-1].validation_r2 if self.best is None else self.best_r2
+
+    def finish_round(self, finished: Round) -> None:
+        """Add a round to the history; with patience, keep its weights if they are the best so far."""
+        self.history.append(finished)
+        r2 = finished.validation_r2
+        if self.model.config.training.patience_rounds is None or math.isnan(r2):
+            return
+        if r2 > self.best_r2:
+            self.best_r2, self.stale_rounds = r2, 0
+            self.best = self.trunk.get_weights()
+        else:
+            self.stale_rounds += 1
+
+    def best_weights(self) -> list[np.ndarray]:
+        """Weights of the trunk: the best by patience's measure, or else the last."""
+        weights: list[np.ndarray] = self.trunk.get_weights() if self.best is None else self.best
+        return weights
+
+    def to_checkpoint(self) -> Checkpoint:
+        """A copy to write down."""
+        arrays = {
+            "network": [_array(variable) for variable in self.trunk.variables],
+            "optimizer": [_array(variable) for variable in self.trunk.optimizer.variables],
+        }
+        if self.best is not None:
+            arrays["best"] = self.best
+        state = {
+            "history": [asdict(row) for row in self.history],
+            "best_r2": self.best_r2 if math.isfinite(self.best_r2) else None,
+            "stale_rounds": self.stale_rounds,
+            "seconds": self.seconds,
+            "waiting": self.waiting_seconds,
+        }
+        return Checkpoint(self.step, arrays, state)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back, or on, to a checkpoint."""
+        arrays = [*checkpoint.arrays["network"], *checkpoint.arrays["optimizer"]]
+        for variable, array in zip(self.variables, arrays, strict=True):
+            variable.assign(array)
+        stored = checkpoint.state
+        self.step = checkpoint.step
+        self.history = [Round.from_json(row) for row in stored["history"]]
+        self.best = checkpoint.arrays.get("best")
+        self.best_r2 = -math.inf if stored["best_r2"] is None else stored["best_r2"]
+        self.stale_rounds = stored["stale_rounds"]
+        self.seconds = stored["seconds"]
+        self.waiting_seconds = stored["waiting"]
+
+    def share(self, processes: Processes) -> None:
+        """Bring every process to where the chief stands, each with its own random numbers for dropout."""
+        if processes.count == 1:
+            return
+        mine = pack(self.to_checkpoint()) if processes.is_chief else b""
+        self.restore(unpack(processes.broadcast(mine)))
+        for variable in self.trunk.non_trainable_variables:
+            # The chief's numbers are those of a single process.
+            if keras.backend.standardize_dtype(variable.dtype) == "uint32":
+                seed_state = _array(variable).copy()
+                seed_state.flat[0] += np.uint32(processes.rank)
+                variable.assign(seed_state)
+
+    def average_statistics(self, processes: Processes) -> None:
+        """Average the moving statistics of batch normalisation; each process has those of its own crops."""
+        if processes.count == 1:
+            return
+        for variable in self.trunk.non_trainable_variables:
+            if "float" in keras.backend.standardize_dtype(variable.dtype):
+                variable.assign(processes.sum(_array(variable) / np.float32(processes.count)))
+
+
+def _array(variable: keras.Variable) -> np.ndarray:
+    return np.asarray(keras.ops.convert_to_numpy(variable))
