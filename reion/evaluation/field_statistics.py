@@ -11,6 +11,7 @@ import xarray as xr
 from reion.metrics.bubbles import (
     BubbleSizes,
     bubble_sizes,
+    geometric_centres,
     granulometry,
     granulometry_radii_mpc,
     size_edges_mpc,
@@ -52,7 +53,7 @@ class Bins:
         return cls(
             k=modes.shell_k,
             modes=modes.shell_modes,
-            bubble_radius_mpc=np.sqrt(edges[1:] * edges[:-1]),
+            bubble_radius_mpc=geometric_centres(edges),
             ball_radius_mpc=granulometry_radii_mpc(modes.shape, modes.box_size_mpc),
         )
 

@@ -9,13 +9,16 @@ import numpy as np
 import scipy.fft
 
 from reion.jobs.resources import fft_threads
-from reion.metrics.fields import checked_box_size, checked_field
+from reion.metrics.fields import Curve, Field, checked_box_size, checked_field
 
 IONISED = 0.5
 """A cell at or above this ionised fraction counts as ionised."""
 
 RAYS = 10_000
+"""Rays that are followed through each field, for its size distribution."""
+
 SIZE_BINS = 24
+"""Bins of the size distribution."""
 
 
 @dataclass(frozen=True)
@@ -27,26 +30,31 @@ class BubbleSizes:
     no neutral cell within one box side. mean_mpc: mean length of all rays, the unbounded with that length.
     """
 
-    edges_mpc: np.ndarray
-    probability: np.ndarray
+    edges_mpc: Curve
+    probability: Curve
     mean_mpc: float
     unbounded: float
 
     @property
-    def radius_mpc(self) -> np.ndarray:
-        """Centres of the bins, geometric."""
-        centres: np.ndarray = np.sqrt(self.edges_mpc[1:] * self.edges_mpc[:-1])
-        return centres
+    def radius_mpc(self) -> Curve:
+        """Centres of the bins (see `geometric_centres`)."""
+        return geometric_centres(self.edges_mpc)
 
 
-def size_edges_mpc(shape: Sequence[int], box_size_mpc: float | Sequence[float]) -> np.ndarray:
+def size_edges_mpc(shape: Sequence[int], box_size_mpc: float | Sequence[float]) -> Curve:
     """Bin edges of `BubbleSizes`: half the smallest cell side to the longest box side, equal in ln R."""
     lengths = np.array(checked_box_size(box_size_mpc))
     return np.geomspace(0.5 * (lengths / np.array(shape)).min(), lengths.max(), SIZE_BINS + 1)
 
 
+def geometric_centres(edges: Curve) -> Curve:
+    """Centres of bins that are equal in the logarithm, shape (bins,), of edges of shape (bins + 1,)."""
+    centres: Curve = np.sqrt(edges[1:] * edges[:-1])
+    return centres
+
+
 def bubble_sizes(
-    xi: np.ndarray,
+    xi: Field,
     box_size_mpc: float | Sequence[float],
     *,
     threshold: float = IONISED,
@@ -99,9 +107,12 @@ def bubble_sizes(
 
 
 def _free_paths(
-    ionised: np.ndarray, start: np.ndarray, lengths: np.ndarray, rng: np.random.Generator
+    ionised: Field, start: np.ndarray, lengths: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Follow a ray from a random point in each cell of `start` to the first neutral cell, in Mpc."""
+    """Lengths in Mpc of rays from a random point in each cell of `start` to the first neutral cell.
+
+    `start`: flat indices, shape (rays,); `lengths`: sides of the box in Mpc, shape (3,). Shape (rays,).
+    """
     shape = np.array(ionised.shape)
     cell_mpc = lengths / shape
     cell = np.stack(np.unravel_index(start, ionised.shape), axis=1)
@@ -131,18 +142,18 @@ def _free_paths(
     return free
 
 
-def granulometry_radii_mpc(shape: Sequence[int], box_size_mpc: float | Sequence[float]) -> np.ndarray:
+def granulometry_radii_mpc(shape: Sequence[int], box_size_mpc: float | Sequence[float]) -> Curve:
     """Radii of `granulometry`: from one cell by factors of the root of two to a quarter of the box."""
     lengths = np.array(checked_box_size(box_size_mpc))
     cell = float((lengths / np.array(shape)).min())
     steps = max(0, int(np.floor(2 * np.log2(lengths.min() / 4 / cell) + 1e-9)))
-    radii: np.ndarray = cell * 2 ** (0.5 * np.arange(steps + 1))
+    radii: Curve = cell * 2 ** (0.5 * np.arange(steps + 1))
     return radii
 
 
 def granulometry(
-    xi: np.ndarray, box_size_mpc: float | Sequence[float], *, threshold: float = IONISED
-) -> tuple[np.ndarray, np.ndarray] | None:
+    xi: Field, box_size_mpc: float | Sequence[float], *, threshold: float = IONISED
+) -> tuple[Curve, Curve] | None:
     """Fraction of the ionised volume that balls of radius R reach without touching neutral cells.
 
     The morphological opening with balls of growing radius (Kakiichi et al. 2017, MNRAS 471, 1936), in the

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from reion.errors import InputError
-from reion.metrics.fields import checked_pair
+from reion.metrics.fields import Curve, Field, checked_pair
 
 RELIABILITY_BINS = 20
 DENSITY_BINS = 10
 
 
-def _zeros(size: int) -> np.ndarray:
+def _zeros(size: int) -> Curve:
     return np.zeros(size)
 
 
@@ -24,20 +24,20 @@ class Reliability:
     cells, pred, true: number of cells, sum of prediction and sum of truth in each bin, float64.
     """
 
-    cells: np.ndarray = field(default_factory=lambda: _zeros(RELIABILITY_BINS))
-    pred: np.ndarray = field(default_factory=lambda: _zeros(RELIABILITY_BINS))
-    true: np.ndarray = field(default_factory=lambda: _zeros(RELIABILITY_BINS))
+    cells: Curve = field(default_factory=lambda: _zeros(RELIABILITY_BINS))
+    pred: Curve = field(default_factory=lambda: _zeros(RELIABILITY_BINS))
+    true: Curve = field(default_factory=lambda: _zeros(RELIABILITY_BINS))
 
     def __add__(self, other: Reliability) -> Reliability:
         return Reliability(self.cells + other.cells, self.pred + other.pred, self.true + other.true)
 
     @property
-    def mean_pred(self) -> np.ndarray:
+    def mean_pred(self) -> Curve:
         """Mean prediction in each bin; NaN where no cell is."""
         return _ratio(self.pred, self.cells)
 
     @property
-    def mean_true(self) -> np.ndarray:
+    def mean_true(self) -> Curve:
         """Mean truth in each bin; NaN where no cell is. Equal to `mean_pred` for a calibrated prediction."""
         return _ratio(self.true, self.cells)
 
@@ -51,7 +51,7 @@ class Reliability:
         return float(np.abs(self.pred - self.true).sum() / total) if total else None
 
 
-def reliability(pred: np.ndarray, true: np.ndarray) -> Reliability:
+def reliability(pred: Field, true: Field) -> Reliability:
     """Reliability curve of a predicted ionised fraction, in 20 bins of the prediction.
 
     Parameters
@@ -77,11 +77,11 @@ class DensityErrors:
     over its mean, prediction - truth, its square, and the truth.
     """
 
-    cells: np.ndarray = field(default_factory=lambda: _zeros(DENSITY_BINS))
-    overdensity: np.ndarray = field(default_factory=lambda: _zeros(DENSITY_BINS))
-    error: np.ndarray = field(default_factory=lambda: _zeros(DENSITY_BINS))
-    squared_error: np.ndarray = field(default_factory=lambda: _zeros(DENSITY_BINS))
-    true: np.ndarray = field(default_factory=lambda: _zeros(DENSITY_BINS))
+    cells: Curve = field(default_factory=lambda: _zeros(DENSITY_BINS))
+    overdensity: Curve = field(default_factory=lambda: _zeros(DENSITY_BINS))
+    error: Curve = field(default_factory=lambda: _zeros(DENSITY_BINS))
+    squared_error: Curve = field(default_factory=lambda: _zeros(DENSITY_BINS))
+    true: Curve = field(default_factory=lambda: _zeros(DENSITY_BINS))
 
     def __add__(self, other: DensityErrors) -> DensityErrors:
         return DensityErrors(
@@ -93,22 +93,22 @@ class DensityErrors:
         )
 
     @property
-    def mean_overdensity(self) -> np.ndarray:
+    def mean_overdensity(self) -> Curve:
         """Mean density over the cosmic mean in each bin; NaN where no cell is."""
         return _ratio(self.overdensity, self.cells)
 
     @property
-    def bias(self) -> np.ndarray:
+    def bias(self) -> Curve:
         """Mean of prediction - truth in each bin; NaN where no cell is."""
         return _ratio(self.error, self.cells)
 
     @property
-    def mse(self) -> np.ndarray:
+    def mse(self) -> Curve:
         """Mean squared error in each bin; NaN where no cell is."""
         return _ratio(self.squared_error, self.cells)
 
 
-def error_by_density(pred: np.ndarray, true: np.ndarray, density: np.ndarray) -> DensityErrors:
+def error_by_density(pred: Field, true: Field, density: Field) -> DensityErrors:
     """Where in the density field the error lives, from the emptiest tenth of the volume to the fullest.
 
     Parameters
@@ -132,13 +132,15 @@ def error_by_density(pred: np.ndarray, true: np.ndarray, density: np.ndarray) ->
     return DensityErrors(*_sums(bins, DENSITY_BINS, density / mean, error, np.square(error), true))
 
 
-def _sums(bins: np.ndarray, count: int, *fields: np.ndarray) -> list[np.ndarray]:
-    sums: list[np.ndarray] = [np.bincount(bins, minlength=count).astype(np.float64)]
+def _sums(bins: np.ndarray, count: int, *fields: Field) -> list[Curve]:
+    """Number of cells in each of `count` bins, and the sum of each field; `bins`: of every cell, flat."""
+    sums: list[Curve] = [np.bincount(bins, minlength=count).astype(np.float64)]
     sums += [np.bincount(bins, weights=values.reshape(-1), minlength=count) for values in fields]
     return sums
 
 
-def _ratio(sums: np.ndarray, cells: np.ndarray) -> np.ndarray:
+def _ratio(sums: Curve, cells: Curve) -> Curve:
+    """Mean in each bin; NaN where no cell is."""
     out = np.full(cells.shape, np.nan)
     np.divide(sums, cells, out=out, where=cells > 0)
     return out

@@ -18,7 +18,7 @@ Curve = np.ndarray
 """One number for each bin, shell or radius, float64 of shape (bins,)."""
 
 
-def checked_field(field: np.ndarray, name: str = "field") -> np.ndarray:
+def checked_field(field: np.ndarray, name: str = "field") -> Field:
     """Return `field` as a float array of shape (x, y, z), or raise.
 
     Raises
@@ -46,7 +46,7 @@ def checked_field(field: np.ndarray, name: str = "field") -> np.ndarray:
     return values
 
 
-def checked_pair(pred: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def checked_pair(pred: np.ndarray, true: np.ndarray) -> tuple[Field, Field]:
     """Return prediction and truth as checked fields of one shape (see `checked_field`).
 
     Raises
@@ -80,7 +80,11 @@ def checked_box_size(box_size_mpc: float | Sequence[float]) -> tuple[float, floa
     return x, y, z
 
 
-def is_uniform(field: np.ndarray) -> bool:
-    """Tell whether all cells hold the same number, up to the rounding of float32 (one part in 1e6)."""
-    low, high = float(field.min()), float(field.max())
+def is_uniform(field: Field) -> bool:
+    """Whether all cells hold the same number, up to the rounding of float32 (see `is_uniform_between`)."""
+    return is_uniform_between(float(field.min()), float(field.max()))
+
+
+def is_uniform_between(low: float, high: float) -> bool:
+    """Whether a field with these extremes is uniform, up to the rounding of float32 (one part in 1e6)."""
     return high - low <= 1e-6 * max(abs(low), abs(high))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reion.errors import InputError
-from reion.metrics.fields import checked_field, checked_pair
+from reion.metrics.fields import Curve, Field, checked_field, checked_pair
 
 if TYPE_CHECKING:
     from astropy.cosmology import FlatLambdaCDM
@@ -21,12 +21,12 @@ HELIUM_REIONISATION = 3.0
 """Redshift below which helium is ionised twice; above, once wherever hydrogen is ionised."""
 
 
-def volume_mean(xi: np.ndarray) -> float:
+def volume_mean(xi: Field) -> float:
     """Mean ionised fraction of the volume, summed in float64; `InputError` on values that are not finite."""
     return float(checked_field(xi, "xi").mean(dtype=np.float64))
 
 
-def mass_mean(xi: np.ndarray, density: np.ndarray) -> float | None:
+def mass_mean(xi: Field, density: Field) -> float | None:
     """Mean ionised fraction of the mass: each cell of xi (x, y, z) weighted with its density, in any unit.
 
     None where there is no mass.
@@ -46,8 +46,8 @@ def mass_mean(xi: np.ndarray, density: np.ndarray) -> float | None:
 
 
 def optical_depth(
-    redshift: Sequence[float] | np.ndarray,
-    mean_xi: Sequence[float] | np.ndarray,
+    redshift: Sequence[float] | Curve,
+    mean_xi: Sequence[float] | Curve,
     cosmology: FlatLambdaCDM,
     *,
     helium_mass_fraction: float = HELIUM_MASS_FRACTION,

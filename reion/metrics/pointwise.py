@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from reion.metrics.fields import checked_pair
+from reion.metrics.fields import Field, checked_pair, is_uniform_between
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class ErrorSums:
     high: float = field(default=-np.inf)
 
     @classmethod
-    def of(cls, pred: np.ndarray, true: np.ndarray) -> ErrorSums:
+    def of(cls, pred: Field, true: Field) -> ErrorSums:
         """Sum over the cells of one pair of fields of shape (x, y, z).
 
         Raises
@@ -70,7 +70,7 @@ class ErrorSums:
     @property
     def r2(self) -> float | None:
         """R2 = 1 - sum (p - t)^2 / sum (t - mean t)^2; None where the truth is uniform."""
-        if not self.cells or self.high - self.low <= 1e-6 * max(abs(self.low), abs(self.high)):
+        if not self.cells or is_uniform_between(self.low, self.high):
             return None
         scatter = self.true_squared - self.true**2 / self.cells
         return 1.0 - self.squared_error / scatter if scatter > 0 else None
@@ -96,7 +96,7 @@ class ErrorSums:
         return self.pred / self.cells if self.cells else None
 
 
-def r2(pred: np.ndarray, true: np.ndarray) -> float | None:
+def r2(pred: Field, true: Field) -> float | None:
     """Coefficient of determination, R2 = 1 - sum (p - t)^2 / sum (t - mean t)^2.
 
     Parameters
@@ -117,13 +117,13 @@ def r2(pred: np.ndarray, true: np.ndarray) -> float | None:
     return ErrorSums.of(pred, true).r2
 
 
-def mse(pred: np.ndarray, true: np.ndarray) -> float:
+def mse(pred: Field, true: Field) -> float:
     """Mean squared error of fields of shape (x, y, z); raises like `r2`."""
     sums = ErrorSums.of(pred, true)
     return sums.squared_error / sums.cells
 
 
-def mae(pred: np.ndarray, true: np.ndarray) -> float:
+def mae(pred: Field, true: Field) -> float:
     """Mean absolute error of fields of shape (x, y, z); raises like `r2`."""
     sums = ErrorSums.of(pred, true)
     return sums.absolute_error / sums.cells

@@ -14,7 +14,15 @@ import numpy as np
 import scipy.fft
 
 from reion.jobs.resources import fft_threads
-from reion.metrics.fields import checked_box_size, checked_field, checked_pair, is_uniform
+from reion.metrics.fields import (
+    Curve,
+    Field,
+    Transform,
+    checked_box_size,
+    checked_field,
+    checked_pair,
+    is_uniform,
+)
 
 BANDS = ("0.1", "0.5", "1.0", "nyquist")
 """Bands of k in Mpc-1: from 0.8 k to 1.2 k; `nyquist` from 0.8 to 1.0 of pi / cell."""
@@ -66,7 +74,7 @@ class Modes:
     box_size_mpc: tuple[float, float, float]
 
     @classmethod
-    def of(cls, field: np.ndarray, box_size_mpc: float | Sequence[float]) -> Modes:
+    def of(cls, field: Field, box_size_mpc: float | Sequence[float]) -> Modes:
         """Return the modes of the box that `field` of shape (x, y, z) fills."""
         x, y, z = field.shape
         return cls((x, y, z), checked_box_size(box_size_mpc))
@@ -131,23 +139,23 @@ class Modes:
         return numbers
 
     @cached_property
-    def shell_modes(self) -> np.ndarray:
+    def shell_modes(self) -> Curve:
         """Number of modes in each shell, of the full transform: twice the number of independent ones."""
         return self.shell_sums(np.ones(self.k.shape))
 
     @cached_property
-    def shell_k(self) -> np.ndarray:
+    def shell_k(self) -> Curve:
         """Mean |k| of the modes in each shell, in Mpc-1."""
-        mean: np.ndarray = self.shell_sums(self.k) / self.shell_modes
+        mean: Curve = self.shell_sums(self.k) / self.shell_modes
         return mean
 
-    def shell_sums(self, values: np.ndarray) -> np.ndarray:
+    def shell_sums(self, values: np.ndarray) -> Curve:
         """Sum of `values` (shape of `k`) over the modes of each shell, float64."""
         weighted = (values * self.weight).reshape(-1)
-        sums: np.ndarray = np.bincount(self.shell, weights=weighted)[:-1]
+        sums: Curve = np.bincount(self.shell, weights=weighted)[:-1]
         return sums
 
-    def power(self, transform: np.ndarray, other: np.ndarray | None = None) -> np.ndarray:
+    def power(self, transform: Transform, other: Transform | None = None) -> Curve:
         """Power spectrum in each shell, Mpc3 times the field's unit squared: V <|F|^2> / N^2.
 
         With `other`, the cross-power of the two: V <Re F G*> / N^2.
@@ -155,10 +163,10 @@ class Modes:
         other = transform if other is None else other
         product = transform.real * other.real + transform.imag * other.imag
         cells = float(np.prod(self.shape))
-        power: np.ndarray = self.shell_sums(product) / self.shell_modes * (self.volume_mpc3 / cells**2)
+        power: Curve = self.shell_sums(product) / self.shell_modes * (self.volume_mpc3 / cells**2)
         return power
 
-    def transform(self, field: np.ndarray) -> np.ndarray:
+    def transform(self, field: Field) -> Transform:
         """Fourier transform of `field` (x, y, z) less its mean: complex128, shape (x, y, z // 2 + 1).
 
         A uniform field gives exact zeros.
@@ -167,10 +175,10 @@ class Modes:
             return np.zeros(self.k.shape, dtype=np.complex128)
         values = field.astype(np.float64)
         values -= values.mean()
-        transformed: np.ndarray = scipy.fft.rfftn(values, workers=fft_threads(), overwrite_x=True)
+        transformed: Transform = scipy.fft.rfftn(values, workers=fft_threads(), overwrite_x=True)
         return transformed
 
-    def band_sums(self, pred: np.ndarray, true: np.ndarray) -> dict[str, BandSums]:
+    def band_sums(self, pred: Transform, true: Transform) -> dict[str, BandSums]:
         """Sum over each of `BANDS` for two transforms (see `transform`)."""
         sums = {}
         flat_pred, flat_true = pred.reshape(-1), true.reshape(-1)
@@ -184,9 +192,7 @@ class Modes:
         return sums
 
 
-def power_ratio(
-    pred: np.ndarray, true: np.ndarray, box_size_mpc: float | Sequence[float]
-) -> dict[str, float | None]:
+def power_ratio(pred: Field, true: Field, box_size_mpc: float | Sequence[float]) -> dict[str, float | None]:
     """Power of the prediction over power of the truth, sum |P|^2 / sum |T|^2, in each of `BANDS`.
 
     Parameters
@@ -210,7 +216,7 @@ def power_ratio(
 
 
 def cross_correlation(
-    pred: np.ndarray, true: np.ndarray, box_size_mpc: float | Sequence[float]
+    pred: Field, true: Field, box_size_mpc: float | Sequence[float]
 ) -> dict[str, float | None]:
     """Cross-correlation Re sum T P* / sqrt(sum |T|^2 sum |P|^2) in each of `BANDS`.
 
@@ -227,34 +233,34 @@ class PowerSpectrum:
     modes: how many modes of the full transform were averaged, twice the independent ones.
     """
 
-    k: np.ndarray
-    power: np.ndarray
-    modes: np.ndarray
+    k: Curve
+    power: Curve
+    modes: Curve
 
     @property
-    def dimensionless(self) -> np.ndarray:
+    def dimensionless(self) -> Curve:
         """k^3 P / (2 pi^2): the variance per unit of ln k, in the field's unit squared."""
-        variance: np.ndarray = self.power * dimensionless_factor(self.k)
+        variance: Curve = self.power * dimensionless_factor(self.k)
         return variance
 
     @property
-    def relative_error(self) -> np.ndarray:
+    def relative_error(self) -> Curve:
         """Cosmic variance as a fraction of the power: one over the root of the independent modes.
 
         For a Gaussian field (Feldman, Kaiser & Peacock 1994, ApJ 426, 23); an ionised fraction is not
         Gaussian, so on small scales the true scatter is larger.
         """
-        error: np.ndarray = np.sqrt(2.0 / self.modes)
+        error: Curve = np.sqrt(2.0 / self.modes)
         return error
 
 
-def dimensionless_factor(k: np.ndarray) -> np.ndarray:
+def dimensionless_factor(k: Curve) -> Curve:
     """k^3 / (2 pi^2), which makes a power spectrum dimensionless."""
-    factor: np.ndarray = k**3 / (2 * np.pi**2)
+    factor: Curve = k**3 / (2 * np.pi**2)
     return factor
 
 
-def power_spectrum(field: np.ndarray, box_size_mpc: float | Sequence[float]) -> PowerSpectrum:
+def power_spectrum(field: Field, box_size_mpc: float | Sequence[float]) -> PowerSpectrum:
     """Power spectrum of a field of shape (x, y, z), less its mean, in shells up to pi / cell.
 
     Raises
@@ -267,9 +273,7 @@ def power_spectrum(field: np.ndarray, box_size_mpc: float | Sequence[float]) -> 
     return PowerSpectrum(modes.shell_k, modes.power(modes.transform(field)), modes.shell_modes)
 
 
-def transfer_function(
-    pred: np.ndarray, true: np.ndarray, box_size_mpc: float | Sequence[float]
-) -> tuple[np.ndarray, np.ndarray]:
+def transfer_function(pred: Field, true: Field, box_size_mpc: float | Sequence[float]) -> tuple[Curve, Curve]:
     """Transfer function sqrt(P_pred / P_true) in shells of k.
 
     Returns
@@ -289,9 +293,7 @@ def transfer_function(
     return modes.shell_k, np.sqrt(ratio)
 
 
-def cross_coefficient(
-    a: np.ndarray, b: np.ndarray, box_size_mpc: float | Sequence[float]
-) -> tuple[np.ndarray, np.ndarray]:
+def cross_coefficient(a: Field, b: Field, box_size_mpc: float | Sequence[float]) -> tuple[Curve, Curve]:
     """Cross-correlation coefficient r(k) = P_ab / sqrt(P_aa P_bb) in shells of k.
 
     For prediction and truth, or for an ionised fraction and the density. Returns and raises as
@@ -301,7 +303,7 @@ def cross_coefficient(
     return modes.shell_k, coefficient(modes.power(fa, fb), modes.power(fa), modes.power(fb))
 
 
-def coefficient(cross: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def coefficient(cross: Curve, a: Curve, b: Curve) -> Curve:
     """Cross-power over the root of the two powers; NaN where one of them is zero."""
     norm = np.sqrt(a) * np.sqrt(b)
     out = np.full(norm.shape, np.nan)
@@ -310,15 +312,13 @@ def coefficient(cross: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _transforms(
-    pred: np.ndarray, true: np.ndarray, box_size_mpc: float | Sequence[float]
-) -> tuple[Modes, np.ndarray, np.ndarray]:
+    pred: Field, true: Field, box_size_mpc: float | Sequence[float]
+) -> tuple[Modes, Transform, Transform]:
     pred, true = checked_pair(pred, true)
     modes = Modes.of(true, box_size_mpc)
     return modes, modes.transform(pred), modes.transform(true)
 
 
-def _band_sums(
-    pred: np.ndarray, true: np.ndarray, box_size_mpc: float | Sequence[float]
-) -> dict[str, BandSums]:
+def _band_sums(pred: Field, true: Field, box_size_mpc: float | Sequence[float]) -> dict[str, BandSums]:
     modes, p, t = _transforms(pred, true, box_size_mpc)
     return modes.band_sums(p, t)

@@ -13,10 +13,10 @@ import numpy as np
 from scipy import ndimage
 
 from reion.metrics.bubbles import IONISED
-from reion.metrics.fields import checked_field
+from reion.metrics.fields import Field, checked_field
 
 
-def largest_cluster_fraction(xi: np.ndarray, *, threshold: float = IONISED) -> float | None:
+def largest_cluster_fraction(xi: Field, *, threshold: float = IONISED) -> float | None:
     """Volume of the largest connected ionised region over all ionised volume; its jump is percolation.
 
     Parameters
@@ -42,7 +42,7 @@ def largest_cluster_fraction(xi: np.ndarray, *, threshold: float = IONISED) -> f
     return float(volumes.max() / volumes.sum())
 
 
-def euler_characteristic(xi: np.ndarray, *, threshold: float = IONISED) -> int:
+def euler_characteristic(xi: Field, *, threshold: float = IONISED) -> int:
     """Euler characteristic of the ionised region: clusters - tunnels + enclosed neutral islands.
 
     Parameters, errors as in `largest_cluster_fraction`. Counted as vertices - edges + faces - cubes of the
@@ -51,7 +51,7 @@ def euler_characteristic(xi: np.ndarray, *, threshold: float = IONISED) -> int:
     return _euler_of_closed(checked_field(xi, "xi") < threshold)
 
 
-def betti_numbers(xi: np.ndarray, *, threshold: float = IONISED) -> tuple[int, int, int]:
+def betti_numbers(xi: Field, *, threshold: float = IONISED) -> tuple[int, int, int]:
     """Betti numbers of the ionised region: clusters, tunnels, enclosed neutral islands.
 
     Parameters, errors as in `largest_cluster_fraction`. In a periodic box a region that reaches around the
@@ -71,7 +71,7 @@ def betti_numbers(xi: np.ndarray, *, threshold: float = IONISED) -> tuple[int, i
     return regions.count, regions.count + cavities - _euler_of_closed(~ionised), cavities
 
 
-def _euler_of_closed(cells: np.ndarray) -> int:
+def _euler_of_closed(cells: Field) -> int:
     """Euler characteristic of the union of closed cubes in the periodic box."""
     axes = range(3)
     total = 0
@@ -98,6 +98,7 @@ class _Clusters:
         self._loops: list[tuple[int, int, int]] = []
 
     def _find(self, label: int) -> tuple[int, tuple[int, int, int]]:
+        """The root of a label and how many times around the box it is away; shortens the way to it."""
         path = []
         while self._parent[label] != label:
             path.append(label)
@@ -119,6 +120,7 @@ class _Clusters:
         self._parent[root_b], self._offset[root_b] = root_a, away
 
     def finish(self) -> None:
+        """Number the clusters: of each label in `numbers`, how many in `count`, and around how many axes."""
         roots = [self._find(label)[0] for label in range(len(self._parent))]
         distinct, self.numbers = np.unique(roots, return_inverse=True)
         self.count = distinct.size - 1
@@ -131,7 +133,8 @@ def _plus(
     return a[0] + b[0] + sign * c[0], a[1] + b[1] + sign * c[1], a[2] + b[2] + sign * c[2]
 
 
-def _clusters(cells: np.ndarray, *, faces_only: bool) -> tuple[np.ndarray, _Clusters]:
+def _clusters(cells: Field, *, faces_only: bool) -> tuple[Field, _Clusters]:
+    """Label of every cell, 0 outside `cells`, and the clusters that the labels make up in the periodic box."""
     structure = ndimage.generate_binary_structure(3, 1 if faces_only else 3)
     labels, count = ndimage.label(cells, structure)
     clusters = _Clusters(count)
@@ -141,7 +144,7 @@ def _clusters(cells: np.ndarray, *, faces_only: bool) -> tuple[np.ndarray, _Clus
     return labels, clusters
 
 
-def _meetings(labels: np.ndarray, *, faces_only: bool) -> Iterator[tuple[int, int, tuple[int, int, int]]]:
+def _meetings(labels: Field, *, faces_only: bool) -> Iterator[tuple[int, int, tuple[int, int, int]]]:
     """Pairs of labels that touch across the periodic boundary, and the winding of that step."""
     for axis in range(3):
         others = [other for other in range(3) if other != axis]

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reion.errors import InputError
-from reion.metrics.fields import checked_pair
+from reion.metrics.fields import Field, checked_pair
 
 if TYPE_CHECKING:
     from astropy.cosmology import FlatLambdaCDM
 
 
-def brightness_temperature(
-    xi: np.ndarray, overdensity: np.ndarray, redshift: float, cosmology: FlatLambdaCDM
-) -> np.ndarray:
+def brightness_temperature(xi: Field, overdensity: Field, redshift: float, cosmology: FlatLambdaCDM) -> Field:
     """Differential 21-cm brightness temperature in mK, saturated, without peculiar velocities.
 
     dT_b = 27 mK (1 - xi) (1 + delta) (Omega_b h^2 / 0.023) sqrt(0.15 / (Omega_m h^2) (1 + z) / 10)
@@ -43,5 +41,5 @@ def brightness_temperature(
         raise InputError(f"expected overdensities of at least -1; received {overdensity.min():g}")
     h2 = (cosmology.H0.to_value("km s-1 Mpc-1") / 100) ** 2
     unit_mk = 27 * (cosmology.Ob0 * h2 / 0.023) * np.sqrt(0.15 / (cosmology.Om0 * h2) * (1 + redshift) / 10)
-    temperature: np.ndarray = np.float64(unit_mk) * (1 - xi.astype(np.float64)) * (1 + overdensity)
+    temperature: Field = np.float64(unit_mk) * (1 - xi.astype(np.float64)) * (1 + overdensity)
     return temperature

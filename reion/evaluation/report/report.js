@@ -151,7 +151,7 @@ async function showSlices() {
 
 /* ---------------------------------------------------------------- charts */
 
-/* By style: the truth, the judged, the excursion set, and rivals from 3 on. */
+/* By number of the style: the truth, the first prediction, the excursion set, and rivals from 3 on. */
 const DASHES = ["", "", "7 3", "9 3 2 3", "5 2", "1 2", "12 3", "4 4", "9 3 2 3 2 3"];
 const WIDTH = 460;
 let charts = 0;
