@@ -134,7 +134,7 @@ def _plus(
 
 
 def _clusters(cells: Field, *, faces_only: bool) -> tuple[Field, _Clusters]:
-    """Label of every cell, 0 outside `cells`, and the clusters that the labels make up in the periodic box."""
+    """Label of every cell, 0 outside `cells`, and the clusters of the periodic box that labels make up."""
     structure = ndimage.generate_binary_structure(3, 1 if faces_only else 3)
     labels, count = ndimage.label(cells, structure)
     clusters = _Clusters(count)
