@@ -25,6 +25,7 @@ from reion.simulation.contract import (
     check_simulation,
     check_values,
     cosmology,
+    cubic_cell_size_mpc,
     hydrogen_density,
     n_ion_units,
     require_fields,
@@ -193,8 +194,9 @@ def _excursion_set_lacks(true: xr.Dataset, inputs: excursion_set.Inputs) -> str 
     units = true[have[0]].attrs["units"]
     if units not in (PHOTON_RATE_UNITS, n_ion_units(PHOTON_RATE_UNITS)):
         return f"needs sources in photons; {have[0]} is in {units}"
-    sides = [length / true.sizes[axis] for length, axis in zip(box_size_mpc(true), DIMS[1:], strict=True)]
-    if max(sides) > min(sides) * 1.001:
+    try:
+        cubic_cell_size_mpc(true)
+    except InputError:
         return "needs cubic cells"
     return None
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
-from reion.evaluation.field_statistics import FieldStatistics
+from reion.evaluation.field_statistics import Bins, FieldStatistics
 from reion.evaluation.report.slices import COLOURS
 from reion.evaluation.result import Evaluation, Method
 from reion.evaluation.scores import SnapshotScores
@@ -34,10 +34,12 @@ STYLES: Mapping[int, Mapping[str, Any]] = {
     7: {"color": "#a33d3d", "linestyle": (0, (3, 3)), "linewidth": 1.2},
     8: {"color": "#5b5b9a", "linestyle": (0, (7, 2, 1, 2, 1, 2)), "linewidth": 1.2},
 }
-"""Line styles by number, the page's; colours that the colour-blind can tell apart, and dashes besides."""
+"""Line styles by number, as on the page: colours that the colour-blind can tell apart, and dashes."""
 
 Planes = Mapping[str, np.ndarray]
 _Value = TypeVar("_Value")
+_Abscissa = tuple[str, Callable[[Bins], Curve]]
+"""Label and values of a horizontal axis."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,20 +111,15 @@ def figures(
     yield "calibration", _calibration(methods)
     if not snapshots:
         return
-    yield (
-        "slices",
-        _slices(planes, [evaluation.snapshots[i].redshift for i in snapshots], snapshots, side_mpc),
-    )
-    k, radius = "$k$ [Mpc$^{-1}$]", "$R$ [Mpc]"
+    redshift = [evaluation.snapshots[index].redshift for index in snapshots]
+    yield "slices", _slices(planes, redshift, snapshots, side_mpc)
     has_density = evaluation.snapshots[snapshots[0]].true.mass_weighted_xi is not None
-    spectra = _POWER if not has_density else [*_POWER, _DENSITY_CORRELATION]
-    yield "power_spectrum", _by_snapshot(methods, snapshots, (k, lambda s: s.bins.k), spectra)
+    spectra = [*_POWER, _DENSITY_CORRELATION] if has_density else _POWER
+    yield "power_spectrum", _by_snapshot(methods, snapshots, _WAVENUMBER, spectra)
     if has_density:
-        panels = _BRIGHTNESS
-        yield "brightness_temperature", _by_snapshot(methods, snapshots, (k, lambda s: s.bins.k), panels)
-    sizes, balls = lambda s: s.bins.bubble_radius_mpc, lambda s: s.bins.ball_radius_mpc
-    yield "bubble_sizes", _by_snapshot(methods, snapshots, (radius, sizes), _BUBBLE_SIZES)
-    yield "granulometry", _by_snapshot(methods, snapshots, (radius, balls), _GRANULOMETRY)
+        yield "brightness_temperature", _by_snapshot(methods, snapshots, _WAVENUMBER, _BRIGHTNESS)
+    yield "bubble_sizes", _by_snapshot(methods, snapshots, _BUBBLE_RADIUS, _BUBBLE_SIZES)
+    yield "granulometry", _by_snapshot(methods, snapshots, _BALL_RADIUS, _GRANULOMETRY)
 
 
 def save_figure(name: str, figure: Figure, folder: Path) -> None:
@@ -216,10 +213,10 @@ def _over_redshift(methods: Sequence[Method], panels: Sequence[_Panel[float | No
 def _by_snapshot(
     methods: Sequence[Method],
     snapshots: Sequence[int],
-    x: tuple[str, Callable[[SnapshotScores], Curve]],
+    x: _Abscissa,
     panels: Sequence[_CurvePanel],
 ) -> Figure:
-    """A column for each of `snapshots`, a row for each panel; `x`: label and values of the abscissa."""
+    """A column for each of `snapshots`, a row for each panel."""
     figure, axes = _new(len(panels), len(snapshots), 0.6 + 1.8 * len(panels))
     for column, index in enumerate(snapshots):
         snapshot = methods[0].scores.snapshots[index]
@@ -228,7 +225,7 @@ def _by_snapshot(
         )
         for row, panel in enumerate(panels):
             of_methods = [(method, method.scores.snapshots[index]) for method in methods]
-            _curves(axes[row, column], panel, x[1](snapshot), of_methods)
+            _curves(axes[row, column], panel, x[1](snapshot.bins), of_methods)
             if row == len(panels) - 1:
                 axes[row, column].set_xlabel(x[0])
             if column == 0:
@@ -380,6 +377,9 @@ _BRIGHTNESS = (
     ),
     _CurvePanel(label="ratio to truth", of_field=_brightness_power, ratio=True),
 )
+_WAVENUMBER: _Abscissa = ("$k$ [Mpc$^{-1}$]", lambda bins: bins.k)
+_BUBBLE_RADIUS: _Abscissa = ("$R$ [Mpc]", lambda bins: bins.bubble_radius_mpc)
+_BALL_RADIUS: _Abscissa = ("$R$ [Mpc]", lambda bins: bins.ball_radius_mpc)
 _BUBBLE_SIZES = (
     _CurvePanel(
         label=r"d$P$ / d ln $R$",
