@@ -14,6 +14,7 @@ import xarray as xr
 
 from reion.config import RunConfig
 from reion.errors import InputError
+from reion.metrics.pooling import is_partly_ionised
 from reion.models.build import Model, build_model
 from reion.models.normalizer import Normalizer, fit_normalizer
 from reion.training.devices import has_gpu, resolve_precision
@@ -190,7 +191,7 @@ class Loop:
         squares = total = total_squares = count = 0.0
         for snapshot in self.snapshots[processes.rank :: processes.count]:
             mean = float(snapshot.xi.mean())
-            if not 1e-3 <= mean <= 1 - 1e-3:
+            if not is_partly_ionised(mean):
                 continue
             (values, redshift), true = validation_pair(snapshot, normalizer, model)
             pred = keras.ops.convert_to_numpy(model.trunk([values, redshift], training=False))
