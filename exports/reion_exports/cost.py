@@ -14,12 +14,12 @@ _ALIASES = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Identity"})
 
 
 def working_bytes(model: onnx.ModelProto, *, radius_cells: int, stride_cells: int) -> tuple[float, float]:
-    """Bytes alive at once while the graph runs: per cell of the window with its halo, and per cell asked for.
+    """Bytes that the graph holds at once: a per cell of the window with its halo, b per cell of the output.
 
-    The narrow stages at the graph's start work on the window, the wide ones behind them on hardly more than
-    the cells that come out; so the two numbers a, b bound what is alive, for cubes of all sizes up to 512, by
-    a (n + 2 R)³ + b n³. Counted are the graph's intermediate values, each from the node that computes it to
-    the last one that needs it, in the file's order; neither its inputs nor an operator's scratch space.
+    The stages at the graph's start have few channels and work on the window; the later ones have many and
+    work on hardly more cells than come out. So a (n + 2 R)³ + b n³ bounds the bytes for cubes of n cells up
+    to 512. Counted are the graph's intermediate values, each from the node that computes it to the last one
+    that needs it, in the file's order; neither the inputs nor the scratch space of an operator.
     """
     sides = [stride_cells * -(-side // stride_cells) for side in (8, 32, 64, 128, 256, 512)]
     windows = [side + 2 * radius_cells for side in sides]
@@ -46,7 +46,7 @@ def convolution_flops(model: onnx.ModelProto, window: Sequence[int]) -> int:
 def _alive_bytes(model: onnx.ModelProto, window: Sequence[int]) -> int:
     sizes = _sizes(model, window)
     graph = model.graph
-    owner: dict[str, str] = {}
+    owner: dict[str, str] = {}  # of an alias, the value whose memory it is
     last_use: dict[str, int] = {}
     for position, node in enumerate(graph.node):
         for name in node.input:
@@ -64,7 +64,7 @@ def _alive_bytes(model: onnx.ModelProto, window: Sequence[int]) -> int:
 
 
 def _sizes(model: onnx.ModelProto, window: Sequence[int]) -> Mapping[str, int]:
-    """Bytes of every float32 value when the wrap hands a window of that shape to the network."""
+    """Name to bytes of every float32 value when the network gets a window (x, y, z) of that shape."""
     import numpy as np
     import onnx
 
@@ -77,7 +77,7 @@ def _sizes(model: onnx.ModelProto, window: Sequence[int]) -> Mapping[str, int]:
         if node.op_type == "Gather" and node.input[1] not in constants:
             axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
             index = np.zeros(window[axis - 1], dtype=np.int64)
-            node.input[1] = f"index of axis {axis}, {node.name}"
+            node.input[1] = f"index of axis {axis} for {node.output[0]}"
             graph.initializer.append(onnx.numpy_helper.from_array(index, node.input[1]))
     for value in graph.input:
         for dim in value.type.tensor_type.shape.dim:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reion_exports.card import ModelCard
-from reion_exports.convert import PERIODIC
+from reion_exports.convert import PERIODIC, Network
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -17,14 +17,12 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-5
 """How far xi may differ, in any cell."""
 
-HALF_TOLERANCE = 5e-3
-"""The same where the weights are rounded to float16."""
-
 ROUNDINGS = 10
-"""How often rounding the inputs may be exceeded: numbers are rounded at a hundred places on the way through
-a network, which add up like their root. For most networks that is `TOLERANCE`."""
+"""How many times the effect of rounding the inputs is allowed: a network rounds at some hundred places, and
+their effects add up like the square root of their number. For most networks that product is `TOLERANCE`."""
 
 _DRAWS = 4
+"""How often `own_rounding` draws the direction in which each number is moved."""
 
 _TYPICAL = {
     "g cm-3": (4.2e-31, 1.0),
@@ -40,7 +38,19 @@ _TYPICAL = {
 
 @dataclass(frozen=True)
 class Case:
-    """One comparison: what was fed, how far the answers lie apart, and the answers' range."""
+    """One comparison of the file with the network.
+
+    Parameters
+    ----------
+    batch, cells
+        Boxes in the batch, and cells of a box.
+    periodic
+        Whether the file was given whole boxes; otherwise parts that carry their halo.
+    difference
+        The largest difference of xi in any cell; infinite where shapes differ or there are no numbers.
+    lowest, highest
+        Range of the network's xi.
+    """
 
     batch: int
     cells: tuple[int, int, int]
@@ -51,7 +61,7 @@ class Case:
 
 
 def realistic_fields(card: ModelCard, shape: tuple[int, ...], *, seed: int = 0) -> dict[str, np.ndarray]:
-    """Random raw fields of realistic magnitude, sources sparse: float32 of `shape` (batch, x, y, z)."""
+    """Random raw fields of realistic magnitude with sparse sources: name to (batch, x, y, z) float32."""
     rng = np.random.default_rng(seed)
     fields = {}
     for name, units in card.inputs.items():
@@ -61,12 +71,12 @@ def realistic_fields(card: ModelCard, shape: tuple[int, ...], *, seed: int = 0) 
     return fields
 
 
-def compare(network: Any, session: onnxruntime.InferenceSession, card: ModelCard) -> Iterator[Case]:
-    """Compare the file with the network at two batch sizes and three shapes of the box, and on a tile.
+def compare(network: Network, session: onnxruntime.InferenceSession, card: ModelCard) -> Iterator[Case]:
+    """Compare the file with the network at three batch sizes and three shapes of the box, and on a tile.
 
-    A cube, a box with three sides, and one that is no multiple of the stride; all are narrower than most
-    receptive fields, so that the wrap goes round more than once. The network gets its periodic halo from
-    numpy here: the wrap inside the graph is part of what is proved.
+    The shapes are a cube, a box with three different sides, and one that is no multiple of the stride. All
+    are narrower than most receptive fields, so that the wrap goes round more than once. The network gets its
+    periodic halo from numpy, so that the wrap inside the graph is part of what is compared.
     """
     stride = card.stride_cells
     shapes: list[tuple[int, int, int]]
@@ -85,7 +95,7 @@ def compare(network: Any, session: onnxruntime.InferenceSession, card: ModelCard
 
 
 def haloed_inputs(card: ModelCard, batch: int, cells: tuple[int, int, int]) -> dict[str, np.ndarray]:
-    """Return what the network itself is called with in the comparison of that shape: the boxes with halos."""
+    """What the network is called with for boxes of that shape: (batch, x + 2 R, y + 2 R, z + 2 R) float32."""
     radius, stride = card.receptive_radius_cells, card.stride_cells
     width = [(0, 0), *((radius, radius + -n % stride) for n in cells)]
     box = _inputs(card, batch, cells)
@@ -96,16 +106,16 @@ def haloed_inputs(card: ModelCard, batch: int, cells: tuple[int, int, int]) -> d
     }
 
 
-def own_rounding(network: Any, inputs: Mapping[str, np.ndarray]) -> float:
-    """How far xi of the network itself moves, at most, when its fields are moved by their last bit.
+def own_rounding(network: Network, inputs: Mapping[str, np.ndarray]) -> float:
+    """The largest change of the network's xi when every number of its fields is moved by its last bit.
 
-    That is 1e-6 for most networks; a steep one, whose sigmoid is nearly a step, turns rounding into more.
+    That is 1e-6 for most networks. One whose sigmoid is nearly a step turns rounding into more.
     """
     expected = np.asarray(network(inputs, training=False))
     rng = np.random.default_rng(0)
-    moved = 0.0
+    largest = 0.0
     for _ in range(_DRAWS):
-        others = {
+        moved = {
             name: values
             if name == "redshift"
             else np.where(
@@ -115,8 +125,9 @@ def own_rounding(network: Any, inputs: Mapping[str, np.ndarray]) -> float:
             )
             for name, values in inputs.items()
         }
-        moved = max(moved, float(np.abs(np.asarray(network(others, training=False)) - expected).max()))
-    return moved
+        change = np.abs(np.asarray(network(moved, training=False)) - expected)
+        largest = max(largest, float(change.max()))
+    return largest
 
 
 def _inputs(card: ModelCard, batch: int, cells: tuple[int, int, int]) -> dict[str, np.ndarray]:

@@ -38,8 +38,8 @@ def operators(model):
     return Counter(node.op_type for node in model.graph.node)
 
 
-def restated(model, *, rank=4):
-    """The restated model; that it computes the same is checked, and that it stays as it is from then on."""
+def rewritten(model, *, rank=4):
+    """The model after the pass; it computes the same, and a second pass finds nothing to do."""
     new = channels_first(model)
     x = RNG.lognormal(size=(2, 6, 5, 7, 3)[:rank]).astype(np.float32)
     np.testing.assert_array_equal(run(new, x), run(model, x))
@@ -77,7 +77,7 @@ def test_a_stem_as_the_conversion_writes_it():
         ("AveragePool", "e", "f", POOL),
         ("Conv", "f k", "y", {}),
     ]
-    new = restated(graph(nodes, constants))
+    new = rewritten(graph(nodes, constants))
     assert "Transpose" not in operators(new)
     (concat,) = (node for node in new.graph.node if node.op_type == "Concat")
     assert concat.attribute[0].i == 1
@@ -112,7 +112,7 @@ def test_transpositions_in_disguise():
         ("Add", "f small", "g", {}),
         ("Squeeze", "g last", "y", {}),
     ]
-    new = restated(graph(nodes, constants))
+    new = rewritten(graph(nodes, constants))
     assert operators(new) == {"Unsqueeze": 1, "AveragePool": 1, "Add": 1, "Squeeze": 1, "Identity": 1}
 
 
@@ -126,14 +126,14 @@ def test_values_are_there_in_their_own_layout_for_what_stays_as_it_is():
         ("Neg", "d", "e", {}),
         ("MatMul", "e weights", "y", {}),
     ]
-    assert operators(restated(graph(nodes, constants)))["Transpose"] == 1
+    assert operators(rewritten(graph(nodes, constants)))["Transpose"] == 1
 
 
 @pytest.mark.parametrize("rank", [4, 5])
 def test_what_cannot_be_followed_stays(rank):
-    nodes = [("Relu", "x", "a", {}), ("Transpose", "a", "y", {"perm": [0, 2, 3, 1, 4][:rank]})]
+    nodes = [("Relu", "x", "value_0", {}), ("Transpose", "value_0", "y", {"perm": [0, 2, 3, 1, 4][:rank]})]
     model = graph(nodes, {}, rank=rank)
-    assert restated(model, rank=rank).graph.node == model.graph.node
+    assert rewritten(model, rank=rank).graph.node == model.graph.node
 
 
 def test_an_axis_that_may_be_longer_is_not_dropped():
@@ -144,4 +144,4 @@ def test_an_axis_that_may_be_longer_is_not_dropped():
         ("Conv", "b k", "c", {}),
         ("Reshape", "c mix", "y", {}),
     ]
-    assert operators(restated(graph(nodes, constants)))["Reshape"] == 1
+    assert operators(rewritten(graph(nodes, constants)))["Reshape"] == 1

@@ -1,13 +1,17 @@
 """A file agrees with the network it came from, or there is no file."""
 
 import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 
-from reion_exports import PERIODIC, TOLERANCE, ExportError, ModelCard, convert, dissect, export, restate
+from reion_exports import PERIODIC, TOLERANCE, ExportError, ModelCard, dissect, export
 from reion_exports.parity import own_rounding
 
 INPUTS = ("n_igm", "n_ion")
@@ -136,96 +140,6 @@ def test_nothing_is_overwritten_without_force(toy_network, tmp_path):
     assert open_session(path.read_bytes()).get_outputs()[0].name == "xi"
 
 
-def test_half_weights_halve_the_weights_and_hardly_change_the_answer(toy_network, toy_model, tmp_path):
-    network, card = toy_network
-    half = export(network, card, tmp_path / "half.onnx", half=True).path
-    kernels = [tensor for tensor in onnx.load(half).graph.initializer if np.prod(tensor.dims) > 16]
-    assert {tensor.data_type for tensor in kernels} == {onnx.TensorProto.FLOAT16}
-    box = random_box((1, 8, 8, 8))
-    (full,) = open_session(toy_model.read_bytes()).run(["xi"], box)
-    (rounded,) = open_session(half.read_bytes()).run(["xi"], box)
-    assert 0 < np.max(np.abs(full - rounded)) < 5e-3
-
-
-def test_weights_that_float16_cannot_hold_are_refused(toy_network):
-    from reion_exports.convert import to_onnx
-    from reion_exports.onnx_file import with_half_weights
-
-    model = to_onnx(*toy_network)
-    kernel = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 4)
-    values = onnx.numpy_helper.to_array(kernel) * 1e8
-    kernel.CopyFrom(onnx.numpy_helper.from_array(values, kernel.name))
-    with pytest.raises(ExportError, match="float16 can hold; layer toy"):
-        with_half_weights(model)
-
-
-def test_a_file_of_an_earlier_version_is_restated_in_its_place(toy_network, tmp_path, monkeypatch):
-    network, card = toy_network
-    path = tmp_path / "toy.onnx"
-    with monkeypatch.context() as earlier:
-        earlier.setattr(convert, "in_planes", lambda model: model)
-        export(network, card, path)
-    before = path.read_bytes()
-    assert {len(t.dims) for t in onnx.load(path).graph.initializer if np.prod(t.dims) > 64} == {5}
-    report = restate(path)
-    assert report.difference < TOLERANCE
-    assert {len(t.dims) for t in onnx.load(path).graph.initializer if np.prod(t.dims) > 64} == {4}
-    box = random_box((2, 7, 5, 6))
-    (old,), (new,) = (open_session(content).run(["xi"], box) for content in (before, path.read_bytes()))
-    np.testing.assert_allclose(new, old, rtol=0, atol=1e-5)
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_the_layer_that_differs_is_named(toy_network, tmp_path):
-    import keras
-    import tensorflow as tf
-
-    class TwoFaced(keras.layers.Layer):
-        """Computes one thing when called and another in a graph, as a conversion that goes wrong does."""
-
-        def call(self, values):
-            return values if tf.executing_eagerly() else 0.9 * values
-
-    _, card = toy_network
-    inner_input = keras.Input((None, None, None, 2))
-    hidden = keras.layers.Conv3D(4, 1, name="innocent")(inner_input)
-    hidden = TwoFaced(name="culprit")(hidden)
-    hidden = keras.layers.Conv3D(1, 1, activation="sigmoid", name="misled")(hidden)
-    trunk = keras.Model(inner_input, hidden, name="trunk")
-    fields = {name: keras.Input((None, None, None), name=name) for name in INPUTS}
-    redshift = keras.Input((), name="redshift")
-    scaled = [
-        keras.layers.Rescaling(scale)(keras.ops.expand_dims(field, -1))
-        for field, scale in zip(fields.values(), (1 / 4e-31, 1e-2), strict=True)
-    ]
-    xi = keras.ops.squeeze(trunk(keras.layers.Concatenate()(scaled)), -1)
-    network = keras.Model({**fields, "redshift": redshift}, xi)
-    with pytest.raises(ExportError, match="the first layer that differs is trunk/culprit"):
-        export(network, dataclasses.replace(card, receptive_radius_cells=0), tmp_path / "wrong.onnx")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_network_in_mixed_precision_is_exported_in_single(toy_network, tmp_path):
-    import keras
-
-    _, card = toy_network
-    fields = {name: keras.Input((None, None, None), name=name) for name in INPUTS}
-    redshift = keras.Input((), name="redshift")
-    scaled = [
-        keras.layers.Rescaling(scale)(keras.ops.expand_dims(field, -1))
-        for field, scale in zip(fields.values(), (1 / 4e-31, 1e-3), strict=True)
-    ]
-    x = keras.layers.Conv3D(8, 3, activation="silu", dtype="mixed_float16")(
-        keras.layers.Concatenate()(scaled)
-    )
-    xi = keras.layers.Conv3D(1, 1, activation="sigmoid", dtype="float32")(x)
-    network = keras.Model({**fields, "redshift": redshift}, keras.ops.squeeze(xi, -1))
-    card = dataclasses.replace(card, receptive_radius_cells=1)
-    report = export(network, card, tmp_path / "single.onnx")
-    assert "Cast" not in report.operators
-    assert report.difference < TOLERANCE
-
-
 def test_an_operation_that_onnx_lacks_is_named_with_its_layer(toy_network, tmp_path):
     import keras
 
@@ -239,3 +153,21 @@ def test_an_operation_that_onnx_lacks_is_named_with_its_layer(toy_network, tmp_p
     with pytest.raises(ExportError, match="strange"):
         export(network, dataclasses.replace(card, receptive_radius_cells=0), tmp_path / "wrong.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_network_gives_the_same_bytes_wherever_it_is_exported(toy_network, toy_model, tmp_path):
+    """TensorFlow and the conversion number and order values differently each time and in each process."""
+    network, card = toy_network
+    again = export(network, card, tmp_path / "again.onnx").path
+    assert again.read_bytes() == toy_model.read_bytes()
+    elsewhere = tmp_path / "elsewhere.onnx"
+    code = (
+        "import runpy, sys\n"
+        "from reion_exports import export\n"
+        "network, card = runpy.run_path(sys.argv[1])['build_toy_network']()\n"
+        "export(network, card, sys.argv[2])"
+    )
+    conftest = Path(__file__).parents[1] / "conftest.py"
+    environment = {**os.environ, "PYTHONHASHSEED": "7"}
+    subprocess.run([sys.executable, "-c", code, conftest, elsewhere], check=True, env=environment)
+    assert elsewhere.read_bytes() == toy_model.read_bytes()

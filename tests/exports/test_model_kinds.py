@@ -1,7 +1,6 @@
 """Every kind of network of the schema becomes a file that agrees with Keras and predicts in tiles."""
 
 import numpy as np
-import onnx
 import pytest
 import xarray as xr
 
@@ -14,7 +13,6 @@ from reion.prediction.tiles import Tiling
 from reion.simulation.contract import make_simulation
 from reion.storage.store import write_simulation
 from reion_exports import TOLERANCE, ModelCard, export
-from reion_exports.parity import HALF_TOLERANCE
 
 UNITS = {"n_igm": "g cm-3", "n_ion": "1e66 Mpc-3", "n_src": "1e48 s-1 Mpc-3"}
 SMALL = {
@@ -112,18 +110,6 @@ def test_every_kind_of_network(kind, tmp_path):
     if card.symmetric:
         mean = emulator.predict(sim, symmetrise=48)
         np.testing.assert_allclose(mean.values, whole.values, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("kind", ["reion", "unet", "pinion", "patch", "voxel"])
-def test_every_kind_of_network_with_half_weights(kind, tmp_path):
-    network, card = untrained(kind)
-    report = export(network, card, tmp_path / "half.onnx", half=True)
-    assert 0 < report.difference < HALF_TOLERANCE
-    stored = onnx.load(report.path).graph.initializer
-    kernels = [
-        tensor for tensor in stored if len(tensor.dims) >= 4 and tensor.data_type != onnx.TensorProto.INT64
-    ]
-    assert onnx.TensorProto.FLOAT16 in {tensor.data_type for tensor in kernels}
 
 
 def test_rolling_the_box_of_a_unet_by_its_stride_rolls_the_answer(tmp_path):
