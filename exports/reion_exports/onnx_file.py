@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
 from reion_exports.anatomy import Anatomy, HostileFileError, dissect
 from reion_exports.card import ModelCard
 from reion_exports.convert import ExportError, Network, to_onnx
@@ -92,7 +93,7 @@ def export(
 
 
 def _check(content: bytes) -> Anatomy:
-    """Check the bytes of a model by `onnx` and by our own rules; raise `ExportError` if they are not valid."""
+    """Check the bytes of a model by `onnx` and our own rules; raise `ExportError` if they are not valid."""
     import onnx
 
     try:
