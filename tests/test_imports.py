@@ -48,7 +48,13 @@ FLOORS: tuple[set[str], ...] = (
 
 `reion` stands for the package's own `__init__`, which holds the version and the public names.
 """
-DISTRIBUTIONS = {"llvmlite": "numba", "distributed": "dask", "cloudpickle": "dask", "tomli_w": "tomli-w"}
+DISTRIBUTIONS = {
+    "llvmlite": "numba",
+    "distributed": "dask",
+    "cloudpickle": "dask",
+    "tomli_w": "tomli-w",
+    "numcodecs": "zarr",
+}
 """Where the import's name is not that of what is declared; each comes with that."""
 
 

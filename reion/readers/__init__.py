@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import xarray as xr
 
 from reion.errors import InputError
-from reion.readers import c2ray, epfl, hdf5, npz, pinion, pyc2ray, twentyonecmfast
+from reion.readers import c2ray, epfl, halos, hdf5, npy_files, npz, pinion, pyc2ray, twentyonecmfast
 from reion.readers import zarr as zarr_store
+from reion.readers.folders import expand, files_below
 from reion.readers.format import Format
-from reion.readers.settings import Settings
+from reion.readers.names import Names, names_from
+from reion.readers.settings import HALO_SETTINGS, Settings
 from reion.readers.snapshot import assemble, join_boxes
+from reion.readers.unused import check_there, warn_unused_files
 
 __all__ = ["FORMATS", "Format", "open_each", "open_simulation", "open_simulations", "source_files"]
 
@@ -28,10 +31,12 @@ FORMATS: Mapping[str, Format] = {
         epfl,
         pinion,
         hdf5,
+        npy_files,
     )
 }
 """Every format by its name, as `--format` takes it."""
 
+_SETTINGS_OF_ALL = {key: meaning for reader in FORMATS.values() for key, meaning in reader.settings.items()}
 Source = str | Path | Sequence[str | Path]
 
 
@@ -113,67 +118,95 @@ def open_simulations(
     Parameters and errors are those of `open_simulation`, but for the number of simulations.
     """
     try:
-        reader, claimed = _recognise(_expand(source), format, source)
-        parsed = Settings(settings, reader.settings)
-        boxes = join_boxes(reader.scan(claimed, parsed))
+        return _open(source, format, settings)
     except OSError as error:
         raise InputError(f"cannot be read: {error}", file=error.filename or _name(source)) from error
-    return {box.label: assemble(box, parsed) for box in boxes}
 
 
-def source_files(source: Source, *, format: str | None = None) -> list[Path]:  # noqa: A002
-    """The files (and Zarr stores) that `open_simulations` reads: those in `source` that its format claims.
+def source_files(
+    source: Source,
+    *,
+    format: str | None = None,  # noqa: A002 (the name of the command's flag)
+    settings: Mapping[str, str] | None = None,
+) -> list[Path]:
+    """The files (and Zarr stores) that `open_simulations` reads, a mapping among them.
 
     Raises
     ------
     InputError
         As `open_simulations` does.
     """
-    return _recognise(_expand(source), format, source)[1]
+    found = _find(source, format, settings)
+    mapping = found.settings.text("mapping")
+    return [*found.claimed, *found.catalogues, *([Path(mapping).expanduser()] if mapping else [])]
 
 
-def _expand(source: Source) -> list[Path]:
-    """Files (and Zarr stores) that the source names, folders and patterns spelled out."""
-    given = [source] if isinstance(source, str | Path) else list(source)
-    if not given:
-        raise InputError("expected a file, a folder or a pattern; received nothing")
-    paths: list[Path] = []
-    for item in given:
-        path = Path(item).expanduser()
-        found = [path]
-        if not path.exists() and glob.has_magic(str(path)):
-            found = [Path(match) for match in sorted(glob.glob(str(path)))]  # noqa: PTH207 (patterns may be absolute)
-        if not found or not found[0].exists():
-            raise InputError("no such file or folder", file=path)
-        for match in found:
-            if match.is_dir() and not zarr_store.claim([match]):
-                paths += sorted(child for child in match.iterdir() if not child.name.startswith("."))
-            else:
-                paths.append(match)
-    return list(dict.fromkeys(paths))
+@dataclass(frozen=True)
+class _Found:
+    """What lies in a source: the files of its format (None where there are only catalogues), and the others."""
+
+    paths: Sequence[Path]
+    reader: Format | None
+    claimed: Sequence[Path]
+    catalogues: Sequence[Path]
+    settings: Settings
+    names: Names
 
 
-def _recognise(paths: Sequence[Path], wanted: str | None, source: Source) -> tuple[Format, list[Path]]:
+def _find(source: Source, wanted: str | None, settings: Mapping[str, str] | None) -> _Found:
     if wanted is not None and wanted not in FORMATS:
         raise InputError(f"--format: expected one of {', '.join(FORMATS)}; received {wanted!r}")
-    chosen = FORMATS.values() if wanted is None else [FORMATS[wanted]]
+    paths = expand(source)
+    check_there(paths)
+    # A mapping is read before the format, whose settings are all that may be given, is known.
+    names = names_from(Settings(settings, _SETTINGS_OF_ALL))
+    catalogues = halos.catalogues_of(names.halos, paths, (settings or {}).get("mapping"))
+    rest = [path for path in paths if path not in catalogues]
+    if catalogues and not rest:
+        return _Found(paths, None, [], catalogues, Settings(settings), names)
+    reader, claimed = _recognise(rest, wanted, source, mapped=bool(names.given()))
+    return _Found(paths, reader, claimed, catalogues, Settings(settings, reader.settings), names)
+
+
+def _open(source: Source, wanted: str | None, settings: Mapping[str, str] | None) -> dict[str, xr.Dataset]:
+    found = _find(source, wanted, settings)
+    if found.reader is None:
+        boxes = [halos.box_without_mesh(found.catalogues)]
+    else:
+        boxes = join_boxes(found.reader.scan(found.claimed, found.settings))
+    by_mass = [key for key in HALO_SETTINGS if found.settings.text(key) is not None]
+    if by_mass and found.names.halos is None:
+        raise InputError(
+            f"--set {', '.join(by_mass)}: expected a list of haloes, whose masses are known; received none",
+            hint="say where it is under [halos] in a mapping",
+        )
+    if found.names.halos is not None:
+        boxes = [halos.with_halos(box, found.names.halos, found.catalogues, found.settings) for box in boxes]
+    warn_unused_files(found.paths, {*found.claimed, *found.catalogues})
+    return {box.label: assemble(box, found.settings) for box in boxes}
+
+
+def _recognise(
+    paths: Sequence[Path], wanted: str | None, source: Source, *, mapped: bool
+) -> tuple[Format, list[Path]]:
+    """The format of the files, and those of them that are of it.
+
+    With `mapped`, a mapping says which array is what, so that formats with names of their own are left out.
+    """
+    chosen = [reader for reader in FORMATS.values() if wanted in (None, reader.name)]
+    if mapped:
+        chosen = [reader for reader in chosen if reader.mapped]
+        if not chosen:
+            with_mapping = ", ".join(name for name, reader in FORMATS.items() if reader.mapped)
+            raise InputError(f"--format {wanted}: has names of its own; a mapping is for {with_mapping}")
     claims = {reader.name: reader.claim(paths) for reader in chosen}
     claims = {name: claimed for name, claimed in claims.items() if claimed}
+    if not claims and not mapped and wanted in (None, twentyonecmfast.FORMAT.name):
+        # A cache of 21cmFAST is folders in folders; its files say themselves what they are.
+        below = twentyonecmfast.claim(files_below([path for path in paths if path.is_dir()]))
+        claims = {twentyonecmfast.FORMAT.name: below} if below else {}
     if not claims:
-        names = ", ".join(path.name for path in paths[:5]) or "nothing"
-        expected = wanted or "one of the formats " + ", ".join(FORMATS)
-        known = "\n".join(f"  {reader.name}: {reader.description}" for reader in FORMATS.values())
-        folders = [path for path in paths if path.is_dir()]
-        inside = (
-            f"folders in folders are not searched: name them ({' '.join(map(str, folders[:3]))})\n"
-            if folders
-            else ""
-        )
-        raise InputError(
-            f"expected files of {expected}; received {names}{', ...' if len(paths) > 5 else ''}",
-            file=_name(source),
-            hint=f"{inside}the formats (--format names one) are\n{known}",
-        )
+        raise _nothing_found(paths, wanted, source)
     if any(not FORMATS[name].generic for name in claims):
         claims = {name: claimed for name, claimed in claims.items() if not FORMATS[name].generic}
     # A format whose files are all another one's as well, which has more, is that other one.
@@ -190,6 +223,23 @@ def _recognise(paths: Sequence[Path], wanted: str | None, source: Source) -> tup
             hint="choose with --format",
         )
     return FORMATS[best[0]], claims[best[0]]
+
+
+def _nothing_found(paths: Sequence[Path], wanted: str | None, source: Source) -> InputError:
+    names = ", ".join(path.name for path in paths[:5]) or "nothing"
+    formats = "\n".join(f"  {reader.name}: {reader.description}" for reader in FORMATS.values())
+    folders = [path for path in paths if path.is_dir()]
+    inside = (
+        f"folders in folders are not searched: name them ({' '.join(map(str, folders[:3]))})\n"
+        if folders
+        else ""
+    )
+    return InputError(
+        f"expected files of {wanted or 'one of the formats ' + ', '.join(FORMATS)}; "
+        f"received {names}{', ...' if len(paths) > 5 else ''}",
+        file=_name(source),
+        hint=f"{inside}the formats (--format names one) are\n{formats}",
+    )
 
 
 def _name(source: Source) -> str:

@@ -1,6 +1,7 @@
 """Cubes of plain numbers in binary files, read in blocks and converted on the way.
 
-Reading in blocks that stay in the cache is as fast as reading the file at once, and no second copy of the
+A file may be gzipped: it is then expanded up to what is asked for, which takes time but no memory. Reading in
+blocks that stay in the cache is as fast as reading the file at once, and no second copy of the
 cube is ever in memory.
 """
 
@@ -14,6 +15,7 @@ from typing import IO, Literal
 import numpy as np
 
 from reion.errors import InputError
+from reion.readers.compressed import is_gzip, open_plain
 from reion.readers.snapshot import Region
 from reion.simulation.units import Conversion
 
@@ -50,12 +52,14 @@ class BinaryCube:
         out = np.empty(
             (slow.stop - slow.start, middle.stop - middle.start, fast.stop - fast.start), np.float32
         )
-        with self.file.open("rb", buffering=0) as stream:
+        with open_plain(self.file) as stream:
             for start in range(slow.start, slow.stop, planes):
                 block = buffer[: min(planes, slow.stop - start)]
                 self._fill(stream, block, start * plane_bytes)
                 done = start - slow.start
                 conversion(block[:, middle, fast], out=out[done : done + len(block)])
+            if is_gzip(self.file) and slow.stop == shape[0]:
+                stream.read(1)  # at its end a gzip file is compared with its checksum
         return out if self.order == "C" else out.T
 
     def _fill(self, stream: IO[bytes], block: np.ndarray, start: int) -> None:

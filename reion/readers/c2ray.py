@@ -11,12 +11,14 @@ Byte level, little-endian (`--set byte_order=big` for the other), x fastest:
 - `8.397-coarsest_wsubgrid_sources.dat`: text. The number of sources; then for each, on one line or wrapped
   over two, i, j, k (from 1), mass in haloes above the atomic cooling limit, and mass in smaller ones, both in
   N-body grid masses. Photons per second are mass x Omega_b / (Omega_m m_p) x photons per baryon / lifetime.
+
+All of them may be gzipped (`8.397n_all.dat.gz`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +26,18 @@ import numpy as np
 
 from reion.errors import InputError
 from reion.readers.binary import BinaryCube
+from reion.readers.compressed import could_hold, open_plain
+from reion.readers.folders import is_part_of_run
 from reion.readers.format import Format
 from reion.readers.settings import Settings
 from reion.readers.snapshot import Box, Snapshot
 from reion.readers.source_list import SourceList
 from reion.simulation.contract import DEFAULT_COSMOLOGY
-from reion.simulation.units import mean_density
+from reion.simulation.units import mean_density, photon_rate_per_msun
 
-XFRAC = re.compile(r"xfrac3[dD]_(\d+\.\d+)\.bin")
-DENSITY = re.compile(r"(\d+\.\d+)n_all\.dat")
-SOURCES = re.compile(r"(\d+\.\d+)-coarsest\w*_sources\.dat")
+XFRAC = re.compile(r"xfrac3[dD]_(\d+\.\d+)\.(?i:bin(?:\.gz)?)")
+DENSITY = re.compile(r"(\d+\.\d+)n_all\.(?i:dat(?:\.gz)?)")
+SOURCES = re.compile(r"(\d+\.\d+)-coarsest\w*_sources\.(?i:dat(?:\.gz)?)")
 
 C2RAY_COSMOLOGY = {"H0": 70.0, "Om0": 0.27, "Ob0": 0.044}
 PRESETS: dict[str, dict[str, float]] = {
@@ -46,11 +50,7 @@ SETTINGS = {
     "preset": "500/h or 244/h: box size, N-body mesh and cosmology (H0 = 70, Om0 = 0.27, Ob0 = 0.044)",
     "nbox_fine": "cells along a side of the N-body mesh, 13824 in the 500/h box",
     "sources": "photons (the default), or mass to keep the mass in haloes instead",
-    "f_gamma": "ionising photons per baryon in haloes above the atomic cooling limit",
-    "f_gamma_low": "the same for smaller haloes; 0 where it is not given",
-    "lifetime_myr": "lifetime of sources in Myr: they emit their photons in this time",
-    "mean_molecular_weight": "baryon mass in proton masses; 1 in C2-Ray, 1.222 in pyC2Ray",
-    "mesh": "cells along a side, where there are only source lists",
+    "f_gamma_low": "f_gamma of haloes below the atomic cooling limit; 0 where it is not given",
     "byte_order": "little (the default) or big",
 }
 _HEADER_BYTES = 20
@@ -97,20 +97,22 @@ def box_of(
     *,
     source_code: str,
     mean_molecular_weight: float,
-    photon_lists: Callable[[tuple[int, int, int]], list[Snapshot]] = lambda _: [],
+    more_sources: Callable[[tuple[int, int, int]], list[Snapshot]] = lambda _: [],
 ) -> Box:
     """The snapshots of xi with the densities and source lists among `paths` as one box.
 
-    `photon_lists` gives more sources for a mesh of a shape.
+    `more_sources` gives more sources for a mesh of a shape.
     """
     preset = PRESETS.get(settings.choice("preset", list(PRESETS)) or "", {})
     density = [_density(path, settings, preset) for path in paths if DENSITY.fullmatch(path.name)]
-    shape = next((snapshot.shape for snapshot in [*xi, *density]), None) or _mesh(settings, paths[0])
+    shape = next((snapshot.shape for snapshot in [*xi, *density]), None) or settings.mesh_shape(file=paths[0])
     masses = [path for path in paths if SOURCES.fullmatch(path.name)]
     weights: tuple[float, ...] = ()
     units = ""
     if masses:
-        weights, units = _source_weights(settings, preset, mean_molecular_weight, masses[0])
+        weights, units = _source_weights(
+            settings, preset, settings.number("mean_molecular_weight") or mean_molecular_weight, masses[0]
+        )
     sources = [
         Snapshot(
             name="n_src",
@@ -124,12 +126,18 @@ def box_of(
         if (match := SOURCES.fullmatch(path.name))
     ]
     return Box(
-        label=paths[0].resolve().parent.name,
-        snapshots=[*density, *sources, *photon_lists(shape), *xi],
+        label=run_name(paths[0]),
+        snapshots=[*density, *sources, *more_sources(shape), *xi],
         box_size=_preset_box_size(settings, preset),
         cosmology=C2RAY_COSMOLOGY if preset and not _has_cosmology(settings) else None,
         source_code=source_code,
     )
+
+
+def run_name(path: Path) -> str:
+    """The name of the run that a file belongs to: its folder's, or that above folders such as `results`."""
+    folder = path.resolve().parent
+    return folder.parent.name if is_part_of_run(folder) else folder.name
 
 
 def byte_order(settings: Settings) -> str:
@@ -145,8 +153,7 @@ def xfrac_cube(path: Path, order: str) -> BinaryCube:
     InputError
         If markers, shape and size of the file do not fit together.
     """
-    size = path.stat().st_size
-    with path.open("rb") as stream:
+    with open_plain(path) as stream:
         header = _integers(stream.read(_HEADER_BYTES), order)
         if header.size < 5 or header[0] != 12 or header[4] != 12:
             swapped = header.size == 5 and header[0].byteswap() == 12
@@ -170,17 +177,17 @@ def xfrac_cube(path: Path, order: str) -> BinaryCube:
             if len(start) < 4 or len(end) < 4 or length == 0 or marker != (-length if spans else length):
                 raise InputError(
                     f"expected a record between two markers at byte {position}; received {length} and "
-                    f"{marker} in a file of {size} bytes: the file is truncated or damaged",
+                    f"{marker}: the file is truncated or damaged",
                     file=path,
                 )
             spans.append((position + 4, length))
             position += length + 8
     cells = shape[0] * shape[1] * shape[2]
     dtype = {8 * cells: "f8", 4 * cells: "f4"}.get(sum(length for _, length in spans))
-    if dtype is None or position != size:
+    if dtype is None or not could_hold(path, position):
         raise InputError(
-            f"shape {shape} needs a record of {8 * cells} bytes (or {4 * cells}, float32); received "
-            f"{sum(length for _, length in spans)} in a file of {size} bytes",
+            f"shape {shape} needs a record of {8 * cells} bytes (or {4 * cells}, float32) and nothing "
+            f"behind; received {sum(length for _, length in spans)} in a file of {path.stat().st_size} bytes",
             file=path,
         )
     return BinaryCube(path, np.dtype(order + dtype), shape, "F", spans)
@@ -194,15 +201,14 @@ def raw_cube(path: Path, order: str, dtypes: Sequence[str]) -> BinaryCube:
     InputError
         If shape and size of the file do not fit together.
     """
-    size = path.stat().st_size
-    with path.open("rb") as stream:
+    with open_plain(path) as stream:
         header = stream.read(12)
     for candidate in (order, "<" if order == ">" else ">"):
         numbers = _integers(header, candidate)
         cells = 1
         for n in numbers.tolist():
             cells *= n
-        fitting = [dtype for dtype in dtypes if 12 + cells * np.dtype(dtype).itemsize == size]
+        fitting = [dtype for dtype in dtypes if could_hold(path, 12 + cells * np.dtype(dtype).itemsize)]
         if numbers.size == 3 and min(numbers.tolist()) > 0 and fitting:
             if candidate != order:
                 raise InputError(
@@ -211,11 +217,12 @@ def raw_cube(path: Path, order: str, dtypes: Sequence[str]) -> BinaryCube:
                     hint=_other_order_hint(order),
                 )
             dtype = np.dtype(order + fitting[0])
-            return BinaryCube(path, dtype, cube_shape(numbers, path), "F", [(12, size - 12)])
+            return BinaryCube(path, dtype, cube_shape(numbers, path), "F", [(12, cells * dtype.itemsize)])
     numbers = _integers(header, order)
     raise InputError(
         f"expected nx, ny, nz and then that many numbers of {' or '.join(dtypes)}; received "
-        f"{numbers.tolist()} in a file of {size} bytes: it is truncated, damaged or something else",
+        f"{numbers.tolist()} in a file of {path.stat().st_size} bytes: it is truncated, damaged or "
+        "something else",
         file=path,
     )
 
@@ -270,11 +277,11 @@ def _source_weights(
     path: Path,
 ) -> tuple[tuple[float, ...], str]:
     """What large and small haloes count, and the unit of the sum."""
-    from astropy import constants, units
+    from astropy import units
 
     if settings.text("n_src_unit") is not None:
         return (1.0, 1.0), ""
-    cosmology: Any = settings.cosmology(None, file=path) or (C2RAY_COSMOLOGY if preset else DEFAULT_COSMOLOGY)
+    cosmology = settings.cosmology(None, file=path) or preset_cosmology(settings)
     box_size = settings.box_size(_preset_box_size(settings, preset), cosmology, file=path)
     side_mpc = float(np.atleast_1d(box_size)[0])
     matter = mean_density(cosmology) * cosmology["Om0"] / cosmology["Ob0"] * units.g / units.cm**3
@@ -282,20 +289,16 @@ def _source_weights(
     grid_mass = (matter * cell).to_value("Msun")
     if settings.choice("sources", ("photons", "mass")) == "mass":
         return (grid_mass, grid_mass), "Msun per cell"
-    weight = settings.number("mean_molecular_weight") or mean_molecular_weight
-    baryons = grid_mass * units.Msun * cosmology["Ob0"] / cosmology["Om0"] / (weight * constants.m_p)
     f_gamma, lifetime_myr = settings.required_numbers(
         "f_gamma", "lifetime_myr", file=path, otherwise="--set sources=mass to keep the mass in haloes"
     )
-    rate = (baryons / (lifetime_myr * units.Myr)).to_value("s-1")
+    rate = grid_mass * photon_rate_per_msun(cosmology, 1.0, lifetime_myr, mean_molecular_weight)
     return (rate * f_gamma, rate * (settings.number("f_gamma_low") or 0.0)), "s-1 per cell"
 
 
-def _mesh(settings: Settings, path: Path) -> tuple[int, int, int]:
-    n = int(settings.required_numbers("mesh", file=path)[0])
-    if not 0 < n <= 10_000:
-        raise InputError(f"--set mesh: expected a number of cells along a side; received {n}")
-    return n, n, n
+def preset_cosmology(settings: Settings) -> Mapping[str, float]:
+    """The cosmology where neither files nor settings say one: that of the preset, or the default."""
+    return C2RAY_COSMOLOGY if settings.text("preset") else DEFAULT_COSMOLOGY
 
 
 def _preset_box_size(settings: Settings, preset: dict[str, float]) -> float | None:

@@ -17,7 +17,7 @@ class Format:
     `claim` returns the paths that are this format's, an empty list when nothing is; it looks at names and
     first bytes only. `scan` reads headers and returns the simulations found. `settings` are the `--set` keys
     of this format besides the common ones, with their meaning. A `generic` format is one only where no other
-    format claims anything.
+    format claims anything. A `mapped` one finds arrays where a mapping says.
     """
 
     name: str
@@ -26,3 +26,4 @@ class Format:
     scan: Callable[[Sequence[Path], Settings], list[Box]]
     settings: Mapping[str, str] = field(default_factory=dict)
     generic: bool = False
+    mapped: bool = False

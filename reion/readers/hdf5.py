@@ -1,4 +1,4 @@
-"""HDF5 with any names and units, given by a mapping (`reion.readers.mapping`)."""
+"""HDF5 and NetCDF 4 with any names and units, given by a mapping (`reion.readers.mapping`)."""
 
 from __future__ import annotations
 
@@ -10,31 +10,67 @@ from typing import Any
 import numpy as np
 
 from reion.readers.format import Format
-from reion.readers.hdf5_file import attributes, dataset_names, find, is_hdf5, open_hdf5, read, shape_of
-from reion.readers.mapping import SETTINGS, boxes_from
+from reion.readers.hdf5_file import (
+    attributes,
+    dataset_names,
+    dimension_names,
+    find,
+    is_hdf5,
+    is_scale_without_data,
+    open_hdf5,
+    read,
+    shape_of,
+    unwritten,
+)
+from reion.readers.mapping import boxes_from
 from reion.readers.settings import Settings
 from reion.readers.snapshot import Box
+from reion.readers.tree import ArrayKey
 
 
 @dataclass(frozen=True)
 class Hdf5Tree:
-    """An HDF5 file as `reion.readers.mapping.Tree`; the attributes of each group are read once."""
+    """An HDF5 file as `reion.readers.tree.Tree`; the attributes of each group and dataset are read once."""
 
     path: Path
-    _known: dict[str, Mapping[str, Any] | None] = field(default_factory=dict, compare=False, repr=False)
+    _attributes_of: dict[str, Mapping[str, Any] | None] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         """Shape of a dataset; None if there is none of that name."""
         with open_hdf5(self.path) as file:
             dataset = find(file, name, self.path)
-            return None if dataset is None else shape_of(dataset, name, self.path)
+            if dataset is None or is_scale_without_data(dataset):
+                return None
+            return shape_of(dataset, name, self.path, whole=False)
 
-    def read(self, name: str, key: tuple[int | slice, ...]) -> np.ndarray:
+    def read(self, name: str, key: ArrayKey) -> np.ndarray:
         """Numbers of a dataset."""
         with open_hdf5(self.path) as file:
             dataset = find(file, name, self.path)
-            shape_of(dataset, name, self.path)
+            shape_of(dataset, name, self.path, whole=False)
             return read(dataset, key, name, self.path)
+
+    def array_attributes(self, name: str) -> Mapping[str, Any]:
+        """The attributes of a dataset."""
+        return self._attributes(name) or {}
+
+    def dimension_names(self, name: str) -> Sequence[str | None]:
+        """Names of the dimension scales attached to a dataset; empty if there are none."""
+        with open_hdf5(self.path) as file:
+            dataset = find(file, name, self.path)
+            names = [] if dataset is None else dimension_names(dataset)
+        return names if any(names) else []
+
+    def unwritten(self, name: str) -> tuple[int, int]:
+        """How many chunks were never written and read as a number, and how many there are."""
+        with open_hdf5(self.path) as file:
+            dataset = find(file, name, self.path)
+            if dataset is None:
+                return 0, 0
+            missing, count = unwritten(dataset)
+            return (0 if np.isnan(dataset.fillvalue) else missing), count
 
     def attribute(self, name: str) -> Any | None:
         """An attribute, `group/name`."""
@@ -46,12 +82,12 @@ class Hdf5Tree:
         """The attributes of the root group."""
         return dict(self._attributes("") or {})
 
-    def _attributes(self, group: str) -> Mapping[str, Any] | None:
-        if group not in self._known:
+    def _attributes(self, name: str) -> Mapping[str, Any] | None:
+        if name not in self._attributes_of:
             with open_hdf5(self.path) as file:
-                holder = find(file, group, self.path)
-                self._known[group] = None if holder is None else attributes(holder)
-        return self._known[group]
+                holder = find(file, name, self.path)
+                self._attributes_of[name] = None if holder is None else attributes(holder)
+        return self._attributes_of[name]
 
     def names(self) -> list[str]:
         """Datasets of floating-point numbers, the first ones of many."""
@@ -71,9 +107,9 @@ def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:
 
 FORMAT = Format(
     name="hdf5",
-    description="HDF5 with any names and units, given by a mapping",
+    description="HDF5 and NetCDF 4 with any names and units, given by a mapping",
     claim=claim,
     scan=scan,
-    settings=SETTINGS,
     generic=True,
+    mapped=True,
 )

@@ -1,16 +1,18 @@
 """HDF5 datasets read without trusting the file.
 
 Links to other files, external and virtual storage are refused. Nothing is allocated for a shape that the
-bytes in the file cannot fill: contiguous data must be there in full, every chunk must be there, and deflated
-chunks are expanded under a bound before the HDF5 library sees them. Filters other than deflate, shuffle and
-Fletcher-32 are refused. So are texts in attributes that claim to be longer than the file (see
+bytes in the file cannot fill: contiguous data must be there in full, and deflated chunks are expanded under a
+bound before the HDF5 library sees them, whatever the order of their filters. Filters other than deflate,
+shuffle and Fletcher-32 are refused. So are texts in attributes that claim to be longer than the file (see
 `reion.readers.object_header`); a text of variable length is left out where an object has so many attributes
-that they are not in its header (more than eight in files of the "latest" version).
+that they are not in its header (more than eight in files of the "latest" version). Chunks that were never
+written are counted (`unwritten`): what they mean depends on the field.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import zlib
 from collections.abc import Iterator, Mapping
@@ -20,19 +22,28 @@ from typing import Any
 import numpy as np
 
 from reion.errors import InputError
+from reion.readers.filenames import ending_of
 from reion.readers.object_header import ObjectHeader
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
+ENDINGS = (".h5", ".hdf5")
+"""Names that are HDF5 even where the file is too damaged to say so; other names are by their first bytes."""
 _MOST_NUMBERS, _MOST_TEXT = 16, 4096
 _MOST_NAMES, _MOST_LOOKED_AT, _DEEPEST = 20, 1000, 8
 _DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3
+_FLETCHER32_BYTES = 4
+_DEFLATE_LIMIT = 1040
+"""Deflate cannot compress by more than this factor."""
+_SPARSE_LIMIT = 1000
+"""A snapshot with chunks that were never written has at most so many times the bytes of its file."""
+_SCALE_WITHOUT_DATA = "This is a netCDF dimension but not a netCDF variable"
 
 
 def is_hdf5(path: Path) -> bool:
     """Whether a file is named as HDF5 or starts with its signature."""
     if not path.is_file():
         return False
-    if path.suffix in (".h5", ".hdf5"):
+    if ending_of(path.name) in ENDINGS and not path.name.lower().endswith(".gz"):
         return True
     with path.open("rb") as stream:
         return stream.read(len(SIGNATURE)) == SIGNATURE
@@ -51,7 +62,25 @@ def open_hdf5(path: Path) -> Iterator[Any]:
     except (PermissionError, FileNotFoundError) as error:
         raise InputError(f"cannot be read: {error}", file=path) from error
     except Exception as error:  # whatever a damaged file raises, the file is damaged
+        if _is_locked(error):
+            raise InputError(
+                f"cannot be locked for reading: {error}",
+                file=path,
+                hint="another process is writing it: wait until it is finished. Where the file system knows "
+                "no locks, set the environment variable HDF5_USE_FILE_LOCKING=FALSE",
+            ) from error
         raise InputError(f"the HDF5 file is damaged: {error}", file=path) from error
+
+
+def _is_locked(error: Exception) -> bool:
+    text = str(error).lower()
+    return (
+        isinstance(error, BlockingIOError)
+        or (isinstance(error, OSError) and error.errno in (errno.ENOLCK, errno.EWOULDBLOCK))
+        or "unable to lock file" in text
+        or "already open for write" in text
+        or "already open for swmr" in text
+    )
 
 
 def find(file: Any, name: str, path: Path) -> Any | None:
@@ -60,7 +89,7 @@ def find(file: Any, name: str, path: Path) -> Any | None:
     Raises
     ------
     InputError
-        If a link on the way leads out of the file.
+        If a link on the way leads out of the file or nowhere.
     """
     import h5py
 
@@ -75,12 +104,14 @@ def find(file: Any, name: str, path: Path) -> Any | None:
                 file=path,
                 hint="links to other files are not followed: copy the data into one file",
             )
+        if isinstance(link, h5py.SoftLink) and here.get(part) is None:
+            raise InputError(f"{name}: the link to {link.path!r} leads nowhere", file=path)
         here = here[part]
     return here
 
 
-def dataset_names(file: Any) -> list[str]:
-    """Paths of the first datasets of floating-point numbers, to be shown to a person."""
+def dataset_names(file: Any, kinds: str = "f") -> list[str]:
+    """Paths of the first datasets of numbers of these kinds, to be shown to a person."""
     import h5py
 
     names: list[str] = []
@@ -92,12 +123,16 @@ def dataset_names(file: Any) -> list[str]:
             looked += 1
             if looked > _MOST_LOOKED_AT or len(names) == _MOST_NAMES:
                 return names
-            if isinstance(group.get(name, getlink=True), h5py.HardLink):
-                item = group[name]
-                if isinstance(item, h5py.Group) and depth < _DEEPEST:
-                    groups.append((item, f"{prefix}{name}/", depth + 1))
-                elif isinstance(item, h5py.Dataset) and item.dtype.kind == "f":
-                    names.append(prefix + name)
+            # A neighbour that cannot be read does not matter to those that can.
+            with contextlib.suppress(Exception):
+                if isinstance(group.get(name, getlink=True), h5py.HardLink):
+                    item = group[name]
+                    if isinstance(item, h5py.Group) and depth < _DEEPEST:
+                        groups.append((item, f"{prefix}{name}/", depth + 1))
+                    elif (
+                        isinstance(item, h5py.Dataset) and item.dtype.kind in kinds and item.shape is not None
+                    ):
+                        names.append(prefix + name)
     return names
 
 
@@ -141,20 +176,58 @@ def attributes(item: Any) -> Mapping[str, Any]:
     return found
 
 
-def shape_of(dataset: Any, name: str, path: Path) -> tuple[int, ...]:
-    """The shape of a dataset of floating-point numbers that are all there.
+def dimension_names(dataset: Any) -> list[str | None]:
+    """Name of each axis of a dataset, from the dimension scale attached to it; None where there is none."""
+    names: list[str | None] = [None] * len(dataset.shape)
+    if "DIMENSION_LIST" not in dataset.attrs:
+        return names
+    # HDF5 allocates what a list of variable length claims: as for texts, the claim is looked up first.
+    claimed = ObjectHeader(dataset).text_bytes("DIMENSION_LIST", len(names))
+    if claimed is None or claimed > _MOST_NUMBERS:
+        return names
+    for number, references in enumerate(dataset.attrs["DIMENSION_LIST"]):
+        if len(references) and references[0]:
+            scale = dataset.file[references[0]]
+            names[number] = None if scale.name is None else scale.name.rpartition("/")[2]
+    return names
+
+
+def is_scale_without_data(dataset: Any) -> bool:
+    """Whether a dataset only names a dimension: NetCDF writes one without data for each."""
+    import h5py
+
+    if not isinstance(dataset, h5py.Dataset) or "CLASS" not in dataset.attrs:
+        return False
+    found = attributes(dataset)
+    return found.get("CLASS") == "DIMENSION_SCALE" and (
+        str(found.get("NAME", "")).startswith(_SCALE_WITHOUT_DATA) or dataset.id.get_storage_size() == 0
+    )
+
+
+def shape_of(dataset: Any, name: str, path: Path, *, whole: bool = True) -> tuple[int, ...]:
+    """The shape of a dataset of numbers.
+
+    Parameters
+    ----------
+    whole
+        All of it must be there; otherwise chunks (or all of the data) may never have been written.
 
     Raises
     ------
     InputError
-        If it is something else, or larger than what the file holds.
+        If it is something else, or larger than what the file can hold.
     """
     import h5py
 
-    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind != "f" or dataset.dtype.itemsize > 8:
+    if (
+        not isinstance(dataset, h5py.Dataset)
+        or dataset.dtype.kind not in "fiu"
+        or dataset.dtype.itemsize > 8
+        or dataset.shape is None
+    ):
         kind = dataset.dtype if isinstance(dataset, h5py.Dataset) else "a group"
         raise InputError(
-            f"{name}: expected a dataset of floating-point numbers; received {kind}",
+            f"{name}: expected a dataset of numbers; received {kind}",
             file=path,
             hint="write it as float32 or float64",
         )
@@ -164,19 +237,38 @@ def shape_of(dataset: Any, name: str, path: Path) -> tuple[int, ...]:
             file=path,
         )
     shape = tuple(int(n) for n in dataset.shape)
-    needed = dataset.dtype.itemsize
-    for n in shape:
-        needed *= n
-    if dataset.chunks is None:
-        held = int(dataset.id.get_storage_size())
-        if held != needed or needed > path.stat().st_size:
-            raise InputError(
-                f"{name}: shape {shape} of {dataset.dtype} needs {needed} bytes; the file holds {held}",
-                file=path,
-            )
-        return shape
-    _check_chunks(dataset, shape, name, path)
+    size = path.stat().st_size
+    if dataset.chunks is not None:
+        _check_chunks(dataset, name, path)
+    missing, pieces = unwritten(dataset)
+    held_bytes = int(dataset.id.get_storage_size())
+    needed = math.prod(shape) * dataset.dtype.itemsize
+    if missing and whole:
+        raise InputError(
+            f"{name}: shape {shape} of {dataset.dtype} needs {pieces} chunks, {needed} bytes; the file of "
+            f"{size} bytes holds {pieces - missing}, {held_bytes} bytes",
+            file=path,
+        )
+    snapshot_bytes = math.prod(shape[-3:]) * dataset.dtype.itemsize
+    if missing and snapshot_bytes > _SPARSE_LIMIT * size:
+        raise InputError(
+            f"{name}: shape {shape} needs {snapshot_bytes} bytes a snapshot; the whole file has {size}",
+            file=path,
+        )
+    if dataset.chunks is None and not missing and (held_bytes != needed or needed > size):
+        raise InputError(
+            f"{name}: shape {shape} of {dataset.dtype} needs {needed} bytes; the file holds {held_bytes}",
+            file=path,
+        )
     return shape
+
+
+def unwritten(dataset: Any) -> tuple[int, int]:
+    """How many chunks were never written, and how many there are; data in one piece are one chunk."""
+    if dataset.chunks is None:
+        return int(dataset.id.get_storage_size() == 0 and math.prod(dataset.shape) > 0), 1
+    expected = math.prod(-(-n // int(size)) for n, size in zip(dataset.shape, dataset.chunks, strict=True))
+    return expected - int(dataset.id.get_num_chunks()), expected
 
 
 def read(dataset: Any, key: tuple[int | slice, ...], name: str, path: Path) -> np.ndarray:
@@ -187,43 +279,54 @@ def read(dataset: Any, key: tuple[int | slice, ...], name: str, path: Path) -> n
     InputError
         If a chunk expands to more or less than its shape needs.
     """
-    if dataset.chunks is not None and dataset.compression == "gzip":
+    if dataset.chunks is not None and _DEFLATE in _filters(dataset):
         _check_expansion(dataset, key, name, path)
     return np.asarray(dataset[key])
 
 
-def _check_chunks(dataset: Any, shape: tuple[int, ...], name: str, path: Path) -> None:
-    filters = dataset.id.get_create_plist()
-    for number in range(filters.get_nfilters()):
-        code = filters.get_filter(number)[0]
-        if code not in (_DEFLATE, _SHUFFLE, _FLETCHER32):
-            raise InputError(
-                f"{name}: expected the filters deflate, shuffle or fletcher32; received filter {code}",
-                file=path,
-                hint="rewrite the dataset with compression='gzip', or none",
-            )
-    expected = 1
-    for n, size in zip(shape, dataset.chunks, strict=True):
-        expected *= -(-n // int(size))
-    held = int(dataset.id.get_num_chunks())
-    # Each chunk holds at most its share of bytes, so that this also bounds the declared shape.
-    chunk_bytes = int(np.prod(dataset.chunks, dtype=object)) * dataset.dtype.itemsize
-    size = path.stat().st_size
-    if held != expected or (filters.get_nfilters() == 0 and held * chunk_bytes > size):
+def _filters(dataset: Any) -> list[int]:
+    """Codes of the filters, in the order in which they are applied when a chunk is written."""
+    created = dataset.id.get_create_plist()
+    return [created.get_filter(number)[0] for number in range(created.get_nfilters())]
+
+
+def _check_chunks(dataset: Any, name: str, path: Path) -> None:
+    filters = _filters(dataset)
+    unknown = [code for code in filters if code not in (_DEFLATE, _SHUFFLE, _FLETCHER32)]
+    if unknown or filters.count(_DEFLATE) > 1:
         raise InputError(
-            f"{name}: shape {shape} needs {expected} chunks of {chunk_bytes} bytes; the file of {size} bytes "
-            f"holds {held}",
+            f"{name}: expected the filters deflate, shuffle or fletcher32, deflate once; received filter "
+            f"{unknown[0] if unknown else _DEFLATE}",
+            file=path,
+            hint="rewrite the dataset with compression='gzip', or none",
+        )
+    # Each chunk holds at most its share of bytes, so that this also bounds the declared shape.
+    held = int(dataset.id.get_num_chunks())
+    missing, expected = unwritten(dataset)
+    chunk_bytes = math.prod(map(int, dataset.chunks)) * dataset.dtype.itemsize
+    size = path.stat().st_size
+    if missing < 0 or (not filters and held * chunk_bytes > size):
+        raise InputError(
+            f"{name}: shape {dataset.shape} needs {expected} chunks of {chunk_bytes} bytes; the file of "
+            f"{size} bytes holds {held}",
             file=path,
         )
-    if chunk_bytes > 1040 * size:
+    if chunk_bytes > _DEFLATE_LIMIT * size:
         raise InputError(
             f"{name}: a chunk of {chunk_bytes} bytes cannot be held by a file of {size} bytes", file=path
         )
 
 
 def _check_expansion(dataset: Any, key: tuple[int | slice, ...], name: str, path: Path) -> None:
+    """Expand each deflated chunk that `key` touches under a bound.
+
+    A checksum (Fletcher-32) adds four bytes where it stands in the order of filters: before deflate they are
+    compressed with the data, behind it they follow the compressed bytes.
+    """
     sizes = dataset.chunks
-    expected = int(np.prod(sizes, dtype=object)) * dataset.dtype.itemsize
+    filters = _filters(dataset)
+    deflate = filters.index(_DEFLATE)
+    data_bytes = math.prod(map(int, sizes)) * dataset.dtype.itemsize
     ranges = []
     for k, n, size in zip(key, dataset.shape, sizes, strict=True):
         cells = range(n)[k]
@@ -231,16 +334,19 @@ def _check_expansion(dataset: Any, key: tuple[int | slice, ...], name: str, path
         ranges.append(range(first // size, last // size + 1))
     for corner in np.ndindex(*(len(r) for r in ranges)):
         offset = tuple(int(r[c]) * size for r, c, size in zip(ranges, corner, sizes, strict=True))
-        stored = int(dataset.id.get_chunk_info_by_coord(offset).size)
-        if stored > path.stat().st_size:
+        info = dataset.id.get_chunk_info_by_coord(offset)
+        if info.byte_offset is None:  # never written
+            continue
+        if int(info.size) > path.stat().st_size:
             raise InputError(
-                f"{name}: the chunk at {offset} claims {stored} bytes of a smaller file", file=path
+                f"{name}: the chunk at {offset} claims {int(info.size)} bytes of a smaller file", file=path
             )
         mask, raw = dataset.id.read_direct_chunk(offset)
-        if mask:
+        if mask & 1 << deflate:
             continue
-        fletcher = 4 if dataset.fletcher32 else 0
-        raw = raw[: len(raw) - fletcher] if fletcher else raw
+        sums = [code == _FLETCHER32 and not mask & 1 << place for place, code in enumerate(filters)]
+        expected = data_bytes + _FLETCHER32_BYTES * sum(sums[:deflate])
+        raw = raw[: len(raw) - _FLETCHER32_BYTES * sum(sums[deflate:])]
         expander = zlib.decompressobj()
         try:
             expanded = len(expander.decompress(raw, expected + 1))

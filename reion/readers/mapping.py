@@ -14,6 +14,7 @@
 
     [redshift]                          # a value, an attribute or an array; left out: an array or
     attribute = "Header/Redshift"       # attribute `redshift`, or z8.397 in the file's name
+                                        # (unit = "scale factor" where it is 1 / (1 + z))
 
     [box_size]                          # the same, with a unit of length; left out: `box_size`
     attribute = "Header/BoxSize"
@@ -24,133 +25,44 @@
     Om0 = 0.31
     Ob0 = 0.049
 
-Arrays have three axes, or four with the redshift first. Without a mapping the names are those of the
-Simulation.
+Arrays have three axes, or four with the snapshots along one. Where the file names the dimensions (NetCDF,
+xarray), `axes` is left out: their names say the order. Attributes that say how numbers are packed
+(`scale_factor`, `add_offset`, `_FillValue`: `reion.readers.packing`) are applied. Without a mapping the names
+are those of the Simulation. `[halos]` reads sources from a catalogue: `reion.readers.halos`.
 """
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from reion.errors import InputError
 from reion.readers.filenames import label_of, redshift_of
+from reion.readers.names import Names, NumberPlace, names_from
 from reion.readers.settings import Settings
-from reion.readers.snapshot import Box, Region, Snapshot
-from reion.simulation.contract import AXES, DEFAULT_COSMOLOGY, FIELDS
-from reion.simulation.units import Conversion, length_mpc
+from reion.readers.snapshot import Box, Snapshot
+from reion.readers.tree import StoredArray, Tree
+from reion.readers.unused import warn_unused_arrays
+from reion.simulation.contract import AXES, DEFAULT_COSMOLOGY
+from reion.simulation.units import length_mpc
 
-SETTINGS = {"mapping": "a TOML file with the names and units of the arrays"}
 _OWN_ATTRIBUTES = {"box_size", "cosmology_assumed", "source_code", "redshift", *DEFAULT_COSMOLOGY}
-
-
-class Tree(Protocol):
-    """A file of named arrays and attributes."""
-
-    @property
-    def path(self) -> Path:
-        """The file or folder."""
-
-    def shape(self, name: str) -> tuple[int, ...] | None:
-        """Shape of the array of floating-point numbers `name`, checked; None if there is none."""
-
-    def read(self, name: str, key: tuple[int | slice, ...]) -> np.ndarray:
-        """Numbers of array `name`."""
-
-    def attribute(self, name: str) -> Any | None:
-        """Value of the attribute `group/name` (or `name`, of the whole file, or `array/name`), or None."""
-
-    def attributes(self) -> dict[str, Any]:
-        """The attributes of the whole file."""
-
-    def names(self) -> list[str]:
-        """Arrays of floating-point numbers, the first ones of many, to be shown to a person."""
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ArrayPlace(_Strict):
-    """Where an array is and what its unit is."""
-
-    array: str
-    unit: str | None = None
-
-
-class NumberPlace(_Strict):
-    """Where a number is: right here, in an attribute, or in an array."""
-
-    value: float | list[float] | None = None
-    attribute: str | None = None
-    array: str | None = None
-    unit: str = "Mpc"
-
-
-class Cosmology(_Strict):
-    """Parameters of a flat LCDM."""
-
-    H0: float
-    Om0: float
-    Ob0: float
-
-
-class Names(_Strict):
-    """A mapping: see the module's text."""
-
-    axes: Literal["xyz", "zyx"] = "xyz"
-    n_igm: ArrayPlace | None = None
-    n_src: ArrayPlace | None = None
-    n_ion: ArrayPlace | None = None
-    propagation_mask: ArrayPlace | None = None
-    xi: ArrayPlace | None = None
-    redshift: NumberPlace | None = None
-    box_size: NumberPlace | None = None
-    cosmology: Cosmology | None = None
-
-    def arrays(self) -> dict[str, ArrayPlace]:
-        """Field to its place; those of the Simulation's own names where none is given."""
-        given = {name: place for name in FIELDS if (place := getattr(self, name)) is not None}
-        return given or {name: ArrayPlace(array=name) for name in FIELDS}
-
-
-def names_from(settings: Settings) -> Names:
-    """The mapping that is set, or the one of our own names.
-
-    Raises
-    ------
-    InputError
-        If the file is no mapping: with the key at fault.
-    """
-    text = settings.text("mapping")
-    if text is None:
-        return Names()
-    path = Path(text).expanduser()
-    try:
-        return Names.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise InputError(f"cannot be read: {error}", file=path) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"expected TOML; {error}", file=path) from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{where}: {first['msg']}; received {first['input']!r}", file=path) from error
+_SCALE_FACTOR = ("scale factor", "scale_factor", "a")
 
 
 def boxes_from(trees: Iterable[Tree], settings: Settings) -> list[Box]:
     """What the mapping that is set finds in each file; files of one name but for the redshift are one box."""
     names = names_from(settings)
-    return [box_from(tree, names, settings) for tree in trees]
+    looked_at = list(trees)
+    boxes = [box_from(tree, names, settings) for tree in looked_at]
+    warn_unused_arrays(looked_at, {place.array for place in names.arrays().values()})
+    return boxes
 
 
-def box_from(tree: Tree, names: Names, settings: Settings) -> Box:
+def box_from(tree: Tree, names: Names, settings: Settings, *, label: str | None = None) -> Box:
     """Everything that `names` finds in one file.
 
     Raises
@@ -159,91 +71,117 @@ def box_from(tree: Tree, names: Names, settings: Settings) -> Box:
         If an array that is named is not there, or has another shape than it should.
     """
     path = tree.path
-    named = {name: place for name in FIELDS if (place := getattr(names, name)) is not None}
-    shapes = {place.array: tree.shape(place.array) for place in names.arrays().values()}
-    missing = [place.array for place in named.values() if shapes[place.array] is None]
-    if missing or not any(shapes.values()):
-        raise InputError(
-            f"expected arrays named {', '.join(missing or shapes)}; received "
-            f"{', '.join(tree.names()) or 'none of floating-point numbers'}",
-            file=path,
-            hint="say in a TOML file which array is what, and give it with --set mapping=mine.toml; for a "
-            'density that is\n  [n_igm]\n  array = "path/in/the/file"\n  unit = "g cm-3"',
-        )
-    redshifts = _numbers(tree, names.redshift, "redshift")
-    if redshifts is None:
-        from_name = redshift_of(path)
-        if from_name is None:
-            raise InputError(
-                "the redshift is neither in the file nor in its name",
-                file=path,
-                hint="say where it is in the mapping, under [redshift], or name the file like sim_z8.397",
-            )
-        redshifts = np.array([from_name])
+    arrays = _arrays(tree, names)
+    redshifts = _redshifts(tree, names)
     cosmology = _cosmology(tree, names)
     snapshots = []
-    for name, place in names.arrays().items():
-        shape = shapes[place.array]
-        if shape is None:
-            continue
-        cells = shape[-3:] if names.axes == "xyz" else shape[:-4:-1]
-        if (
-            len(cells) != 3
-            or 0 in shape
-            or shape[:-3] not in ((), (redshifts.size,))
-            or (len(shape) == 3 and redshifts.size != 1)
-        ):
-            raise InputError(
-                f"{place.array}: expected shape ({redshifts.size}, {', '.join(names.axes)}); "
-                f"received {shape}",
-                file=path,
-            )
-        units = place.unit if place.unit is not None else str(tree.attribute(f"{place.array}/units") or "")
+    for name, array in arrays.items():
+        place = names.arrays()[name]
+        cells = _cells(array, redshifts.size)
+        array.check_written(name)
         snapshots += [
             Snapshot(
                 name=name,
                 redshift=float(redshift),
                 file=path,
-                shape=(cells[0], cells[1], cells[2]),
-                units=units,
-                read=partial(_read, tree, place.array, index if len(shape) == 4 else None, names.axes),
+                shape=cells,
+                units=place.unit if place.unit is not None else array.units,
+                read=partial(array.read, index),
             )
             for index, redshift in enumerate(redshifts)
         ]
+    box_size = _box_size(tree, names, settings.cosmology(cosmology, file=path))
     return Box(
-        label=label_of(path),
+        label=label or label_of(path),
         snapshots=snapshots,
-        box_size=_box_size(tree, names, settings.cosmology(cosmology, file=path)),
+        box_size=box_size,
         cosmology=cosmology,
         source_code=str(tree.attribute("source_code") or "unknown"),
         attrs={key: value for key, value in tree.attributes().items() if key not in _OWN_ATTRIBUTES},
-        centres=_centres(tree, snapshots[0].shape) if names == Names() else {},
+        centres=_centres(tree, snapshots[0].shape, box_size) if snapshots and not names.given() else {},
     )
 
 
-def _read(
-    tree: Tree, name: str, index: int | None, axes: str, region: Region, conversion: Conversion
-) -> np.ndarray:
-    key: tuple[int | slice, ...] = region if axes == "xyz" else region[::-1]
-    values = tree.read(name, key if index is None else (index, *key))
-    return conversion(values if axes == "xyz" else values.T)
+def _arrays(tree: Tree, names: Names) -> dict[str, StoredArray]:
+    """Field to the array that holds it, of the fields that are there."""
+    places = names.arrays()
+    found = {name: tree.shape(place.array) is not None for name, place in places.items()}
+    missing = [place.array for name, place in names.given().items() if not found[name]]
+    if missing or (not any(found.values()) and names.halos is None):
+        raise InputError(
+            f"expected arrays named {', '.join(missing or [place.array for place in places.values()])}; "
+            f"received {', '.join(tree.names()) or 'none of floating-point numbers'}",
+            file=tree.path,
+            hint="say in a TOML file which array is what, and give it with --set mapping=mine.toml; for a "
+            'density that is\n  [n_igm]\n  array = "path/in/the/file"\n  unit = "g cm-3"',
+        )
+    return {name: StoredArray(tree, place.array, names.axes) for name, place in places.items() if found[name]}
 
 
-def _centres(tree: Tree, shape: Sequence[int]) -> dict[str, np.ndarray]:
-    """Cell centres along the axes that the file gives them for."""
-    centres = {}
-    for axis, n in zip(AXES, shape, strict=True):
+def _cells(array: StoredArray, snapshots: int) -> tuple[int, int, int]:
+    """Cells of an array along x, y, z, once it is known to have these axes and so many snapshots."""
+    shape = array.shape
+    fits = len(shape) in (3, 4) and 0 not in shape and (array.snapshots() or 1) == snapshots
+    if not fits:
+        raise InputError(
+            f"{array.name}: expected shape ({snapshots}, {', '.join(array.axes or AXES)}); received {shape}",
+            file=array.tree.path,
+        )
+    nx, ny, nz = array.cells()
+    return nx, ny, nz
+
+
+def _redshifts(tree: Tree, names: Names) -> np.ndarray:
+    """The redshift of each snapshot, (snapshots,) float64."""
+    place = names.redshift
+    redshifts = _numbers(tree, place, "redshift")
+    if redshifts is None:
+        from_name = redshift_of(tree.path)
+        if from_name is None:
+            raise InputError(
+                "the redshift is neither in the file nor in its name",
+                file=tree.path,
+                hint="say where it is in the mapping, under [redshift], or name the file like sim_z8.397",
+            )
+        redshifts = np.array([from_name])
+    if place is not None and place.unit in _SCALE_FACTOR:
+        if np.any(redshifts <= 0):
+            raise InputError(
+                f"redshift: expected scale factors above 0; received {redshifts}", file=tree.path
+            )
+        redshifts = 1.0 / redshifts - 1.0
+    return redshifts
+
+
+def _centres(
+    tree: Tree, shape: Sequence[int], box_size: float | Sequence[float] | None
+) -> dict[str, np.ndarray]:
+    """Cell centres along the axes that the file gives them for, in comoving Mpc.
+
+    Numbers of cells in place of lengths say nothing, and where centres begin does not matter in a periodic
+    box: what must be right is the distance from one to the next.
+    """
+    centres: dict[str, np.ndarray] = {}
+    sides = [None] * len(AXES) if box_size is None else np.broadcast_to(box_size, len(AXES)).tolist()
+    for axis, n, side in zip(AXES, shape, sides, strict=True):
         found = tree.shape(axis)
-        if found is not None:
-            if found != (n,):
-                raise InputError(f"{axis}: expected {n} cell centres; received shape {found}", file=tree.path)
-            centres[axis] = tree.read(axis, (slice(None),)).astype(np.float64)
+        if found is None:
+            continue
+        if found != (n,):
+            raise InputError(f"{axis}: expected {n} cell centres; received shape {found}", file=tree.path)
+        array = StoredArray(tree, axis)
+        values = array.numbers()
+        factor = length_mpc(array.units, DEFAULT_COSMOLOGY) if array.units else None
+        if factor is None and np.allclose(np.diff(values), 1.0):
+            continue
+        values = values * (factor or 1.0)
+        if side is None or n == 1 or not np.allclose(np.diff(values), side / n, rtol=1e-3):
+            centres[axis] = values
     return centres
 
 
 def _numbers(tree: Tree, place: NumberPlace | None, name: str) -> np.ndarray | None:
-    """The numbers at `place`, by default an array or an attribute called `name`."""
-    path = tree.path
+    """The numbers at `place`, by default an array or an attribute called `name`; float64, one axis."""
     if place is None:
         place = NumberPlace(array=name) if tree.shape(name) is not None else NumberPlace(attribute=name)
         if place.array is None and tree.attribute(name) is None:
@@ -252,15 +190,14 @@ def _numbers(tree: Tree, place: NumberPlace | None, name: str) -> np.ndarray | N
     if place.attribute is not None:
         found = tree.attribute(place.attribute)
     elif place.array is not None:
-        shape = tree.shape(place.array)
-        found = None if shape is None else tree.read(place.array, (slice(None),) * len(shape))
+        found = None if tree.shape(place.array) is None else StoredArray(tree, place.array).numbers()
     try:
         numbers = np.asarray(found, dtype=np.float64).reshape(-1)
     except (TypeError, ValueError):
         numbers = np.array([np.nan])
     if numbers.size == 0 or not np.all(np.isfinite(numbers)):
         where = place.attribute or place.array or "value"
-        raise InputError(f"{name}: expected finite numbers in {where!r}; received {found!r}", file=path)
+        raise InputError(f"{name}: expected finite numbers in {where!r}; received {found!r}", file=tree.path)
     return numbers
 
 
@@ -273,12 +210,19 @@ def _cosmology(tree: Tree, names: Names) -> dict[str, float] | None:
     return {key: float(value[0]) for key, value in values.items() if value is not None}
 
 
-def _box_size(tree: Tree, names: Names, cosmology: Any) -> float | Sequence[float] | None:
-    lengths = _numbers(tree, names.box_size, "box_size")
+def _box_size(
+    tree: Tree, names: Names, cosmology: Mapping[str, float] | None
+) -> float | Sequence[float] | None:
+    """Comoving Mpc, one number or three; None if the file does not say."""
+    place = names.box_size
+    lengths = _numbers(tree, place, "box_size")
     if lengths is None:
         return None
-    unit = names.box_size.unit if names.box_size is not None else "Mpc"
-    factor = length_mpc(unit, cosmology or DEFAULT_COSMOLOGY)
+    unit = place.unit if place is not None else None
+    array = place.array if place is not None else "box_size"
+    if unit is None and array is not None and tree.shape(array) is not None:
+        unit = StoredArray(tree, array).units
+    factor = length_mpc(unit or "Mpc", cosmology or DEFAULT_COSMOLOGY)
     if factor is None or lengths.size not in (1, 3):
         raise InputError(
             f"box_size: expected one or three lengths in a unit such as Mpc or kpc/h; "

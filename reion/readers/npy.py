@@ -1,13 +1,17 @@
 r"""`.npy` bytes, alone or in a zip archive, read without trusting them.
 
 Byte level of `.npy`: `\x93NUMPY`, version (2 bytes), header length (2 or 4 bytes, little-endian), a Python
-dictionary as text with `descr`, `fortran_order` and `shape`, then the numbers. Object arrays (pickles) are
-refused, and nothing is allocated before the declared shape has been compared with the bytes that are there.
+dictionary as text with `descr`, `fortran_order` and `shape`, then the numbers. NumPy reads the header
+(`numpy.lib.format`). Object arrays (pickles) are refused, and nothing is allocated before the declared shape
+has been compared with the bytes that are there. In an archive only the members that are asked for are looked
+at: what else lies in it does not matter.
 """
 
 from __future__ import annotations
 
-import ast
+import io
+import math
+import warnings
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -15,11 +19,12 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+from numpy.lib import format as npy_format
 
 from reion.errors import InputError
 
-MAGIC = b"\x93NUMPY"
-_MAX_HEADER_BYTES = 10_000
+MAGIC = npy_format.MAGIC_PREFIX
+_MOST_HEADER_BYTES = 10_000
 _DEFLATE_LIMIT = 1032
 """Deflate cannot compress by more than this factor (zlib's documentation)."""
 _BLOCK_BYTES = 1 << 20
@@ -37,10 +42,7 @@ class Header:
     @property
     def nbytes(self) -> int:
         """Bytes of the numbers, as a Python integer that cannot overflow."""
-        count = 1
-        for size in self.shape:
-            count *= size
-        return count * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 def read_header(stream: IO[bytes], *, file: Path, name: str) -> Header:
@@ -51,36 +53,50 @@ def read_header(stream: IO[bytes], *, file: Path, name: str) -> Header:
     InputError
         If it is not the header of an array of plain numbers.
     """
-    start = stream.read(8)
-    if len(start) < 8 or start[:6] != MAGIC:
-        raise InputError(
-            f"{name}: expected .npy data starting with {MAGIC!r}; received {start[:6]!r}", file=file
-        )
-    width = 2 if start[6] == 1 else 4
-    size = int.from_bytes(stream.read(width), "little")
-    if start[6] not in (1, 2, 3) or size > _MAX_HEADER_BYTES:
-        raise InputError(
-            f"{name}: expected an .npy header of version 1 to 3 and at most {_MAX_HEADER_BYTES} bytes; "
-            f"received version {start[6]} and {size} bytes",
-            file=file,
-        )
-    text = stream.read(size).decode("latin-1")
+    # NumPy reads as many bytes as the header claims to have before it looks whether they are too many.
+    head = io.BytesIO(stream.read(_MOST_HEADER_BYTES))
     try:
-        header = ast.literal_eval(text.strip())
-        dtype = np.dtype(header["descr"])
-        shape = tuple(header["shape"])
-        fortran_order = header["fortran_order"]
+        version = npy_format.read_magic(head)
+    except ValueError as error:
+        raise InputError(f"{name}: expected .npy data starting with {MAGIC!r}: {error}", file=file) from error
+    if version not in ((1, 0), (2, 0)):  # version 3 is for the names of fields only
+        raise InputError(f"{name}: expected an .npy header of version 1 or 2; received {version}", file=file)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python 2 wrote whole numbers as 1L
+            read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
+            shape, fortran_order, dtype = read(head)
     except Exception as error:  # whatever it raises, the header is damaged
-        raise InputError(f"{name}: the .npy header is damaged: {text[:80]!r}", file=file) from error
+        raise InputError(f"{name}: the .npy header is damaged: {str(error)[:200]}", file=file) from error
     if dtype.hasobject:
         raise InputError(
             f"{name}: expected numbers; received pickled Python objects, which are never loaded", file=file
         )
     if dtype.kind not in "fiu" or dtype.itemsize > 8:
         raise InputError(f"{name}: expected numbers; received {dtype}", file=file)
-    if not all(type(n) is int and n >= 0 for n in shape) or not isinstance(fortran_order, bool):
-        raise InputError(f"{name}: the .npy header is damaged: {text[:80]!r}", file=file)
-    return Header(dtype, shape, fortran_order, 8 + width + size)
+    if not all(type(n) is int and n >= 0 for n in shape):
+        raise InputError(f"{name}: the .npy header is damaged: it declares the shape {shape}", file=file)
+    return Header(dtype, shape, fortran_order, head.tell())
+
+
+def file_header(path: Path) -> Header:
+    """The header of a `.npy` file, compared with the size of the file.
+
+    Raises
+    ------
+    InputError
+        If it is damaged, of another size than it says, or no array of plain numbers.
+    """
+    with path.open("rb") as stream:
+        header = read_header(stream, file=path, name=path.name)
+    size = path.stat().st_size
+    if header.start + header.nbytes != size:
+        raise InputError(
+            f"shape {header.shape} of {header.dtype} needs {header.start + header.nbytes} bytes; "
+            f"the file has {size}",
+            file=path,
+        )
+    return header
 
 
 class Archive:
@@ -88,12 +104,12 @@ class Archive:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._headers: dict[str, Header] = {}
         try:
             with zipfile.ZipFile(path) as archive:
-                entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
-                self._headers = {
-                    name: self._header(archive, name, entry)
-                    for name, entry in entries.items()
+                self._entries = {
+                    entry.filename.removesuffix(".npy"): entry
+                    for entry in archive.infolist()
                     if entry.filename.endswith(".npy")
                 }
         except _ZIP_ERRORS as error:
@@ -101,22 +117,28 @@ class Archive:
 
     @property
     def members(self) -> list[str]:
-        """Names of the arrays."""
-        return list(self._headers)
+        """Names of the arrays, whatever they hold."""
+        return list(self._entries)
 
-    def shape(self, name: str) -> tuple[int, int, int]:
-        """Shape of the cube `name`.
+    def header(self, name: str) -> Header:
+        """The header of the array `name`, compared with the bytes that the archive has for it.
 
         Raises
         ------
         InputError
-            If it is not a cube.
+            If it is not an array of plain numbers, or damaged.
         """
-        return cube_shape(self._headers[name], file=self.path, name=name)
+        if name not in self._headers:
+            try:
+                with zipfile.ZipFile(self.path) as archive:
+                    self._headers[name] = self._header(archive, name, self._entries[name])
+            except _ZIP_ERRORS as error:
+                raise InputError(f"{name}: the archive is damaged: {error}", file=self.path) from error
+        return self._headers[name]
 
     def array(self, name: str) -> np.ndarray:
         """The whole array `name`, decompressed and checked against its checksum."""
-        header = self._headers[name]
+        header = self.header(name)
         try:
             with zipfile.ZipFile(self.path) as archive, archive.open(name + ".npy") as stream:
                 stream.read(header.start)
@@ -136,24 +158,6 @@ class Archive:
             raise InputError(f"{name}: the archive is damaged: {error}", file=self.path) from error
         order = "F" if header.fortran_order else "C"
         return np.frombuffer(raw, header.dtype).reshape(header.shape, order=order)  # type: ignore[call-overload, no-any-return]
-
-    def numbers(self, name: str, *, sizes: tuple[int, ...]) -> np.ndarray | None:
-        """The few numbers of `name` as float64, or None if there is no such member.
-
-        Raises
-        ------
-        InputError
-            If their count is not one of `sizes`.
-        """
-        if name not in self._headers:
-            return None
-        shape = self._headers[name].shape
-        if int(np.prod(shape, dtype=object)) not in sizes:
-            raise InputError(
-                f"{name}: expected {' or '.join(map(str, sizes))} numbers; received shape {shape}",
-                file=self.path,
-            )
-        return self.array(name).astype(np.float64).reshape(-1)
 
     def _header(self, archive: zipfile.ZipFile, name: str, entry: zipfile.ZipInfo) -> Header:
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or entry.flag_bits & 1:
@@ -193,12 +197,11 @@ def cube_shape(header: Header, *, file: Path, name: str) -> tuple[int, int, int]
     Raises
     ------
     InputError
-        If the array is not three-dimensional, empty, or not of floating-point numbers.
+        If the array is not three-dimensional, or empty.
     """
-    if len(header.shape) != 3 or 0 in header.shape or header.dtype.kind != "f":
+    if len(header.shape) != 3 or 0 in header.shape:
         raise InputError(
-            f"{name}: expected floating-point numbers of shape (x, y, z); received {header.dtype} of shape "
-            f"{header.shape}",
+            f"{name}: expected numbers of shape (x, y, z); received {header.dtype} of shape {header.shape}",
             file=file,
         )
     return header.shape[0], header.shape[1], header.shape[2]

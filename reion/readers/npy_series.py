@@ -6,15 +6,14 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from reion.errors import InputError
 from reion.readers.binary import BinaryCube
 from reion.readers.format import Format
-from reion.readers.npy import MAGIC, cube_shape, read_header
+from reion.readers.npy import MAGIC, cube_shape, file_header
 from reion.readers.settings import Settings
 from reion.readers.snapshot import Box, Snapshot
 
 FIELD_OF = {"rho": "n_igm", "nsrc": "n_src", "xHII": "xi"}
-_NAME = re.compile(r"(rho|nsrc|xHII)_z(\d+(?:\.\d+)?)\.(npy|npz)")
+_NAME = re.compile(r"(rho|nsrc|xHII)_z(\d+(?:[.p]\d+)?)\.((?i:npy|npz))")
 
 
 def series_format(
@@ -37,7 +36,7 @@ def series_format(
 
 def _is_of_series(path: Path, ending: str) -> bool:
     match = _NAME.fullmatch(path.name)
-    if not match or match.group(3) != ending or not path.is_file():
+    if not match or match.group(3).lower() != ending or not path.is_file():
         return False
     if ending == "npy":
         return True
@@ -50,7 +49,7 @@ def _snapshot(path: Path, match: re.Match[str], units: Mapping[str, str]) -> Sna
     field = FIELD_OF[match.group(1)]
     return Snapshot(
         name=field,
-        redshift=float(match.group(2)),
+        redshift=float(match.group(2).replace("p", ".")),
         file=path,
         shape=cube.shape,
         units=units[field],
@@ -64,17 +63,9 @@ def npy_cube(path: Path) -> BinaryCube:
     Raises
     ------
     InputError
-        If it is damaged, of another size than it says, pickled, or no cube of floating-point numbers.
+        If it is damaged, of another size than it says, pickled, or no cube of numbers.
     """
-    with path.open("rb") as stream:
-        header = read_header(stream, file=path, name=path.name)
-    size = path.stat().st_size
-    if header.start + header.nbytes != size:
-        raise InputError(
-            f"shape {header.shape} of {header.dtype} needs {header.start + header.nbytes} bytes; "
-            f"the file has {size}",
-            file=path,
-        )
+    header = file_header(path)
     shape = cube_shape(header, file=path, name=path.name)
     return BinaryCube(
         path, header.dtype, shape, "F" if header.fortran_order else "C", [(header.start, header.nbytes)]

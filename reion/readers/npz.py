@@ -1,79 +1,89 @@
-"""Our `.npz` layout: one archive a snapshot, fields beside redshift and box size.
+"""`.npz` archives, one a snapshot: ours, and others through a mapping (`reion.readers.mapping`).
 
-Byte level: a zip archive whose members are `.npy` files: `n_igm`, `n_src`, `xi` (any of them), each of shape
-(x, y, z) and of a floating-point type, and the scalars `redshift` and `box_size` (comoving Mpc, one number or
-three). Optional members: `H0`, `Om0`, `Ob0`. Units are those of the Simulation unless `--set` says otherwise.
-Files of one simulation carry the same name but for the redshift: `box1_z08.000.npz`, `box1_z07.500.npz`.
+Byte level of ours: a zip archive whose members are `.npy` files: `n_igm`, `n_src`, `xi` (any of them), each
+of shape (x, y, z), and the scalars `redshift` and `box_size` (comoving Mpc, one number or three). Optional
+members: `H0`, `Om0`, `Ob0`. Units are those of the Simulation unless `--set` says otherwise. Files of one
+simulation carry the same name but for the redshift: `box1_z08.000.npz`, `box1_z07.500.npz`. Members that
+nobody asks for may hold anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from reion.errors import InputError
-from reion.readers.filenames import label_of
+from reion.readers.filenames import ending_of
 from reion.readers.format import Format
+from reion.readers.mapping import boxes_from
 from reion.readers.npy import MAGIC, Archive
 from reion.readers.settings import Settings
-from reion.readers.snapshot import Box, Region, Snapshot
-from reion.simulation.contract import DEFAULT_COSMOLOGY, FIELDS
-from reion.simulation.units import Conversion
+from reion.readers.snapshot import Box
+from reion.readers.tree import ArrayKey
+from reion.simulation.contract import FIELDS
+
+
+class NpzTree:
+    """An `.npz` archive as `reion.readers.tree.Tree`; members of our names are in our units."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._archive = Archive(path)
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """Shape of a member; None if there is none of that name."""
+        name = name.removesuffix(".npy")
+        return self._archive.header(name).shape if name in self._archive.members else None
+
+    def read(self, name: str, key: ArrayKey) -> np.ndarray:
+        """Numbers of a member, which is decompressed whole."""
+        return np.asarray(self._archive.array(name.removesuffix(".npy"))[key])
+
+    def array_attributes(self, name: str) -> Mapping[str, Any]:
+        """The unit of a field of ours."""
+        return {"units": FIELDS[name].units[0]} if name in FIELDS else {}
+
+    def dimension_names(self, name: str) -> Sequence[str | None]:  # noqa: ARG002 (archives have none)
+        """None are in an archive."""
+        return []
+
+    def unwritten(self, name: str) -> tuple[int, int]:  # noqa: ARG002 (checked with the header)
+        """All of a member is there."""
+        return 0, 1
+
+    def attribute(self, name: str) -> Any | None:  # noqa: ARG002 (archives have none)
+        """None are in an archive."""
+        return None
+
+    def attributes(self) -> dict[str, Any]:
+        """None are in an archive."""
+        return {}
+
+    def names(self) -> list[str]:
+        """Members of floating-point numbers."""
+        return [name for name in self._archive.members if self._is_real(name)]
+
+    def _is_real(self, name: str) -> bool:
+        try:
+            header = self._archive.header(name)
+            return header.dtype.kind == "f" and bool(header.shape)
+        except InputError:  # a neighbour that cannot be read
+            return False
 
 
 def claim(paths: Sequence[Path]) -> list[Path]:
     """Files named `.npz`, but for those that are `.npy` inside."""
-    return [path for path in paths if path.suffix == ".npz" and path.is_file() and not _is_npy(path)]
+    return [path for path in paths if ending_of(path.name) == ".npz" and path.is_file() and not _is_npy(path)]
 
 
-def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:  # noqa: ARG001 (the files say it all)
-    """One snapshot of one box for each file."""
-    return [_scan_file(path) for path in sorted(paths)]
-
-
-def _scan_file(path: Path) -> Box:
-    archive = Archive(path)
-    redshift = archive.numbers("redshift", sizes=(1,))
-    box_size = archive.numbers("box_size", sizes=(1, 3))
-    if redshift is None or box_size is None:
-        lacking = "redshift" if redshift is None else "box_size"
-        raise InputError(
-            f"expected a member {lacking!r}; received members {', '.join(archive.members)}", file=path
-        )
-    cosmology = {key: archive.numbers(key, sizes=(1,)) for key in DEFAULT_COSMOLOGY}
-    snapshots = []
-    for name, spec in FIELDS.items():
-        if name in archive.members:
-
-            def read(region: Region, conversion: Conversion, name: str = name) -> np.ndarray:
-                return conversion(archive.array(name)[region])
-
-            snapshots.append(
-                Snapshot(
-                    name=name,
-                    redshift=float(redshift[0]),
-                    file=path,
-                    shape=archive.shape(name),
-                    units=spec.units[0],
-                    read=read,
-                )
-            )
-    if not snapshots:
-        raise InputError(
-            f"expected any of the members {', '.join(FIELDS)}; received {', '.join(archive.members)}",
-            file=path,
-        )
-    return Box(
-        label=label_of(path),
-        snapshots=snapshots,
-        box_size=float(box_size[0]) if box_size.size == 1 else box_size.tolist(),
-        cosmology=None
-        if any(value is None for value in cosmology.values())
-        else {key: float(value[0]) for key, value in cosmology.items() if value is not None},
-        source_code="npz",
-    )
+def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:
+    """What the mapping, or our own names, finds in each file."""
+    boxes = boxes_from(map(NpzTree, sorted(paths)), settings)
+    return [replace(box, source_code="npz") for box in boxes]
 
 
 def _is_npy(path: Path) -> bool:
@@ -83,7 +93,8 @@ def _is_npy(path: Path) -> bool:
 
 FORMAT = Format(
     name="npz",
-    description="our .npz archives, one a snapshot (n_igm, n_src, xi, redshift, box_size)",
+    description=".npz archives, one a snapshot: n_igm, n_src, xi, redshift, box_size, or by a mapping",
     claim=claim,
     scan=scan,
+    mapped=True,
 )

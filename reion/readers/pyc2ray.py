@@ -2,37 +2,53 @@
 
 Byte level, little-endian (`--set byte_order=big` for the other), x fastest:
 
-- `xfrac_z8.397.dat` (also `xfrac_8.397.dat`): int32 nx, ny, nz, then float64 numbers. `IonRates_z8.397.dat`,
-  the same in float32, are not fields of a Simulation and are left alone.
+- `xfrac_z8.397.dat` (also `xfrac_8.397.dat`): int32 nx, ny, nz, then float64 numbers; or `.npy`
+  (`reion.readers.npy`), indexed x, y, z. `IonRates_z8.397.dat`, the same in float32, are not fields of a
+  Simulation and are left alone.
 - source lists `sources_z8.397.txt`, `src_8.397.txt` and the like: text. The number of sources; then for each
   i, j, k (from 1), photons per second, and a number that means nothing. A list without a redshift in its name
   shines at every redshift.
+- `8.397-coarsest_wsubgrid_sources.hdf5`: datasets `sources_positions`, (sources, 3), cells from 0, and
+  `sources_mass`, (sources,), mass in haloes in solar masses.
 - `8.397n_all.dat` and `8.397-coarsest_wsubgrid_sources.dat` as for C2-Ray (`reion.readers.c2ray`), but
   photons are counted with 1.222 proton masses a baryon.
+
+The files may lie in the run's folders `results`, `sources` and `coarser_densities`, and be gzipped (but for
+HDF5 and `.npy`).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from reion.errors import InputError
 from reion.readers import c2ray
+from reion.readers.binary import BinaryCube
+from reion.readers.filenames import ending_of
 from reion.readers.format import Format
+from reion.readers.hdf5 import Hdf5Tree
+from reion.readers.npy_series import npy_cube
 from reion.readers.settings import Settings
-from reion.readers.snapshot import Box, Snapshot
-from reion.readers.source_list import SourceList
+from reion.readers.snapshot import Box, Region, Snapshot
+from reion.readers.source_list import SourceList, deposit_cells
+from reion.readers.tree import StoredArray
 from reion.simulation.contract import MEAN_MOLECULAR_WEIGHT
+from reion.simulation.units import Conversion, photon_rate_per_msun
 
-XFRAC = re.compile(r"xfrac_z?(\d+\.\d+)\.dat")
-SOURCES = re.compile(r"(?:sources?|src)[\w-]*?(?:_z?(\d+\.\d+))?\.(?:txt|dat)")
+XFRAC = re.compile(r"xfrac_z?(\d+\.\d+)\.(?i:dat(?:\.gz)?|npy)")
+SOURCES = re.compile(r"(?:sources?|src)[\w-]*?(?:_z?(\d+\.\d+))?\.(?i:(?:txt|dat)(?:\.gz)?)")
+MASSES = re.compile(r"(\d+\.\d+)-coarsest\w*_sources\.(?i:hdf5|h5)")
+_POSITIONS, _MASS = "sources_positions", "sources_mass"
 
 
 def claim(paths: Sequence[Path]) -> list[Path]:
     """pyC2Ray's ionised fractions and source lists, and C2-Ray's inputs beside them."""
-    own = [path for path in paths if XFRAC.fullmatch(path.name) or SOURCES.fullmatch(path.name)]
+    own = [path for path in paths if any(name.fullmatch(path.name) for name in (XFRAC, SOURCES, MASSES))]
     inputs = [
         path for path in paths if c2ray.DENSITY.fullmatch(path.name) or c2ray.SOURCES.fullmatch(path.name)
     ]
@@ -42,18 +58,23 @@ def claim(paths: Sequence[Path]) -> list[Path]:
 def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:
     """All files as one box."""
     order = c2ray.byte_order(settings)
-    xi = c2ray.fractions(paths, XFRAC, lambda path: c2ray.raw_cube(path, order, ("f8",)))
+
+    def cube_of(path: Path) -> BinaryCube:
+        return npy_cube(path) if ending_of(path.name) == ".npy" else c2ray.raw_cube(path, order, ("f8",))
+
+    xi = c2ray.fractions(paths, XFRAC, cube_of)
     redshifts = {snapshot.redshift for snapshot in xi} | {
         float(match.group(1)) for path in paths if (match := c2ray.DENSITY.fullmatch(path.name))
     }
 
-    def photon_lists(shape: tuple[int, int, int]) -> list[Snapshot]:
-        return [
+    def more_sources(shape: tuple[int, int, int]) -> list[Snapshot]:
+        photons = [
             snapshot
             for path in paths
             if SOURCES.fullmatch(path.name)
             for snapshot in _photons(path, shape, sorted(redshifts))
         ]
+        return photons + _masses(paths, shape, settings)
 
     return [
         c2ray.box_of(
@@ -62,8 +83,72 @@ def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:
             settings,
             source_code="pyC2Ray",
             mean_molecular_weight=MEAN_MOLECULAR_WEIGHT,
-            photon_lists=photon_lists,
+            more_sources=more_sources,
         )
+    ]
+
+
+@dataclass(frozen=True)
+class MassList:
+    """An HDF5 list of haloes in a box of `shape` cells; each of its solar masses counts `weight`."""
+
+    file: Path
+    shape: tuple[int, int, int]
+    weight: float
+
+    def read(self, region: Region, conversion: Conversion) -> np.ndarray:
+        """Total strength in each cell of `region`, converted: float32, indexed (x, y, z).
+
+        Raises
+        ------
+        InputError
+            If the list is damaged, or a halo lies outside the box or has a negative mass.
+        """
+        tree = Hdf5Tree(self.file)
+        shape = tree.shape(_POSITIONS)
+        if shape is None or tree.shape(_MASS) is None:
+            raise InputError(
+                f"expected the datasets {_POSITIONS} and {_MASS}; received "
+                f"{', '.join(tree.names()) or 'neither'}",
+                file=self.file,
+            )
+        mass = StoredArray(tree, _MASS).numbers()
+        positions = StoredArray(tree, _POSITIONS).numbers()
+        if shape not in ((mass.size, 3), (3, mass.size)):
+            raise InputError(
+                f"{_POSITIONS}: expected shape ({mass.size}, 3); received {shape}", file=self.file
+            )
+        cells = positions.reshape(shape) if shape[1] == 3 else positions.reshape(shape).T
+        return conversion(deposit_cells(cells, mass * self.weight, self.shape, region, self.file, first=0))
+
+
+def _masses(paths: Sequence[Path], shape: tuple[int, int, int], settings: Settings) -> list[Snapshot]:
+    """The HDF5 lists of haloes, as photons or, with --set sources=mass, as masses."""
+    found = [(path, match) for path in paths if (match := MASSES.fullmatch(path.name))]
+    if not found:
+        return []
+    weight, units = 1.0, "Msun per cell"
+    if settings.choice("sources", ("photons", "mass")) != "mass":
+        f_gamma, lifetime_myr = settings.required_numbers(
+            "f_gamma",
+            "lifetime_myr",
+            file=found[0][0],
+            otherwise="--set sources=mass to keep the mass in haloes",
+        )
+        cosmology = settings.cosmology(None, file=found[0][0]) or c2ray.preset_cosmology(settings)
+        per_baryon = settings.number("mean_molecular_weight") or MEAN_MOLECULAR_WEIGHT
+        weight = photon_rate_per_msun(cosmology, f_gamma, lifetime_myr, per_baryon)
+        units = "s-1 per cell"
+    return [
+        Snapshot(
+            name="n_src",
+            redshift=float(match.group(1)),
+            file=path,
+            shape=shape,
+            units=units,
+            read=MassList(path, shape, weight).read,
+        )
+        for path, match in found
     ]
 
 
@@ -90,7 +175,7 @@ def _photons(path: Path, shape: tuple[int, int, int], redshifts: Sequence[float]
 
 FORMAT = Format(
     name="pyc2ray",
-    description="pyC2Ray: xfrac_z*.dat and source lists, with C2-Ray's densities",
+    description="pyC2Ray: xfrac_z*.dat or .npy and source lists, with C2-Ray's densities",
     claim=claim,
     scan=scan,
     settings=c2ray.SETTINGS,

@@ -5,16 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from reion.errors import InputError
 from reion.simulation.contract import DEFAULT_COSMOLOGY
 from reion.simulation.units import EXAMPLES, length_mpc
-
-if TYPE_CHECKING:
-    from reion.readers.snapshot import Snapshot
 
 COMMON = {
     "box_size": "side of the box, comoving: 714.2857 (Mpc), 500/h, or three such numbers: 128,128,256",
@@ -28,8 +25,20 @@ COMMON = {
     "xi_unit": "'1', or 'neutral fraction' where files hold neutral fractions",
     "max_mfp": "adds the field propagation_mask: a comoving radius in Mpc, or a model such as worseck-2014",
     "redshifts": "the redshifts to read, such as 9,8,7; the default is all",
+    "mapping": "a TOML file that says which array is what, or where a halo catalogue is",
+    "f_gamma": "ionising photons per baryon in haloes: makes photons of sources that are masses",
+    "lifetime_myr": "lifetime of sources in Myr: they emit their photons in this time",
+    "mean_molecular_weight": "baryon mass in proton masses; 1, as in C2-Ray, but 1.222 in pyC2Ray",
+    "mass_slope": "photons per baryon in haloes go with this power of their mass; 0",
+    "mass_pivot_msun": "the mass at which they are f_gamma; 1e10",
+    "mass_cut_off_msun": "they fall off as exp(-cut-off / mass); 0: not at all",
+    "mass_minimum_msun": "haloes of less mass are dark; 0",
+    "mesh": "cells along a side, where there are only lists of sources",
 }
 """Settings that every format takes."""
+HALO_SETTINGS = [key for key in COMMON if key.startswith("mass_")]
+"""How photons depend on a halo's mass: these need a list of haloes."""
+_MOST_CELLS = 10_000
 
 
 class Settings:
@@ -199,31 +208,28 @@ class Settings:
             )
         return sizes[0] if len(sizes) == 1 else sizes
 
-    def select_redshifts(self, series: Mapping[str, list[Snapshot]]) -> dict[str, list[Snapshot]]:
-        """Keep the snapshots at the redshifts that are set (within 0.001); all, where none are.
+    def mesh_shape(self, *, file: Path) -> tuple[int, int, int]:
+        """The cells along x, y and z that are set, for lists of sources without a mesh.
 
         Raises
         ------
         InputError
-            If a field has no snapshot at one of them.
+            If none are set, or too many.
         """
+        n = int(self.required_numbers("mesh", file=file)[0])
+        if not 0 < n <= _MOST_CELLS:
+            raise InputError(f"--set mesh: expected a number of cells along a side; received {n}")
+        return n, n, n
+
+    def redshifts(self) -> list[float] | None:
+        """The redshifts that are set, or None for all."""
         text = self._given.get("redshifts")
         if text is None:
-            return dict(series)
+            return None
         wanted = [_number(part) for part in text.split(",")]
-        selected: dict[str, list[Snapshot]] = {name: [] for name in series}
-        for redshift in wanted:
-            if redshift is None:
-                raise InputError(f"--set redshifts: expected numbers such as 9,8.5,8; received {text!r}")
-            for name, snapshots in series.items():
-                matching = [s for s in snapshots if abs(s.redshift - redshift) < 1e-3]
-                if not matching:
-                    have = ", ".join(f"{snapshot.redshift:g}" for snapshot in snapshots)
-                    raise InputError(f"--set redshifts: {name} has no z = {redshift:g}; it has {have}")
-                selected[name] += matching
-        for snapshots in selected.values():
-            snapshots.sort(key=lambda snapshot: -snapshot.redshift)
-        return selected
+        if None in wanted:
+            raise InputError(f"--set redshifts: expected numbers such as 9,8.5,8; received {text!r}")
+        return [redshift for redshift in wanted if redshift is not None]
 
     def attrs(self) -> dict[str, Any]:
         """The settings as an attribute of the Simulation, so that it says how it was read."""

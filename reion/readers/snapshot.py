@@ -8,6 +8,7 @@ same for every format.
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from reion.physics.mean_free_path import with_propagation_mask
 from reion.readers.settings import Settings
 from reion.simulation.contract import (
     DEFAULT_COSMOLOGY,
+    PHOTON_RATE_UNITS,
     PHOTON_UNITS,
     SOURCE_UNITS,
     check_simulation,
@@ -29,7 +31,12 @@ from reion.simulation.contract import (
     n_ion_units,
 )
 from reion.simulation.lazy import CellKey, LazyField
-from reion.simulation.units import Conversion, field_conversion
+from reion.simulation.units import Conversion, field_conversion, photon_rate_per_msun
+
+SAME_REDSHIFT = 1e-3
+"""Redshifts that differ by less are one."""
+_WIDEST_STEP, _WIDEST_ONLY_STEP, _UNUSUAL = np.log(1.3), np.log(2.5), 4.0
+"""A step in ln(1 + z) is implausible above this, if it is also so many times the usual one of its series."""
 
 Region = tuple[slice, slice, slice]
 """Cells along x, y and z: slices with a start and a stop, step 1."""
@@ -98,6 +105,7 @@ class FieldInFiles(LazyField):
             redshift=snapshot.redshift,
             file=str(snapshot.file),
             origin=[axis.start for axis in region],
+            whole=values.shape == self.shape[1:],
         )
         return np.clip(values, 0.0, 1.0, out=values) if snapshot.name == "xi" else values
 
@@ -174,6 +182,10 @@ def assemble(box: Box, settings: Settings) -> xr.Dataset:
             ).times(snapshot.scale)
             for snapshot in snapshots
         ]
+        if name == "n_src" and settings.text("f_gamma") is not None and settings.text("sources") != "mass":
+            conversions = [
+                _shining(conversion, settings, known_cosmology, first.file) for conversion in conversions
+            ]
         units[name] = conversions[0].units
         for snapshot, conversion in zip(snapshots, conversions, strict=True):
             if conversion.units != units[name]:
@@ -208,6 +220,18 @@ def assemble(box: Box, settings: Settings) -> xr.Dataset:
     return sim.assign_attrs({**box.attrs, **settings.attrs()})
 
 
+def _shining(
+    conversion: Conversion, settings: Settings, cosmology: Mapping[str, float], file: Path
+) -> Conversion:
+    """The conversion to photons of what is a mass in haloes; any other as it is."""
+    if conversion.units != "Msun Mpc-3":
+        return conversion
+    f_gamma, lifetime_myr = settings.required_numbers("f_gamma", "lifetime_myr", file=file)
+    weight = settings.number("mean_molecular_weight") or 1.0
+    photons = photon_rate_per_msun(cosmology, f_gamma, lifetime_myr, weight) / 1e48
+    return Conversion(PHOTON_RATE_UNITS, conversion.scale * photons, conversion.offset * photons)
+
+
 def _series(box: Box, settings: Settings) -> dict[str, list[Snapshot]]:
     """Field to its snapshots in order of time, every field with the same redshifts and shape."""
     series: dict[str, list[Snapshot]] = {}
@@ -221,7 +245,8 @@ def _series(box: Box, settings: Settings) -> dict[str, list[Snapshot]]:
                     f"{name}: expected each redshift once; z = {later.redshift:g} is also in {earlier.file}",
                     file=later.file,
                 )
-    series = settings.select_redshifts(series)
+    series = _selected(series, settings.redshifts())
+    _warn_of_odd_redshifts(series)
     reference = next(iter(series))
     expected = {snapshot.redshift for snapshot in series[reference]}
     for name, snapshots in series.items():
@@ -249,3 +274,49 @@ def _series(box: Box, settings: Settings) -> dict[str, list[Snapshot]]:
                     file=snapshot.file,
                 )
     return series
+
+
+def _selected(
+    series: Mapping[str, list[Snapshot]], redshifts: Sequence[float] | None
+) -> dict[str, list[Snapshot]]:
+    """The snapshots at these redshifts (within 0.001), in order of time; all, where none are given.
+
+    Raises
+    ------
+    InputError
+        If a field has no snapshot at one of them.
+    """
+    if redshifts is None:
+        return dict(series)
+    selected: dict[str, list[Snapshot]] = {name: [] for name in series}
+    for redshift in redshifts:
+        for name, snapshots in series.items():
+            matching = [s for s in snapshots if abs(s.redshift - redshift) < SAME_REDSHIFT]
+            if not matching:
+                have = ", ".join(f"{snapshot.redshift:g}" for snapshot in snapshots)
+                raise InputError(f"--set redshifts: {name} has no z = {redshift:g}; it has {have}")
+            selected[name] += matching
+    for snapshots in selected.values():
+        snapshots.sort(key=lambda snapshot: -snapshot.redshift)
+    return selected
+
+
+def _warn_of_odd_redshifts(series: Mapping[str, list[Snapshot]]) -> None:
+    """Say where two snapshots are at almost one redshift, or one lies far from all others."""
+    snapshots = max(series.values(), key=len)
+    steps = [
+        (np.log1p(earlier.redshift) - np.log1p(later.redshift), earlier, later)
+        for earlier, later in itertools.pairwise(snapshots)
+    ]
+    usual = float(np.median([step for step, _, _ in steps])) if steps else 0.0
+    widest = _WIDEST_STEP if len(steps) > 1 else _WIDEST_ONLY_STEP
+    for step, earlier, later in steps:
+        pair = (
+            f"z = {earlier.redshift:g} ({earlier.file.name}) and z = {later.redshift:g} ({later.file.name})"
+        )
+        if earlier.redshift - later.redshift < SAME_REDSHIFT:
+            warnings.warn(f"{pair} are almost the same redshift: is one a copy?", stacklevel=2)
+        elif step > widest and (len(steps) == 1 or step > _UNUSUAL * usual):
+            warnings.warn(
+                f"nothing lies between {pair}: is a redshift misread, are files missing?", stacklevel=2
+            )

@@ -1,12 +1,12 @@
 """Lists of sources as text: a count, then numbers, `i j k` (from 1) and strengths, for each source.
 
+The count may have further numbers on its line (`3 0.0`), or be missing where there is a line for each source.
 Where the numbers of a source break over several lines (Fortran wraps long records) does not matter: what
-matters is that the count divides them.
+matters is that the count divides them. The dialects of numbers are those of `reion.readers.text_numbers`.
 """
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from reion.errors import InputError
 from reion.readers.snapshot import Region
+from reion.readers.text_numbers import data_lines, numbers_in, text_of
 from reion.simulation.units import Conversion
 
 _FEWEST, _MOST = 4, 12
@@ -39,57 +40,100 @@ class SourceList:
         InputError
             If the list is damaged, or a source lies outside the box or shines with a negative strength.
         """
-        from reion_kernels import deposit
-
-        numbers = self._numbers()
-        cells = numbers[:, :3] - 1
+        numbers = source_rows(self.file, self.shape)
         columns = numbers[:, 3 : 3 + len(self.weights)]
-        rates = columns @ np.asarray(self.weights[: columns.shape[1]])
-        self._check(cells, rates)
-        start = np.array([axis.start for axis in region])
-        shape = (
-            region[0].stop - region[0].start,
-            region[1].stop - region[1].start,
-            region[2].stop - region[2].start,
+        strengths = columns @ np.asarray(self.weights[: columns.shape[1]])
+        return conversion(
+            deposit_cells(numbers[:, :3] - 1, strengths, self.shape, region, self.file, first=1)
         )
-        inside = np.all((cells >= start) & (cells < start + shape), axis=1)
-        return conversion(deposit(cells[inside] - start + 0.5, rates[inside], shape))
 
-    def _numbers(self) -> np.ndarray:
-        text = self.file.read_bytes().replace(b"D", b"E")
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", DeprecationWarning)
-                numbers = np.fromstring(text.decode("ascii"), dtype=np.float64, sep=" ")
-        except (ValueError, DeprecationWarning, UnicodeDecodeError) as error:
-            raise InputError(
-                f"expected a list of sources, numbers only; received {text[:40]!r}", file=self.file
-            ) from error
-        if numbers.size == 0 or numbers[0] < 0 or numbers[0] != np.floor(numbers[0]):
-            raise InputError(f"expected the number of sources first; received {text[:20]!r}", file=self.file)
-        count, rest = int(numbers[0]), numbers[1:]
-        columns = rest.size // count if count else 0
-        # A source has at least the numbers of the first one's line: a list cut short can divide evenly, too.
-        fewest = max(_FEWEST, len(text.split(b"\n", 2)[1].split())) if count and b"\n" in text else _FEWEST
-        if rest.size != count * columns or (count and not fewest <= columns <= _MOST):
-            raise InputError(
-                f"expected {count} sources of {fewest} to {_MOST} numbers each; received {rest.size} numbers",
-                file=self.file,
-            )
-        return rest.reshape(count, columns or _FEWEST)
 
-    def _check(self, cells: np.ndarray, rates: np.ndarray) -> None:
-        outside = ~np.all((cells >= 0) & (cells < self.shape) & (cells == np.floor(cells)), axis=1)
-        if outside.any():
-            first = int(np.argmax(outside))
+def deposit_cells(
+    cells: np.ndarray,
+    strengths: np.ndarray,
+    shape: tuple[int, int, int],
+    region: Region,
+    file: Path,
+    *,
+    first: int,
+) -> np.ndarray:
+    """Sum of the strengths in each cell of `region`: float64, indexed (x, y, z).
+
+    Parameters
+    ----------
+    cells
+        (sources, 3), from 0; `first` is the number that the file gives the first cell, for messages.
+    strengths
+        (sources,), in any unit.
+
+    Raises
+    ------
+    InputError
+        If a source lies outside the box of `shape`, or its strength is negative or not finite.
+    """
+    from reion_kernels import deposit
+
+    outside = ~np.all((cells >= 0) & (cells < shape) & (cells == np.floor(cells)), axis=1)
+    if outside.any():
+        worst = int(np.argmax(outside))
+        last = shape if first else tuple(n - 1 for n in shape)
+        raise InputError(
+            f"source {worst + 1}: expected cells from {first} to {last}; received {cells[worst] + first}",
+            file=file,
+        )
+    wrong = ~(np.isfinite(strengths) & (strengths >= 0))
+    if wrong.any():
+        worst = int(np.argmax(wrong))
+        raise InputError(
+            f"source {worst + 1}: expected a finite strength, not negative; received {strengths[worst]}",
+            file=file,
+        )
+    start = np.array([axis.start for axis in region])
+    sides = tuple(axis.stop - axis.start for axis in region)
+    inside = np.all((cells >= start) & (cells < start + sides), axis=1)
+    return deposit(cells[inside] - start + 0.5, strengths[inside], (sides[0], sides[1], sides[2]))
+
+
+def source_rows(file: Path, shape: tuple[int, int, int]) -> np.ndarray:
+    """The numbers of each source, (sources, numbers) float64.
+
+    Raises
+    ------
+    InputError
+        If they are not as many as the list says.
+    """
+    lines = data_lines(text_of(file))
+    widths = [len(line.split()) for line in lines]
+    uniform = len(set(widths)) == 1
+    if lines and widths[0] >= _FEWEST and uniform:
+        return numbers_in(lines, file).reshape(len(lines), -1)
+    count = _count(lines, file)
+    # A header of one to three numbers is a line of its own; a list may also be one long line.
+    rest = numbers_in(lines[1:], file) if widths[0] < _FEWEST else numbers_in(lines, file)[1:]
+    columns = rest.size // count if count else 0
+    # A source has at least the numbers of the first one's line: a list cut short can divide evenly, too.
+    fewest = max(_FEWEST, widths[1]) if count and len(lines) > 1 and widths[0] < _FEWEST else _FEWEST
+    if rest.size != count * columns or (count and not fewest <= columns <= _MOST):
+        raise InputError(
+            f"expected {count} sources of {fewest} to {_MOST} numbers each; received {rest.size} numbers",
+            file=file,
+        )
+    rows = rest.reshape(count, columns or _FEWEST)
+    if count and len(set(widths[1:])) == 1 and widths[1] >= _FEWEST and columns > widths[1]:
+        # Lines of one width with fewer numbers than a source: wrapped, unless each is a source itself.
+        inner = rest.reshape(-1, widths[1])[:, :3]
+        if np.all((inner == np.floor(inner)) & (inner >= 1) & (inner <= shape)):
             raise InputError(
-                f"source {first + 1}: expected cells from 1 to {self.shape}; received {cells[first] + 1}",
-                file=self.file,
+                f"expected {count} sources; received {len(lines) - 1} lines of sources", file=file
             )
-        wrong = ~(np.isfinite(rates) & (rates >= 0))
-        if wrong.any():
-            first = int(np.argmax(wrong))
-            raise InputError(
-                f"source {first + 1}: expected a finite strength, not negative; received {rates[first]}",
-                file=self.file,
-            )
+    return rows
+
+
+def _count(lines: list[str], file: Path) -> int:
+    first = lines[0].split()[0] if lines else ""
+    if first and not first[:1].isdigit() and first[:1] not in "+-.":
+        raise InputError(f"expected a list of sources, numbers only; received {lines[0][:40]!r}", file=file)
+    value = numbers_in([first], file) if first else np.empty(0)
+    if value.size == 0 or not value[0] >= 0 or value[0] != np.floor(value[0]):
+        raise InputError(f"expected the number of sources first; received {first[:20]!r}", file=file)
+    return int(value[0])

@@ -1,20 +1,29 @@
-"""21cmFAST 4: coeval boxes as `Coeval.save` writes them, one HDF5 file a redshift.
+"""21cmFAST 4: coeval boxes as `Coeval.save` writes them, and the cache of a run.
 
-Where things are in a file (each group also has `InputParameters` with the parameters as attributes):
+A coeval file holds every struct at one redshift; a cache has a file for each struct, in folders
+`{hash}/{seed}/{zgrid}/{z}/PerturbedField.h5`. Both look alike inside: a group a struct, with the attribute
+`redshift`, `OutputFields` (arrays of shape x, y, z, float32) and `InputParameters` (parameters as attributes;
+those that were not set may be missing). What is read:
 
-- `PerturbedField/OutputFields/density`: overdensity, shape (x, y, z), float32; `PerturbedField` has the
-  attribute `redshift`;
-- `EmissivityFields/OutputFields/fesc_weighted_sfrd`: star formation rate density times escape fraction times
-  photons per baryon, in Msun s-1 Mpc-3 (comoving): photons s-1 Mpc-3 are that times the baryons in a solar
-  mass, 1.98892e33 / 1.6726e-24 with 21cmFAST's own constants;
-- `IonizedBox/OutputFields/neutral_fraction`: xi is one minus it;
-- `InputParameters/cosmo_params`: hlittle, OMm, OMb; `InputParameters/simulation_options`: BOX_LEN (Mpc),
-  HII_DIM, NON_CUBIC_FACTOR (the z axis has that many times the cells and the length).
+- `PerturbedField`: `density`, the overdensity; `velocity_x`, `velocity_y`, `velocity_z`, in comoving Mpc s-1;
+- `EmissivityFields` (4.3) or `HaloBox` (4.0 to 4.2), the sources. `fesc_weighted_sfrd` (`whalo_sfr`): star
+  formation rate density times escape fraction times photons per baryon, in Msun s-1 Mpc-3, so that photons
+  s-1 Mpc-3 are that times the baryons in a solar mass, 1.98892e33 / 1.6726e-24 with 21cmFAST's own constants.
+  Only runs with inhomogeneous recombinations have it. `n_ion`: ionising photons emitted so far, per baryon of
+  the mean density in 4.3; before, that times the mean baryon density, in Msun Mpc-3. Releases leave no doubt;
+  in development versions of 4.3 the size of the numbers decides;
+- `IonizedBox`: `neutral_fraction`; xi is one minus it.
+
+`cosmo_params` has hlittle, OMm, OMb (by default those of Planck 2018), `simulation_options` has HII_DIM,
+NON_CUBIC_FACTOR (the z axis has that many times the cells and the length) and BOX_LEN (Mpc), without which
+the side is HII_DIM times LOWRES_CELL_SIZE_MPC (1.5 by default).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,16 +36,76 @@ from reion.readers.format import Format
 from reion.readers.hdf5_file import attributes, find, is_hdf5, open_hdf5, read, shape_of
 from reion.readers.settings import Settings
 from reion.readers.snapshot import Box, Region, Snapshot
-from reion.simulation.units import Conversion
+from reion.readers.unused import looks_like_a_field, warn_unused
+from reion.simulation.units import Conversion, mean_density
 
-BARYONS_PER_MSUN = 1.98892e33 / 1.6726e-24
+PROTON_G = 1.6726e-24
+BARYONS_PER_MSUN = 1.98892e33 / PROTON_G
+"""With 21cmFAST's own constants."""
+_CM_PER_MPC = 3.0856775814913673e24
+_DEFAULTS = {"hlittle": 0.6766, "OMm": 0.30964144154550644, "OMb": 0.04897468161869667}
+"""What 21cmFAST 4 takes where a parameter was not set."""
+_LOWRES_CELL_SIZE_MPC = 1.5
+_MOST_PHOTONS_PER_BARYON = 1e3
+"""No cell has emitted more; in Msun Mpc-3 the same is a billion times larger."""
 
-FIELDS = {
-    "n_igm": ("PerturbedField/OutputFields/density", "overdensity", 1.0),
-    "n_src": ("EmissivityFields/OutputFields/fesc_weighted_sfrd", "s-1 Mpc-3", BARYONS_PER_MSUN),
-    "xi": ("IonizedBox/OutputFields/neutral_fraction", "neutral fraction", 1.0),
+STRUCTS: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "PerturbedField": {
+        "density": ("n_igm", "overdensity"),
+        **{f"velocity_{axis}": (f"velocity_{axis}", "comoving Mpc s-1") for axis in "xyz"},
+    },
+    "EmissivityFields": {"fesc_weighted_sfrd": ("n_src", "s-1 Mpc-3"), "n_ion": ("n_ion", "Mpc-3")},
+    "HaloBox": {"whalo_sfr": ("n_src", "s-1 Mpc-3"), "n_ion": ("n_ion", "Mpc-3")},
+    "IonizedBox": {"neutral_fraction": ("xi", "neutral fraction")},
 }
-"""Field to its dataset, the unit of its values, and their factor."""
+"""Struct to its arrays that are read: the field, and the unit of the values times `_scale`."""
+_OTHER_STRUCTS = {
+    "InitialConditions",
+    "BrightnessTemp",
+    "TsBox",
+    "XraySourceBox",
+    "RadiationFields",
+    "HaloField",
+    "HaloCatalog",
+    "PerturbHaloField",
+    "PerturbedHaloCatalog",
+    "photon_nonconservation_data",
+}
+"""Structs that no command uses; halo catalogues are read through `[halos]` in a mapping."""
+_DENSITY_PARAMETERS = ("cosmo_params", "matter_options", "matter_params", "simulation_options", "user_params")
+_SOURCE_PARAMETERS = ("astro_params", "astro_options", "astro_flags")
+_OF_NO_MATTER = {"N_THREADS", "USE_FFTW_WISDOM", "MINIMIZE_MEMORY", "KEEP_3D_VELOCITIES", "NO_RNG"}
+"""Parameters that two files of one run may have different."""
+_LIGHT_CONE = ("lightcones", "lightcone", "lightcone_redshifts", "lightcone_distances")
+
+
+@dataclass(frozen=True)
+class _Struct:
+    """One struct of a file: its name, redshift and parameters."""
+
+    path: Path
+    name: str
+    redshift: float
+    seed: Any
+    version: str
+    parameters: Mapping[str, Mapping[str, Any]]
+
+    def parameter(self, key: str) -> float | None:
+        """A parameter by its name, whichever group it is in; None if it was not set."""
+        for group in self.parameters.values():
+            if key in group:
+                try:
+                    value = float(group[key])
+                except (TypeError, ValueError):
+                    continue
+                if np.isfinite(value):
+                    return value
+        return None
+
+    def cosmology(self) -> dict[str, float]:
+        """H0, Om0 and Ob0."""
+        h, matter, baryons = (self.parameter(key) or default for key, default in _DEFAULTS.items())
+        return {"H0": 100 * h, "Om0": matter, "Ob0": baryons}
 
 
 def claim(paths: Sequence[Path]) -> list[Path]:
@@ -46,7 +115,7 @@ def claim(paths: Sequence[Path]) -> list[Path]:
         if is_hdf5(path):
             try:
                 with open_hdf5(path) as file:
-                    if "21cmFAST-version" in file.attrs:
+                    if _is_ours(file):
                         claimed.append(path)
             except InputError:
                 damaged.append(path)
@@ -55,65 +124,211 @@ def claim(paths: Sequence[Path]) -> list[Path]:
 
 def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:  # noqa: ARG001 (the files say it all)
     """One snapshot of one box for each file; boxes of different random seeds are different boxes."""
-    return [_scan_file(path) for path in paths]
-
-
-def _scan_file(path: Path) -> Box:
-    with open_hdf5(path) as file:
-        snapshots = []
-        redshifts = {}
-        for name, (dataset_name, units, scale) in FIELDS.items():
-            dataset = find(file, dataset_name, path)
-            if dataset is None:
-                continue
-            shape = shape_of(dataset, dataset_name, path)
-            if len(shape) != 3 or 0 in shape:
-                raise InputError(f"{dataset_name}: expected shape (x, y, z); received {shape}", file=path)
-            group = dataset_name.split("/", 1)[0]
-            redshifts[group] = _number(attributes(file[group]), "redshift", group, path)
-            snapshots.append(
-                Snapshot(
-                    name=name,
-                    redshift=redshifts[group],
-                    file=path,
-                    shape=(shape[0], shape[1], shape[2]),
-                    units=units,
-                    read=partial(_read, path, dataset_name),
-                    scale=scale,
-                )
-            )
+    first: dict[tuple[str, str, str], _Struct] = {}
+    boxes = []
+    unused: list[str] = []
+    for path in paths:
+        with open_hdf5(path) as file:
+            _refuse_other_kinds(file, path)
+            structs = _structs(file, path)
+            found = [_snapshots(file, struct) for struct in structs]
+            unused += [f"{name} in {path.name}" for name in _unknown_groups(file)]
+        snapshots = [snapshot for group in found for snapshot in group]
+        read_structs = [struct for struct, group in zip(structs, found, strict=True) if group]
         if not snapshots:
-            names = ", ".join(name for name, _, _ in FIELDS.values())
-            raise InputError(f"expected any of the datasets {names}; received {list(file)}", file=path)
-        if len(set(redshifts.values())) > 1:
-            raise InputError(f"expected one redshift; received {redshifts}", file=path)
-        inputs = next(iter(redshifts)) + "/InputParameters"
-        parameters = find(file, inputs, path)
-        options = find(file, inputs + "/simulation_options", path)
-        cosmology = find(file, inputs + "/cosmo_params", path)
-        if parameters is None or options is None or cosmology is None:
-            raise InputError(f"expected simulation_options and cosmo_params in {inputs}", file=path)
-        side = _number(attributes(options), "BOX_LEN", inputs, path)
-        stretch = float(attributes(options).get("NON_CUBIC_FACTOR", 1.0))
-        cells = int(_number(attributes(options), "HII_DIM", inputs, path))
-        if any(one.shape != (cells, cells, round(cells * stretch)) for one in snapshots):
+            if all(name in _OTHER_STRUCTS for name in (struct.name for struct in structs)):
+                continue  # a cache has files of structs that nobody needs
+            names = ", ".join(
+                f"{name}/OutputFields/{field}" for name, group in STRUCTS.items() for field in group
+            )
             raise InputError(
-                f"expected shape {(cells, cells, round(cells * stretch))} (HII_DIM, NON_CUBIC_FACTOR); "
-                f"received {', '.join(str(one.shape) for one in snapshots)}",
+                f"expected any of the datasets {names}; received {[struct.name for struct in structs]}",
                 file=path,
             )
-        cosmo = attributes(cosmology)
-        return Box(
-            label=f"{label_of(path)}_seed{attributes(parameters).get('random_seed', '')}",
-            snapshots=snapshots,
-            box_size=side if stretch == 1.0 else (side, side, side * stretch),
-            cosmology={
-                "H0": 100 * _number(cosmo, "hlittle", inputs, path),
-                "Om0": _number(cosmo, "OMm", inputs, path),
-                "Ob0": _number(cosmo, "OMb", inputs, path),
-            },
-            source_code=f"21cmFAST {attributes(file).get('21cmFAST-version', '')}".strip(),
+        for struct in read_structs:
+            _check_same_run(struct, first)
+        boxes.append(_box(path, read_structs, snapshots))
+    if not boxes:
+        raise InputError(f"expected any of the structs {', '.join(STRUCTS)}; received none", file=paths[0])
+    warn_unused(unused)
+    return boxes
+
+
+def _is_ours(file: Any) -> bool:
+    """Whether a file is 21cmFAST's, of any version."""
+    if "21cmFAST-version" in file.attrs or any(name in file for name in STRUCTS):
+        return True
+    return _is_version_3(file)
+
+
+def _is_version_3(file: Any) -> bool:
+    return "user_params" in file and "flag_options" in file
+
+
+def _refuse_other_kinds(file: Any, path: Path) -> None:
+    """Say by name what is 21cmFAST's and no coeval box of version 4."""
+    version = str(attributes(file).get("21cmFAST-version", attributes(file).get("version", "")))
+    cones = [name for name in _LIGHT_CONE if name in file or name in file.attrs]
+    if cones or str(attributes(file).get("kind", "")).lower().endswith("lightcone"):
+        raise InputError(
+            "expected coeval boxes, each at one redshift; received a light cone of 21cmFAST",
+            file=path,
+            hint="write the coeval boxes of the same run: run_coeval(out_redshifts=...), then Coeval.save",
         )
+    if _is_version_3(file) or version.startswith("3."):
+        raise InputError(
+            f"expected a file of 21cmFAST 4; received one of version {version or 3}",
+            file=path,
+            hint="read its arrays by a mapping (--set mapping=mine.toml), or run it again with version 4",
+        )
+
+
+def _structs(file: Any, path: Path) -> list[_Struct]:
+    """The structs in a file that have a redshift."""
+    import h5py
+
+    structs = []
+    version = str(attributes(file).get("21cmFAST-version", ""))
+    for name in file:
+        group = find(file, name, path)
+        if not isinstance(group, h5py.Group) or name not in {*STRUCTS, *_OTHER_STRUCTS}:
+            continue
+        needed = name in STRUCTS
+        inputs = find(group, "InputParameters", path)
+        if inputs is None and needed:
+            raise InputError(f"{name}: expected a group InputParameters", file=path)
+        parameters = {} if inputs is None else _parameters(inputs, path)
+        structs.append(
+            _Struct(
+                path=path,
+                name=name,
+                redshift=_redshift(attributes(group), name, path) if needed else np.nan,
+                seed=None if inputs is None else attributes(inputs).get("random_seed"),
+                version=version,
+                parameters=parameters,
+            )
+        )
+    redshifts = {struct.name: struct.redshift for struct in structs if np.isfinite(struct.redshift)}
+    if len(set(redshifts.values())) > 1:
+        raise InputError(f"expected one redshift; received {redshifts}", file=path)
+    return structs
+
+
+def _parameters(inputs: Any, path: Path) -> dict[str, Mapping[str, Any]]:
+    """Group to its parameters, of the groups of parameters there are."""
+    groups = {name: find(inputs, name, path) for name in (*_DENSITY_PARAMETERS, *_SOURCE_PARAMETERS)}
+    return {name: attributes(group) for name, group in groups.items() if group is not None}
+
+
+def _snapshots(file: Any, struct: _Struct) -> list[Snapshot]:
+    """The fields of a struct."""
+    snapshots = []
+    for name, (field, units) in STRUCTS.get(struct.name, {}).items():
+        dataset_name = f"{struct.name}/OutputFields/{name}"
+        dataset = find(file, dataset_name, struct.path)
+        if dataset is None:
+            continue
+        shape = shape_of(dataset, dataset_name, struct.path)
+        if len(shape) != 3 or 0 in shape:
+            raise InputError(f"{dataset_name}: expected shape (x, y, z); received {shape}", file=struct.path)
+        snapshots.append(
+            Snapshot(
+                name=field,
+                redshift=struct.redshift,
+                file=struct.path,
+                shape=(shape[0], shape[1], shape[2]),
+                units=units,
+                read=partial(_read, struct.path, dataset_name),
+                scale=_scale(field, dataset, dataset_name, struct),
+            )
+        )
+    return snapshots
+
+
+def _scale(field: str, dataset: Any, name: str, struct: _Struct) -> float:
+    """What the numbers of an array are multiplied with to be in its unit."""
+    if field == "n_src":
+        return BARYONS_PER_MSUN
+    if field != "n_ion":
+        return 1.0
+    per_baryon = struct.name == "EmissivityFields"
+    if _is_development(struct.version):
+        whole = (slice(None),) * len(dataset.shape)
+        per_baryon = float(np.max(read(dataset, whole, name, struct.path))) < _MOST_PHOTONS_PER_BARYON
+    baryons_mpc3 = mean_density(struct.cosmology()) * _CM_PER_MPC**3 / PROTON_G
+    return baryons_mpc3 if per_baryon else BARYONS_PER_MSUN
+
+
+def _is_development(version: str) -> bool:
+    """Whether a file is of a version that was never released (4.3.dev12), or does not say."""
+    return not re.fullmatch(r"\d+\.\d+(\.\d+)?", version)
+
+
+def _box(path: Path, structs: Sequence[_Struct], snapshots: Sequence[Snapshot]) -> Box:
+    """The snapshots of one file as a box."""
+    one = structs[0]
+    cells = int(one.parameter("HII_DIM") or snapshots[0].shape[0])
+    stretch = one.parameter("NON_CUBIC_FACTOR") or 1.0
+    expected = (cells, cells, round(cells * stretch))
+    if any(snapshot.shape != expected for snapshot in snapshots):
+        raise InputError(
+            f"expected shape {expected} (HII_DIM, NON_CUBIC_FACTOR); "
+            f"received {', '.join(str(snapshot.shape) for snapshot in snapshots)}",
+            file=path,
+        )
+    side = one.parameter("BOX_LEN")
+    if side is None:
+        side = cells * (one.parameter("LOWRES_CELL_SIZE_MPC") or _LOWRES_CELL_SIZE_MPC)
+    stem = _stem(path)
+    return Box(
+        label=stem if one.seed is None else f"{stem}_seed{one.seed}",
+        snapshots=snapshots,
+        box_size=side if stretch == 1.0 else (side, side, side * stretch),
+        cosmology=one.cosmology(),
+        source_code=f"21cmFAST {one.version}".strip(),
+    )
+
+
+def _stem(path: Path) -> str:
+    """The name of the run that a file belongs to, but for the seed.
+
+    A cache has the name of a struct for each file: what is of one seed in it is one run.
+    """
+    return "21cmfast" if path.stem in {*STRUCTS, *_OTHER_STRUCTS} else label_of(path)
+
+
+def _check_same_run(struct: _Struct, first: dict[tuple[str, str, str], _Struct]) -> None:
+    """Refuse a struct whose parameters are not those of the same run's other structs.
+
+    Sources and ionised fractions depend on all parameters, the density only on some: files of a cache may
+    share it between runs.
+    """
+    for groups in (_DENSITY_PARAMETERS, _SOURCE_PARAMETERS):
+        if groups is _SOURCE_PARAMETERS and struct.name == "PerturbedField":
+            continue
+        known = first.setdefault((_stem(struct.path), str(struct.seed), groups[0]), struct)
+        for group in groups:
+            ours, theirs = struct.parameters.get(group), known.parameters.get(group)
+            if ours is None or theirs is None:
+                continue
+            for key in sorted({*ours, *theirs} - _OF_NO_MATTER):
+                if ours.get(key) != theirs.get(key):
+                    raise InputError(
+                        f"expected the files of one run; {key} is {ours.get(key)!r} here and "
+                        f"{theirs.get(key)!r} in {known.path}",
+                        file=struct.path,
+                        hint="name the files of one run",
+                    )
+
+
+def _unknown_groups(file: Any) -> list[str]:
+    """Groups that could hold fields and are not known."""
+    return [
+        name
+        for name in file
+        if name not in {*STRUCTS, *_OTHER_STRUCTS}
+        and (f"{name}/OutputFields" in file or looks_like_a_field(name))
+    ]
 
 
 def _read(path: Path, name: str, region: Region, conversion: Conversion) -> np.ndarray:
@@ -123,19 +338,21 @@ def _read(path: Path, name: str, region: Region, conversion: Conversion) -> np.n
         return conversion(read(dataset, region, name, path))
 
 
-def _number(attrs: Any, key: str, group: str, path: Path) -> float:
+def _redshift(attrs: Mapping[str, Any], group: str, path: Path) -> float:
     try:
-        value = float(attrs[key])
+        value = float(attrs["redshift"])
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"expected a number {key!r} among the attributes of {group}", file=path) from error
+        raise InputError(
+            f"expected a number 'redshift' among the attributes of {group}", file=path
+        ) from error
     if not np.isfinite(value):
-        raise InputError(f"{key} in {group}: expected a finite number; received {value}", file=path)
+        raise InputError(f"redshift of {group}: expected a finite number; received {value}", file=path)
     return value
 
 
 FORMAT = Format(
     name="21cmfast",
-    description="21cmFAST 4 coeval boxes (HDF5, as Coeval.save writes them)",
+    description="21cmFAST 4 coeval boxes (HDF5, as Coeval.save writes them) and caches",
     claim=claim,
     scan=scan,
 )

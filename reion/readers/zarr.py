@@ -8,8 +8,9 @@ given by a mapping (`reion.readers.mapping`).
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ import numpy as np
 
 from reion.errors import InputError
 from reion.readers.format import Format
-from reion.readers.mapping import SETTINGS, boxes_from
+from reion.readers.mapping import boxes_from
 from reion.readers.settings import Settings
 from reion.readers.snapshot import Box
-from reion.readers.zarr_chunks import check_chunks, check_size
+from reion.readers.tree import ArrayKey
+from reion.readers.zarr_chunks import check_chunks, check_size, unwritten
 
 _MOST_NAMES, _DEEPEST = 20, 8
 
@@ -43,7 +45,8 @@ class ZarrTree:
         import zarr
 
         try:
-            return zarr.open_group(self.path, mode="r")
+            # Consolidated metadata fail whole where those of one array, which nobody wants, cannot be read.
+            return zarr.open_group(self.path, mode="r", use_consolidated=False)
         except Exception as error:  # whatever a damaged store raises, the store is damaged
             raise InputError(f"the Zarr store cannot be opened: {error}", file=self.path) from error
 
@@ -58,17 +61,44 @@ class ZarrTree:
             raise InputError(f"{name}: cannot be opened: {error}", file=self.path) from error
 
     def shape(self, name: str) -> tuple[int, ...] | None:
-        """Shape of an array of floating-point numbers; None if there is none of that name."""
+        """Shape of an array of numbers; None if there is none of that name."""
         array = self._find(name)
         if array is None:
             return None
-        if not hasattr(array, "shape") or array.dtype.kind != "f":
-            raise InputError(f"{name}: expected an array of floating-point numbers", file=self.path)
+        if not hasattr(array, "shape") or array.dtype.kind not in "fiu":
+            raise InputError(f"{name}: expected an array of numbers", file=self.path)
         shape = tuple(array.shape)
         check_size(array, shape, self.path)
         return shape
 
-    def read(self, name: str, key: tuple[int | slice, ...]) -> np.ndarray:
+    def array_attributes(self, name: str) -> Mapping[str, Any]:
+        """The attributes of an array; in Zarr 2 the fill value of packed whole numbers is among them."""
+        array = self._find(name)
+        if array is None:
+            return {}
+        found = dict(array.attrs)
+        fill = array.fill_value
+        if array.metadata.zarr_format == 2 and array.dtype.kind in "iu" and fill:
+            # xarray writes `_FillValue` there; zero is what Zarr itself writes.
+            found.setdefault("_FillValue", fill)
+        return found
+
+    def dimension_names(self, name: str) -> Sequence[str | None]:
+        """`dimension_names` of Zarr 3; empty where there are none."""
+        array = self._find(name)
+        names = getattr(getattr(array, "metadata", None), "dimension_names", None) or []
+        return list(names) if any(names) else []
+
+    def unwritten(self, name: str) -> tuple[int, int]:
+        """How many chunks are not there and read as a number, and how many there are."""
+        array = self._find(name)
+        if array is None:
+            return 0, 0
+        fill = array.fill_value
+        missing, count = unwritten(array, self.path)
+        return (0 if fill is not None and np.isnan(fill) else missing), count
+
+    def read(self, name: str, key: ArrayKey) -> np.ndarray:
         """Numbers of an array, from chunks that expand to what their shape needs."""
         array = self._find(name)
         check_chunks(array, key, self.path)
@@ -85,11 +115,22 @@ class ZarrTree:
 
     def names(self) -> list[str]:
         """Arrays of floating-point numbers, the first ones of many."""
-        try:
-            members = itertools.islice(self._group.members(max_depth=_DEEPEST), _MOST_NAMES)
-            return [name for name, item in members if hasattr(item, "dtype") and item.dtype.kind == "f"]
-        except Exception as error:  # whatever a damaged store raises, the store is damaged
-            raise InputError(f"the Zarr store is damaged: {error}", file=self.path) from error
+        names = []
+        for folder, children, files in os.walk(self.path):
+            relative = Path(folder).relative_to(self.path)
+            if len(relative.parts) >= _DEEPEST or ".zarray" in files:
+                children.clear()
+            if relative.parts and {"zarr.json", ".zarray"} & set(files):
+                # A neighbour that cannot be read does not matter to those that can.
+                with contextlib.suppress(InputError):
+                    item = self._find(relative.as_posix())
+                    if item is not None and hasattr(item, "dtype"):
+                        children.clear()
+                        if item.dtype.kind == "f":
+                            names.append(relative.as_posix())
+            if len(names) == _MOST_NAMES:
+                break
+        return names
 
     def attributes(self) -> dict[str, Any]:
         """The attributes of the group."""
@@ -98,7 +139,7 @@ class ZarrTree:
 
 def claim(paths: Sequence[Path]) -> list[Path]:
     """Folders that are Zarr groups, or are named so."""
-    return [path for path in paths if is_store(path) or (path.is_dir() and path.suffix == ".zarr")]
+    return [path for path in paths if is_store(path) or (path.is_dir() and path.suffix.lower() == ".zarr")]
 
 
 def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:
@@ -111,5 +152,5 @@ FORMAT = Format(
     description="Zarr stores: those of reion convert, and any others through a mapping",
     claim=claim,
     scan=scan,
-    settings=SETTINGS,
+    mapped=True,
 )

@@ -1,16 +1,21 @@
-"""What a Zarr chunk expands to, known before it is expanded.
+"""What Zarr chunks expand to, known before they are expanded, and which of them were never written.
 
 Chunks that are stored plainly, or compressed with Blosc, Zstandard, gzip or zlib, with or without a CRC-32C
-behind, are taken; the size they declare must be that of the chunk's shape. gzip and zlib declare none and are
-expanded under a bound. Sharded arrays and other codecs are refused.
+behind, are taken, alone or many to a file (shards, with the index that Zarr writes: offset and length of each
+chunk as two uint64, all ones where there is none, and a CRC-32C); the size they declare must be that of the
+chunk's shape. gzip and zlib declare none and are expanded under a bound; so is a Zstandard frame that does
+not say its size. Axes may be transposed. Other codecs are refused.
 """
 
 from __future__ import annotations
 
+import math
+import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -19,8 +24,14 @@ from reion.errors import InputError
 _HEADER_BYTES = 32
 _CRC_BYTES = 4
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_ZSTD_BLOCK_BYTES = 128 << 10
+"""A compressed block of a Zstandard frame holds at most so much (RFC 8878, section 3.1.1.2.4)."""
+_ZSTD_SLACK = 8
+"""A frame without its size may have room in its blocks for so many times the chunk."""
 _EXPANSION = 1000
 """A snapshot is at most so many times as large as its whole store."""
+_NOTHING = 2**64 - 1
+"""Offset and length of a chunk that a shard does not hold."""
 
 
 def check_size(array: Any, shape: Sequence[int], store: Path) -> None:
@@ -48,6 +59,19 @@ def check_size(array: Any, shape: Sequence[int], store: Path) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Codecs:
+    """How chunks are stored: compressor ("" for none), bytes of checksum behind, the shards' index."""
+
+    compressor: str
+    trailing: int
+    shard_index_first: bool | None
+
+    @property
+    def sharded(self) -> bool:
+        return self.shard_index_first is not None
+
+
 def check_chunks(array: Any, key: tuple[int | slice, ...], store: Path) -> None:
     """Refuse chunks that would expand to another size than their shape has.
 
@@ -63,41 +87,120 @@ def check_chunks(array: Any, key: tuple[int | slice, ...], store: Path) -> None:
     InputError
         Naming the chunk.
     """
-    codecs, has_crc = _codecs(array, store)
-    expected = int(np.prod(array.chunks, dtype=object)) * array.dtype.itemsize
-    ranges = []
+    codecs = _codecs(array, store)
+    expected = math.prod(array.chunks) * array.dtype.itemsize
+    for file, chunks in _touched(array, key, store):
+        with file.open("rb") as stream:
+            size = file.stat().st_size
+            places = (
+                [(0, size)]
+                if not codecs.sharded
+                else _shard_index(array, stream, size, codecs, chunks, store)
+            )
+            for start, length in places:
+                found = _expanded_bytes(stream, start, length - codecs.trailing, codecs.compressor, expected)
+                if found != expected:
+                    raise InputError(
+                        f"{array.path}: expected chunk {file.relative_to(store / array.path)} to expand to "
+                        f"{expected} bytes; it declares {'none or more' if found is None else found}",
+                        file=store,
+                    )
+
+
+def unwritten(array: Any, store: Path) -> tuple[int, int]:
+    """How many chunks of an array are not in its store, and how many its shape has.
+
+    Raises
+    ------
+    InputError
+        If the index of a shard is damaged.
+    """
+    codecs = _codecs(array, store)
+    folder = store / array.path
+    outer = array.shards or array.chunks
+    grid = [-(-n // size) for n, size in zip(array.shape, outer, strict=True)]
+    inner = [-(-n // size) for n, size in zip(array.shape, array.chunks, strict=True)]
+    files = {
+        Path(root, name).relative_to(folder).as_posix()
+        for root, _, names in os.walk(folder)
+        for name in names
+    }
+    if not codecs.sharded:
+        keys = (array.metadata.encode_chunk_key(corner) for corner in np.ndindex(*grid))
+        return sum(key not in files for key in keys), math.prod(grid)
+    held = 0
+    for file, chunks in _touched(array, (slice(None),) * len(array.shape), store):
+        with file.open("rb") as stream:
+            held += len(_shard_index(array, stream, file.stat().st_size, codecs, chunks, store))
+    return math.prod(inner) - held, math.prod(inner)
+
+
+def _touched(array: Any, key: tuple[int | slice, ...], store: Path) -> Iterator[tuple[Path, list[range]]]:
+    """Each file that holds chunks which `key` touches, with their numbers along each axis in that file."""
+    outer = array.shards or array.chunks
+    inside = [size // chunk for size, chunk in zip(outer, array.chunks, strict=True)]
+    touched = []
     for k, n, size in zip(key, array.shape, array.chunks, strict=True):
         cells = range(n)[k]
         first, last = (cells, cells) if isinstance(cells, int) else (cells[0], cells[-1])
-        ranges.append(range(first // size, last // size + 1))
-    for corner in np.ndindex(*(len(r) for r in ranges)):
-        name = array.metadata.encode_chunk_key(tuple(r[c] for r, c in zip(ranges, corner, strict=True)))
-        chunk = store / array.path / name
-        if not chunk.is_file():
-            continue
-        found = _expanded_bytes(chunk, codecs, expected, _CRC_BYTES if has_crc else 0)
-        if found != expected:
-            raise InputError(
-                f"{array.path}: expected chunk {name} to expand to {expected} bytes; it declares "
-                f"{'none or more' if found is None else found}",
-                file=store,
+        touched.append(range(min(first, last) // size, max(first, last) // size + 1))
+    files = [range(r[0] // m, r[-1] // m + 1) for r, m in zip(touched, inside, strict=True)]
+    for corner in np.ndindex(*(len(r) for r in files)):
+        place = tuple(r[c] for r, c in zip(files, corner, strict=True))
+        file = store / array.path / array.metadata.encode_chunk_key(place)
+        if file.is_file():
+            yield (
+                file,
+                [
+                    range(max(r[0] - p * m, 0), min(r[-1] - p * m, m - 1) + 1)
+                    for r, p, m in zip(touched, place, inside, strict=True)
+                ],
             )
 
 
-def _codecs(array: Any, store: Path) -> tuple[str, bool]:
-    """Name of the compressor ("" for none) and whether a CRC-32C follows it."""
+def _shard_index(
+    array: Any, stream: IO[bytes], size: int, codecs: _Codecs, chunks: list[range], store: Path
+) -> list[tuple[int, int]]:
+    """First byte and length of the chunks in a shard that are there, of those with these numbers."""
+    inside = [outer // chunk for outer, chunk in zip(array.shards, array.chunks, strict=True)]
+    index_bytes = 16 * math.prod(inside)
+    if size < index_bytes + _CRC_BYTES:
+        raise InputError(f"{array.path}: a shard of {size} bytes is shorter than its index", file=store)
+    stream.seek(0 if codecs.shard_index_first else size - index_bytes - _CRC_BYTES)
+    index = np.frombuffer(stream.read(index_bytes), "<u8").reshape(*inside, 2)
+    found = [(int(start), int(length)) for start, length in index[np.ix_(*chunks)].reshape(-1, 2)]
+    found = [place for place in found if place != (_NOTHING, _NOTHING)]
+    for start, length in found:
+        if start + length > size:
+            raise InputError(f"{array.path}: the index of a shard points beyond its {size} bytes", file=store)
+    return found
+
+
+def _codecs(array: Any, store: Path) -> _Codecs:
     names = [_codec_name(codec) for codec in array.compressors]
     has_crc = bool(names) and names[-1] == "crc32c"
     names = names[:-1] if has_crc else names
     known = {"blosc", "zstd", "gzip", "zlib"}
-    if len(names) > 1 or not set(names) <= known or array.filters or array.shards is not None:
+    filters = [codec for codec in array.filters if _codec_name(codec) != "transpose"]
+    shards = [codec for codec in getattr(array.metadata, "codecs", ()) if _codec_name(codec) == "sharding"]
+    wrong_shards = array.shards is not None and (
+        len(shards) != 1
+        or [_codec_name(codec) for codec in shards[0].index_codecs] != ["bytes", "crc32c"]
+        or any(_codec_name(codec) == "sharding" for codec in shards[0].codecs)
+    )
+    if len(names) > 1 or not set(names) <= known or filters or wrong_shards:
         raise InputError(
-            f"{array.path}: expected chunks without shards and filters, compressed with one of "
-            f"{', '.join(sorted(known))} or not; received {[*array.filters, *array.compressors]}",
+            f"{array.path}: expected chunks compressed with one of {', '.join(sorted(known))} or not, alone "
+            f"or in shards whose index is not compressed; received "
+            f"{[*array.filters, *array.compressors, *shards]}",
             file=store,
             hint="rewrite the array with Blosc or Zstandard",
         )
-    return (names[0] if names else ""), has_crc
+    return _Codecs(
+        compressor=names[0] if names else "",
+        trailing=_CRC_BYTES if has_crc else 0,
+        shard_index_first=None if not shards else str(shards[0].index_location.value) == "start",
+    )
 
 
 def _codec_name(codec: Any) -> str:
@@ -105,19 +208,22 @@ def _codec_name(codec: Any) -> str:
     return str(name).lower()
 
 
-def _expanded_bytes(chunk: Path, codec: str, expected: int, trailing: int) -> int | None:
-    """The size that a chunk expands to; None where it does not say or is larger than expected."""
-    size = chunk.stat().st_size - trailing
-    with chunk.open("rb") as stream:
-        header = stream.read(_HEADER_BYTES)
-        if codec == "":
-            return size
-        if codec == "blosc":
-            return int.from_bytes(header[4:8], "little") if len(header) >= 16 else None
-        if codec == "zstd":
-            return _zstd_content_bytes(header)
-        stream.seek(0)
-        raw = stream.read(size)
+def _expanded_bytes(stream: IO[bytes], start: int, size: int, codec: str, expected: int) -> int | None:
+    """The size that the chunk at byte `start` expands to; None where it is unknown or too large."""
+    stream.seek(start)
+    header = stream.read(min(size, _HEADER_BYTES))
+    if codec == "":
+        return size
+    if codec == "blosc":
+        return int.from_bytes(header[4:8], "little") if len(header) >= 16 else None
+    if codec == "zstd":
+        declared = _zstd_content_bytes(header)
+        if declared is not None:
+            return declared
+    stream.seek(start)
+    raw = stream.read(size)
+    if codec == "zstd":
+        return _zstd_expanded_bytes(raw, expected)
     try:
         expanded = len(zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(raw, expected + 1))
     except zlib.error:
@@ -129,11 +235,42 @@ def _zstd_content_bytes(header: bytes) -> int | None:
     """Frame_Content_Size of a Zstandard frame (RFC 8878, section 3.1.1.1); None where it is not given."""
     if len(header) < 6 or header[:4] != _ZSTD_MAGIC:
         return None
-    descriptor = header[4]
-    single_segment = bool(descriptor & 0x20)
-    start = 5 + (0 if single_segment else 1) + (0, 1, 2, 4)[descriptor & 3]
-    width = (1 if single_segment else 0, 2, 4, 8)[descriptor >> 6]
+    start, width = _zstd_size_field(header[4])
     if width == 0 or len(header) < start + width:
         return None
     value = int.from_bytes(header[start : start + width], "little")
     return value + 256 if width == 2 else value
+
+
+def _zstd_size_field(descriptor: int) -> tuple[int, int]:
+    """First byte and bytes of Frame_Content_Size, from a frame's descriptor."""
+    single_segment = bool(descriptor & 0x20)
+    start = 5 + (0 if single_segment else 1) + (0, 1, 2, 4)[descriptor & 3]
+    return start, (1 if single_segment else 0, 2, 4, 8)[descriptor >> 6]
+
+
+def _zstd_expanded_bytes(raw: bytes, expected: int) -> int | None:
+    """What a Zstandard frame without its size expands to; None if its blocks have room for far more.
+
+    A block's header (3 bytes) says its kind and size: raw, one byte repeated, or compressed, which expands to
+    at most 128 KiB.
+    """
+    from numcodecs.zstd import decompress
+
+    if len(raw) < 9 or raw[:4] != _ZSTD_MAGIC:
+        return None
+    start, _ = _zstd_size_field(raw[4])
+    room, last = 0, False
+    while not last:
+        header = int.from_bytes(raw[start : start + 3], "little")
+        if start + 3 > len(raw):
+            return None
+        last, kind, size = bool(header & 1), header >> 1 & 3, header >> 3
+        room += _ZSTD_BLOCK_BYTES if kind == 2 else size
+        start += 3 + (1 if kind == 1 else size)
+        if kind == 3 or room > _ZSTD_SLACK * expected + _ZSTD_BLOCK_BYTES:
+            return None
+    try:
+        return len(decompress(raw))
+    except (RuntimeError, ValueError):
+        return None

@@ -25,6 +25,7 @@ Shape = tuple[int, int, int]
 PHOTON_RATE_UNITS = "1e48 s-1 Mpc-3"
 PHOTON_UNITS = "1e66 Mpc-3"
 DENSITY_UNITS = "g cm-3"
+VELOCITY_UNITS = "km s-1"
 SOURCE_UNITS = (PHOTON_RATE_UNITS, "Mpc-3", "Msun Mpc-3")
 """The units n_src may have; what is derived from it (n_ion) is per 1e18 s of shining."""
 
@@ -88,8 +89,24 @@ FIELDS: Mapping[str, FieldSpec] = {
             minimum=0.0,
             maximum=1.0,
         ),
+        *(
+            FieldSpec(
+                name=f"velocity_{axis}",
+                units=(VELOCITY_UNITS,),
+                long_name=f"peculiar velocity of the gas along {axis}, proper",
+                minimum=-np.inf,
+                maximum=np.inf,
+            )
+            for axis in AXES
+        ),
     )
 }
+GAS_EVERYWHERE_CELLS = 32**3
+"""A region of so many cells without any gas is a part that was never written, not a void."""
+NOT_A_DENSITY = (
+    "is it zero because a part was never written, or is the unit another one? An overdensity that is -1 "
+    "everywhere is no gas at all"
+)
 
 
 def make_simulation(
@@ -262,8 +279,14 @@ def check_values(
     redshift: float,
     file: str | None = None,
     origin: Sequence[int] = (0, 0, 0),
+    whole: bool = True,
 ) -> None:
     """Check one snapshot (or a block of it at cell `origin`) of field `name`: finite, within its range.
+
+    Parameters
+    ----------
+    whole
+        Whether `values` are a whole snapshot: somewhere in it there is gas.
 
     Raises
     ------
@@ -279,6 +302,13 @@ def check_values(
         and low >= spec.minimum - slack
         and high <= spec.maximum + slack
     ):
+        if name == "n_igm" and high == 0 and (whole or values.size >= GAS_EVERYWHERE_CELLS):
+            raise InputError(
+                f"n_igm at z = {redshift:g}: expected gas; received a density of zero in all {values.size} "
+                f"cells from cell {tuple(int(o) for o in origin)} on",
+                file=file,
+                hint=NOT_A_DENSITY,
+            )
         return
     bad = ~np.isfinite(values)
     what = "finite numbers"
@@ -291,6 +321,9 @@ def check_values(
         f"{name} at z = {redshift:g}: expected {what}; received {int(bad.sum())} that are not, "
         f"the first at cell {cell}: {values[where]}",
         file=file,
+        hint="is this an overdensity, rho / mean - 1? Then --set n_igm_unit=overdensity"
+        if name == "n_igm" and low < 0
+        else None,
     )
 
 

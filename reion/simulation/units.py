@@ -28,6 +28,7 @@ from reion.simulation.contract import (
     FIELDS,
     MEAN_MOLECULAR_WEIGHT,
     SOURCE_UNITS,
+    VELOCITY_UNITS,
     n_ion_units,
 )
 
@@ -37,6 +38,7 @@ EXAMPLES = {
     "propagation_mask": "that of n_src",
     "n_ion": "'1e66 Mpc-3', 'cm-3', 'per cell'",
     "xi": "'1', 'neutral fraction'",
+    **dict.fromkeys(("velocity_x", "velocity_y", "velocity_z"), "'km s-1', 'cm s-1', 'comoving Mpc s-1'"),
 }
 """Units of each field, as they are shown to a person."""
 _BLOCK_CELLS = 65536
@@ -125,6 +127,12 @@ def field_conversion(
         if text in ("", "ionised fraction", "ionized fraction"):
             return Conversion("1")
         raise _unknown(name, unit, "expected a fraction", file)
+    if name.startswith("velocity_"):
+        speed = velocity_km_s(text, cosmology)
+        if speed is None:
+            raise _unknown(name, unit, "expected a velocity", file)
+        # A comoving velocity is the change of a comoving place.
+        return Conversion(VELOCITY_UNITS, speed / (1.0 + redshift) if "comoving" in unit else speed)
     quantity, per_cell = _parse(name, text, cosmology, file)
     factor = (1.0 + redshift) ** -3 if "proper" in text.split() else 1.0
     if per_cell:
@@ -146,6 +154,26 @@ def length_mpc(unit: str, cosmology: Mapping[str, float]) -> float | None:
         return None
 
 
+def velocity_km_s(unit: str, cosmology: Mapping[str, float]) -> float | None:
+    """Kilometres per second in a unit of velocity such as `cm/s`; None if it is not one."""
+    from astropy import units
+
+    try:
+        return float(_without_h(unit.replace("proper", " "), cosmology).to_value("km s-1"))
+    except (ValueError, TypeError, KeyError, OverflowError, ZeroDivisionError, units.UnitConversionError):
+        return None
+
+
+def mass_msun(unit: str, cosmology: Mapping[str, float]) -> float | None:
+    """Solar masses in a unit of mass such as `1e10 Msun/h`; None if it is not one."""
+    from astropy import units
+
+    try:
+        return float(_without_h(unit, cosmology).to_value("Msun"))
+    except (ValueError, TypeError, KeyError, OverflowError, ZeroDivisionError, units.UnitConversionError):
+        return None
+
+
 def mean_density(cosmology: Mapping[str, float]) -> float:
     """Cosmic mean comoving baryon density in g cm-3: Ob0 times the critical density today."""
     from astropy import constants, units
@@ -153,6 +181,20 @@ def mean_density(cosmology: Mapping[str, float]) -> float:
     hubble = cosmology["H0"] * units.km / units.s / units.Mpc
     critical = 3 * hubble**2 / (8 * np.pi * constants.G)
     return float(cosmology["Ob0"] * critical.to_value("g cm-3"))
+
+
+def photon_rate_per_msun(
+    cosmology: Mapping[str, float], f_gamma: float, lifetime_myr: float, mean_molecular_weight: float
+) -> float:
+    """Ionising photons per second of a solar mass of halo, as C2-Ray counts them.
+
+    The baryons in it, Ob0 / Om0 of its mass in units of `mean_molecular_weight` proton masses, emit `f_gamma`
+    photons each in `lifetime_myr`.
+    """
+    from astropy import constants, units
+
+    baryons = units.Msun * cosmology["Ob0"] / cosmology["Om0"] / (mean_molecular_weight * constants.m_p)
+    return float(f_gamma * (baryons / (lifetime_myr * units.Myr)).to_value("s-1"))
 
 
 def grams_per_cubic_parsec(n_igm: np.ndarray) -> np.ndarray:

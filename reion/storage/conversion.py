@@ -78,7 +78,7 @@ def convert(
     """
     started = time.perf_counter()
     listed = [sources] if isinstance(sources, str | Path) else list(sources)
-    files = SourceFiles.list(source_files(sources, format=format))
+    files = SourceFiles.list(source_files(sources, format=format, settings=settings))
     sims = open_simulations(sources, format=format, settings=settings)
     growing = _growing_stores(list(sims), Path(out).expanduser(), listed, force=force)
     if cell_size_mpc is not None:

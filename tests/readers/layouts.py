@@ -164,6 +164,13 @@ def write_pinion(folder: Path, sim: xr.Dataset) -> dict[str, str]:
     return {"n_src_unit": "1e48 s-1 Mpc-3", "box_size": sides(sim), "H0": "70", "Om0": "0.27", "Ob0": "0.044"}
 
 
+def write_npy(folder: Path, sim: xr.Dataset) -> dict[str, str]:
+    for z, arrays in snapshots(sim):
+        for name, values in arrays.items():
+            np.save(folder / f"{name}_z{z}.npy", values)
+    return {"box_size": sides(sim), "H0": "70", "Om0": "0.27", "Ob0": "0.044"}
+
+
 def write_npz(
     folder: Path, sim: xr.Dataset, save: Callable[..., None] = np.savez_compressed
 ) -> dict[str, str]:
@@ -204,6 +211,7 @@ LAYOUTS: Mapping[str, Callable[[Path, xr.Dataset], dict[str, str]]] = {
     "epfl": write_epfl,
     "pinion": write_pinion,
     "npz": write_npz,
+    "npy": write_npy,
     "hdf5": write_hdf5,
     "zarr": write_zarr,
 }

@@ -275,9 +275,12 @@ def test_redshifts_that_do_not_fit_together(tmp_path):
 
 def test_missing_variables(tmp_path):
     np.savez(tmp_path / "box_z8.0.npz", redshift=8.0, box_size=10.0, other=np.zeros((2, 2, 2), np.float32))
-    refused(tmp_path, "any of the members n_igm", file="box_z8.0.npz")
+    refused(tmp_path, "expected arrays named n_igm, n_src, .* received other", file="box_z8.0.npz")
     np.savez(tmp_path / "box_z8.0.npz", xi=np.zeros((2, 2, 2), np.float32), redshift=8.0)
-    refused(tmp_path, "a member 'box_size'", file="box_z8.0.npz")
+    refused(tmp_path, "the size of the box", file="box_z8.0.npz", hint="--set box_size=")
+    assert open_simulation(tmp_path, settings={"box_size": "5"}).attrs["box_size"] == 5
+    np.savez(tmp_path / "box.npz", xi=np.zeros((2, 2, 2), np.float32), box_size=5.0)
+    refused(tmp_path / "box.npz", "the redshift is neither in the file nor in its name", file="box.npz")
 
 
 def test_what_files_lack_is_asked_for_by_name(tmp_path):
@@ -390,6 +393,7 @@ def test_nothing_there(tmp_path):
     refused(tmp_path, "--format: expected one of zarr, npz", format="fortran")
 
 
+@pytest.mark.filterwarnings("ignore:not used")
 def test_an_ambiguous_folder_lists_the_candidates(tmp_path):
     write_npz(tmp_path, SIM)
     settings = write_epfl(tmp_path, SIM)

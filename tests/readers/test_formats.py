@@ -60,6 +60,7 @@ def test_many_boxes_of_different_size_and_kind(tmp_path):
         open_each([str(tmp_path / "*.npz")])
 
 
+@pytest.mark.filterwarnings("ignore:nothing lies between")
 @pytest.mark.parametrize("name", LAYOUTS)
 @settings(deadline=None, max_examples=12)
 @given(

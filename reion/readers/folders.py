@@ -1,0 +1,80 @@
+"""From what a person names (files, folders, patterns) to the files that may be read."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+
+from reion.errors import InputError
+from reion.readers import zarr as zarr_stores
+
+_PARTS_OF_RUN = {
+    "results",
+    "sources",
+    "sources_hdf5",
+    "coarser_densities",
+    "densities",
+    "halos",
+    "halo_catalogues",
+}
+"""Folders in which codes keep the parts of one run (pyC2Ray's, and catalogues beside densities)."""
+_DEEPEST, _MOST_FILES = 6, 100_000
+
+
+def is_part_of_run(folder: Path) -> bool:
+    """Whether a folder has the name of a part of a run, such as `results`."""
+    return folder.name.lower() in _PARTS_OF_RUN
+
+
+def expand(source: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Files (and Zarr stores) that the source names: patterns and folders spelled out.
+
+    In a folder also the folders of its run (`results`, `sources`, ...) are looked into.
+
+    Raises
+    ------
+    InputError
+        If there is nothing of a name.
+    """
+    given = [source] if isinstance(source, str | Path) else list(source)
+    if not given:
+        raise InputError("expected a file, a folder or a pattern; received nothing")
+    paths: list[Path] = []
+    for item in given:
+        path = Path(item).expanduser()
+        found = [path]
+        if not path.exists() and glob.has_magic(str(path)):
+            found = [Path(match) for match in sorted(glob.glob(str(path)))]  # noqa: PTH207 (patterns may be absolute)
+        if found and found[0].is_symlink() and not found[0].exists():
+            raise InputError(f"the link leads nowhere: {found[0].readlink()} is not there", file=found[0])
+        if not found or not found[0].exists():
+            raise InputError("no such file or folder", file=path)
+        for match in found:
+            paths += _children(match) if match.is_dir() and not zarr_stores.claim([match]) else [match]
+    return list(dict.fromkeys(paths))
+
+
+def files_below(folders: Sequence[Path]) -> list[Path]:
+    """All files in folders in folders, as deep as a cache goes; hidden ones are left out."""
+    found: list[Path] = []
+    level = list(folders)
+    for _ in range(_DEEPEST):
+        children = [child for folder in level for child in _visible(folder)]
+        found += [child for child in children if child.is_file()]
+        level = [child for child in children if child.is_dir() and not child.is_symlink()]
+        if len(found) > _MOST_FILES:
+            break
+    return found
+
+
+def _children(folder: Path) -> list[Path]:
+    children = []
+    for child in _visible(folder):
+        parts = child.is_dir() and is_part_of_run(child) and not zarr_stores.claim([child])
+        children += _children(child) if parts else [child]
+    return children
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(child for child in folder.iterdir() if not child.name.startswith("."))

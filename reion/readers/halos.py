@@ -1,0 +1,459 @@
+"""Sources from a halo catalogue: `[halos]` in a mapping (`reion.readers.mapping`), beside any format.
+
+.. code-block:: toml
+
+    [halos]
+    file = "halos_z*.txt"        # text, HDF5 or .npz, one file a redshift; left out: a catalogue among the
+                                 # files that are named, or the arrays of the density's own HDF5, Zarr or .npz
+    x = 2                        # columns of a text file by number, from 1, or by their names in its header;
+    y = 3                        # arrays by their paths. positions = "Pos" in place of x, y and z: an array
+    z = 4                        # of shape (haloes, 3)
+    position_unit = "kpc/h"      # comoving; also "cells" (0 is where the box begins), "cells from 1" (whole
+                                 # numbers of cells, as in Fortran) and "box" (from 0 to 1)
+    mass = 1
+    mass_unit = "1e10 Msun/h"
+    deposit = "cloud_in_cell"    # or "nearest", the default: all of it to the cell that a halo is in
+
+Haloes are added up on the mesh of the density (or on `--set mesh=N` cells along a side). With `--set
+f_gamma=30 --set lifetime_myr=10` they shine: the baryons in a halo of mass M, M Ob0 / Om0, emit f_gamma
+photons each in that time. The number may depend on the mass,
+
+    f_gamma (M / mass_pivot_msun)^mass_slope exp(-mass_cut_off_msun / M)   for M >= mass_minimum_msun,
+
+each by `--set`. Without them the field is the mass in haloes (Msun Mpc-3). In place of `mass`, `photons`
+names a column of photons per second. Text is read in the dialects of `reion.readers.text_numbers`. Without
+`x`, `y`, `z` and `mass` columns are taken by the names that halo finders give them.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reion.errors import InputError
+from reion.readers.filenames import ending_of, redshift_of
+from reion.readers.hdf5 import Hdf5Tree
+from reion.readers.hdf5_file import is_hdf5
+from reion.readers.names import Column, Halos
+from reion.readers.npz import NpzTree
+from reion.readers.settings import HALO_SETTINGS, Settings
+from reion.readers.snapshot import SAME_REDSHIFT, Box, Region, Snapshot
+from reion.readers.text_numbers import data_lines, header_names, numbers_in, text_of
+from reion.readers.tree import StoredArray, Tree
+from reion.readers.zarr import ZarrTree, is_store
+from reion.simulation.contract import AXES, DEFAULT_COSMOLOGY
+from reion.simulation.units import Conversion, length_mpc, mass_msun, photon_rate_per_msun
+
+_TEXT_ENDINGS = {".txt", ".csv", ".ascii", ".asc", ".list", ".tsv", ".cat"}
+_ENOUGH, _FILLED = 100, 0.9
+"""So many haloes reach at least so far along a side of their box."""
+_USUAL_AXES = (
+    "{0}",
+    "(?i:{0})",
+    "(?i:{0}c|{0}_?cm|{0}_?pos|{0}_?cen(?:ter|tre)?)",
+    "(?i:(?:halo_?|group_?)?(?:pos|position|coord|cen|center|centre)_?{0})",
+    "(?i:(?:halo|group)_?{0})",
+)
+_USUAL_MASS = re.compile(
+    r"(?:halo_?|group_?|subhalo_?|fof_?|host_?)?(?:m|mass|masses)(?:_?(?:halo|vir|tot|total|200[cm]?|500c?|fof|"
+    r"200_?mean|200_?crit|180b?))?(?:_?msun)?(?:_?h)?|group_m_(?:crit|mean)200|halo_masses",
+    re.IGNORECASE,
+)
+_USUAL_POSITIONS = re.compile(
+    r"(?:halo_?|group_?|subhalo_?)?(?:pos|position|positions|coords|coordinates|centre|center|centreofpotential|com)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The columns of one catalogue file: an array of a tree for each name, or the columns of a text."""
+
+    path: Path
+    tree: Tree | None = None
+
+    @cached_property
+    def _text(self) -> tuple[list[str], np.ndarray]:
+        """Names of the columns (none where there is no header), and numbers, (haloes, columns) float64."""
+        text = text_of(self.path)
+        names = header_names(text)
+        lines = data_lines(text)
+        if lines and names and lines[0].split()[: len(names)] == names:
+            lines = lines[1:]
+        if len(lines) > 1 and len(lines[0].split()) < len(lines[1].split()):
+            lines = lines[1:]  # the number of haloes
+        columns = len(lines[0].split()) if lines else max(len(names), 1)
+        numbers = numbers_in(lines, self.path)
+        if numbers.size != columns * len(lines):
+            raise InputError(
+                f"expected {columns} numbers on each of {len(lines)} lines; received {numbers.size} in all",
+                file=self.path,
+            )
+        return names, numbers.reshape(len(lines), columns)
+
+    def names(self) -> list[str]:
+        """The columns that there are, as a mapping may name them."""
+        if self.tree is not None:
+            return self.tree.names()
+        names, numbers = self._text
+        return names or [str(number + 1) for number in range(numbers.shape[1])]
+
+    def shape(self, column: Column) -> tuple[int, ...]:
+        """Shape of a column.
+
+        Raises
+        ------
+        InputError
+            If it is not there.
+        """
+        shape = self.tree.shape(str(column)) if self.tree is not None else self._text_shape(column)
+        if shape is None:
+            raise InputError(
+                f"[halos]: expected a column {column!r}; received {', '.join(self.names())}", file=self.path
+            )
+        return shape
+
+    def _text_shape(self, column: Column) -> tuple[int, ...] | None:
+        names, numbers = self._text
+        there = column in names if isinstance(column, str) else 1 <= column <= numbers.shape[1]
+        return (len(numbers),) if there else None
+
+    def numbers(self, column: Column) -> np.ndarray:
+        """The numbers of a column, float64, one axis."""
+        self.shape(column)
+        if self.tree is not None:
+            return StoredArray(self.tree, str(column)).numbers()
+        names, numbers = self._text
+        return numbers[:, names.index(column) if isinstance(column, str) else column - 1]
+
+    def unit(self, column: Column) -> str:
+        """The unit that the file gives a column, empty if it gives none."""
+        return "" if self.tree is None else StoredArray(self.tree, str(column)).units
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """What a halo's mass (solar masses) makes: photons per second, or, without `rate_per_msun`, itself."""
+
+    rate_per_msun: float | None = None
+    slope: float = 0.0
+    pivot_msun: float = 1e10
+    cut_off_msun: float = 0.0
+    minimum_msun: float = 0.0
+
+    @property
+    def units(self) -> str:
+        """The unit of what it makes."""
+        return "Msun per cell" if self.rate_per_msun is None else "s-1 per cell"
+
+    def __call__(self, mass_msun: np.ndarray) -> np.ndarray:
+        """Strength of each halo, (haloes,) float64."""
+        if self.rate_per_msun is None:
+            return mass_msun
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shape = (mass_msun / self.pivot_msun) ** self.slope * np.exp(-self.cut_off_msun / mass_msun)
+        shines = (mass_msun >= self.minimum_msun) & (mass_msun > 0)
+        return np.where(shines, self.rate_per_msun * mass_msun * np.where(shines, shape, 0.0), 0.0)
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The haloes of one redshift on a mesh of `shape` cells in a box of `sides_mpc` (comoving)."""
+
+    table: Table
+    columns: Halos
+    shape: tuple[int, int, int]
+    sides_mpc: tuple[float, ...]
+    cosmology: Mapping[str, float]
+    efficiency: Efficiency
+
+    def read(self, region: Region, conversion: Conversion) -> np.ndarray:
+        """Total strength in each cell of `region`, converted: float32, indexed (x, y, z).
+
+        Raises
+        ------
+        InputError
+            If a column is not there, a halo lies outside the box, or a mass is negative or not finite.
+        """
+        positions = self._positions_cells()
+        strengths = self._strengths()
+        if len(positions) != len(strengths):
+            raise InputError(
+                f"expected a strength for each position; received {len(strengths)} for {len(positions)}",
+                file=self.table.path,
+            )
+        return conversion(_deposited(positions, strengths, self.shape, region, self.columns.deposit))
+
+    def _strengths(self) -> np.ndarray:
+        """(haloes,) float64, in the units of the efficiency."""
+        column, factor, logarithm = self.columns.photons, 1.0, False
+        if column is None:
+            column = self._mass_column()
+            unit = self.columns.mass_unit or self.table.unit(column)
+            if not unit:
+                raise _lacking("mass_unit", "Msun/h", "the unit of masses", self.table.path)
+            logarithm = unit.lower().startswith("log10")
+            msun = mass_msun(unit[len("log10") :] if logarithm else unit, self.cosmology)
+            if msun is None:
+                raise InputError(f"[halos] mass_unit: expected a mass such as 1e10 Msun/h; received {unit!r}")
+            factor = msun
+        values = self.table.numbers(column)
+        masses = factor * (10.0**values if logarithm else values)
+        wrong = ~(np.isfinite(masses) & (masses >= 0))
+        if wrong.any():
+            worst = int(np.argmax(wrong))
+            raise InputError(
+                f"halo {worst + 1}: expected a finite {column}, not negative; received {values[worst]}",
+                file=self.table.path,
+            )
+        return masses if self.columns.photons is not None else self.efficiency(masses)
+
+    def _positions_cells(self) -> np.ndarray:
+        """(haloes, 3) float64, in cells from where the box begins."""
+        places = self._position_columns()
+        if len(places) == 1:
+            shape = self.table.shape(places[0])
+            if len(shape) != 2 or len(AXES) not in shape:
+                raise InputError(
+                    f"{places[0]}: expected shape (haloes, 3); received {shape}", file=self.table.path
+                )
+            flat = self.table.numbers(places[0])
+            raw = flat.reshape(shape) if shape[1] == len(AXES) else flat.reshape(shape).T
+        else:
+            raw = np.stack([self.table.numbers(place) for place in places], axis=1)
+        unit = self.columns.position_unit or self.table.unit(places[0])
+        if not unit:
+            raise _lacking("position_unit", "Mpc/h", "the unit of positions", self.table.path)
+        if unit in ("cells", "cells from 1"):
+            cells = raw - (0.5 if unit == "cells from 1" else 0.0)
+        elif unit == "box":
+            cells = raw * self.shape
+        else:
+            factor = length_mpc(unit.replace("comoving", "").strip(), self.cosmology)
+            if factor is None:
+                raise InputError(
+                    "[halos] position_unit: expected a length such as kpc/h, cells, cells from 1 or box; "
+                    f"received {unit!r}"
+                )
+            cells = raw * (factor * np.asarray(self.shape) / np.asarray(self.sides_mpc))
+        self._check_positions(cells, unit)
+        return np.asarray(cells, dtype=np.float64)
+
+    def _check_positions(self, cells: np.ndarray, unit: str) -> None:
+        """Haloes lie in the box, up to a cell that wraps around."""
+        inside = (cells >= -1.0) & (cells <= np.asarray(self.shape) + 1.0)
+        if not np.all(inside):  # NaN is not inside either
+            worst = int(np.argmin(inside.all(axis=1)))
+            raise InputError(
+                f"halo {worst + 1}: expected a position in the box of {self.sides_mpc} Mpc, {self.shape} "
+                f"cells; received {cells[worst]} cells, as positions are in {unit}",
+                file=self.table.path,
+                hint="is position_unit right (h, kpc)? Does the box begin at 0?",
+            )
+        if len(cells) >= _ENOUGH and np.all(cells.max(axis=0) < _FILLED * np.asarray(self.shape)):
+            warnings.warn(
+                f"{self.table.path}: haloes reach only {np.max(cells.max(axis=0) / self.shape):.2f} of the "
+                f"sides of the box: is position_unit {unit!r} right?",
+                stacklevel=2,
+            )
+
+    def _mass_column(self) -> Column:
+        if self.columns.mass is not None:
+            return self.columns.mass
+        found = [name for name in self.table.names() if _USUAL_MASS.fullmatch(name.rpartition("/")[2])]
+        if not found:
+            raise _lacking("mass", "Mvir", "the column of masses", self.table.path)
+        return found[0]
+
+    def _position_columns(self) -> Sequence[Column]:
+        """One column of shape (haloes, 3), or those of x, y and z."""
+        spec = self.columns
+        if spec.positions is not None:
+            return [spec.positions]
+        given = [spec.x, spec.y, spec.z]
+        chosen = [column for column in given if column is not None]
+        if len(chosen) == len(AXES):
+            return chosen
+        names = self.table.names()
+        for pattern in _USUAL_AXES:
+            found = [
+                next((n for n in names if re.fullmatch(pattern.format(axis), n.rpartition("/")[2])), None)
+                for axis in AXES
+            ]
+            columns = [name for name in found if name is not None]
+            if len(columns) == len(AXES):
+                return columns
+        usual = [name for name in names if _USUAL_POSITIONS.fullmatch(name.rpartition("/")[2])]
+        if usual:
+            return usual[:1]
+        raise InputError(
+            f"[halos]: expected x, y and z, or positions; received columns {', '.join(names)}",
+            file=self.table.path,
+            hint="say in the mapping which columns they are: x = 2, or x = 'its name'",
+        )
+
+
+def catalogues_of(columns: Halos | None, paths: Sequence[Path], mapping: str | None) -> list[Path]:
+    """The catalogue files: those that `file` names, or the texts among `paths`; none without `[halos]`.
+
+    Raises
+    ------
+    InputError
+        If there is no file of that name.
+    """
+    if columns is None:
+        return []
+    if columns.file is None:
+        return [path for path in paths if path.is_file() and ending_of(path.name) in _TEXT_ENDINGS]
+    named = [path for path in paths if path.match(columns.file)]
+    folders = [
+        *dict.fromkeys(path.parent for path in paths),
+        *([Path(mapping).expanduser().parent] if mapping else []),
+    ]
+    for folder in folders:
+        named = named or sorted(folder.glob(columns.file) if not Path(columns.file).is_absolute() else [])
+    if not named and Path(columns.file).expanduser().is_file():
+        named = [Path(columns.file).expanduser()]
+    if not named:
+        raise InputError(
+            f"[halos] file: there is no {columns.file} beside the density",
+            file=folders[0] if folders else None,
+        )
+    return named
+
+
+def box_without_mesh(catalogues: Sequence[Path]) -> Box:
+    """A box that has nothing but catalogues."""
+    return Box(label=catalogues[0].resolve().parent.name, snapshots=[], source_code="halo catalogue")
+
+
+def with_halos(box: Box, columns: Halos, catalogues: Sequence[Path], settings: Settings) -> Box:
+    """The box with its haloes as sources.
+
+    Raises
+    ------
+    InputError
+        If it has sources already, or what a catalogue lacks is not set.
+    """
+    if any(snapshot.name == "n_src" for snapshot in box.snapshots):
+        raise InputError(
+            "expected sources once; received n_src and [halos]",
+            file=box.snapshots[0].file,
+            hint="leave one of them out of the mapping",
+        )
+    file = box.snapshots[0].file if box.snapshots else catalogues[0]
+    cosmology = settings.cosmology(box.cosmology, file=file) or DEFAULT_COSMOLOGY
+    box_size = settings.box_size(box.box_size, cosmology, file=file)
+    shape = box.snapshots[0].shape if box.snapshots else settings.mesh_shape(file=file)
+    efficiency = _efficiency(settings, cosmology, file)
+    snapshots = [
+        Snapshot(
+            name="n_src",
+            redshift=redshift,
+            file=table.path,
+            shape=shape,
+            units="s-1 per cell" if columns.photons is not None else efficiency.units,
+            read=Catalogue(
+                table, columns, shape, tuple(np.broadcast_to(box_size, 3).tolist()), cosmology, efficiency
+            ).read,
+        )
+        for redshift, table in _tables(box, catalogues)
+    ]
+    return replace(box, snapshots=[*box.snapshots, *snapshots])
+
+
+def _tables(box: Box, catalogues: Sequence[Path]) -> list[tuple[float, Table]]:
+    """Redshift and columns of every catalogue of the box."""
+    redshifts = sorted({snapshot.redshift for snapshot in box.snapshots})
+    if not catalogues:
+        files = {snapshot.redshift: snapshot.file for snapshot in box.snapshots}
+        if len(set(files.values())) < len(files):
+            raise InputError(
+                "expected the haloes of one redshift in each file; received several",
+                file=box.snapshots[0].file,
+            )
+        return [(redshift, _table(file)) for redshift, file in files.items()]
+    tables = []
+    for path in catalogues:
+        redshift = redshift_of(path)
+        if redshift is None and len(redshifts) == 1 and len(catalogues) == 1:
+            redshift = redshifts[0]
+        if redshift is None:
+            raise InputError(
+                "the redshift of the haloes is not in the file's name",
+                file=path,
+                hint="name it like halos_z8.397.txt",
+            )
+        near = [own for own in redshifts if abs(own - redshift) < SAME_REDSHIFT]
+        tables.append((near[0] if near else redshift, _table(path)))
+    return tables
+
+
+def _table(path: Path) -> Table:
+    if is_store(path):
+        return Table(path, ZarrTree(path))
+    if is_hdf5(path):
+        return Table(path, Hdf5Tree(path))
+    return Table(path, NpzTree(path)) if ending_of(path.name) == ".npz" else Table(path)
+
+
+def _efficiency(settings: Settings, cosmology: Mapping[str, float], file: Path) -> Efficiency:
+    given = {key: settings.number(key) for key in HALO_SETTINGS}
+    shape: dict[str, Any] = {
+        key.removeprefix("mass_"): value for key, value in given.items() if value is not None
+    }
+    if settings.text("f_gamma") is None:
+        if shape:
+            raise InputError(
+                f"--set {', '.join(k for k in given if given[k] is not None)}: expected f_gamma as well",
+                hint="give --set f_gamma=... --set lifetime_myr=...",
+            )
+        return Efficiency()
+    f_gamma, lifetime_myr = settings.required_numbers("f_gamma", "lifetime_myr", file=file)
+    weight = settings.number("mean_molecular_weight") or 1.0
+    return Efficiency(photon_rate_per_msun(cosmology, f_gamma, lifetime_myr, weight), **shape)
+
+
+def _deposited(
+    positions: np.ndarray,
+    strengths: np.ndarray,
+    shape: tuple[int, int, int],
+    region: Region,
+    scheme: Any,
+) -> np.ndarray:
+    """Sum of the strengths in each cell of `region`, float64; positions (haloes, 3) in cells of the box.
+
+    Only the region is in memory, with a margin of one cell for what clouds at its edge leave outside.
+    """
+    from reion_kernels import deposit
+
+    start = np.array([axis.start for axis in region])
+    sides = np.array([axis.stop - axis.start for axis in region])
+    whole = sides + 2 >= np.asarray(shape)
+    mesh = np.where(whole, shape, sides + 2)
+    first = np.where(whole, 0, start - 1)
+    relative = np.mod(positions - first, shape)
+    inside = np.all(relative < mesh, axis=1)
+    total = deposit(
+        relative[inside], strengths[inside], (int(mesh[0]), int(mesh[1]), int(mesh[2])), scheme=scheme
+    )
+    part = tuple(
+        slice(begin, begin + side)
+        for begin, side in zip(np.where(whole, start, 1).tolist(), sides.tolist(), strict=True)
+    )
+    return np.asarray(total[part])
+
+
+def _lacking(key: str, example: str, what: str, file: Path) -> InputError:
+    return InputError(
+        f"[halos]: the files do not say {what}",
+        file=file,
+        hint=f'give it in the mapping: {key} = "{example}"',
+    )

@@ -1,0 +1,121 @@
+"""The TOML file that says where things are in anybody's files: `--set mapping=mine.toml`."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from reion.errors import InputError
+from reion.readers.dimensions import ORDERS
+from reion.readers.settings import Settings
+from reion.simulation.contract import FIELDS
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ArrayPlace(_Strict):
+    """Where an array is and what its unit is."""
+
+    array: str
+    unit: str | None = None
+
+
+class NumberPlace(_Strict):
+    """Where a number is: right here, in an attribute, or in an array."""
+
+    value: float | list[float] | None = None
+    attribute: str | None = None
+    array: str | None = None
+    unit: str | None = None
+
+
+class Cosmology(_Strict):
+    """Parameters of a flat LCDM."""
+
+    H0: float
+    Om0: float
+    Ob0: float
+
+
+Column = str | int
+"""An array's path, a column's name in the header of a text file, or its number, from 1."""
+
+
+class Halos(_Strict):
+    """Where a halo catalogue is and what its columns mean: see `reion.readers.halos`."""
+
+    file: str | None = None
+    positions: Column | None = None
+    x: Column | None = None
+    y: Column | None = None
+    z: Column | None = None
+    position_unit: str | None = None
+    mass: Column | None = None
+    mass_unit: str | None = None
+    photons: Column | None = None
+    deposit: Literal["nearest", "cloud_in_cell"] = "nearest"
+
+
+class Names(_Strict):
+    """A mapping: see `reion.readers.mapping`."""
+
+    axes: str | None = None
+    n_igm: ArrayPlace | None = None
+    n_src: ArrayPlace | None = None
+    n_ion: ArrayPlace | None = None
+    propagation_mask: ArrayPlace | None = None
+    xi: ArrayPlace | None = None
+    velocity_x: ArrayPlace | None = None
+    velocity_y: ArrayPlace | None = None
+    velocity_z: ArrayPlace | None = None
+    redshift: NumberPlace | None = None
+    box_size: NumberPlace | None = None
+    cosmology: Cosmology | None = None
+    halos: Halos | None = None
+
+    @field_validator("axes")
+    @classmethod
+    def _is_an_order(cls, axes: str | None) -> str | None:
+        if axes is not None and axes not in ORDERS:
+            message = f"expected one of {', '.join(ORDERS)}"
+            raise ValueError(message)
+        return axes
+
+    def given(self) -> dict[str, ArrayPlace]:
+        """Field to its place, of those that the mapping names."""
+        return {name: place for name in FIELDS if (place := getattr(self, name, None)) is not None}
+
+    def arrays(self) -> dict[str, ArrayPlace]:
+        """Field to its place; those of the Simulation's own names where the mapping names none."""
+        return self.given() or {name: ArrayPlace(array=name) for name in FIELDS}
+
+
+def names_from(settings: Settings) -> Names:
+    """The mapping that is set, or the one of our own names.
+
+    Raises
+    ------
+    InputError
+        If the file is no mapping: with the key at fault.
+    """
+    text = settings.text("mapping")
+    if text is None:
+        return Names()
+    path = Path(text).expanduser()
+    try:
+        return Names.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
+    except OSError as error:
+        raise InputError(f"cannot be read: {error}", file=path) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"expected TOML; {error}", file=path) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(
+            f"{where}: {first['msg'].removeprefix('Value error, ')}; received {first['input']!r}", file=path
+        ) from error

@@ -1,0 +1,129 @@
+"""`.npy` files with any names, one array each: `density_z8.0.npy`, `photons_z8.0.npy`.
+
+The files of one folder whose names have the same redshift are a snapshot; a file's name without redshift and
+ending (`density`) is the name of its array in a mapping (`reion.readers.mapping`), which gives what the files
+lack: the unit, and the redshift and the size of the box where neither a file nor `--set` does. Without a
+mapping the names are those of the Simulation, in its units: `n_igm_z8.0.npy`, `n_src_z8.0.npy`,
+`xi_z8.0.npy`, `redshift.npy`, `box_size.npy`. Byte level: `reion.readers.npy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reion.errors import InputError
+from reion.readers.filenames import ending_of, label_of, redshift_of
+from reion.readers.format import Format
+from reion.readers.mapping import box_from
+from reion.readers.names import names_from
+from reion.readers.npy import file_header
+from reion.readers.settings import Settings
+from reion.readers.snapshot import Box
+from reion.readers.tree import ArrayKey
+from reion.readers.unused import warn_unused_arrays
+from reion.simulation.contract import FIELDS
+
+
+class NpyTree:
+    """The `.npy` files of one snapshot, or of all, as `reion.readers.tree.Tree`.
+
+    Parameters
+    ----------
+    files
+        Name of an array to its file.
+    """
+
+    def __init__(self, files: Mapping[str, Path]) -> None:
+        self.path = next(iter(files.values()))
+        self._files = dict(files)
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """Shape of a file's array; None if there is none of that name."""
+        name = _plain(name)
+        return file_header(self._files[name]).shape if name in self._files else None
+
+    def read(self, name: str, key: ArrayKey) -> np.ndarray:
+        """Numbers of an array, mapped into memory: only what `key` needs is read."""
+        file = self._files[_plain(name)]
+        header = file_header(file)
+        order = "F" if header.fortran_order else "C"
+        stored = np.memmap(file, header.dtype, "r", header.start, header.shape, order)  # type: ignore[call-overload]
+        return np.array(stored[key])
+
+    def array_attributes(self, name: str) -> Mapping[str, Any]:
+        """The unit of a field of ours."""
+        return {"units": FIELDS[name].units[0]} if name in FIELDS else {}
+
+    def dimension_names(self, name: str) -> Sequence[str | None]:  # noqa: ARG002 (files have none)
+        """None are in such files."""
+        return []
+
+    def unwritten(self, name: str) -> tuple[int, int]:  # noqa: ARG002 (checked with the header)
+        """All of an array is there."""
+        return 0, 1
+
+    def attribute(self, name: str) -> Any | None:  # noqa: ARG002 (files have none)
+        """None are in such files."""
+        return None
+
+    def attributes(self) -> dict[str, Any]:
+        """None are in such files."""
+        return {}
+
+    def names(self) -> list[str]:
+        """Arrays of floating-point numbers."""
+        return [name for name, file in self._files.items() if _is_real(file)]
+
+
+def claim(paths: Sequence[Path]) -> list[Path]:
+    """All `.npy` files."""
+    return [path for path in paths if ending_of(path.name) == ".npy" and path.is_file()]
+
+
+def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:
+    """One box for each redshift in the names of a folder's files; those without one belong to all."""
+    names = names_from(settings)
+    folders: dict[Path, dict[float | None, dict[str, Path]]] = {}
+    for path in paths:
+        files = folders.setdefault(path.resolve().parent, {}).setdefault(redshift_of(path), {})
+        label = _plain(path.name) if redshift_of(path) is None else label_of(path)
+        if label in files:
+            raise InputError(
+                f"expected one file of {label} at a redshift; {files[label]} is another", file=path
+            )
+        files[label] = path
+    boxes, trees = [], []
+    for folder, snapshots in folders.items():
+        shared = snapshots.pop(None, {})
+        for files in [{**shared, **own} for own in snapshots.values()] or [shared]:
+            # What says the redshift stands first, so that its name is looked at.
+            ordered = dict(sorted(files.items(), key=lambda item: redshift_of(item[1]) is None))
+            trees.append(NpyTree(ordered))
+            boxes.append(box_from(trees[-1], names, settings, label=folder.name))
+    warn_unused_arrays(trees, {place.array.removesuffix(".npy") for place in names.arrays().values()})
+    return boxes
+
+
+def _plain(name: str) -> str:
+    return name[: -len(".npy")] if name.lower().endswith(".npy") else name
+
+
+def _is_real(file: Path) -> bool:
+    try:
+        return file_header(file).dtype.kind == "f"
+    except InputError:  # a neighbour that cannot be read
+        return False
+
+
+FORMAT = Format(
+    name="npy",
+    description=".npy files with any names, one array each, given by a mapping",
+    claim=claim,
+    scan=scan,
+    generic=True,
+    mapped=True,
+)

@@ -1,0 +1,119 @@
+"""How an array's attributes say that its numbers are packed: CF conventions, and the names others give them.
+
+CF (section 8.1, packed data): value = number x `scale_factor` + `add_offset`; numbers that equal `_FillValue`
+or `missing_value` are none. Everything is computed in float64. xarray writes a `_FillValue` of
+floating-point numbers into Zarr 3 as base64 of eight little-endian bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reion.errors import InputError
+from reion.simulation.units import Conversion
+
+_SCALE = ("scale_factor", "scalefactor", "scale", "slope")
+_OFFSET = ("add_offset", "addoffset", "offset", "intercept")
+_FILL = ("_fillvalue", "fillvalue", "fill_value", "missing_value", "missingvalue", "missing")
+_UNITS = ("units", "unit")
+_UNSIGNED = "_unsigned"
+
+
+@dataclass(frozen=True)
+class Packing:
+    """What an array's numbers mean: number x `scale` + `offset`; none where it is one of `fills`."""
+
+    scale: float = 1.0
+    offset: float = 0.0
+    fills: tuple[float, ...] = ()
+    unsigned: bool = False
+
+    def converted(self, raw: np.ndarray, conversion: Conversion) -> np.ndarray:
+        """Stored numbers of any shape unpacked and converted: float32, NaN where there is none."""
+        raw = self._as_stored(raw)
+        composed = replace(
+            conversion,
+            scale=conversion.scale * self.scale,
+            offset=conversion.scale * self.offset + conversion.offset,
+        )
+        values = composed(raw)
+        missing = self._missing(raw)
+        return values if missing is None else np.where(missing, np.float32(np.nan), values)
+
+    def unpacked(self, raw: np.ndarray) -> np.ndarray:
+        """Stored numbers of any shape unpacked: float64, NaN where there is none."""
+        raw = self._as_stored(raw)
+        values = raw.astype(np.float64) * self.scale + self.offset
+        missing = self._missing(raw)
+        return values if missing is None else np.where(missing, np.nan, values)
+
+    def _as_stored(self, raw: np.ndarray) -> np.ndarray:
+        return raw.view(raw.dtype.str.replace("i", "u")) if self.unsigned and raw.dtype.kind == "i" else raw
+
+    def _missing(self, raw: np.ndarray) -> np.ndarray | None:
+        """Where numbers equal a fill value; None if there is no such number."""
+        # NaN equals nothing, and stays NaN anyway. A fill value is stored in the array's own number type.
+        missing = None
+        for fill in self.fills:
+            equal = raw == (raw.dtype.type(fill) if raw.dtype.kind == "f" else fill)
+            if equal.any():
+                missing = equal if missing is None else missing | equal
+        return missing
+
+
+def packing_of(attributes: Mapping[str, Any], name: str, file: Path) -> Packing:
+    """How the numbers of the array `name` with these attributes are packed.
+
+    Raises
+    ------
+    InputError
+        If such an attribute is no finite number.
+    """
+    found = {key.lower(): value for key, value in attributes.items()}
+    scale, offset = (
+        next((_number(found[key], key, name, file) for key in keys if key in found), default)
+        for keys, default in ((_SCALE, 1.0), (_OFFSET, 0.0))
+    )
+    fills = [fill for key in _FILL if key in found for fill in _fills(found[key])]
+    unsigned = str(found.get(_UNSIGNED, "")).lower() == "true"
+    return Packing(scale, offset, tuple(fill for fill in fills if not np.isnan(fill)), unsigned)
+
+
+def units_of(attributes: Mapping[str, Any]) -> str:
+    """The unit among an array's attributes (`units`, `unit`, in any case), empty if there is none."""
+    found = {key.lower(): value for key, value in attributes.items()}
+    return next((str(found[key]).strip() for key in _UNITS if key in found), "")
+
+
+def _number(value: Any, key: str, name: str, file: Path) -> float:
+    try:
+        number = float(np.asarray(value, dtype=np.float64).reshape(-1)[0])
+    except (TypeError, ValueError, IndexError):
+        number = np.nan
+    if not np.isfinite(number):
+        raise InputError(f"{name}: expected a finite number as its {key}; received {value!r}", file=file)
+    return number
+
+
+def _fills(value: Any) -> Iterable[float]:
+    """The fill values in an attribute: a number, several, text of one, or base64 of eight bytes."""
+    if isinstance(value, str):
+        try:
+            return [float(value)]
+        except ValueError:
+            try:
+                decoded = base64.b64decode(value, validate=True)
+            except binascii.Error:
+                return []
+            return np.frombuffer(decoded, "<f8").tolist() if len(decoded) == 8 else []
+    try:
+        return np.asarray(value, dtype=np.float64).reshape(-1).tolist()
+    except (TypeError, ValueError):
+        return []

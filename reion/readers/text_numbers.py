@@ -1,0 +1,95 @@
+"""Numbers in text files, in the dialects that people write.
+
+Comments begin with `#`, `!`, `%` or `//`. Numbers are separated by blanks, tabs, commas or semicolons; their
+exponents may be Fortran's (`1.0D+54`, `1d54`, `1.0+100`). A byte-order mark, empty lines and any ends of
+lines do not matter, and the file may be gzipped.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from reion.errors import InputError
+from reion.readers.compressed import read_plain
+
+_COMMENT = re.compile(r"(?:[#!%]|//).*")
+_FORTRAN_EXPONENT = re.compile(r"(?<=[\d.])[dDqQ](?=[+-]?\d)")
+_NO_LETTER = re.compile(r"(?<=[\d.])(?=[+-]\d{2,3}(?:\s|$))")
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eEdDqQ]?[+-]?\d+)?|[+-]?(?:nan|inf)", re.IGNORECASE)
+_NAME = re.compile(r"[A-Za-z_][\w.+-]*")
+_ENCODINGS = ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"), (b"", "utf-8-sig"))
+
+
+def text_of(path: Path) -> str:
+    """The text in a file.
+
+    Raises
+    ------
+    InputError
+        If it is none.
+    """
+    try:
+        raw = read_plain(path)
+        encoding = next(name for mark, name in _ENCODINGS if raw.startswith(mark))
+        return raw.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise InputError(f"expected text; {error}", file=path) from error
+
+
+def data_lines(text: str) -> list[str]:
+    """The lines without comments and separators that are not empty, numbers written as Python reads them."""
+    plain = _COMMENT.sub("", text) if any(mark in text for mark in ("#", "!", "%", "//")) else text
+    plain = plain.replace(",", " ").replace(";", " ")
+    plain = _NO_LETTER.sub("e", _FORTRAN_EXPONENT.sub("e", plain))
+    return [line for line in plain.splitlines() if line.strip()]
+
+
+def numbers_in(lines: Sequence[str], path: Path) -> np.ndarray:
+    """All numbers in the lines, float64, one axis.
+
+    Raises
+    ------
+    InputError
+        If there is something else.
+    """
+    joined = "\n".join(lines)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DeprecationWarning)
+            return np.fromstring(joined, dtype=np.float64, sep=" ")
+    except (ValueError, DeprecationWarning) as error:
+        raise InputError(f"expected numbers only; received {joined[:40]!r}", file=path) from error
+
+
+def header_names(text: str) -> list[str]:
+    """The names of the columns: the last line before the numbers that has a name for each, or none.
+
+    Comment marks and what stands in brackets do not belong to a name: `#ID(1) Xc(2) [Mpc/h]`.
+    """
+    found: list[list[str]] = []
+    for line in text.splitlines():
+        if line.strip() and not _COMMENT.match(line.strip()) and _is_data(line):
+            width = len(_words(line))
+            if width > 1:  # a count of lines is not the first of them
+                return next((names for names in reversed(found) if len(names) == width), [])
+            continue
+        names = _words(re.sub(r"\([^)]*\)|\[[^\]]*\]", "", line.lstrip("#!%/ \t")))
+        if all(_NAME.fullmatch(name) for name in names):
+            found.append(names)
+    return []
+
+
+def _words(line: str) -> list[str]:
+    return line.replace(",", " ").replace(";", " ").split()
+
+
+def _is_data(line: str) -> bool:
+    """Whether a line begins with a number."""
+    words = _words(line)
+    return bool(words) and bool(_NUMBER.fullmatch(words[0]))

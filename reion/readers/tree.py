@@ -1,0 +1,165 @@
+"""Files of named arrays and attributes (HDF5, Zarr, `.npz`, folders of `.npy`), all looked at in one way."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from reion.errors import InputError
+from reion.readers.dimensions import axis_order, dimension_names_in
+from reion.readers.packing import Packing, packing_of, units_of
+from reion.readers.snapshot import Region
+from reion.simulation.contract import AXES
+from reion.simulation.units import Conversion
+
+SNAPSHOTS = "r"
+"""The letter of the axis along which snapshots follow one another, in the order of an array's axes."""
+
+ArrayKey = tuple[int | slice, ...]
+"""An integer or a slice for each axis of an array, as it is stored."""
+
+
+class Tree(Protocol):
+    """A file of named arrays and attributes."""
+
+    @property
+    def path(self) -> Path:
+        """The file or folder."""
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """Shape of the array of numbers `name`, checked; None if there is none."""
+
+    def read(self, name: str, key: ArrayKey) -> np.ndarray:
+        """Numbers of array `name`, as they are stored."""
+
+    def array_attributes(self, name: str) -> Mapping[str, Any]:
+        """The attributes of array `name`, and what says the same: a fill value, a unit."""
+
+    def dimension_names(self, name: str) -> Sequence[str | None]:
+        """The name of each dimension of array `name`, or None; empty if the file has no names."""
+
+    def unwritten(self, name: str) -> tuple[int, int]:
+        """How many chunks of array `name` were never written and read as a number, and how many it has."""
+
+    def attribute(self, name: str) -> Any | None:
+        """Value of the attribute `group/name` (or `name`, of the whole file, or `array/name`), or None."""
+
+    def attributes(self) -> dict[str, Any]:
+        """The attributes of the whole file."""
+
+    def names(self) -> list[str]:
+        """Arrays of floating-point numbers, the first ones of many, to be shown to a person."""
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """An array of a tree whose axes and packing are known.
+
+    `axes` is the order of the axes of space that a mapping gives; None: what the dimensions are called, or
+    xyz.
+    """
+
+    tree: Tree
+    name: str
+    axes: str | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As it is stored."""
+        return self.tree.shape(self.name) or ()
+
+    @cached_property
+    def packing(self) -> Packing:
+        """How its numbers are packed."""
+        return packing_of(self.tree.array_attributes(self.name), self.name, self.tree.path)
+
+    @property
+    def units(self) -> str:
+        """The unit that the file gives, empty if it gives none."""
+        return units_of(self.tree.array_attributes(self.name))
+
+    @cached_property
+    def order(self) -> str:
+        """The axes as they are stored, such as `"zyx"` or `"rxyz"`.
+
+        Raises
+        ------
+        InputError
+            If the mapping's order is not that of the dimensions' names.
+        """
+        rank = len(self.shape)
+        names = self.tree.dimension_names(self.name) or dimension_names_in(
+            self.tree.array_attributes(self.name), rank
+        )
+        named = axis_order(names) if len(names) == rank else None
+        if named is not None and self.axes is not None and named.replace(SNAPSHOTS, "") != self.axes:
+            raise InputError(
+                f"{self.name}: the mapping gives axes = {self.axes!r}, the file names the dimensions "
+                f"{', '.join(map(str, names))}",
+                file=self.tree.path,
+                hint="leave axes out: the file's own names are used",
+            )
+        return named or (SNAPSHOTS * (rank - len(AXES)) + (self.axes or "xyz"))
+
+    def cells(self) -> tuple[int, ...]:
+        """Cells along x, y, z."""
+        return tuple(
+            n for axis in AXES for letter, n in zip(self.order, self.shape, strict=False) if letter == axis
+        )
+
+    def snapshots(self) -> int | None:
+        """Length of the axis of snapshots; None if there is none."""
+        return self.shape[self.order.index(SNAPSHOTS)] if SNAPSHOTS in self.order else None
+
+    def read(self, index: int, region: Region, conversion: Conversion) -> np.ndarray:
+        """The cells `region` of snapshot `index`, converted: float32, indexed (x, y, z)."""
+        part = dict(zip(AXES, region, strict=True))
+        raw = self.tree.read(
+            self.name, tuple(index if letter == SNAPSHOTS else part[letter] for letter in self.order)
+        )
+        stored = self.order.replace(SNAPSHOTS, "")
+        values = self.packing.converted(raw, conversion)
+        return values.transpose([stored.index(axis) for axis in AXES])
+
+    def numbers(self) -> np.ndarray:
+        """All of it, unpacked: float64, one axis.
+
+        Raises
+        ------
+        InputError
+            If a part of it was never written.
+        """
+        missing, _ = self.tree.unwritten(self.name)
+        if missing:
+            raise InputError(f"{self.name}: its numbers were never written", file=self.tree.path)
+        return self.packing.unpacked(self.tree.read(self.name, (slice(None),) * len(self.shape))).reshape(-1)
+
+    def check_written(self, field: str) -> None:
+        """Say what chunks mean that were never written, for the field that the array holds.
+
+        Where no sources were written there are none. Gas is everywhere, so that a density without a part is
+        refused; xi is then zero, which a warning says.
+
+        Raises
+        ------
+        InputError
+            If it is a density or a velocity.
+        """
+        missing, count = self.tree.unwritten(self.name)
+        if not missing or field in ("n_src", "n_ion", "propagation_mask"):
+            return
+        found = f"{self.name}: {missing} of {count} chunks were never written, or were deleted"
+        if field == "xi":
+            warnings.warn(f"{self.tree.path}: {found}: xi is zero there", stacklevel=2)
+            return
+        raise InputError(
+            f"{found}: they would read as {field} = 0",
+            file=self.tree.path,
+            hint="write the field again: gas is everywhere",
+        )
