@@ -21,7 +21,7 @@ Format = Annotated[
     typer.Option(
         "--format",
         help="Format of the files where it is not recognised: zarr, npz, c2ray, pyc2ray, 21cmfast, epfl, "
-        "pinion or hdf5.",
+        "pinion, hdf5 or npy.",
     ),
 ]
 Settings = Annotated[

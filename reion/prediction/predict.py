@@ -102,7 +102,7 @@ def predict(
     growing = GrowingStore(out, STORE, "predicting", force)
     growing.refuse_existing()
     emulator = model if isinstance(model, Emulator) else Emulator(model, device=device, threads=threads)
-    files = SourceFiles.list(source_files(sim_path, format=format))
+    files = SourceFiles.list(source_files(sim_path, format=format, settings=settings))
     sim = open_simulation(sim_path, format=format, settings=settings)
     emulator.check(sim)
     tiling, resident = choose_tiles(emulator, sim.sizes, memory_bytes)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,10 +118,8 @@ def open_simulations(
 
     Parameters and errors are those of `open_simulation`, but for the number of simulations.
     """
-    try:
+    with _readable(source):
         return _open(source, format, settings)
-    except OSError as error:
-        raise InputError(f"cannot be read: {error}", file=error.filename or _name(source)) from error
 
 
 def source_files(
@@ -136,14 +135,15 @@ def source_files(
     InputError
         As `open_simulations` does.
     """
-    found = _find(source, format, settings)
+    with _readable(source):
+        found = _find(source, format, settings)
     mapping = found.settings.text("mapping")
     return [*found.claimed, *found.catalogues, *([Path(mapping).expanduser()] if mapping else [])]
 
 
 @dataclass(frozen=True)
 class _Found:
-    """What lies in a source: the files of its format (None where there are only catalogues), and the others."""
+    """What lies in a source: the files of its format, None where there are only catalogues, and those."""
 
     paths: Sequence[Path]
     reader: Format | None
@@ -240,6 +240,15 @@ def _nothing_found(paths: Sequence[Path], wanted: str | None, source: Source) ->
         file=_name(source),
         hint=f"{inside}the formats (--format names one) are\n{formats}",
     )
+
+
+@contextlib.contextmanager
+def _readable(source: Source) -> Iterator[None]:
+    """Whatever the system refuses inside the block becomes an `InputError`."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot be read: {error}", file=error.filename or _name(source)) from error
 
 
 def _name(source: Source) -> str:
