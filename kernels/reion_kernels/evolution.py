@@ -1,0 +1,193 @@
+"""One time step of reionisation: rays and chemistry in turns until they agree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from reion_kernels._layout import Real
+from reion_kernels.chemistry import ionise
+from reion_kernels.photo_table import PhotoTable
+from reion_kernels.raytracing import trace_rays
+
+
+class Photons(NamedTuple):
+    """What became of the photons of a step, in numbers of photons and atoms of the whole box.
+
+    Attributes
+    ----------
+    emitted
+        Sent out by the sources.
+    absorbed
+        Absorbed within the reach of the sources.
+    lost
+        Gone beyond the reach.
+    photo_ionisations, collisional_ionisations, recombinations
+        Of the gas. Where the step has converged, there are as many photo-ionisations as photons absorbed.
+    ionised
+        More ionised atoms than before: the two kinds of ionisations less the recombinations.
+    """
+
+    emitted: float
+    absorbed: float
+    lost: float
+    photo_ionisations: float
+    collisional_ionisations: float
+    recombinations: float
+    ionised: float
+
+
+class Step(NamedTuple):
+    """The gas after a time step, and how it came about.
+
+    Attributes
+    ----------
+    xi
+        (X, Y, Z), float64: ionised fraction at the end of the step.
+    xi_mean
+        (X, Y, Z), float64: its mean over the step.
+    gamma
+        (X, Y, Z), float64: photo-ionisations a second of each neutral atom.
+    photons
+        What became of the photons.
+    iterations
+        How many times the rays were traced.
+    converged
+        False if `max_iterations` was reached before the tolerances were.
+    """
+
+    xi: NDArray[np.float64]
+    xi_mean: NDArray[np.float64]
+    gamma: NDArray[np.float64]
+    photons: Photons
+    iterations: int
+    converged: bool
+
+
+def evolve_step(
+    n_h: Real,
+    xi: Real,
+    positions: ArrayLike,
+    rates: ArrayLike,
+    *,
+    cell_cm: float,
+    seconds: float,
+    max_mfp_cells: float,
+    table: PhotoTable,
+    temperature_k: float = 1e4,
+    clumping: ArrayLike = 1.0,
+    conserve: bool = True,
+    tolerance: float = 1e-4,
+    photon_tolerance: float = 2e-3,
+    max_iterations: int = 200,
+    threads: int | None = None,
+    progress: Callable[[int, float], None] | None = None,
+) -> Step:
+    """Let sources shine on hydrogen for a time step, on a periodic mesh.
+
+    Rays are traced through the neutral hydrogen of the mean over the step, the rates change that mean, and so
+    on until it stays (Mellema, Iliev, Alvarez & Shapiro 2006, section 3). So steps may be longer than the time
+    in which a cell is ionised. The first pass goes through the gas as it was before the step.
+
+    Parameters
+    ----------
+    n_h
+        (X, Y, Z), float32 or float64: hydrogen in cm-3, proper.
+    xi
+        (X, Y, Z): ionised fraction at the beginning.
+    positions, rates
+        (sources, 3) integers and (sources,) photons a second, as in `trace_rays`. None at all are allowed.
+    cell_cm
+        Side of a cell in cm, proper.
+    seconds
+        Length of the step.
+    max_mfp_cells, table, conserve
+        As in `trace_rays`.
+    temperature_k, clumping
+        As in `ionise`.
+    tolerance
+        Converged where fewer cells than this share have changed by more than 1e-3 (and fewer than a third of
+        the number of sources less one, as in C2-Ray), or where the sums of the ionised and of the neutral
+        fraction both change by less than this, relative to themselves.
+    photon_tolerance
+        And the photo-ionisations differ from the photons absorbed by less than this, relative to the photons
+        emitted.
+    max_iterations
+        Where to stop in any case.
+    threads
+        Number of threads; None for every core this process may use. The result does not depend on it.
+    progress
+        Called after each iteration with its number and the mean ionised fraction.
+
+    Returns
+    -------
+    Step
+
+    Raises
+    ------
+    TypeError
+        If `n_h` is not float32 or float64 or positions are not integers.
+    ValueError
+        If shapes do not fit or a number is not what it can be.
+    """
+    for name, value in (("tolerance", tolerance), ("photon_tolerance", photon_tolerance)):
+        if not 0.0 < value < 1.0:
+            message = f"{name}: expected a share between 0 and 1. Received: {value}"
+            raise ValueError(message)
+    if max_iterations < 1:
+        message = f"max_iterations: expected a positive number. Received: {max_iterations}"
+        raise ValueError(message)
+    if np.shape(xi) != np.shape(n_h):
+        message = f"xi: expected the shape of n_h, {np.shape(n_h)}. Received: {np.shape(xi)}"
+        raise ValueError(message)
+    volume = cell_cm**3
+    mean = np.array(xi, dtype=np.float64)
+    ionised, cells = -math.inf, mean.size
+    few = min(int(tolerance * cells), (np.size(rates) - 1) / 3)
+    converged = False
+    iteration = 0
+    while not converged and iteration < max_iterations:
+        iteration += 1
+        rays = trace_rays(
+            n_h * (1.0 - mean),
+            positions,
+            rates,
+            cell_cm=cell_cm,
+            max_mfp_cells=max_mfp_cells,
+            table=table,
+            conserve=conserve,
+            threads=threads,
+        )
+        gas = ionise(
+            n_h,
+            xi,
+            rays.gamma,
+            seconds,
+            xi_guess=mean,
+            temperature_k=temperature_k,
+            clumping=clumping,
+            threads=threads,
+        )
+        mean = gas.xi_mean
+        before, ionised = ionised, float(gas.xi.sum())
+        change = abs(ionised - before)
+        steady = change < tolerance * ionised and change < tolerance * (cells - ionised)
+        counted = abs(gas.photo_ionisations * volume - rays.absorbed * seconds)
+        converged = (steady or gas.unsettled < few) and counted <= photon_tolerance * rays.emitted * seconds
+        if progress is not None:
+            progress(iteration, ionised / cells)
+    net = gas.photo_ionisations + gas.collisional_ionisations - gas.recombinations
+    photons = Photons(
+        emitted=rays.emitted * seconds,
+        absorbed=rays.absorbed * seconds,
+        lost=rays.lost * seconds,
+        photo_ionisations=gas.photo_ionisations * volume,
+        collisional_ionisations=gas.collisional_ionisations * volume,
+        recombinations=gas.recombinations * volume,
+        ionised=net * volume,
+    )
+    return Step(gas.xi, gas.xi_mean, rays.gamma, photons, iteration, converged)

@@ -1,0 +1,454 @@
+"""Photo-ionisation rates from many sources: short characteristics within a sphere around each.
+
+The method is that of C2-Ray (Mellema, Iliev, Alvarez & Shapiro 2006). The optical depth of the gas before a cell
+is interpolated from the up to four cells that the ray comes through, with weights 1 / max(0.6, tau) so that
+little light gets through where most of the gas in the way is opaque. The photons that a cell absorbs are the
+difference between those that enter and those that leave it.
+
+The geometry is the same for every source, so `LANES` sources are followed at a time, one beside the other in
+the registers of the processor. The rates are added up as whole numbers, which do not mind the order: so the
+answer is the same, bit by bit, for any number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import NamedTuple
+
+import numpy as np
+from numba import float32, int32, int64, uint8
+from numpy.typing import ArrayLike, NDArray
+
+from reion_kernels._jit import FLOAT, kernel, target
+from reion_kernels._layout import Real, check_real
+from reion_kernels._threads import thread_count
+from reion_kernels.photo_table import FIRST_INTERVAL, FRACTION_BITS, LAST, OFFSET, PhotoTable
+from reion_kernels.sources import by_place, check_sources
+from reion_kernels.sphere import Sphere, sphere
+
+LANES = 16
+"""Sources followed side by side: 8 take 1.5 times as long each, 32 a fifth less, and a lone source twice."""
+GROUPS_A_TASK = 4
+"""Groups of `LANES` sources that are worth an array of rates of their own."""
+FULL = 2.0**60
+"""What the rate of all sources together becomes as a whole number, at most; a quarter of the largest int64."""
+MOST_CORRECTION = 2.0
+"""The photons of a source are never multiplied by more than this, or less than its inverse."""
+
+# Constants of the kernels, in the types that they calculate with.
+_MASK = np.int32((1 << FRACTION_BITS) - 1)
+_BITS = np.int32(FRACTION_BITS)
+_FIRST = np.int32(FIRST_INTERVAL)
+_PER_INTERVAL = np.float32(2.0**-FRACTION_BITS)
+_OFFSET = np.float32(OFFSET)
+_LAST = np.float32(LAST)
+_THIN = np.float32(0.0625)
+_LEAST_TAU = np.float32(0.6)
+_ZERO, _HALF, _ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
+_NEXT = np.uint32(1)
+
+
+class Rays(NamedTuple):
+    """What the photons of all sources do.
+
+    Attributes
+    ----------
+    gamma
+        (X, Y, Z), float64: photo-ionisations a second of each neutral atom.
+    emitted, absorbed, lost
+        Photons a second, of all sources: sent out, absorbed by the gas within the spheres, gone beyond them.
+    escaped
+        (sources,), float64: the share of each source's photons that is lost.
+    created
+        (sources,), float64: how many photons the interpolation makes of one, absorbed and lost; the rates
+        have been divided by it if they conserve photons.
+    """
+
+    gamma: NDArray[np.float64]
+    emitted: float
+    absorbed: float
+    lost: float
+    escaped: NDArray[np.float64]
+    created: NDArray[np.float64]
+
+
+def trace_rays(
+    n_hi: Real,
+    positions: ArrayLike,
+    rates: ArrayLike,
+    *,
+    cell_cm: float,
+    max_mfp_cells: float,
+    table: PhotoTable,
+    conserve: bool = True,
+    threads: int | None = None,
+) -> Rays:
+    """Follow the photons of every source through neutral hydrogen on a periodic mesh.
+
+    A cell whose middle is farther than `max_mfp_cells` from the source gets none of its photons, and costs
+    nothing: the work is that of the spheres, whatever the size of the box. A reach beyond half the box is
+    allowed: each cell then gets each source through its nearest image (through each of them where several
+    are equally near), so that no ray goes round the box twice.
+
+    Parameters
+    ----------
+    n_hi
+        (X, Y, Z), float32 or float64, any strides: neutral hydrogen in cm-3, proper.
+    positions
+        (sources, 3) integers: the cell of each source; the box is periodic. Sources in one cell are one.
+    rates
+        (sources,): ionising photons a second.
+    cell_cm
+        Side of a cell in cm, proper.
+    max_mfp_cells
+        How far photons get, in cells.
+    table
+        The spectrum, from `black_body_table` or `power_law_table`.
+    conserve
+        True: scale each source's rates so that the photons absorbed and lost are those emitted, and divide
+        the solid angles of the cells by their sum over each layer around the source. False: neither, as
+        C2-Ray does, where the first layer catches 94 % of the photons and interpolation in front of an
+        ionisation front makes up to 10 % more.
+    threads
+        Number of threads; None for every core this process may use. The result does not depend on it.
+
+    Returns
+    -------
+    Rays
+        Rates are in steps of 1e-18 of the largest rate that all sources together could make; what is left
+        of a source behind an optical depth of ``table.opaque`` (less than 1e-8) is left out. Optical depths
+        are kept in float32. Beside its input it takes 12 bytes a cell within reach and 64 bytes a cell of a
+        sphere, for each thread.
+
+    Raises
+    ------
+    TypeError
+        If `n_hi` is not float32 or float64 or positions are not integers.
+    ValueError
+        If shapes do not fit, or a density, rate, length or number of threads is not what it can be.
+    """
+    check_real(n_hi, "n_hi")
+    if n_hi.ndim != 3 or n_hi.size == 0:
+        message = f"n_hi: expected three axes with cells. Received: shape {n_hi.shape}"
+        raise ValueError(message)
+    wrong = np.argwhere(~(np.isfinite(n_hi) & (n_hi >= 0)))
+    if len(wrong):
+        cell = tuple(int(i) for i in wrong[0])
+        message = f"n_hi: expected finite densities, zero or more. Received: {n_hi[cell]} in cell {cell}"
+        raise ValueError(message)
+    for name, value in (("cell_cm", cell_cm), ("max_mfp_cells", max_mfp_cells)):
+        if not (math.isfinite(value) and value > 0):
+            message = f"{name}: expected a positive length. Received: {value}"
+            raise ValueError(message)
+    places, strengths, member = by_place(*check_sources(positions, rates, n_hi.shape), n_hi.shape)
+    emitted = float(strengths.sum())
+    geometry = sphere(max_mfp_cells, n_hi.shape, conserve=conserve)
+    tau = np.ascontiguousarray(n_hi * np.float64(table.cross_section_cm2 * cell_cm), dtype=np.float32)
+    total, shares = _all_sources(tau, places, strengths, geometry, table, conserve, threads)
+    unit = emitted / FULL / cell_cm * (table.cross_section_cm2 / cell_cm)
+    absorbed, left, created = shares
+    return Rays(
+        gamma=total * unit,
+        emitted=emitted,
+        absorbed=float(absorbed @ strengths),
+        lost=float(left @ strengths),
+        escaped=np.where(member >= 0, left[member], 0.0) if len(left) else np.zeros(len(member)),
+        created=np.where(member >= 0, created[member], 1.0) if len(left) else np.ones(len(member)),
+    )
+
+
+def _all_sources(
+    tau: NDArray[np.float32],
+    places: NDArray[np.int64],
+    strengths: NDArray[np.float64],
+    geometry: Sphere,
+    table: PhotoTable,
+    conserve: bool,
+    threads: int | None,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Rates as whole numbers, and each source's shares absorbed, lost, and made of one photon."""
+    total = np.zeros(tau.shape, dtype=np.int64)
+    shares = np.zeros((3, len(places)))
+    groups = -(-len(places) // LANES)
+    threads = min(thread_count(threads, len(places) * len(geometry.path)), max(groups, 1))
+    size = LANES * max(GROUPS_A_TASK, math.ceil(groups / (4 * threads)))
+    strength = strengths / max(strengths.sum(), 1e-300) * FULL
+
+    def trace(part: slice) -> tuple[slice, NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        return part, *_some_sources(tau, places[part], strength[part], geometry, table, conserve)
+
+    parts = [slice(first, first + size) for first in range(0, len(places), size)]
+    for part, planes, rates, of_each in _in_turn(trace, parts, threads):
+        # Distinct planes: nothing is added twice.
+        total[planes] += rates
+        shares[:, part] = of_each
+    return total, shares
+
+
+def _in_turn(trace, parts: list[slice], threads: int) -> Iterator[tuple]:  # type: ignore[no-untyped-def, type-arg]
+    """Results of ``trace(part)`` as they come; no more than one for each thread and one more wait."""
+    if threads == 1:
+        yield from map(trace, parts)
+        return
+    pending: set[Future] = set()  # type: ignore[type-arg]
+    with ThreadPoolExecutor(threads) as pool:
+        for part in parts:
+            pending.add(pool.submit(trace, part))
+            if len(pending) > threads:
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        yield from (future.result() for future in pending)
+
+
+def _some_sources(
+    tau: NDArray[np.float32],
+    places: NDArray[np.int64],
+    strength: NDArray[np.float64],
+    geometry: Sphere,
+    table: PhotoTable,
+    conserve: bool,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Planes of the mesh that these sources reach, rates there, and each source's shares."""
+    nx, ny, nz = tau.shape
+    reach = geometry.offsets.max(axis=0)
+    first = places[:, 0].min() - reach[0]
+    n_planes = min(nx, places[:, 0].max() + reach[0] + 1 - first)
+    planes = (first + np.arange(n_planes)) % nx
+    gas = np.ascontiguousarray(tau[planes]).reshape(-1)
+    rates = np.zeros(gas.size, dtype=np.int64)
+    cells, widest = len(geometry.path), int(np.diff(geometry.layers).max())
+    tau_behind = np.zeros((2, widest * LANES), dtype=np.float32)
+    weight = np.zeros_like(tau_behind)
+    dark = np.zeros((2, widest), dtype=np.uint8)
+    given = np.zeros(cells * LANES, dtype=np.float32)
+    reached = np.zeros(cells, dtype=np.uint8)
+    shares = np.zeros((3, len(places)))
+    z = np.arange(-reach[2], reach[2] + 1)
+    for start in range(0, len(places), LANES):
+        group = places[start : start + LANES]
+        # Empty lanes follow the first source of the group once more, with no photons.
+        group = np.concatenate([group, np.repeat(group[:1], LANES - len(group), axis=0)])
+        own = np.zeros(LANES, dtype=np.float32)
+        own[: len(strength[start : start + LANES])] = strength[start : start + LANES]
+        x = (group[:, 0] - first + geometry.columns[:, :1]) % nx
+        y = (group[:, 1] + geometry.columns[:, 1:]) % ny
+        of_each = np.zeros((3, LANES))
+        _follow(
+            gas,
+            rates,
+            ((x * ny + y) * nz).astype(np.int64).reshape(-1),
+            ((group[:, 2] + z[:, None]) % nz).astype(np.int64).reshape(-1),
+            geometry.layers,
+            geometry.upstream,
+            geometry.weights,
+            geometry.path,
+            geometry.spread,
+            geometry.leaving,
+            geometry.column,
+            geometry.height,
+            table.left,
+            own,
+            np.float32(table.opaque),
+            tau_behind,
+            weight,
+            dark,
+            given,
+            reached,
+            of_each,
+            np.float64(MOST_CORRECTION if conserve else 1.0),
+        )
+        shares[:, start : start + LANES] = of_each[:, : len(places) - start]
+    return planes, rates.reshape(-1, ny, nz), shares
+
+
+@kernel(inline=True)
+def _left(left, tau):  # type: ignore[no-untyped-def]
+    # Share of the photons left at an optical depth, plus the offset of the table.
+    x = np.float32(tau if tau < _LAST else _LAST)
+    bits = x.view(np.int32)
+    interval = np.uint32((bits >> _BITS) - _FIRST)
+    within = np.float32(np.int32(bits & _MASK)) * _PER_INTERVAL
+    low = left[interval]
+    return low + within * (left[interval + _NEXT] - low)
+
+
+@kernel(inline=True)
+def _enter(tau, before, weight, a, b, c, d, wa, wb, wc, wd, factor):  # type: ignore[no-untyped-def]
+    # Optical depth in front of a cell, from those behind the four cells before it.
+    for lane in range(LANES):
+        i = np.uint64(lane)
+        va = wa * weight[a + i]
+        vb = wb * weight[b + i]
+        vc = wc * weight[c + i]
+        vd = wd * weight[d + i]
+        mean = va * before[a + i] + vb * before[b + i] + vc * before[c + i] + vd * before[d + i]
+        tau[i] = factor * mean / (va + vb + vc + vd)
+
+
+@kernel(inline=True)
+def _pass(tau, gas, behind, weight, to, path, dark_from, opaque):  # type: ignore[no-untyped-def]
+    # Optical depth behind a cell and its weight in interpolation; how many lanes have no light left.
+    blind = 0
+    for lane in range(LANES):
+        i = np.uint64(lane)
+        blind += np.int32(tau[i] >= dark_from)
+        out = tau[i] + gas[i] * path
+        out = out if tau[i] < dark_from else opaque
+        behind[to + i] = out
+        weight[to + i] = _ONE / (out if out > _LEAST_TAU else _LEAST_TAU)
+    return blind
+
+
+@kernel(inline=True)
+def _absorb(given, to, tau, gas, path, spread, strength, left, dark_from):  # type: ignore[no-untyped-def]
+    # Photo-ionisations of each atom: photons that enter less those that leave, divided by the optical depth
+    # across. Where that is thin, photons are counted over a thicker layer around its middle: a difference
+    # of nearly equal numbers has no digits left.
+    for lane in range(LANES):
+        i = np.uint64(lane)
+        across = gas[i] * path
+        thick = across if across > _THIN else _THIN
+        middle = tau[i] + _HALF * across + _OFFSET
+        enter = _left(left, middle - _HALF * thick)
+        leave = _left(left, middle + _HALF * thick)
+        rate = strength[i] * spread * (enter - leave) / thick
+        given[to + i] = rate if tau[i] < dark_from else _ZERO
+
+
+@kernel(
+    (
+        target(float32),
+        target(int64),
+        target(int64),
+        target(int64),
+        target(int64),
+        target(int32, 2),
+        target(float32, 2),
+        target(float32),
+        target(float32),
+        target(float32),
+        target(int32),
+        target(int32),
+        target(float32),
+        target(float32),
+        float32,
+        target(float32, 2),
+        target(float32, 2),
+        target(uint8, 2),
+        target(float32),
+        target(uint8),
+        target(FLOAT, 2),
+        FLOAT,
+    )
+)
+def _follow(  # type: ignore[no-untyped-def]
+    gas,
+    rates,
+    row,
+    place,
+    layers,
+    upstream,
+    weights,
+    path,
+    spread,
+    leaving,
+    column,
+    height,
+    left,
+    strength,
+    opaque,
+    tau_behind,
+    weight_behind,
+    dark,
+    given,
+    reached,
+    of_each,
+    most,
+):
+    # Follow LANES sources through their spheres, then add what they do to the rates.
+    tau = np.empty(LANES, dtype=np.float32)
+    here = np.empty(LANES, dtype=np.float32)
+    absorbed = np.zeros(LANES, dtype=np.float64)
+    escaped = np.zeros(LANES, dtype=np.float64)
+    dark_from = np.float32(0.999) * opaque
+    for n in range(len(layers) - 1):
+        before, weight_before, dark_before = tau_behind[1 - n % 2], weight_behind[1 - n % 2], dark[1 - n % 2]
+        behind, weight, dark_here = tau_behind[n % 2], weight_behind[n % 2], dark[n % 2]
+        for p in range(layers[n], layers[n + 1]):
+            slot = p - layers[n]
+            to = np.uint64(slot * LANES)
+            a, b, c, d = upstream[p, 0], upstream[p, 1], upstream[p, 2], upstream[p, 3]
+            reached[p] = 0
+            if n > 0 and dark_before[a] & dark_before[b] & dark_before[c] & dark_before[d]:
+                dark_here[slot] = 1
+                for lane in range(LANES):
+                    behind[to + np.uint64(lane)] = opaque
+                    weight[to + np.uint64(lane)] = _ONE / opaque
+                continue
+            at = np.uint64(column[p] * LANES)
+            above = np.uint64(height[p] * LANES)
+            for lane in range(LANES):
+                i = np.uint64(lane)
+                here[i] = gas[np.uint64(row[at + i] + place[above + i])]
+                tau[i] = _ZERO
+            if n > 0:
+                _enter(
+                    tau,
+                    before,
+                    weight_before,
+                    np.uint64(a * LANES),
+                    np.uint64(b * LANES),
+                    np.uint64(c * LANES),
+                    np.uint64(d * LANES),
+                    weights[p, 0],
+                    weights[p, 1],
+                    weights[p, 2],
+                    weights[p, 3],
+                    path[p] if n == 1 else _ONE,  # the way through the source's own cell is as slanted
+                )
+            blind = _pass(tau, here, behind, weight, to, path[p], dark_from, opaque)
+            dark_here[slot] = blind == LANES
+            if blind == LANES:
+                continue
+            reached[p] = 1
+            start = np.uint64(p * LANES)
+            _absorb(given, start, tau, here, path[p], spread[p], strength, left, dark_from)
+            for lane in range(LANES):
+                i = np.uint64(lane)
+                absorbed[i] += np.float64(given[start + i] * here[i])
+            if leaving[p] > _ZERO:
+                for lane in range(LANES):
+                    i = np.uint64(lane)
+                    out = leaving[p] * _left(left, behind[to + i] + _OFFSET)
+                    escaped[i] += np.float64(out if tau[i] < dark_from else _ZERO)
+    _count(strength, absorbed, escaped, of_each, most)
+    for lane in range(LANES):
+        tau[lane] = np.float32(1.0 / min(max(of_each[2, lane], 1.0 / most), most))
+    _add(rates, row, place, column, height, given, reached, tau)
+
+
+@kernel(inline=True)
+def _count(strength, absorbed, escaped, of_each, most):  # type: ignore[no-untyped-def]
+    # Shares of the photons: absorbed, lost (both after the correction), and their sum before it.
+    for lane in range(LANES):
+        share = absorbed[lane] / np.float64(strength[lane]) if strength[lane] > _ZERO else 0.0
+        made = share + escaped[lane]
+        correction = 1.0 / min(max(made, 1.0 / most), most)
+        of_each[0, lane] = share * correction
+        of_each[1, lane] = escaped[lane] * correction
+        of_each[2, lane] = made
+
+
+@kernel(inline=True)
+def _add(rates, row, place, column, height, given, reached, correction):  # type: ignore[no-untyped-def]
+    for p in range(len(column)):
+        if reached[p]:
+            at = np.uint64(column[p] * LANES)
+            above = np.uint64(height[p] * LANES)
+            start = np.uint64(p * LANES)
+            for lane in range(LANES):
+                i = np.uint64(lane)
+                cell = np.uint64(row[at + i] + place[above + i])
+                rates[cell] += np.int64(given[start + i] * correction[i])
