@@ -2,9 +2,14 @@
 
 from reion_kernels._jit import cache_is_cold, compile_kernels
 from reion_kernels.affine import TRANSFORMS, Transform, affine, inverse_affine
+from reion_kernels.chemistry import Ionisation, ionise
 from reion_kernels.crops import crop, crop_batch
 from reion_kernels.deposit import accumulate, deposit
+from reion_kernels.evolution import Photons, Step, evolve_step
 from reion_kernels.moments import Moments, moments
+from reion_kernels.photo_table import PhotoTable, black_body_table, power_law_table
+from reion_kernels.raytracing import Rays, trace_rays
+from reion_kernels.sources import merge_faint
 from reion_kernels.symmetry import (
     N_ROTATIONS,
     N_SYMMETRIES,
@@ -19,20 +24,31 @@ __all__ = [
     "N_ROTATIONS",
     "N_SYMMETRIES",
     "TRANSFORMS",
+    "Ionisation",
     "Moments",
+    "PhotoTable",
+    "Photons",
+    "Rays",
+    "Step",
     "Transform",
     "accumulate",
     "affine",
+    "black_body_table",
     "cache_is_cold",
     "compile_kernels",
     "compose",
     "crop",
     "crop_batch",
     "deposit",
+    "evolve_step",
     "inverse",
     "inverse_affine",
+    "ionise",
+    "merge_faint",
     "moments",
     "permutation_and_flips",
+    "power_law_table",
     "rotate",
     "symmetry",
+    "trace_rays",
 ]

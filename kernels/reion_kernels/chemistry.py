@@ -65,8 +65,8 @@ def ionise(
     """Let photons, collisions and recombinations act on hydrogen for a time step.
 
     With the number of electrons held, the ionised fraction relaxes exponentially to its equilibrium, at the
-    rate gamma + n_e (collisions + clumping recombinations). Its mean over the step gives the electrons, and so
-    on until they agree (Mellema, Iliev, Alvarez & Shapiro 2006, equations 1 to 4; Schmidt-Voigt & Koeppen 1987).
+    rate gamma + n_e (collisions + clumping recombinations). Its mean over the step gives the electrons, and
+    so on until they agree (Mellema, Iliev, Alvarez & Shapiro 2006, section 2; Schmidt-Voigt & Koeppen 1987).
 
     Parameters
     ----------
@@ -122,17 +122,18 @@ def ionise(
 
     threads = thread_count(threads, size)
     run(task, enumerate(blocks), threads)
-    totals = [math.fsum(column) for column in sums.T]
-    return Ionisation(after.reshape(shape), mean.reshape(shape), *totals[:3], unsettled=int(totals[3]))
+    photo, collisional, recombined, unsettled = (math.fsum(column) for column in sums.T)
+    fields_after = after.reshape(shape), mean.reshape(shape)
+    return Ionisation(*fields_after, photo, collisional, recombined, int(unsettled))
 
 
 def _line(name: str, field: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Return a field as a flat float64 array that nobody else writes to; raise if it has impossible values."""
+    """Return a field as a flat float64 array; raise if it has impossible values."""
     values = np.asarray(field)
     if values.shape != shape:
         message = f"{name}: expected the shape of n_h, {shape}. Received: {values.shape}"
         raise ValueError(message)
-    line = np.require(values, dtype=np.float64, requirements="CW").reshape(-1)
+    line = np.require(values, dtype=np.float64, requirements=["C", "W"]).reshape(-1)
     _check(name, line >= 0.0, line, "finite numbers, zero or more")
     return line
 
@@ -140,7 +141,9 @@ def _line(name: str, field: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.flo
 def _check(name: str, right: NDArray[np.bool_], line: NDArray[np.float64], expected: str) -> None:
     wrong = np.flatnonzero(~(right & np.isfinite(line)))
     if wrong.size:
-        message = f"{name}: expected {expected}. Received: {line[wrong[0]]} in cell {wrong[0]} of the flat array"
+        message = (
+            f"{name}: expected {expected}. Received: {line[wrong[0]]} in cell {wrong[0]} of the flat array"
+        )
         raise ValueError(message)
 
 

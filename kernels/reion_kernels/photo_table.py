@@ -138,7 +138,9 @@ def _tabulate(
     energy: NDArray[np.float64], photons: NDArray[np.float64], cross_section_cm2: float, slope: float
 ) -> PhotoTable:
     if not 0.0 < cross_section_cm2 < 1.0:
-        message = f"cross_section_cm2: expected a positive area of an atom in cm2. Received: {cross_section_cm2}"
+        message = (
+            f"cross_section_cm2: expected a positive area of an atom in cm2. Received: {cross_section_cm2}"
+        )
         raise ValueError(message)
     _check_range("slope", slope, 0.0, 5.0)
     photons = photons / photons.sum()
@@ -150,5 +152,5 @@ def _tabulate(
     left = np.concatenate(
         [np.exp(-np.multiply.outer(t, cross_section)) @ photons for t in np.array_split(tau, 32)]
     )
-    opaque = float(tau[min(np.count_nonzero(left >= UNABSORBED), len(tau) - 4)])
+    opaque = float(tau[min(int(np.count_nonzero(left >= UNABSORBED)), len(tau) - 4)])
     return PhotoTable(left.astype(np.float32), opaque, cross_section_cm2)

@@ -1,9 +1,9 @@
 """Photo-ionisation rates from many sources: short characteristics within a sphere around each.
 
-The method is that of C2-Ray (Mellema, Iliev, Alvarez & Shapiro 2006). The optical depth of the gas before a cell
-is interpolated from the up to four cells that the ray comes through, with weights 1 / max(0.6, tau) so that
-little light gets through where most of the gas in the way is opaque. The photons that a cell absorbs are the
-difference between those that enter and those that leave it.
+The method is that of C2-Ray (Mellema, Iliev, Alvarez & Shapiro 2006). The optical depth of the gas before a
+cell is interpolated from the up to four cells that the ray comes through, with weights 1 / max(0.6, tau): an
+opaque cell stops its own share of the light and not that of its neighbours. The photons that a cell absorbs
+are those that enter it less those that leave it.
 
 The geometry is the same for every source, so `LANES` sources are followed at a time, one beside the other in
 the registers of the processor. The rates are added up as whole numbers, which do not mind the order: so the
@@ -33,7 +33,7 @@ LANES = 16
 GROUPS_A_TASK = 4
 """Groups of `LANES` sources that are worth an array of rates of their own."""
 FULL = 2.0**60
-"""What the rate of all sources together becomes as a whole number, at most; a quarter of the largest int64."""
+"""What the rates of all sources together become as a whole number; an eighth of what int64 can hold."""
 MOST_CORRECTION = 2.0
 """The photons of a source are never multiplied by more than this, or less than its inverse."""
 
@@ -45,6 +45,7 @@ _PER_INTERVAL = np.float32(2.0**-FRACTION_BITS)
 _OFFSET = np.float32(OFFSET)
 _LAST = np.float32(LAST)
 _THIN = np.float32(0.0625)
+_TWO_INTERVALS = np.float32(2.0 ** (FRACTION_BITS - 22))
 _LEAST_TAU = np.float32(0.6)
 _ZERO, _HALF, _ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
 _NEXT = np.uint32(1)
@@ -150,7 +151,7 @@ def trace_rays(
     unit = emitted / FULL / cell_cm * (table.cross_section_cm2 / cell_cm)
     absorbed, left, created = shares
     return Rays(
-        gamma=total * unit,
+        gamma=np.asarray(total * unit, dtype=np.float64),
         emitted=emitted,
         absorbed=float(absorbed @ strengths),
         lost=float(left @ strengths),
@@ -213,8 +214,8 @@ def _some_sources(
     """Planes of the mesh that these sources reach, rates there, and each source's shares."""
     nx, ny, nz = tau.shape
     reach = geometry.offsets.max(axis=0)
-    first = places[:, 0].min() - reach[0]
-    n_planes = min(nx, places[:, 0].max() + reach[0] + 1 - first)
+    first = int(places[:, 0].min() - reach[0])
+    n_planes = min(nx, int(places[:, 0].max() + reach[0]) + 1 - first)
     planes = (first + np.arange(n_planes)) % nx
     gas = np.ascontiguousarray(tau[planes]).reshape(-1)
     rates = np.zeros(gas.size, dtype=np.int64)
@@ -290,7 +291,7 @@ def _enter(tau, before, weight, a, b, c, d, wa, wb, wc, wd, factor):  # type: ig
 @kernel(inline=True)
 def _pass(tau, gas, behind, weight, to, path, dark_from, opaque):  # type: ignore[no-untyped-def]
     # Optical depth behind a cell and its weight in interpolation; how many lanes have no light left.
-    blind = 0
+    blind = np.int64(0)
     for lane in range(LANES):
         i = np.uint64(lane)
         blind += np.int32(tau[i] >= dark_from)
@@ -304,13 +305,15 @@ def _pass(tau, gas, behind, weight, to, path, dark_from, opaque):  # type: ignor
 @kernel(inline=True)
 def _absorb(given, to, tau, gas, path, spread, strength, left, dark_from):  # type: ignore[no-untyped-def]
     # Photo-ionisations of each atom: photons that enter less those that leave, divided by the optical depth
-    # across. Where that is thin, photons are counted over a thicker layer around its middle: a difference
-    # of nearly equal numbers has no digits left.
+    # across. Where that is thin, photons are counted over a thicker layer around its middle, never less than
+    # two intervals of the table: a difference of nearly equal numbers has no digits left.
     for lane in range(LANES):
         i = np.uint64(lane)
         across = gas[i] * path
-        thick = across if across > _THIN else _THIN
         middle = tau[i] + _HALF * across + _OFFSET
+        least = middle * _TWO_INTERVALS
+        least = least if least > _THIN else _THIN
+        thick = across if across > least else least
         enter = _left(left, middle - _HALF * thick)
         leave = _left(left, middle + _HALF * thick)
         rate = strength[i] * spread * (enter - leave) / thick

@@ -1,4 +1,4 @@
-"""Lists of sources: those in one cell made one, in an order that keeps neighbours together, and faint ones merged."""
+"""Lists of sources: those in one cell made one, neighbours side by side, and faint neighbours merged."""
 
 from __future__ import annotations
 
@@ -62,8 +62,9 @@ def by_place(places: Integers, strengths: Reals, shape: tuple[int, ...]) -> tupl
     shining = strengths > 0
     flat = np.ravel_multi_index(tuple(places[shining].T), shape)
     cells, member_of = np.unique(flat, return_inverse=True)
-    sums = np.bincount(member_of, weights=strengths[shining], minlength=len(cells))
-    merged = np.stack(np.unravel_index(cells, shape), axis=1).reshape(-1, 3)
+    sums = np.zeros(len(cells))
+    np.add.at(sums, member_of, strengths[shining])
+    merged = np.stack(np.unravel_index(cells, shape), axis=1).reshape(-1, 3).astype(np.int64)
     block = merged // NEAR_CELLS
     order = np.lexsort((*merged.T[::-1], *block.T[::-1]))
     rank = np.empty(len(order), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""The cells of a sphere around a source in the order in which its light meets them; the same for every source."""
+"""The cells of a sphere around a source, in the order in which its light meets them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ FLOAT32 = np.float32
 class Sphere(NamedTuple):
     """Where the rays from the middle of one cell to the middles of others go.
 
-    Cells are sorted by layers: layer n is the shell of a cube of 2 n + 1 cells. A ray enters a cell of layer n
-    from up to four cells of layer n - 1 (Raga et al. 1999; Mellema, Iliev, Alvarez & Shapiro 2006, appendix A).
+    The same for every source. Cells are sorted by layers: layer n is the shell of a cube of 2 n + 1 cells. A
+    ray enters a cell of layer n from up to four cells of layer n - 1 (Raga et al. 1999; Mellema, Iliev,
+    Alvarez & Shapiro 2006, appendix A).
 
     Attributes
     ----------
