@@ -9,7 +9,6 @@ from reion_kernels.evolution import Photons, Step, evolve_step
 from reion_kernels.moments import Moments, moments
 from reion_kernels.photo_table import PhotoTable, black_body_table, power_law_table
 from reion_kernels.raytracing import Rays, trace_rays
-from reion_kernels.sources import merge_faint
 from reion_kernels.symmetry import (
     N_ROTATIONS,
     N_SYMMETRIES,
@@ -44,7 +43,6 @@ __all__ = [
     "inverse",
     "inverse_affine",
     "ionise",
-    "merge_faint",
     "moments",
     "permutation_and_flips",
     "power_law_table",

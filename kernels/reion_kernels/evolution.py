@@ -85,6 +85,8 @@ def evolve_step(
     temperature_k: float = 1e4,
     clumping: ArrayLike = 1.0,
     conserve: bool = True,
+    faint_share: float = 0.0,
+    faint_block_cells: int = 2,
     tolerance: float = 1e-4,
     photon_tolerance: float = 2e-3,
     max_iterations: int = 200,
@@ -109,7 +111,7 @@ def evolve_step(
         Side of a cell in cm, proper.
     seconds
         Length of the step.
-    max_mfp_cells, table, conserve
+    max_mfp_cells, table, conserve, faint_share, faint_block_cells
         As in `trace_rays`.
     temperature_k, clumping
         As in `ionise`.
@@ -164,6 +166,8 @@ def evolve_step(
             max_mfp_cells=max_mfp_cells,
             table=table,
             conserve=conserve,
+            faint_share=faint_share,
+            faint_block_cells=faint_block_cells,
             threads=threads,
         )
         gas = ionise(

@@ -25,7 +25,7 @@ from reion_kernels._jit import FLOAT, kernel, target
 from reion_kernels._layout import Real, check_real
 from reion_kernels._threads import thread_count
 from reion_kernels.photo_table import FIRST_INTERVAL, FRACTION_BITS, LAST, OFFSET, PhotoTable
-from reion_kernels.sources import by_place, check_sources
+from reion_kernels.sources import by_place, check_sources, hosts
 from reion_kernels.sphere import Sphere, sphere
 
 LANES = 16
@@ -84,6 +84,8 @@ def trace_rays(
     max_mfp_cells: float,
     table: PhotoTable,
     conserve: bool = True,
+    faint_share: float = 0.0,
+    faint_block_cells: int = 2,
     threads: int | None = None,
 ) -> Rays:
     """Follow the photons of every source through neutral hydrogen on a periodic mesh.
@@ -112,6 +114,10 @@ def trace_rays(
         the solid angles of the cells by their sum over each layer around the source. False: neither, as
         C2-Ray does, where the first layer catches 94 % of the photons and interpolation in front of an
         ionisation front makes up to 10 % more.
+    faint_share, faint_block_cells
+        Where every cell emits: the faintest sources that together emit no more than this share of all
+        photons keep what their own cell absorbs, and what leaves it starts from the brightest of them in
+        the same cube of so many cells. 0: every source is followed.
     threads
         Number of threads; None for every core this process may use. The result does not depend on it.
 
@@ -143,21 +149,59 @@ def trace_rays(
         if not (math.isfinite(value) and value > 0):
             message = f"{name}: expected a positive length. Received: {value}"
             raise ValueError(message)
+    if not 0.0 <= faint_share <= 1.0:
+        message = f"faint_share: expected 0 to 1, of all photons. Received: {faint_share}"
+        raise ValueError(message)
+    if faint_block_cells < 1:
+        message = f"faint_block_cells: expected a positive number. Received: {faint_block_cells}"
+        raise ValueError(message)
     places, strengths, member = by_place(*check_sources(positions, rates, n_hi.shape), n_hi.shape)
     emitted = float(strengths.sum())
     geometry = sphere(max_mfp_cells, n_hi.shape, conserve=conserve)
     tau = np.ascontiguousarray(n_hi * np.float64(table.cross_section_cm2 * cell_cm), dtype=np.float32)
-    total, shares = _all_sources(tau, places, strengths, geometry, table, conserve, threads)
-    unit = emitted / FULL / cell_cm * (table.cross_section_cm2 / cell_cm)
-    absorbed, left, created = shares
-    return Rays(
-        gamma=np.asarray(total * unit, dtype=np.float64),
-        emitted=emitted,
-        absorbed=float(absorbed @ strengths),
-        lost=float(left @ strengths),
-        escaped=np.where(member >= 0, left[member], 0.0) if len(left) else np.zeros(len(member)),
-        created=np.where(member >= 0, created[member], 1.0) if len(left) else np.ones(len(member)),
+    host = hosts(places, strengths, n_hi.shape, faint_share, faint_block_cells)
+    leads, follows = np.unique(host, return_inverse=True)
+    guest = leads[follows] != np.arange(len(host))
+    # Hosts that have guests are treated as these are: their group is one source of what leaves its cells.
+    guest |= np.bincount(follows, minlength=len(leads))[follows] > 1
+    sent, own = np.ones(len(places)), np.zeros(n_hi.shape)
+    if guest.any():
+        sent[guest], rate = _own_cell(tau[tuple(places[guest].T)], strengths[guest], table)
+        own[tuple(places[guest].T)] = rate
+    started = np.zeros(len(leads))
+    np.add.at(started, follows, sent * strengths)
+    total, (absorbed, left, created) = _all_sources(
+        tau, places[leads], started, geometry, table, conserve, threads
     )
+    unit = table.cross_section_cm2 / cell_cm / cell_cm
+    escaped = np.append(sent * left[follows], 0.0)
+    return Rays(
+        gamma=np.asarray(total * (started.sum() / FULL * unit) + own * unit, dtype=np.float64),
+        emitted=emitted,
+        absorbed=float(absorbed @ started + (1.0 - sent) @ strengths),
+        lost=float(left @ started),
+        # Sources without photons are number -1.
+        escaped=escaped[member],
+        created=np.append(created[follows], 1.0)[member],
+    )
+
+
+def _own_cell(
+    tau: NDArray[np.float32], strengths: NDArray[np.float64], table: PhotoTable
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Share of the photons that leave the source's own cell, and what the others do to its atoms."""
+    bounds = (np.arange(len(table.left), dtype=np.int32) + _FIRST) << _BITS
+    across = 0.5 * tau.astype(np.float64)
+    thick = np.maximum(across, _THIN)
+    middle = 0.5 * across + OFFSET
+    behind, enter, leave = (
+        np.interp(np.minimum(x, LAST), bounds.view(np.float32), table.left)
+        for x in (across + OFFSET, middle - 0.5 * thick, middle + 0.5 * thick)
+    )
+    rate = 0.5 * (enter - leave) / thick
+    # What leaves is what is not absorbed, and nothing of that is left to rounding where the cell is thin.
+    sent = np.where(across > _THIN, behind, 1.0 - rate * tau)
+    return sent, strengths * rate
 
 
 def _all_sources(

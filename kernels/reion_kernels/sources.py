@@ -1,4 +1,4 @@
-"""Lists of sources: those in one cell made one, neighbours side by side, and faint neighbours merged."""
+"""Lists of sources: those in one cell made one, neighbours side by side, and the hosts of faint ones."""
 
 from __future__ import annotations
 
@@ -74,63 +74,22 @@ def by_place(places: Integers, strengths: Reals, shape: tuple[int, ...]) -> tupl
     return merged[order], sums[order], member
 
 
-def merge_faint(
-    positions: ArrayLike,
-    rates: ArrayLike,
-    shape: tuple[int, int, int],
-    *,
-    share: float = 0.5,
-    block_cells: int = 2,
-) -> tuple[Integers, Reals]:
-    """Merge faint neighbours, for boxes where every cell emits: fewer sources, no photon lost.
+def hosts(
+    places: Integers, strengths: Reals, shape: tuple[int, ...], share: float, block_cells: int
+) -> Integers:
+    """Which source of a list each sends the photons on for that leave its cell: itself, unless it is faint.
 
-    The faintest sources that together emit no more than `share` of all photons are faint. Those of them that
-    lie in the same cube of `block_cells` cells become one, in the cell nearest to their centre of light.
-    No photon moves farther than the diagonal of a cube.
-
-    Parameters
-    ----------
-    positions
-        (sources, 3) integers: cells; the box is periodic.
-    rates
-        (sources,): photons a second, in any unit.
-    shape
-        Cells of the box.
-    share
-        0 merges only sources in one cell, 1 all in a cube.
-    block_cells
-        Side of the cubes, counted from the first cell of the box.
-
-    Returns
-    -------
-    positions, rates
-        int64 (merged, 3) and float64 (merged,), without sources of no photons. Their sum is that of `rates`.
-
-    Raises
-    ------
-    TypeError
-        If positions are not integers.
-    ValueError
-        If shapes do not fit, a rate is negative or not finite, `share` is not from 0 to 1, or `block_cells`
-        is not positive.
+    The faintest that together emit no more than `share` of all photons are faint. Those of them that lie in
+    the same cube of `block_cells` cells, counted from the first cell of the box, have the brightest of them
+    as their host.
     """
-    if not 0.0 <= share <= 1.0:
-        message = f"share: expected 0 to 1, of all photons. Received: {share}"
-        raise ValueError(message)
-    if block_cells < 1:
-        message = f"block_cells: expected a positive number. Received: {block_cells}"
-        raise ValueError(message)
-    places, strengths, _ = by_place(*check_sources(positions, rates, shape), shape)
     order = np.argsort(strengths, kind="stable")
-    faint = np.zeros(len(order), dtype=bool)
-    faint[order] = np.cumsum(strengths[order]) <= share * strengths.sum() * (1 + 1e-12)
+    count = np.count_nonzero(np.cumsum(strengths[order]) <= share * strengths.sum() * (1 + 1e-12))
+    faint = order[:count]
     blocks = tuple(math.ceil(n / block_cells) for n in shape)
     block = np.ravel_multi_index(tuple((places[faint] // block_cells).T), blocks)
-    _, member = np.unique(block, return_inverse=True)
-    light = np.bincount(member, weights=strengths[faint])
-    centre = [np.bincount(member, weights=strengths[faint] * x) / light for x in places[faint].T]
-    merged = np.floor(np.stack(centre, axis=1) + 0.5).astype(np.int64).reshape(-1, 3)
-    places, strengths, _ = by_place(
-        np.concatenate([places[~faint], merged]), np.concatenate([strengths[~faint], light]), shape
-    )
-    return places, strengths
+    # From the brightest on, the first of each block.
+    _, first, member = np.unique(block[::-1], return_index=True, return_inverse=True)
+    host = np.arange(len(strengths))
+    host[faint[::-1]] = faint[::-1][first][member]
+    return host

@@ -243,6 +243,21 @@ def test_the_work_for_a_source_does_not_depend_on_the_box():
     assert (whole[9:] == 0).all()
 
 
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_no_photon_of_a_faint_source_is_lost(share):
+    rng = np.random.default_rng(6)
+    tau = 10.0 ** rng.uniform(-5, 2, (6, 6, 6))
+    positions, rates = np.argwhere(tau > 0)[::3], 1e52 * rng.lognormal(0, 1, 72)
+    result = rays(tau, positions, rates, 2.2, faint_share=share)
+    assert result.absorbed + result.lost == pytest.approx(rates.sum(), rel=1e-5)
+    assert result.lost == pytest.approx(result.escaped @ rates, rel=1e-6)
+    in_cells = (result.gamma * tau).sum() * UNIT * CELL_CM**3
+    assert in_cells == pytest.approx(result.absorbed, rel=1e-4)
+    # Sources that have nobody to share a host with are followed as before.
+    lone = rays(tau, positions[:1], rates[:1], 2.2, faint_share=share)
+    assert np.array_equal(lone.gamma, rays(tau, positions[:1], rates[:1], 2.2).gamma)
+
+
 def test_no_sources_no_light():
     dark = rays(np.ones((3, 3, 3)), [], [], 2.0)
     assert (dark.gamma == 0).all()
@@ -270,6 +285,8 @@ def test_layout_and_precision_of_the_input_do_not_matter():
         (ValueError, "max_mfp_cells: expected a positive length", {"max_mfp_cells": np.inf}),
         (ValueError, "rates: expected finite numbers", {"rates": [np.nan]}),
         (TypeError, "positions: expected integers", {"positions": [[0.5, 0.0, 0.0]]}),
+        (ValueError, "faint_share: expected 0 to 1", {"faint_share": 1.5}),
+        (ValueError, "faint_block_cells: expected a positive number", {"faint_block_cells": 0}),
         (ValueError, "threads: expected a positive number", {"threads": 0}),
     ],
 )

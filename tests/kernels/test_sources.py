@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reion_kernels import merge_faint
-from reion_kernels.sources import by_place, check_sources
+from reion_kernels.sources import by_place, check_sources, hosts
 
 
 @st.composite
@@ -38,30 +37,24 @@ def test_sources_in_one_cell_are_one(sources):
 
 @given(sources=lists(), share=st.sampled_from([0.0, 0.3, 0.9, 1.0]), block=st.integers(1, 4))
 @settings(deadline=None, max_examples=60)
-def test_merging_keeps_every_photon_near_where_it_was(sources, share, block):
+def test_hosts_are_the_brightest_faint_sources_of_their_cube(sources, share, block):
     positions, rates, shape = sources
-    places, strengths = merge_faint(positions, rates, shape, share=share, block_cells=block)
-    assert strengths.sum() == pytest.approx(rates.sum(), rel=1e-13)
-    assert (strengths > 0).all()
-    # Cube by cube there are as many photons as before, and at most one more source than bright ones.
-    before, after = mesh(positions, rates, shape), mesh(places, strengths, shape)
-    for corner in np.ndindex(*(-(-n // block) for n in shape)):
-        cube = tuple(slice(block * i, block * (i + 1)) for i in corner)
-        assert after[cube].sum() == pytest.approx(before[cube].sum(), rel=1e-12)
-        if share == 1.0:
-            assert np.count_nonzero(after[cube]) <= 1
+    places, strengths, _ = by_place(*check_sources(positions, rates, shape), shape)
+    host = hosts(places, strengths, shape, share, block)
+    assert np.array_equal(host[host], host)
+    assert np.array_equal(places[host] // block, places // block)
+    assert (strengths[host] >= strengths).all()
+    guests = host != np.arange(len(host))
+    assert strengths[guests].sum() <= share * strengths.sum() * (1 + 1e-9)
     if share == 0.0 or block == 1:
-        assert np.allclose(after, before, rtol=1e-12)
+        assert not guests.any()
+    if share == 1.0:
+        assert len(np.unique(host)) == len(np.unique(places // block, axis=0))
 
 
-def test_the_faintest_are_merged_at_their_centre_of_light_and_the_bright_stay():
-    positions = [[0, 0, 0], [1, 0, 0], [1, 1, 1], [5, 5, 5]]
-    places, rates = merge_faint(positions, [1.0, 3.0, 50.0, 6.0], (8, 8, 8), share=0.2)
-    assert dict(zip(map(tuple, places.tolist()), rates.tolist(), strict=True)) == {
-        (1, 0, 0): 4.0,
-        (1, 1, 1): 50.0,
-        (5, 5, 5): 6.0,
-    }
+def test_the_bright_stay_alone():
+    places = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 1], [5, 5, 5]])
+    assert hosts(places, np.array([1.0, 3.0, 50.0, 6.0]), (8, 8, 8), 0.2, 2).tolist() == [1, 1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -71,11 +64,9 @@ def test_the_faintest_are_merged_at_their_centre_of_light_and_the_bright_stay():
         (ValueError, "positions, rates: expected shapes", {"rates": np.ones(3)}),
         (ValueError, "rates: expected finite numbers.*Received: inf for source 1", {"rates": [1.0, np.inf]}),
         (ValueError, "rates: expected finite numbers.*Received: -1.0 for source 0", {"rates": [-1.0, 1.0]}),
-        (ValueError, "share: expected 0 to 1", {"share": 1.5}),
-        (ValueError, "block_cells: expected a positive number", {"block_cells": 0}),
     ],
 )
 def test_bad_lists_are_named(error, message, change):
     arguments = {"positions": np.zeros((2, 3), int), "rates": [1.0, 2.0], "shape": (4, 4, 4)} | change
     with pytest.raises(error, match=message):
-        merge_faint(**arguments)
+        check_sources(**arguments)
