@@ -142,14 +142,24 @@ def test_threads_change_no_bit():
 
 
 @compiled_only
-@pytest.mark.parametrize(("share", "block_cells", "error"), [(0.3, 2, 0.002), (0.6, 2, 0.01), (0.6, 4, 0.02)])
-def test_what_hosts_for_faint_sources_cost(share, block_cells, error):
-    # Every cell emits, unevenly, as in 21cmFAST: mean absolute error of xi beside the mean of xi.
+@pytest.mark.parametrize(
+    ("photons", "share", "block_cells", "error"),
+    [
+        (0.2, 0.3, 2, 0.001),
+        (0.2, 0.6, 4, 0.01),
+        (0.4, 0.3, 2, 0.006),
+        (0.4, 0.6, 2, 0.025),
+        (0.4, 0.6, 4, 0.06),
+    ],
+)
+def test_what_hosts_for_faint_sources_cost(photons, share, block_cells, error):
+    # Every cell emits, as unevenly as in 21cmFAST but without its clustering, so many photons an atom. The
+    # error, mean |xi - xi of all sources followed| / mean xi, grows as faint cells become transparent.
     n_h, rng = clumpy((14, 14, 14), seed=2)
     positions = np.array(list(itertools.product(range(14), repeat=3)))
     rates = rng.lognormal(0, 1.5, len(positions))
     volume = (14 * 2.0 * MPC / (1 + Z)) ** 3
-    rates *= 0.4 * N_H * volume / 5e15 / rates.sum()
+    rates *= photons * N_H * volume / 5e15 / rates.sum()
     xi = np.full(n_h.shape, 2e-4)
     exact, fast = (
         shine(
@@ -166,7 +176,7 @@ def test_what_hosts_for_faint_sources_cost(share, block_cells, error):
         for part in (0.0, share)
     )
     assert np.abs(fast.xi - exact.xi).mean() < error * exact.xi.mean()
-    assert fast.xi.mean() == pytest.approx(exact.xi.mean(), rel=0.001)
+    assert fast.xi.mean() == pytest.approx(exact.xi.mean(), rel=0.2 * error)
 
 
 @pytest.mark.parametrize(
