@@ -17,6 +17,7 @@ Augmentation = Literal["none", "rotations", "symmetries"]
 InputSet = Literal["history", "instant"]
 
 PHOTON_FIELD: Mapping[InputSet, str] = {"history": "n_ion", "instant": "n_src"}
+"""The field that says, in each set of inputs, how many photons there are."""
 
 
 def _odd(width: int) -> int:
@@ -33,7 +34,7 @@ class _Schema(BaseModel):
 
 
 class FieldTransforms(_Schema):
-    """What is done to each field before it is normalised with mean and σ.
+    """The function applied to each field before it is normalised with mean and σ.
 
     n_igm enters in units of the cosmic mean (`overdensity` also subtracts one), the photon field in its own
     units.
@@ -125,8 +126,9 @@ ModelConfig = Annotated[
 MODEL_NAMES = ("reion", "unet", "pinion", "patch", "voxel")
 
 UNET_STRIDE_CELLS = 4
+"""What the U-Net predicts has sides that are multiples of this: it halves the mesh twice."""
 
-TRAINING_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+TRAINING_DEFAULTS: Mapping[str, Mapping[str, float]] = {
     "reion": {"crop_cells": 24, "batch_size": 4, "learning_rate": 3e-3},
     "unet": {"crop_cells": 32, "batch_size": 1, "learning_rate": 1e-3},
     "pinion": {"crop_cells": 4, "batch_size": 32, "learning_rate": 1e-2},
@@ -134,11 +136,11 @@ TRAINING_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "voxel": {"crop_cells": 1, "batch_size": 4096, "learning_rate": 3e-3},
 }
 LOSS_TERMS: Mapping[str, Mapping[str, float]] = {"reion": {"gradient": 2.0, "power": 0.01}}
-"""Weights of the terms beside the cross-entropy; beside the squared error they saturate the sigmoid."""
+"""Default weights of terms that are added to the cross-entropy; added to mse they saturate the sigmoid."""
 
 
 class DataConfig(_Schema):
-    """What is learnt from what, and how it is sampled."""
+    """The inputs of the network, and how training samples the boxes."""
 
     inputs: InputSet = "history"
     augmentation: Augmentation = "symmetries"
@@ -147,13 +149,13 @@ class DataConfig(_Schema):
     validation_margin_cells: Annotated[int, Field(ge=0)] = 2
     """Cells on either side of that slab that are not trained on either."""
     redshift_jitter: Annotated[float, Field(ge=0)] | None = None
-    """Half width of the uniform noise on the redshift a network is told, so that it looks at photons and
-    atoms and does not learn these boxes' history by heart. Absent: 1 for the history, 0 for `instant`, where
-    the redshift stands for how long sources have been shining."""
+    """Half width of the uniform noise on the redshift that training gives the network, which must then look
+    at photons and atoms instead of learning these boxes' history by heart. Absent: 1 for the history, 0 for
+    `instant`, where the redshift stands for how long sources have been shining."""
 
     @property
     def redshift_noise(self) -> float:
-        """`redshift_jitter`, or what it is where absent."""
+        """`redshift_jitter`, or its default for these inputs."""
         if self.redshift_jitter is not None:
             return self.redshift_jitter
         return 1.0 if self.inputs == "history" else 0.0
@@ -173,7 +175,7 @@ class LossConfig(_Schema):
 
 
 class TrainingConfig(_Schema):
-    """How long and how fast is learnt. Where a value is absent it depends on the model."""
+    """How long and how fast a network learns. Fields without a default take that of `TRAINING_DEFAULTS`."""
 
     steps: Annotated[int, Field(ge=1)] = 1000
     batch_size: Annotated[int, Field(ge=1)]
@@ -220,7 +222,7 @@ class RunConfig(_Schema):
         return values
 
     @model_validator(mode="after")
-    def _loss_that_fits(self) -> RunConfig:
+    def _check_loss(self) -> RunConfig:
         training, loss = self.training, self.training.loss
         for term, weight, cells in (("power", loss.power, 3), ("gradient", loss.gradient, 2)):
             if weight and training.crop_cells < cells:
@@ -237,7 +239,7 @@ class RunConfig(_Schema):
         return self
 
     @model_validator(mode="after")
-    def _whole_strides(self) -> RunConfig:
+    def _check_crop(self) -> RunConfig:
         if isinstance(self.model, UNetModel) and self.training.crop_cells % UNET_STRIDE_CELLS:
             raise ValueError(
                 f"training.crop_cells of the unet: expected a multiple of {UNET_STRIDE_CELLS}; "

@@ -8,12 +8,20 @@ from importlib.util import find_spec
 from reion.errors import InputError
 
 
-def need_training(command: str) -> None:
-    """Raise InputError if `command` lacks what training needs; otherwise load TensorFlow quietly, if used."""
-    missing = [name for name in ("tensorflow", "keras", "onnx", "tf2onnx") if find_spec(name) is None]
+def need_training(command: str, *, exports: bool = False) -> None:
+    """Raise InputError if `command`, which trains or also exports, lacks what that needs.
+
+    Training takes Keras on any backend; exporting takes TensorFlow. TensorFlow, if used, is loaded quietly.
+    """
+    backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    packages = ["keras", "tensorboard"]
+    if exports or backend == "tensorflow":
+        packages.append("tensorflow")
+    if exports:
+        packages += ["onnx", "tf2onnx"]
+    missing = [name for name in packages if find_spec(name) is None]
     if missing:
         raise InputError(f"{command} needs {', '.join(missing)}", hint="pip install 'reion[train]'")
-    backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
     if backend not in ("tensorflow", "jax", "torch") or find_spec(backend) is None:
         raise InputError(
             f"{command} cannot compute with KERAS_BACKEND={backend}",

@@ -38,7 +38,7 @@ def quickstart(
 
     Trains on one box, exports, predicts the other box, evaluates and writes a report.
     """
-    need_training("reion quickstart")
+    need_training("reion quickstart", exports=True)
     from reion.config import load_config
     from reion.evaluation.evaluate import render
     from reion.studies.quickstart import STEPS
@@ -148,7 +148,7 @@ def compare(
 
     All train on the same boxes for the same time; all are judged on another box.
     """
-    need_training("reion compare")
+    need_training("reion compare", exports=True)
     from reion.readers import open_each, open_simulation
     from reion.studies.comparison import compare as run_compare
     from reion.studies.results import render
@@ -181,7 +181,7 @@ def export_onnx(
     json: Json = False,
 ) -> None:
     """Write one self-contained ONNX file and compare it with Keras."""
-    need_training("reion export onnx")
+    need_training("reion export onnx", exports=True)
     from reion.jobs.outputs import read_json
     from reion.training.run_folder import export_run, held_out_scores
 

@@ -28,15 +28,15 @@ class Model:
     Attributes
     ----------
     stem
-        Raw fields to channels; nothing learnt.
+        Makes channels of raw fields, and learns nothing.
     trunk
-        Normalised channels and redshift to the target; what training updates.
+        Makes xi of normalised channels and redshift; training changes its weights.
     trunk_radius_cells
         Cells that the trunk needs on every side of what it predicts.
     symmetric
-        Whether predicting commutes with all 48 symmetries of the cube.
+        Whether turning the box turns the prediction, for all 48 symmetries of the cube.
     stride_cells
-        What it predicts has sides that are multiples of this: 1 but for the U-Net.
+        The sides of what the trunk predicts are multiples of this: 1 for all but the U-Net.
     """
 
     config: RunConfig
@@ -89,7 +89,7 @@ def build_model(config: RunConfig, *, precision: str = "float32") -> Model:
 
 
 def build_network(model: Model, normalizer: Normalizer) -> keras.Model:
-    """Put stem, normalisation and trunk together: raw fields in, xi out, valid (unpadded), float32.
+    """Join stem, normalisation and trunk: raw fields in, xi out, without padding, float32.
 
     Inputs, by name: the two fields (batch, X, Y, Z) in the units of the data contract and redshift (batch,);
     output xi (batch, X - 2 radius, Y - 2 radius, Z - 2 radius).

@@ -9,6 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from reion.models.shapes import Channels, Redshift
+
 
 @keras.saving.register_keras_serializable(package="reion")
 class Standardise(keras.layers.Layer):
@@ -22,10 +24,10 @@ class Standardise(keras.layers.Layer):
         self._slope = (1.0 / np.asarray(self.std)).astype(np.float32)
         self._offset = (-np.asarray(self.mean) / np.asarray(self.std)).astype(np.float32)
 
-    def call(self, values: Any) -> Any:
+    def call(self, values: Channels) -> Channels:
         return values * ops.convert_to_tensor(self._slope) + ops.convert_to_tensor(self._offset)
 
-    def compute_output_spec(self, values: Any) -> Any:
+    def compute_output_spec(self, values: Channels) -> Channels:
         return keras.KerasTensor(values.shape, dtype=self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
@@ -58,13 +60,13 @@ class SymmetricConv3D(keras.layers.Layer):
         )
         self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
 
-    def call(self, values: Any) -> Any:
+    def call(self, values: Channels) -> Channels:
         taps = ops.take(self.kernel, self._ORBIT, axis=0)
         kernel = ops.reshape(taps, (3, 3, 3, values.shape[-1], self.filters))
         summed = ops.conv(values, kernel, strides=1, padding="valid", data_format="channels_last")
         return self.activation(summed + self.bias)
 
-    def compute_output_spec(self, values: Any) -> Any:
+    def compute_output_spec(self, values: Channels) -> Channels:
         batch, *sides, _ = values.shape
         smaller = [None if side is None else side - 2 for side in sides]
         return keras.KerasTensor((batch, *smaller, self.filters), dtype=self.compute_dtype)
@@ -77,8 +79,8 @@ class SymmetricConv3D(keras.layers.Layer):
         }
 
 
-def add_redshift(values: Any, redshift: Any, name: str) -> Any:
-    """Add a learnt function of redshift, (batch, 1), to every cell of `values`, (batch, x, y, z, channel)."""
+def add_redshift(values: Channels, redshift: Redshift, name: str) -> Channels:
+    """Add a learnt function of redshift to every cell: one number for each channel."""
     width = values.shape[-1]
     hidden = keras.layers.Dense(16, activation="silu", name=f"{name}_hidden")(redshift)
     bias = keras.layers.Dense(width, use_bias=False, name=f"{name}_bias")(hidden)

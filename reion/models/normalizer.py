@@ -1,4 +1,4 @@
-"""What a run measures in its training boxes before it trains: mean and σ of what a network sees, photons."""
+"""What a run measures in its boxes before it trains: mean and σ of each channel, photons per source."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import numpy as np
 import xarray as xr
 
 from reion.errors import InputError
+from reion.models.shapes import BoxChannels, BoxField
 from reion.simulation.contract import hydrogen_density, with_n_ion
 from reion_kernels import Moments, Transform, affine, moments
 
 
 @dataclass(frozen=True, kw_only=True)
 class Normalizer:
-    """Constants of the normalisation y = (transform(x · scale) − mean) / σ, one of each per channel.
+    """Constants of the normalisation y = (transform(x · scale) − mean) / σ of each channel.
 
     Attributes
     ----------
@@ -44,7 +45,7 @@ class Normalizer:
     def unfitted(
         cls, channels: Sequence[str], scale: Sequence[float], transform: Sequence[Transform]
     ) -> Normalizer:
-        """Constants of a sensible size for a network whose cost is measured before there is any data."""
+        """Constants of a sensible size, for a network whose cost is measured without data."""
         return cls(
             channels=tuple(channels),
             scale=tuple(scale),
@@ -74,7 +75,7 @@ def fit_normalizer(
     channels: Sequence[str],
     scale: Sequence[float],
     transform: Sequence[Transform],
-    snapshots: Iterable[tuple[float, np.ndarray, np.ndarray]],
+    snapshots: Iterable[tuple[float, BoxChannels, BoxField]],
 ) -> Normalizer:
     """Measure mean and σ over snapshots in one pass.
 
@@ -83,7 +84,7 @@ def fit_normalizer(
     channels, scale, transform
         One entry per channel.
     snapshots
-        Triples of redshift, the channels before scaling (channel, x, y, z) and xi (x, y, z), float32.
+        Triples of redshift, channels before they are scaled, and xi.
     """
     totals = [Moments.empty() for _ in channels]
     target = Moments.empty()
@@ -110,17 +111,17 @@ def fit_normalizer(
 
 
 def fit_photons_per_source(simulations: Iterable[xr.Dataset], *, shining_time: float | None) -> float:
-    """Ionised atoms for each unit of the source field: what makes photons of sources in other units.
+    """Ionising photons for each unit of a source field that is not a photon rate.
 
-    The straight line through the origin that fits the ionised atoms against the sources' sum best, one point
-    a snapshot that is less than 80 per cent ionised.
+    It is the slope of the straight line through the origin that fits the density of ionised atoms against
+    that of the sources, with one point for each snapshot that is less than 80 per cent ionised.
 
     Parameters
     ----------
     simulations
         Simulations with n_igm, xi and the sources.
     shining_time
-        None for the history (n_ion); else sources are n_src times this.
+        None for the history (n_ion); else the shining time by which n_src is multiplied (`SHINING_TIME`).
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""The fixed first stage of a network: from raw physical fields to channels, nothing in it is learnt.
+"""The fixed first stage of a network: it makes channels of raw physical fields, and learns nothing.
 
-A stem is a Keras layer, so that it is part of the exported graph, with a twin in numpy (`prepare`) that
-computes the same channels for a whole periodic box once, before training crops from them.
+A stem is a Keras layer, so that it is part of the exported graph. Its method `prepare` computes the same
+channels with NumPy, for a whole periodic box at once, before training crops from them.
 """
 
 from __future__ import annotations
@@ -14,26 +14,28 @@ import numpy as np
 from keras import ops
 from scipy import ndimage
 
-from reion.config import FieldTransform, FieldTransforms, PinionModel, ReionModel
+from reion.config import FieldTransform, FieldTransforms, ModelConfig, PinionModel, ReionModel
+from reion.models.shapes import BoxChannels, BoxField, Channels, Field
 from reion.simulation.contract import hydrogen_per_density
 from reion_kernels import Transform
 
 _REFERENCE_DENSITY = 4.2108e-31
-"""n_igm in g cm-3 of gas at about the cosmic mean; a fixed unit, whatever the simulation."""
+"""Unit of the density channels: g cm-3, about the cosmic mean of n_igm, the same for every simulation."""
 
-_AS_IT_IS: Transform = "none"
+_UNTRANSFORMED: Transform = "none"
 SHINING_TIME = 1e-2
-"""Photons for a rate: 1e48 s-1 over 1e16 s (about the age at z = 12), in 1e66."""
+"""Photons, in 1e66, of a source of 1e48 s-1 that shines for 1e16 s, about the cosmic age at z = 12."""
 SHINING_TIMES = (0.1, 0.3, 0.8)
-"""In 1e16 s: how long the sources of one snapshot would have had to shine to make its bubbles.
+"""How long the sources of one snapshot would have had to shine to make its bubbles, in 1e16 s.
 
-What the earlier sources emitted over what these emit a second, from z = 11 to z = 6 of the packaged sample.
+In the packaged sample, the photons that the earlier sources have emitted, divided by the rate of the present
+sources, grow through this range from z = 11 to z = 6.
 """
 
 
 @keras.saving.register_keras_serializable(package="reion")
 class RawFields(keras.layers.Layer):
-    """Each field by itself, in working units and transformed: the channels of the networks without physics.
+    """Each field by itself, scaled and transformed: the channels of the networks without physics.
 
     With `mask_smoothing_cells` a third channel, the propagation mask: the photon field averaged by box
     filters of these widths one after the other, which tends to a ball (see `PhotonBalance`).
@@ -63,8 +65,8 @@ class RawFields(keras.layers.Layer):
         self.transform = tuple(_kernel_transform(kind) for kind in kinds[:count])
         self.scale = (1.0 / _REFERENCE_DENSITY, 1.0, 1.0)[:count]
 
-    def prepare(self, fields: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Stack one snapshot's raw fields, (channel, x, y, z) float32: `scale` and `transform` come later."""
+    def prepare(self, fields: Mapping[str, BoxField]) -> BoxChannels:
+        """Stack the raw fields of one snapshot; `scale` and `transform` are applied when crops are read."""
         channels = [fields["n_igm"], fields[self.photon_field]]
         if self.mask_smoothing_cells:
             mask = fields[self.photon_field].astype(np.float64)
@@ -73,7 +75,7 @@ class RawFields(keras.layers.Layer):
             channels.append(mask)
         return np.stack(channels).astype(np.float32, copy=False)
 
-    def call(self, fields: Mapping[str, Any]) -> Any:
+    def call(self, fields: Mapping[str, Field]) -> Channels:
         photons = ops.expand_dims(fields[self.photon_field], -1)
         channels = [ops.expand_dims(fields["n_igm"], -1), photons]
         channels = [_crop(values, self.radius_cells) for values in channels]
@@ -88,7 +90,7 @@ class RawFields(keras.layers.Layer):
         ]
         return ops.concatenate(channels, axis=-1)
 
-    def compute_output_spec(self, fields: Mapping[str, Any]) -> Any:
+    def compute_output_spec(self, fields: Mapping[str, Field]) -> Channels:
         return _smaller(fields["n_igm"], self.radius_cells, len(self.channels), self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
@@ -102,7 +104,7 @@ class RawFields(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="reion")
 class PhotonBalance(keras.layers.Layer):
-    """Photons against atoms around every cell, two ways: what decides whether gas is ionised.
+    """Compares photons with atoms around every cell, in two ways: that decides whether gas is ionised.
 
     - balance: the logarithm of photons over atoms, as in the excursion set (Furlanetto, Zaldarriaga &
       Hernquist 2004, ApJ 613, 1), in the cell and smoothed by box filters of `smoothing_cells` one after the
@@ -112,9 +114,9 @@ class PhotonBalance(keras.layers.Layer):
       a box filter of the next of `diffusion_cells`, ionise atoms that are still neutral, and so on. Photons
       are conserved, bubbles that touch share them, and gas behind a wall of atoms stays neutral. After
       every second step two channels: the ionised fraction, and the logarithm of the photons left over per
-      atom. With rates instead of a history the shining time is unknown, and it is done for each of
-      `SHINING_TIMES`;
-    - density: the logarithm of the cell's own.
+      atom. With rates instead of a history the shining time is unknown: the diffusion is then computed
+      for each of `SHINING_TIMES`;
+    - density: the logarithm of the cell's atoms.
 
     Every channel commutes with shifts by whole cells and with the 48 symmetries of the cube. Valid: output
     is smaller than the input by `radius_cells` on every side.
@@ -124,9 +126,9 @@ class PhotonBalance(keras.layers.Layer):
     Parameters
     ----------
     photon_field
-        `n_ion` (1e66 Mpc-3) or `n_src` (1e48 s-1 Mpc-3), or in other units:
+        `n_ion` (1e66 Mpc-3) or `n_src` (1e48 s-1 Mpc-3), or either in other units.
     photons_per_source
-        Ionising photons in those units per unit of the field.
+        Ionising photons, in the units above, for each unit of the field.
     """
 
     floor_per_atom = 1e-3
@@ -150,25 +152,25 @@ class PhotonBalance(keras.layers.Layer):
         variance = np.cumsum([(width**2 - 1) / 12 for width in self.smoothing_cells])
         self.top_hat_radius_cells = tuple(float(r) for r in np.sqrt(5 * variance))
         steps = len(self.diffusion_cells)
-        self.told = tuple(step for step in range(1, steps + 1) if step % 2 == 0 or step == steps)
+        self.output_steps = tuple(step for step in range(1, steps + 1) if step % 2 == 0 or step == steps)
         self.channels = (
             *(f"balance_{level}" for level in range(len(self.smoothing_cells) + 1)),
             *(
                 f"{what}_{time:g}_{step}"
                 for time in self.shining_times
-                for step in self.told
+                for step in self.output_steps
                 for what in ("ionised", "left")
             ),
             "density",
         )
         self.radius_cells = max(_reach(self.smoothing_cells), _reach(self.diffusion_cells))
         self.scale = (1.0,) * len(self.channels)
-        self.transform = (_AS_IT_IS,) * len(self.channels)
+        self.transform = (_UNTRANSFORMED,) * len(self.channels)
         self.atoms_scale = hydrogen_per_density()
         self.floor = self.floor_per_atom * self.atoms_scale * _REFERENCE_DENSITY
 
-    def prepare(self, fields: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Channels of one whole periodic snapshot, (channel, x, y, z) float32, computed in float64."""
+    def prepare(self, fields: Mapping[str, BoxField]) -> BoxChannels:
+        """Compute the channels of one whole periodic snapshot, in float64."""
         photons = fields[self.photon_field].astype(np.float64) * self.photons_scale
         # Averaging keeps a constant: the floor is added once, before all smoothing.
         atoms = fields["n_igm"].astype(np.float64) * self.atoms_scale + self.floor
@@ -184,17 +186,17 @@ class PhotonBalance(keras.layers.Layer):
             for step, width in enumerate(self.diffusion_cells, start=1):
                 left, neutral = _box_filter(left - used, width, 0.0), neutral - used
                 used = np.minimum(left, neutral)
-                if step in self.told:
+                if step in self.output_steps:
                     channels.append(1.0 - (neutral - used) / atoms)
                     channels.append(np.log((left - used + self.floor) / atoms))
         return np.stack([*channels, np.log(atoms)]).astype(np.float32)
 
-    def call(self, fields: Mapping[str, Any]) -> Any:
+    def call(self, fields: Mapping[str, Field]) -> Channels:
         photons = ops.expand_dims(fields[self.photon_field], -1) * self.photons_scale
         atoms = ops.expand_dims(fields["n_igm"], -1) * self.atoms_scale + self.floor
-        here = _crop(atoms, self.radius_cells)
-        channels = [ops.log((_crop(photons, self.radius_cells) + self.floor) / here)]
-        # What is filtered alike is filtered together, as channels.
+        inner_atoms = _crop(atoms, self.radius_cells)
+        channels = [ops.log((_crop(photons, self.radius_cells) + self.floor) / inner_atoms)]
+        # Photons and atoms are two channels, so that one filter serves both.
         smooth = ops.concatenate([photons + self.floor, atoms], axis=-1)
         margin = self.radius_cells
         for width in self.smoothing_cells:
@@ -207,20 +209,20 @@ class PhotonBalance(keras.layers.Layer):
         neutral = atoms if count == 1 else ops.concatenate([atoms] * count, axis=-1)
         used = ops.minimum(left, neutral)
         margin = self.radius_cells
-        told = []
+        spread: list[Channels] = []  # of each output step two, with one channel for each shining time
         for step, width in enumerate(self.diffusion_cells, start=1):
             margin -= width // 2
             left = _average(left - used, width)
             neutral = _crop(neutral - used, width // 2)
             used = ops.minimum(left, neutral)
-            if step in self.told:
-                told.append(1.0 - _crop(neutral - used, margin) / here)
-                told.append(ops.log((_crop(left - used, margin) + self.floor) / here))
+            if step in self.output_steps:
+                spread.append(1.0 - _crop(neutral - used, margin) / inner_atoms)
+                spread.append(ops.log((_crop(left - used, margin) + self.floor) / inner_atoms))
         for time in range(count):
-            channels += [values if count == 1 else values[..., time : time + 1] for values in told]
-        return ops.concatenate([*channels, ops.log(here)], axis=-1)
+            channels += [values if count == 1 else values[..., time : time + 1] for values in spread]
+        return ops.concatenate([*channels, ops.log(inner_atoms)], axis=-1)
 
-    def compute_output_spec(self, fields: Mapping[str, Any]) -> Any:
+    def compute_output_spec(self, fields: Mapping[str, Field]) -> Channels:
         return _smaller(fields["n_igm"], self.radius_cells, len(self.channels), self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
@@ -233,7 +235,7 @@ class PhotonBalance(keras.layers.Layer):
         }
 
 
-def build_stem(model: Any, photon_field: str) -> RawFields | PhotonBalance:
+def build_stem(model: ModelConfig, photon_field: str) -> RawFields | PhotonBalance:
     """The stem that a model of the schema asks for."""
     if isinstance(model, ReionModel):
         photons = 1.0 if model.photons_per_source is None else model.photons_per_source
@@ -247,13 +249,15 @@ def _kernel_transform(transform: FieldTransform) -> Transform:
     return "none" if transform == "overdensity" else transform
 
 
-def _smaller(field: Any, radius_cells: int, channels: int, dtype: str) -> Any:
+def _smaller(field: Field, radius_cells: int, channels: int, dtype: str) -> Channels:
+    """The shape of a stem's output, without its values."""
     batch, *sides = field.shape
     smaller = [None if side is None else side - 2 * radius_cells for side in sides]
     return keras.KerasTensor((batch, *smaller, channels), dtype=dtype)
 
 
-def _crop(values: Any, cells: int) -> Any:
+def _crop(values: Channels, cells: int) -> Channels:
+    """The values without so many cells on every side."""
     if cells == 0:
         return values
     inner = slice(cells, -cells)
@@ -261,10 +265,12 @@ def _crop(values: Any, cells: int) -> Any:
 
 
 def _reach(widths: Sequence[int]) -> int:
+    """Cells on every side that box filters of these widths, one after the other, look at."""
     return sum(width // 2 for width in widths)
 
 
 def _box_filter(values: np.ndarray, width: int, lowest: float) -> np.ndarray:
+    """Mean over a cube of `width` cells around every cell of a periodic box (x, y, z), float64."""
     for axis in range(3):
         values = ndimage.uniform_filter1d(values, width, axis=axis, mode="wrap")
     # A running sum may round to a little below the smallest of its terms.
@@ -272,7 +278,8 @@ def _box_filter(values: np.ndarray, width: int, lowest: float) -> np.ndarray:
     return positive
 
 
-def _average(values: Any, width: int) -> Any:
+def _average(values: Channels, width: int) -> Channels:
+    """The same mean, without padding: `width // 2` cells fewer on every side."""
     for axis in range(3):
         size = [1, 1, 1]
         size[axis] = width

@@ -7,15 +7,15 @@ by the trunk's radius on every side. The same network is trained on neighbourhoo
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 from keras import layers, regularizers
 
 from reion.config import PatchModel, PinionModel, ReionModel, UNetModel, VoxelModel
 from reion.models.layers import SymmetricConv3D, add_redshift
+from reion.models.shapes import Channels, Redshift
 
 UNET_RADIUS_CELLS = 20
+"""Cells that the three levels of the U-Net use up on every side."""
 
 
 def voxel(config: VoxelModel, channels: int) -> keras.Model:
@@ -48,8 +48,8 @@ def patch(config: PatchModel, channels: int) -> keras.Model:
     penalty = regularizers.L2(config.l2) if config.l2 else None
     pool = layers.AveragePooling3D if config.pooling == "average" else layers.MaxPooling3D
 
-    def branch(index: str) -> list[Any]:
-        stages: list[Any] = []
+    def branch(index: str) -> list[keras.Layer]:
+        stages: list[keras.Layer] = []
         for stage, (filters, kernel) in enumerate(zip(config.filters, (5, 3), strict=True)):
             name = f"branch{index}_{stage}"
             stages.append(
@@ -92,7 +92,7 @@ def pinion(config: PinionModel, channels: int) -> keras.Model:
     """
     values, redshift = _inputs(channels)
 
-    def activate(x: Any, name: str, dropout: type[layers.Layer]) -> Any:
+    def activate(x: Channels, name: str, dropout: type[layers.Layer]) -> Channels:
         x = layers.PReLU(shared_axes=[1, 2, 3, 4], name=f"{name}_slope")(x)
         if config.batch_normalisation:
             x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_normalisation")(x)
@@ -121,7 +121,7 @@ def unet(config: UNetModel, channels: int) -> keras.Model:
     values, redshift = _inputs(channels)
     pool = layers.AveragePooling3D if config.pooling == "average" else layers.MaxPooling3D
 
-    def convolve(x: Any, filters: int, name: str) -> Any:
+    def convolve(x: Channels, filters: int, name: str) -> Channels:
         for index in range(2):
             x = layers.Conv3D(filters, 3, name=f"{name}_{index}")(x)
             if name == "down_0" and index == 0:
@@ -138,7 +138,8 @@ def unet(config: UNetModel, channels: int) -> keras.Model:
         skipped.append(x)
         x = pool(2, name=f"pool_{level}")(x)
     x = convolve(x, config.filters[-1], "bottom")
-    lost = 2  # cells on either side that the levels below have used up, in their own cells
+    # Cells of the level below that its convolutions and those of deeper levels used up on every side.
+    lost = 2
     for level in reversed(range(len(skipped))):
         filters = config.filters[level]
         x = layers.Conv3DTranspose(filters, 2, strides=2, name=f"rise_{level}")(x)
@@ -165,14 +166,15 @@ def reion(config: ReionModel, channels: int) -> keras.Model:
     return keras.Model([values, redshift], _target(x, "sigmoid"), name="reion")
 
 
-def _inputs(channels: int) -> tuple[Any, Any]:
+def _inputs(channels: int) -> tuple[Channels, Redshift]:
     return (
         keras.Input((None, None, None, channels), name="channels"),
         keras.Input((1,), name="redshift"),
     )
 
 
-def _target(values: Any, target: str) -> Any:
+def _target(values: Channels, target: str) -> Channels:
+    """One channel of the last features: xi itself (`sigmoid`), or the normalised xi."""
     values = layers.Conv3D(1, 1, name="output")(values)
     # float32 whatever the precision of the rest: a half-precision sigmoid has no room near 0 and 1.
     activation = "sigmoid" if target == "sigmoid" else "linear"

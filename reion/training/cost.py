@@ -1,4 +1,4 @@
-"""What training costs: a step is measured on random numbers, before there is any data."""
+"""What a training run costs: a step is measured on random numbers, without any data."""
 
 from __future__ import annotations
 
@@ -29,34 +29,35 @@ from reion.training.state import State
 
 _MEBIBYTE = 1 << 20
 
-_TRAIN_READING_BYTES = 150 * _MEBIBYTE
+_READING_BYTES = 150 * _MEBIBYTE
+"""Memory of the compiled kernels and of the libraries that decode the chunks of a store."""
 
 _THRESHOLD_BYTES_A_CELL = 110.0
-"""What training takes beside the network: the kernels and what decodes chunks; and of a snapshot, in the end,
-the transforms and distributions of the excursion set."""
+"""Memory, for each cell of a snapshot, in which the threshold of the excursion set is fitted at the end."""
 
 _WINDOW_CELLS = 64
-"""Cells along a side, without the halo, of the largest part of a window that is tried."""
+"""Side, without the halo, of the largest window that is computed to measure the memory of validation."""
 
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """What a step of training costs, found out on random numbers.
+    """What training a network costs, measured on random numbers.
 
-    Parameters
+    Attributes
     ----------
     channels
-        What the stem makes of a cell.
+        Channels that the stem makes of a cell.
     prepare_bytes_a_cell
-        Memory that it takes for that, for each cell of a snapshot.
+        Memory in which the stem prepares a snapshot, for each cell.
     program_bytes
-        Memory with the network there, before the first step.
+        Memory of the process with the network built, before its first step.
     computing_bytes
-        Memory beside it that is taken, and kept, for a step or for the largest validation window.
+        Memory that a step, or the largest validation window, takes on top of that and does not give back.
     checkpoint_bytes, model_bytes
-        Of a checkpoint and of the trained network on disk.
+        Size on disk of a checkpoint and of the trained network.
     forward_flops
-        Operations of the convolutions of one batch, forwards; a step is three times that.
+        Operations of the convolutions in one pass of a batch through the network; a step takes three times
+        as many.
     step
         Takes a step.
     """
@@ -72,7 +73,7 @@ class TrainingCost:
 
 
 def training_cost(config: RunConfig, meshes: Sequence[Shape]) -> TrainingCost:
-    """Build the network and a batch of random numbers for it, for boxes of these meshes, without any data."""
+    """Build the network; measure a step of random numbers, and validation of boxes of these meshes."""
     model = build_model(config, precision=resolve_precision(config.training.precision))
     count, training = len(model.stem.channels), config.training
     stem = model.stem
@@ -107,13 +108,14 @@ def training_cost(config: RunConfig, meshes: Sequence[Shape]) -> TrainingCost:
 
 
 def _validating_bytes(model: Model, meshes: Sequence[Shape]) -> float:
-    """Memory for the largest validation window, from what a part of it takes more than the smallest there is.
+    """Memory that the network takes for the largest validation window.
 
-    TensorFlow keeps what it has taken once: what the difference is made of would otherwise be hidden.
+    It is extrapolated from two smaller windows, the smallest first: TensorFlow does not give memory back, so
+    that after a large window a small one takes nothing.
     """
     halo = 2 * model.trunk_radius_cells
 
-    def taken(window: Sequence[int]) -> int:
+    def memory_after(window: Sequence[int]) -> int:
         values = np.zeros((1, *window, len(model.stem.channels)), dtype=np.float32)
         model.trunk([values, np.zeros((1, 1), dtype=np.float32)], training=False)
         return resident_memory_bytes() or 0
@@ -123,17 +125,17 @@ def _validating_bytes(model: Model, meshes: Sequence[Shape]) -> float:
         for mesh in meshes
     ]
     window = [n - (n - halo) % model.stride_cells for n in max(windows, key=math.prod)]
-    most = _WINDOW_CELLS + halo
-    part = [min(n, most) for n in window]
-    smallest = [model.stride_cells + halo] * 3
-    if math.prod(part) <= math.prod(smallest):
+    large = [min(n, _WINDOW_CELLS + halo) for n in window]
+    small = [model.stride_cells + halo] * 3
+    added_cells = math.prod(large) - math.prod(small)
+    if added_cells <= 0:
         return 0.0
-    before = taken(smallest)
-    return max(0, taken(part) - before) / (math.prod(part) - math.prod(smallest)) * math.prod(window)
+    before = memory_after(small)
+    return max(0, memory_after(large) - before) / added_cells * math.prod(window)
 
 
 def _prepare_bytes_a_cell(model: Model) -> float:
-    """Memory that the stem takes at most while it prepares a snapshot."""
+    """Peak memory of the stem while it prepares a snapshot, inputs included."""
     side = 24
     rng = np.random.default_rng(0)
     fields = {
@@ -148,7 +150,7 @@ def _prepare_bytes_a_cell(model: Model) -> float:
 
 
 def _model_bytes(model: Model, normalizer: Normalizer) -> int:
-    """Of the trained network on disk, which has no optimiser."""
+    """Size of model.keras, which has no optimiser."""
     with tempfile.TemporaryDirectory() as folder:
         network = Path(folder) / "model.keras"
         build_network(model, normalizer).save(network)
@@ -190,12 +192,15 @@ def plan_train(
     cells: int = 0,
     terms: Terms = TERMS,
 ) -> Plan:
-    """Plan a training run on simulations, or on `boxes` of some `cells` along a side; a step is measured."""
+    """Plan a training run on simulations, whose files are `sources`, and measure the speed of a step.
+
+    Without simulations: on so many `boxes` with so many `snapshots` each, of `cells` along a side.
+    """
     meshes = [shape_of(sim) for sim in sims] or [(cells, cells, cells)]
     cost = training_cost(config, meshes)
     training = config.training
     values = sum(math.prod(sim.sizes.values()) for sim in sims) or boxes * snapshots * cells**3
-    # Of all snapshots, the channels go to files where they are too many; the truth stays in memory.
+    # The channels of all snapshots go to files where they are too many; the true xi stays in memory.
     channels, truth = 4 * values * cost.channels, 4 * values
     on_disk = channels if channels + truth > IN_MEMORY_BYTES else 0
     rounds = -(-training.steps // training.round_steps)
@@ -222,7 +227,7 @@ def plan_train(
         bytes_written=on_disk + rounds * cost.checkpoint_bytes + cost.model_bytes,
         peak_memory_bytes=round(
             cost.program_bytes
-            + _TRAIN_READING_BYTES
+            + _READING_BYTES
             + channels
             - on_disk
             + truth
@@ -234,10 +239,10 @@ def plan_train(
 
 
 def _training_reads(config: RunConfig, sims: Sequence[xr.Dataset], sources: Sequence[Path]) -> float:
-    """Every field for its checksum; then what is learnt from, to prepare it and to fit the excursion set."""
+    """Bytes read: each field for its checksum; inputs and xi to prepare them, and to fit a threshold."""
     total = 0.0
     for sim, source in zip(sims, sources, strict=True):
-        there = [name for name in FIELDS if name in sim.data_vars]
-        learnt = {name if name in there else "n_src" for name in (*config.inputs, "xi")}
-        total += sum(field_bytes(name, sim, [source]) for name in (*there, *learnt, *learnt))
+        stored = [name for name in FIELDS if name in sim.data_vars]
+        used = {name if name in stored else "n_src" for name in (*config.inputs, "xi")}
+        total += sum(field_bytes(name, sim, [source]) for name in (*stored, *used, *used))
     return total

@@ -1,4 +1,4 @@
-"""What training minimises: a pointwise loss and, if wanted, terms that keep bubble edges sharp."""
+"""The loss of training: a mean over cells and, if asked for, terms that keep bubble edges sharp."""
 
 from __future__ import annotations
 
@@ -8,26 +8,28 @@ from typing import Any
 from keras import losses, ops
 
 from reion.config import LossConfig
+from reion.models.shapes import Channels, Scalar
 
 _LEAST_VARIANCE = 1e-4
-"""Crops with less structure than this, squared, have no edges to keep."""
+"""Added to the variances of xi that `power` compares: a crop with less than this has no edges to keep."""
+
+Loss = Callable[[Channels, Channels], Scalar]
+"""A mean loss of true and predicted xi, each (batch, x, y, z, 1)."""
 
 
-def build_loss(
-    config: LossConfig, *, target_mean: float = 0.0, target_std: float = 1.0
-) -> Callable[..., Any]:
-    """The loss of the schema, for `model.compile`: (true, predicted), each (batch, x, y, z, 1), to a mean.
+def build_loss(config: LossConfig, *, target_mean: float = 0.0, target_std: float = 1.0) -> Loss:
+    """The loss of the schema, for `model.compile`.
 
     For a network that predicts the normalised target, give its mean and σ: true values are then normalised
     before they are compared (only the squared error is meant for that).
     """
-    pointwise: Callable[[Any, Any], Any] = {
+    pointwise: Loss = {
         "mse": lambda true, pred: ops.mean(ops.square(true - pred)),
         "binary_cross_entropy": lambda true, pred: ops.mean(losses.binary_crossentropy(true, pred)),
         "focal": lambda true, pred: ops.mean(losses.binary_focal_crossentropy(true, pred)),
     }[config.kind]
 
-    def loss(true: Any, pred: Any) -> Any:
+    def loss(true: Channels, pred: Channels) -> Scalar:
         true = (ops.cast(true, pred.dtype) - target_mean) / target_std
         total = pointwise(true, pred)
         if config.gradient:
@@ -39,7 +41,8 @@ def build_loss(
     return loss
 
 
-def _gradient_error(true: Any, pred: Any) -> Any:
+def _gradient_error(true: Channels, pred: Channels) -> Scalar:
+    """Mean squared error of the differences between neighbouring cells, summed over the three axes."""
     error = pred - true
     return (
         ops.mean(ops.square(error[:, 1:] - error[:, :-1]))
@@ -48,12 +51,13 @@ def _gradient_error(true: Any, pred: Any) -> Any:
     )
 
 
-def _power_error(true: Any, pred: Any) -> Any:
+def _power_error(true: Channels, pred: Channels) -> Scalar:
     """Mean over crops of the squared logarithm of predicted over true variance below three cells."""
     ratio = (_small_scale_variance(pred) + _LEAST_VARIANCE) / (_small_scale_variance(true) + _LEAST_VARIANCE)
     return ops.mean(ops.square(ops.log(ratio)))
 
 
-def _small_scale_variance(values: Any) -> Any:
+def _small_scale_variance(values: Channels) -> Any:
+    """Variance of what a mean over 3x3x3 cells takes away, for each crop: a tensor (batch,)."""
     smooth = ops.average_pool(values, 3, strides=1, padding="valid", data_format="channels_last")
     return ops.mean(ops.square(values[:, 1:-1, 1:-1, 1:-1] - smooth), axis=(1, 2, 3, 4))

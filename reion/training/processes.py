@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -201,11 +202,24 @@ class Processes:
         if self.count == 1:
             return
         try:
-            self._wait(self._leaving.Ibarrier(), math.inf if error is None else _LEAVING_S)
+            self._meet(math.inf if error is None else _LEAVING_S)
         except (ProcessLostError, KeyboardInterrupt) as still_waiting:
             atexit.register(self._end_all, error or still_waiting)
             if error is None:
                 raise
+        else:
+            if error is not None:
+                # Launchers end all processes when the first one ends badly: not before each has said why.
+                atexit.register(self._part)
+
+    def _meet(self, patience_s: float) -> None:
+        self._wait(self._leaving.Ibarrier(), patience_s)
+
+    def _part(self) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with suppress(ProcessLostError, KeyboardInterrupt):
+            self._meet(_LEAVING_S)
 
     def _end_all(self, error: BaseException) -> None:
         sys.stdout.flush()

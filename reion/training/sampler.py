@@ -1,4 +1,4 @@
-"""From simulations to batches: crops at random places and orientations, normalised on the way."""
+"""Batches: crops of simulations at random places and in random orientations, normalised."""
 
 from __future__ import annotations
 
@@ -16,40 +16,43 @@ from reion.config import DataConfig, RunConfig
 from reion.errors import InputError
 from reion.models.build import Model
 from reion.models.normalizer import Normalizer
+from reion.models.shapes import BoxChannels, BoxField
 from reion.simulation.contract import require_fields, with_n_ion
 from reion_kernels import N_ROTATIONS, N_SYMMETRIES, crop, crop_batch
 
-_UNIFORM = 1e-3
-"""Snapshots whose mean xi is closer than this to 0 or 1 have little to teach and are drawn less often."""
+_UNIFORM_MEAN_XI = 1e-3
+"""A snapshot whose mean xi is closer than this to 0 or 1 is nearly uniform and has little to teach."""
 _UNIFORM_WEIGHT = 0.3
+"""How often such a snapshot is drawn, relative to the others."""
 _ORIENTATIONS = {"none": 1, "rotations": N_ROTATIONS, "symmetries": N_SYMMETRIES}
 IN_MEMORY_BYTES = 4 << 30
 """Channels and truths of all snapshots are kept in memory up to this; beyond it, channels go to files."""
 _VALUES_AT_ONCE = 1 << 18
-"""Values of the small batches that are read together."""
+"""Small batches are read in groups of about so many values: one call costs less than several."""
 
 Batch = tuple[tuple[np.ndarray, np.ndarray], np.ndarray]
+"""((channels, redshift), xi), float32: (batch, x, y, z, channel), (batch, 1) and (batch, x, y, z, 1)."""
 
 
 @dataclass(frozen=True)
 class TrainingSnapshot:
-    """One redshift of one box, ready to crop from.
+    """One snapshot of one box, ready to be cropped.
 
     Attributes
     ----------
     redshift
-        Of the snapshot.
+        Redshift of the snapshot.
     channels
-        What the stem makes of the fields, before scaling: (channel, x, y, z) float32.
+        Channels that the stem has made of the fields, before they are scaled.
     xi
-        The truth, (x, y, z) float32.
+        The true ionised fraction.
     validation_cells
-        Cells along x, from the first, that are kept for validation.
+        Thickness of the slab across x, from cell 0, that is kept for validation.
     """
 
     redshift: float
-    channels: np.ndarray
-    xi: np.ndarray
+    channels: BoxChannels
+    xi: BoxField
     validation_cells: int
 
 
@@ -95,17 +98,16 @@ def prepare_snapshots(simulations: Sequence[xr.Dataset], model: Model, cache: Pa
 
 
 def validation_cells_along_x(config: RunConfig, model: Model, cells: int) -> int:
-    """Of a box of so many cells along x, those that are kept for validation."""
+    """Thickness of the validation slab of a box of so many cells along x."""
     return max(model.stride_cells, round(config.data.validation_share * cells))
 
 
 class CropSequence(keras.utils.PyDataset):
-    """Random crops of snapshots: every batch is a function of the seed and its number alone.
+    """Random crops of snapshots; a batch depends on the seed and on its number, and on nothing before it.
 
-    Item `i` is batch number `first + i`: ((channels, redshift), xi), float32, of shapes
-    (batch, crop + 2 radius, .., .., channel), (batch, 1) and (batch, crop, crop, crop, 1), channels and
-    redshift normalised. Targets never lie in the validation slab or its margin. Of each batch only `rows`
-    are read, a worker's share.
+    Item `i` is batch number `first + i`: a `Batch` whose xi has `training.crop_cells` along a side and whose
+    channels have the trunk's radius more on every side; channels and redshift are normalised. The crops of xi
+    never lie in the validation slab or its margin. Only the `rows` of a batch are read: one process's part.
     """
 
     def __init__(
@@ -131,7 +133,7 @@ class CropSequence(keras.utils.PyDataset):
         self._first = first
         self._batches = batches
         mean = np.array([snapshot.xi.mean() for snapshot in snapshots])
-        weight = np.where(np.minimum(mean, 1 - mean) < _UNIFORM, _UNIFORM_WEIGHT, 1.0)
+        weight = np.where(np.minimum(mean, 1 - mean) < _UNIFORM_MEAN_XI, _UNIFORM_WEIGHT, 1.0)
         self._probability = weight / weight.sum()
         self._first_origin = np.array(
             [[s.validation_cells + self._data.validation_margin_cells, 0, 0] for s in snapshots]
@@ -155,9 +157,9 @@ class CropSequence(keras.utils.PyDataset):
         return self.read(range(index, index + 1))[0]
 
     def read(self, indices: Sequence[int]) -> list[Batch]:
-        """Several batches at once: small ones take less time together than one by one."""
+        """Read several batches in one call: small ones take less time so than one by one."""
         drawn = [[draws[self._rows] for draws in self._draw(index)] for index in indices]
-        chosen, origins, turns, noise = (np.concatenate(draws) for draws in zip(*drawn, strict=True))
+        chosen, origins, orientations, noise = (np.concatenate(draws) for draws in zip(*drawn, strict=True))
         inner, outer = self._crop_cells, self._crop_cells + 2 * self._radius_cells
         channels = len(self._normalizer.channels)
         values = np.empty((len(chosen), outer, outer, outer, channels), dtype=np.float32)
@@ -165,7 +167,7 @@ class CropSequence(keras.utils.PyDataset):
         xi = np.empty((len(chosen), inner, inner, inner, 1), dtype=np.float32)
         for number in np.unique(chosen):
             snapshot, places = self._snapshots[number], np.flatnonzero(chosen == number)
-            starts, symmetries = origins[places], turns[places]
+            starts, symmetries = origins[places], orientations[places]
             crop_batch(
                 snapshot.channels,
                 starts - self._radius_cells,
@@ -184,13 +186,11 @@ class CropSequence(keras.utils.PyDataset):
         return [((values[part], redshift[part]), xi[part]) for part in parts]
 
     def ahead(self) -> Iterator[Batch]:
-        """Every batch in turn, the next read in a thread of its own while the caller works with one."""
+        """Yield every batch; a thread reads the next ones while the caller works with the ones before."""
         outer = self._crop_cells + 2 * self._radius_cells
         values = self._batch_size * outer**3 * len(self._normalizer.channels)
-        together = max(1, _VALUES_AT_ONCE // values)
-        groups = [
-            range(start, min(start + together, self._batches)) for start in range(0, self._batches, together)
-        ]
+        size = max(1, _VALUES_AT_ONCE // values)
+        groups = [range(start, min(start + size, self._batches)) for start in range(0, self._batches, size)]
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="reion-sampler") as reader:
             pending = reader.submit(self.read, groups[0])
             for following in [*groups[1:], None]:
@@ -200,21 +200,21 @@ class CropSequence(keras.utils.PyDataset):
                 yield from batches
 
     def _draw(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Draw a whole batch: number of the snapshot, origin of the target, orientation, noise."""
+        """Draw the crops of a whole batch: snapshot, first cell (batch, 3), orientation, redshift noise."""
         rng = np.random.default_rng((self._seed, self._first + index))
         size = self._batch_size
         chosen = rng.choice(len(self._snapshots), size=size, p=self._probability)
         first, free = self._first_origin[chosen], self._origins[chosen]
         origins = first + rng.integers(0, free)
-        turns = rng.integers(0, _ORIENTATIONS[self._data.augmentation], size=size)
+        orientations = rng.integers(0, _ORIENTATIONS[self._data.augmentation], size=size)
         noise = self._data.redshift_noise * rng.uniform(-1.0, 1.0, size)
-        return chosen, origins, turns, noise
+        return chosen, origins, orientations, noise
 
 
 def crop_channels(
-    channels: np.ndarray, origin: Sequence[int], normalizer: Normalizer, *, out: np.ndarray, index: int = 0
+    channels: BoxChannels, origin: Sequence[int], normalizer: Normalizer, *, out: np.ndarray, index: int = 0
 ) -> None:
-    """Write the periodic window at `origin`, normalised and turned by symmetry `index`, into `out`."""
+    """Write the periodic window at `origin`, normalised and turned, into `out` (x, y, z, channel)."""
     crop(
         channels,
         origin,
@@ -233,9 +233,9 @@ def normalise_redshift(redshift: Any, normalizer: Normalizer) -> Any:
 
 
 def validation_pair(snapshot: TrainingSnapshot, normalizer: Normalizer, model: Model) -> Batch:
-    """The validation slab of a snapshot as a batch of one, with the halo the trunk needs around it.
+    """The validation slab of a snapshot as a batch of one, with the halo that the trunk needs around it.
 
-    Its sides are multiples of the network's stride: what is left over is not judged.
+    The sides of its xi are multiples of the network's stride; the cells that are left over are not used.
     """
     radius = model.trunk_radius_cells
     sides = (snapshot.validation_cells, *snapshot.xi.shape[1:])
@@ -247,4 +247,5 @@ def validation_pair(snapshot: TrainingSnapshot, normalizer: Normalizer, model: M
 
 
 def _free_origins(cells: int, validation_cells: int, data: DataConfig, crop_cells: int) -> int:
+    """How many places along x a crop can start at without touching the validation slab or its margins."""
     return cells - validation_cells - 2 * data.validation_margin_cells - crop_cells + 1
