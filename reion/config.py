@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from reion.errors import InputError
+from reion.schema import Schema, load_schema
 
 FieldTransform = Literal["none", "log1p", "asinh", "overdensity"]
 Augmentation = Literal["none", "rotations", "symmetries"]
@@ -29,11 +28,7 @@ def _odd(width: int) -> int:
 OddWidth = Annotated[int, Field(ge=3), AfterValidator(_odd)]
 
 
-class _Schema(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FieldTransforms(_Schema):
+class FieldTransforms(Schema):
     """The function applied to each field before it is normalised with mean and σ.
 
     n_igm enters in units of the cosmic mean (`overdensity` also subtracts one), the photon field in its own
@@ -44,7 +39,7 @@ class FieldTransforms(_Schema):
     photons: FieldTransform = "log1p"
 
 
-class VoxelModel(_Schema):
+class VoxelModel(Schema):
     """The fully connected network on one cell: the limit the original project starts from."""
 
     name: Literal["voxel"] = "voxel"
@@ -55,7 +50,7 @@ class VoxelModel(_Schema):
     target: Literal["sigmoid", "normalised"] = "sigmoid"
 
 
-class PatchModel(_Schema):
+class PatchModel(Schema):
     """The original project's network: a convolutional branch for each field, pooling, a dense head."""
 
     name: Literal["patch"] = "patch"
@@ -71,7 +66,7 @@ class PatchModel(_Schema):
     target: Literal["sigmoid", "normalised"] = "sigmoid"
 
 
-class PinionModel(_Schema):
+class PinionModel(Schema):
     """The network of PINION (Korber et al. 2023): density, sources and their propagation mask, 7^3 cells.
 
     The mask is the photon field averaged by box filters of `mask_smoothing_cells` one after the other, close
@@ -87,7 +82,7 @@ class PinionModel(_Schema):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
 
-class UNetModel(_Schema):
+class UNetModel(Schema):
     """A 3D U-Net on the raw fields: three levels, each half as fine as the one before.
 
     Without batch normalisation: it is trained on one large crop at a time, whose mean is not the boxes'.
@@ -101,7 +96,7 @@ class UNetModel(_Schema):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
-class ReionModel(_Schema):
+class ReionModel(Schema):
     """The default: photons against atoms around every cell, refined by a small convolutional trunk.
 
     `smoothing_cells` and `diffusion_cells` are the widths of the box filters that smooth both and that spread
@@ -139,7 +134,7 @@ LOSS_TERMS: Mapping[str, Mapping[str, float]] = {"reion": {"gradient": 2.0, "pow
 """Default weights of terms that are added to the cross-entropy; added to mse they saturate the sigmoid."""
 
 
-class DataConfig(_Schema):
+class DataConfig(Schema):
     """The inputs of the network, and how training samples the boxes."""
 
     inputs: InputSet = "history"
@@ -161,7 +156,7 @@ class DataConfig(_Schema):
         return 1.0 if self.inputs == "history" else 0.0
 
 
-class LossConfig(_Schema):
+class LossConfig(Schema):
     """A mean over cells, `kind`, plus terms that keep bubble edges sharp, each times its weight.
 
     `gradient`: the squared error of the differences between neighbouring cells. `power`: the squared
@@ -174,7 +169,7 @@ class LossConfig(_Schema):
     power: Annotated[float, Field(ge=0)] = 0.0
 
 
-class TrainingConfig(_Schema):
+class TrainingConfig(Schema):
     """How long and how fast a network learns. Fields without a default take that of `TRAINING_DEFAULTS`."""
 
     steps: Annotated[int, Field(ge=1)] = 1000
@@ -193,7 +188,7 @@ class TrainingConfig(_Schema):
     """`auto` is mixed_bfloat16 on a GPU that is made for it and float32 everywhere else."""
 
 
-class RunConfig(_Schema):
+class RunConfig(Schema):
     """Everything that decides what a training run computes."""
 
     seed: Annotated[int, Field(ge=0)] = 0
@@ -268,31 +263,7 @@ def load_config(
     InputError
         For an unreadable file, an unknown key or a value out of range, naming all of them.
     """
-    values: dict[str, Any] = _merge({}, base or {})
-    if file is not None:
-        try:
-            values = _merge(values, tomllib.loads(file.read_text(encoding="utf-8")))
-        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"expected a TOML file; {error}", file=file) from error
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals or not key.strip():
-            raise InputError(f"expected key=value; received {setting!r}", hint="for example model.name=patch")
-        nested: Any = _toml_value(text.strip())
-        for part in reversed(key.strip().split(".")):
-            nested = {part: nested}
-        values = _merge(values, nested)
-    try:
-        return RunConfig.model_validate(values)
-    except ValidationError as error:
-        details = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc'] if part not in MODEL_NAMES)}: {item['msg']} "
-            f"(received {item['input']!r})"
-            if item["loc"]
-            else item["msg"].removeprefix("Value error, ")
-            for item in error.errors()
-        )
-        raise InputError(f"the configuration does not fit: {details}", file=file) from error
+    return load_schema(RunConfig, file, settings, base=base, unnamed=MODEL_NAMES)
 
 
 def differences(a: RunConfig, b: RunConfig) -> list[str]:
@@ -319,20 +290,3 @@ def write_config(config: RunConfig, path: Path) -> None:
     """Write the whole schema as TOML, so that `load_config(path)` gives the same object back."""
     values = config.model_dump(mode="json", exclude_none=True)  # in TOML what is absent has no line
     path.write_text(tomli_w.dumps(values), encoding="utf-8")
-
-
-def _merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(old)
-    for key, value in new.items():
-        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
-            merged[key] = _merge(merged[key], value)
-        else:
-            merged[key] = value
-    return merged
-
-
-def _toml_value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text

@@ -1,0 +1,89 @@
+"""What the schemas of reion share: a frozen base, read from TOML and `key=value`, with one clear error."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from reion.errors import InputError
+
+
+class Schema(BaseModel):
+    """Values that are checked once and cannot change; a name that the schema lacks is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+SchemaType = TypeVar("SchemaType", bound=Schema)
+
+
+def load_schema(
+    schema: type[SchemaType],
+    file: Path | None = None,
+    settings: Sequence[str] = (),
+    *,
+    base: Mapping[str, Any] | None = None,
+    unnamed: Iterable[str] = (),
+) -> SchemaType:
+    """Build a schema from a TOML file and `key=value` settings such as `model.name=patch`.
+
+    Settings win over the file, the file over `base`; values are TOML, bare words are strings.
+
+    Parameters
+    ----------
+    unnamed
+        Parts of a value's place that an error does not name: those that pydantic adds for a choice of
+        schemas.
+
+    Raises
+    ------
+    InputError
+        For an unreadable file, an unknown key or a value out of range, naming all of them.
+    """
+    values: dict[str, Any] = _merge({}, base or {})
+    if file is not None:
+        try:
+            values = _merge(values, tomllib.loads(file.read_text(encoding="utf-8-sig")))
+        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"expected a TOML file; {error}", file=file) from error
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"expected key=value; received {setting!r}", hint="for example model.name=patch")
+        nested: Any = _toml_value(text.strip())
+        for part in reversed(key.strip().split(".")):
+            nested = {part: nested}
+        values = _merge(values, nested)
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        hidden = set(unnamed)
+        details = "; ".join(
+            f"{'.'.join(str(part) for part in item['loc'] if part not in hidden)}: {item['msg']} "
+            f"(received {item['input']!r})"
+            if item["loc"]
+            else item["msg"].removeprefix("Value error, ")
+            for item in error.errors()
+        )
+        raise InputError(f"the configuration does not fit: {details}", file=file) from error
+
+
+def _merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(old)
+    for key, value in new.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
