@@ -20,6 +20,8 @@ import reion_kernels
 from reion import metrics
 from reion.cli.main import app
 from reion.config import LOSS_TERMS, MODEL_NAMES, TRAINING_DEFAULTS, RunConfig, load_config
+from reion.ray_tracing.settings import BlackBody, PowerLaw, RayTracing
+from reion.ray_tracing.worlds import load_worlds
 from reion.readers import FORMATS
 from reion.readers.settings import COMMON
 from reion.storage.store import write_simulation
@@ -36,6 +38,7 @@ PAGES = [
 API = ROOT / "docs" / "reference" / "api"
 TUTORIAL = ROOT / "docs" / "tutorial.md"  # has a test of its own
 TRAINING = ROOT / "docs" / "how-to" / "train.md"
+SIMULATING = ROOT / "docs" / "how-to" / "simulate.md"  # traces rays and trains
 COMMANDS: Any = typer.main.get_command(app)
 SCHEMA = RunConfig.model_json_schema()
 METADATA = ModelCard(
@@ -164,6 +167,8 @@ def check_settings(command: str, settings: Sequence[str]) -> None:
         load_config(settings=settings)
     else:
         known = set(COMMON).union(*(reader.settings for reader in FORMATS.values()))
+        if command == "simulate":
+            known |= set(RayTracing.model_fields)
         assert {setting.partition("=")[0] for setting in settings} <= known
 
 
@@ -189,6 +194,9 @@ def test_configurations_fit_the_schema(block, tmp_path):
     if set(tomllib.loads(block.text)) <= {"seed", "data", "model", "training"}:
         (tmp_path / "run.toml").write_text(block.text, encoding="utf-8")
         load_config(tmp_path / "run.toml")
+    elif "world" in tomllib.loads(block.text):
+        (tmp_path / "worlds.toml").write_text(block.text, encoding="utf-8")
+        load_worlds(tmp_path / "worlds.toml")
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=name_of)
@@ -218,7 +226,15 @@ def documented_places(tmp_path, monkeypatch, toy, toy_model):
     return tmp_path
 
 
-@pytest.mark.parametrize("page", [page for page in PYTHON if page != TRAINING], ids=name_of)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.slow) if page == SIMULATING else page
+        for page in PYTHON
+        if page != TRAINING
+    ],
+    ids=name_of,
+)
 def test_examples_run(page, documented_places):
     run_examples(page)
 
@@ -268,6 +284,17 @@ def test_configuration_reference_is_the_schema():
         for heading, rows in reference_tables("configuration.md").items()
     }
     assert documented == schema_rows()
+
+
+def test_the_settings_of_a_ray_tracing_are_its_schema():
+    rows = re.findall(r"^\| `([\w.]+)` \| ([^|]+) \|", read(SIMULATING), re.MULTILINE)
+    spectrum = {f"spectrum.{name}" for name in (*BlackBody.model_fields, *PowerLaw.model_fields)}
+    assert {name for name, _ in rows} == spectrum | set(RayTracing.model_fields) - {"spectrum"}
+    defaults = {name: text for name, text in rows if re.fullmatch(r"[\d.e-]+", text)}
+    for name, text in defaults.items():
+        kind = PowerLaw() if name == "spectrum.index" else RayTracing().spectrum
+        schema = kind if name.startswith("spectrum.") else RayTracing()
+        assert getattr(schema, name.removeprefix("spectrum.")) == float(text), name
 
 
 @pytest.mark.parametrize(("package", "page"), [(reion_kernels, "kernels.md"), (metrics, "evaluation.md")])

@@ -32,13 +32,14 @@ NEEDS_TRAINING_EXTRA = (
 )
 FLOORS: tuple[set[str], ...] = (
     {"reion", "errors"},
-    {"config", "terminal", "simulation"},
+    {"schema", "terminal", "simulation"},
+    {"config"},
     {"jobs", "models", "sample"},
     {"metrics"},
     {"physics"},
     {"readers"},
     {"storage"},
-    {"inspection", "prediction", "training"},
+    {"inspection", "prediction", "ray_tracing", "training"},
     {"evaluation"},
     {"bench", "demo", "studies"},
     {"cli"},

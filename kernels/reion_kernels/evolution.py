@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from reion_kernels._layout import Real
 from reion_kernels.chemistry import ionise
 from reion_kernels.photo_table import PhotoTable
-from reion_kernels.raytracing import trace_rays
+from reion_kernels.raytracing import Rays, trace_rays
 
 HASTE = 3.0
 """Where an iteration lowers the neutral fraction, its logarithm is lowered so many times as much: ionisation
@@ -90,6 +90,7 @@ def evolve_step(
     tolerance: float = 1e-4,
     photon_tolerance: float = 2e-3,
     max_iterations: int = 200,
+    trace: Callable[..., Rays] = trace_rays,
     threads: int | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> Step:
@@ -124,6 +125,8 @@ def evolve_step(
         emitted.
     max_iterations
         Where to stop in any case.
+    trace
+        Traces the rays: `trace_rays`, or what takes and gives the same.
     threads
         Number of threads; None for every core this process may use. The result does not depend on it.
     progress
@@ -158,7 +161,7 @@ def evolve_step(
     iteration = 0
     while not converged and iteration < max_iterations:
         iteration += 1
-        rays = trace_rays(
+        rays = trace(
             n_h * (1.0 - mean),
             positions,
             rates,

@@ -86,6 +86,7 @@ def trace_rays(
     conserve: bool = True,
     faint_share: float = 0.0,
     faint_block_cells: int = 2,
+    share: tuple[int, int] = (0, 1),
     threads: int | None = None,
 ) -> Rays:
     """Follow the photons of every source through neutral hydrogen on a periodic mesh.
@@ -118,6 +119,9 @@ def trace_rays(
         Where every cell emits: the faintest sources that together emit no more than this share of all
         photons keep what their own cell absorbs, and what leaves it starts from the brightest of them in
         the same cube of so many cells. 0: every source is followed.
+    share
+        Number of a share of the sources, from 0, and how many shares there are: the others are left out, so
+        that several processes may trace one share each. Rates and sums of all shares add up to the whole.
     threads
         Number of threads; None for every core this process may use. The result does not depend on it.
 
@@ -155,11 +159,15 @@ def trace_rays(
     if faint_block_cells < 1:
         message = f"faint_block_cells: expected a positive number. Received: {faint_block_cells}"
         raise ValueError(message)
+    if not 0 <= share[0] < share[1]:
+        message = f"share: expected a number from 0 and a larger count of shares. Received: {share}"
+        raise ValueError(message)
     places, strengths, member = by_place(*check_sources(positions, rates, n_hi.shape), n_hi.shape)
-    emitted = float(strengths.sum())
     geometry = sphere(max_mfp_cells, n_hi.shape, conserve=conserve)
     tau = np.ascontiguousarray(n_hi * np.float64(table.cross_section_cm2 * cell_cm), dtype=np.float32)
     host = hosts(places, strengths, n_hi.shape, faint_share, faint_block_cells)
+    places, strengths, host, member = _in_share(places, strengths, host, member, share)
+    emitted = float(strengths.sum())
     leads, follows = np.unique(host, return_inverse=True)
     guest = leads[follows] != np.arange(len(host))
     # Hosts that have guests are treated as these are: their group is one source of what leaves its cells.
@@ -184,6 +192,23 @@ def trace_rays(
         escaped=escaped[member],
         created=np.append(created[follows], 1.0)[member],
     )
+
+
+def _in_share(
+    places: NDArray[np.int64],
+    strengths: NDArray[np.float64],
+    host: NDArray[np.int64],
+    member: NDArray[np.int64],
+    share: tuple[int, int],
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """Those sources of a list whose hosts lie in a share, with their hosts and members counted anew."""
+    number, count = share
+    if count == 1:
+        return places, strengths, host, member
+    first, last = (len(host) * bound // count for bound in (number, number + 1))
+    kept = (host >= first) & (host < last)
+    anew = np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)
+    return places[kept], strengths[kept], anew[host[kept]], anew[member]
 
 
 def _own_cell(

@@ -11,7 +11,7 @@ from importlib import import_module
 from reion.cli.app import app
 from reion.errors import InputError
 
-GROUPS = ("data", "training", "prediction", "planning", "bench")
+GROUPS = ("data", "ray_tracing", "training", "prediction", "planning", "bench")
 """Modules of this folder that add commands to `app`, in the order in which `reion --help` lists them."""
 
 for group in GROUPS:

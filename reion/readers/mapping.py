@@ -46,7 +46,7 @@ from reion.readers.settings import Settings
 from reion.readers.snapshot import Box, Snapshot
 from reion.readers.tree import StoredArray, Tree
 from reion.readers.unused import warn_unused_arrays
-from reion.simulation.contract import AXES, DEFAULT_COSMOLOGY
+from reion.simulation.contract import AXES, DEFAULT_COSMOLOGY, MAX_MFP
 from reion.simulation.units import length_mpc
 
 _OWN_ATTRIBUTES = {"box_size", "cosmology_assumed", "source_code", "redshift", *DEFAULT_COSMOLOGY}
@@ -99,6 +99,7 @@ def box_from(tree: Tree, names: Names, settings: Settings, *, label: str | None 
         source_code=str(tree.attribute("source_code") or "unknown"),
         attrs={key: value for key, value in tree.attributes().items() if key not in _OWN_ATTRIBUTES},
         centres=_centres(tree, snapshots[0].shape, box_size) if snapshots and not names.given() else {},
+        max_mfp_mpc=_reaches_mpc(tree, redshifts),
     )
 
 
@@ -231,3 +232,10 @@ def _box_size(
         )
     sides = [float(length) * factor for length in lengths]
     return sides[0] if len(sides) == 1 else sides
+
+
+def _reaches_mpc(tree: Tree, redshifts: np.ndarray) -> dict[float, float] | None:
+    """Redshift to the comoving radius in Mpc that photons reach from there on; None where it is not there."""
+    if tree.shape(MAX_MFP) != redshifts.shape:
+        return None
+    return dict(zip(redshifts.tolist(), tree.read(MAX_MFP, (slice(None),)).tolist(), strict=True))

@@ -70,6 +70,7 @@ class Names(_Strict):
     n_ion: ArrayPlace | None = None
     propagation_mask: ArrayPlace | None = None
     xi: ArrayPlace | None = None
+    ionisation_rate: ArrayPlace | None = None
     velocity_x: ArrayPlace | None = None
     velocity_y: ArrayPlace | None = None
     velocity_z: ArrayPlace | None = None

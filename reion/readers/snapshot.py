@@ -18,8 +18,9 @@ import numpy as np
 import xarray as xr
 
 from reion.errors import InputError
-from reion.physics.mean_free_path import with_propagation_mask
+from reion.physics.mean_free_path import max_mfp_mpc, with_propagation_mask
 from reion.readers.settings import Settings
+from reion.simulation import contract
 from reion.simulation.contract import (
     DEFAULT_COSMOLOGY,
     PHOTON_RATE_UNITS,
@@ -29,6 +30,7 @@ from reion.simulation.contract import (
     check_values,
     make_simulation,
     n_ion_units,
+    with_max_mfp,
 )
 from reion.simulation.lazy import CellKey, LazyField
 from reion.simulation.units import Conversion, field_conversion, photon_rate_per_msun
@@ -64,7 +66,8 @@ class Box:
     """Everything a reader found that belongs to one simulation.
 
     `box_size` (comoving Mpc) and `cosmology` (H0, Om0, Ob0) are None where the files do not say. `centres`
-    are cell centres along axes (comoving Mpc), where the files have them.
+    are cell centres along axes (comoving Mpc), and `max_mfp_mpc` the comoving radius that photons reach from
+    each redshift on, where the files have them.
     """
 
     label: str
@@ -74,6 +77,7 @@ class Box:
     cosmology: Mapping[str, float] | None = None
     attrs: Mapping[str, Any] = field(default_factory=dict)
     centres: Mapping[str, np.ndarray] = field(default_factory=dict)
+    max_mfp_mpc: Mapping[float, float] | None = None
 
 
 class FieldInFiles(LazyField):
@@ -216,7 +220,13 @@ def assemble(box: Box, settings: Settings) -> xr.Dataset:
         check_simulation(found, values=False, file=str(first.file))
     max_mfp = settings.text("max_mfp")
     if max_mfp is not None:
-        sim = with_propagation_mask(sim, max_mfp)
+        model = contract.cosmology(sim)
+        sim = with_max_mfp(sim, [max_mfp_mpc(max_mfp, float(z), model) for z in sim["redshift"].values])
+    elif box.max_mfp_mpc is not None:
+        sim = with_max_mfp(sim, [box.max_mfp_mpc[float(z)] for z in sim["redshift"].values])
+    mask = settings.text("propagation_mask")
+    if mask is not None:
+        sim = with_propagation_mask(sim, mask)
     return sim.assign_attrs({**box.attrs, **settings.attrs()})
 
 

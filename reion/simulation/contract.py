@@ -34,6 +34,10 @@ DEFAULT_COSMOLOGY = {"H0": 67.66, "Om0": 0.30964, "Ob0": 0.04897}
 MEAN_MOLECULAR_WEIGHT = 1.222
 """Baryon mass per hydrogen atom in proton masses, as in C2-Ray."""
 
+MAX_MFP = "max_mfp"
+"""Name of the variable (redshift,) that holds the comoving radius in Mpc that photons reach, from each
+snapshot to the next."""
+
 FIRST_LIGHT_REDSHIFT = 11.0
 """A series of sources that starts below this redshift lacks part of the history."""
 XI_ROUNDING = 1e-5
@@ -98,6 +102,13 @@ FIELDS: Mapping[str, FieldSpec] = {
                 maximum=np.inf,
             )
             for axis in AXES
+        ),
+        FieldSpec(
+            name="ionisation_rate",
+            units=("s-1",),
+            long_name="photo-ionisations of each neutral hydrogen atom, in the last time step",
+            minimum=0.0,
+            maximum=np.inf,
         ),
     )
 }
@@ -391,10 +402,34 @@ def hydrogen_density(n_igm: np.ndarray) -> np.ndarray:
 
 def hydrogen_per_density() -> float:
     """The factor from n_igm in g cm-3 to hydrogen atoms in 1e66 Mpc-3."""
-    from astropy import constants, units
+    from astropy import units
 
-    per_cm3 = 1.0 / (MEAN_MOLECULAR_WEIGHT * constants.m_p.to_value("g"))
-    return float(per_cm3 * units.Mpc.to(units.cm) ** 3 / 1e66)
+    return hydrogen_per_gram() * float(units.Mpc.to(units.cm)) ** 3 / 1e66
+
+
+def hydrogen_per_gram() -> float:
+    """Hydrogen atoms in a gram of gas, 1 / (1.222 m_p): the factor from n_igm in g cm-3 to atoms per cm3."""
+    from astropy import constants
+
+    return float(1.0 / (MEAN_MOLECULAR_WEIGHT * constants.m_p.to_value("g")))
+
+
+def with_max_mfp(sim: xr.Dataset, max_mfp_mpc: Sequence[float] | np.ndarray) -> xr.Dataset:
+    """Return the simulation with `max_mfp`, the comoving radius in Mpc that photons reach, one a snapshot.
+
+    Raises
+    ------
+    InputError
+        If there is not one positive length a snapshot.
+    """
+    lengths = np.asarray(max_mfp_mpc, dtype=np.float64)
+    if lengths.shape != (sim.sizes["redshift"],) or not np.all(np.isfinite(lengths)) or np.any(lengths <= 0):
+        raise InputError(
+            f"{MAX_MFP}: expected one positive length in Mpc for each of {sim.sizes['redshift']} snapshots; "
+            f"received {lengths.tolist()}"
+        )
+    attrs = {"units": "Mpc", "long_name": "comoving radius that photons reach until the next snapshot"}
+    return sim.assign({MAX_MFP: ("redshift", lengths, attrs)})
 
 
 def n_ion_units(n_src_units: str) -> str:

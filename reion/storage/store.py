@@ -23,6 +23,7 @@ from reion.jobs.workers import Job, Progress, ThisProcess
 from reion.simulation.contract import (
     DIMS,
     FIELDS,
+    MAX_MFP,
     N_ION_TIME_S,
     check_simulation,
     intervals_s,
@@ -140,13 +141,17 @@ def create_group(sim: xr.Dataset, folder: Path, attrs: Mapping[str, Any]) -> Any
 
     group = zarr.open_group(folder, mode="w", zarr_format=3)
     group.attrs.update(plain({**sim.attrs, **attrs, "written_by": f"reion {reion.__version__}"}))
-    for dim in DIMS:
-        values = np.asarray(sim[dim].values, dtype=np.float64)
+    for name in (*DIMS, *([MAX_MFP] if MAX_MFP in sim.data_vars else [])):
+        values = np.asarray(sim[name].values, dtype=np.float64)
         array = group.create_array(
-            dim, shape=values.shape, dtype=values.dtype, chunks=values.shape, dimension_names=(dim,)
+            name,
+            shape=values.shape,
+            dtype=values.dtype,
+            chunks=values.shape,
+            dimension_names=tuple(map(str, sim[name].dims)),
         )
         array[...] = values
-        array.attrs.update(plain(sim[dim].attrs))
+        array.attrs.update(plain(sim[name].attrs))
     return group
 
 
@@ -218,25 +223,41 @@ class WriteFields(Job[tuple[int, int], dict[str, Any]]):
         return {"digests": digests, "shining": shining}
 
     def _put(self, name: str, values: np.ndarray, index: int, block: Block) -> dict[str, str]:
-        """Write a block of one snapshot chunk by chunk, noting each chunk's digest."""
-        array = self._arrays[name]
-        sizes = array.chunks[1:]
-        digests = {}
-        for corner in np.ndindex(*(-(-n // size) for n, size in zip(values.shape, sizes, strict=True))):
-            local = tuple(slice(c * n, (c + 1) * n) for c, n in zip(corner, sizes, strict=True))
-            chunk = np.ascontiguousarray(values[local], dtype="<f4")
-            x, y, z = (axis.start + c * n for axis, c, n in zip(block, corner, sizes, strict=True))
-            nx, ny, nz = chunk.shape
-            array[index, x : x + nx, y : y + ny, z : z + nz] = chunk
-            digests[f"{index} {x} {y} {z}"] = hashlib.sha256(chunk.data).hexdigest()
-        return digests
+        return write_block(self._arrays[name], values, index, block)
 
 
-def finish_store(sim: xr.Dataset, folder: Path, results: Iterable[Mapping[str, Any]]) -> None:
-    """Complete a store all of whose pieces are written, from what came of them."""
+def write_block(array: Any, values: np.ndarray, index: int, block: Block) -> dict[str, str]:
+    """Write a block (x, y, z) of one snapshot of a Zarr array, chunk by chunk.
+
+    Returns
+    -------
+    dict
+        The place of each chunk, `SNAPSHOT X Y Z`, to its SHA-256.
+    """
+    sizes = array.chunks[1:]
+    digests = {}
+    for corner in np.ndindex(*(-(-n // size) for n, size in zip(values.shape, sizes, strict=True))):
+        local = tuple(slice(c * n, (c + 1) * n) for c, n in zip(corner, sizes, strict=True))
+        chunk = np.ascontiguousarray(values[local], dtype="<f4")
+        x, y, z = (axis.start + c * n for axis, c, n in zip(block, corner, sizes, strict=True))
+        nx, ny, nz = chunk.shape
+        array[index, x : x + nx, y : y + ny, z : z + nz] = chunk
+        digests[f"{index} {x} {y} {z}"] = hashlib.sha256(chunk.data).hexdigest()
+    return digests
+
+
+def finish_store(
+    sim: xr.Dataset,
+    folder: Path,
+    results: Iterable[Mapping[str, Any]],
+    *,
+    attrs: Mapping[str, Any] | None = None,
+) -> None:
+    """Complete a store all of whose pieces are written, from what came of them; `attrs` are added to it."""
     import zarr
 
     group = zarr.open_group(folder, mode="r+")
+    group.attrs.update(plain(attrs or {}))
     digests: dict[str, dict[tuple[int, ...], bytes]] = {}
     shining = False
     for result in results:

@@ -258,6 +258,26 @@ def test_no_photon_of_a_faint_source_is_lost(share):
     assert np.array_equal(lone.gamma, rays(tau, positions[:1], rates[:1], 2.2).gamma)
 
 
+@pytest.mark.parametrize("faint_share", [0.0, 0.6])
+@pytest.mark.parametrize("count", [2, 5, 40])
+def test_shares_add_up_to_the_whole(count, faint_share):
+    rng = np.random.default_rng(5)
+    tau = rng.random((7, 6, 5)) * 2
+    positions, rates = rng.integers(0, 5, (20, 3)), rng.random(20) * 1e50
+    rates[3] = 0.0
+    whole = rays(tau, positions, rates, 2.5, faint_share=faint_share)
+    shares = [
+        rays(tau, positions, rates, 2.5, faint_share=faint_share, share=(number, count))
+        for number in range(count)
+    ]
+    gamma = sum(share.gamma for share in shares)
+    np.testing.assert_allclose(gamma, whole.gamma, rtol=1e-5, atol=whole.gamma.max() * 1e-9)
+    for name in ("emitted", "absorbed", "lost"):
+        assert sum(getattr(share, name) for share in shares) == pytest.approx(getattr(whole, name), rel=1e-6)
+    np.testing.assert_allclose(sum(share.escaped for share in shares), whole.escaped, rtol=1e-5)
+    np.testing.assert_allclose(np.prod([share.created for share in shares], axis=0), whole.created, rtol=1e-5)
+
+
 def test_no_sources_no_light():
     dark = rays(np.ones((3, 3, 3)), [], [], 2.0)
     assert (dark.gamma == 0).all()
@@ -287,6 +307,7 @@ def test_layout_and_precision_of_the_input_do_not_matter():
         (TypeError, "positions: expected integers", {"positions": [[0.5, 0.0, 0.0]]}),
         (ValueError, "faint_share: expected 0 to 1", {"faint_share": 1.5}),
         (ValueError, "faint_block_cells: expected a positive number", {"faint_block_cells": 0}),
+        (ValueError, "share: expected a number from 0", {"share": (2, 2)}),
         (ValueError, "threads: expected a positive number", {"threads": 0}),
     ],
 )

@@ -102,7 +102,7 @@ def test_the_mask_keeps_the_mean_and_moves_with_the_sources(simulation):
 
 def test_it_is_a_field_of_the_simulation(simulation, tmp_path):
     write_simulation(simulation, tmp_path / "sim.zarr")
-    sim = open_simulation(tmp_path / "sim.zarr", settings={"max_mfp": "worseck-2014"})
+    sim = open_simulation(tmp_path / "sim.zarr", settings={"propagation_mask": "worseck-2014"})
     check_simulation(sim)
     write_simulation(sim, tmp_path / "masked.zarr")
     masked = open_simulation(tmp_path / "masked.zarr")

@@ -81,7 +81,7 @@ def test_a_bad_value_stops_it_and_leaves_nothing(simulation, tmp_path):
 
 def test_a_propagation_mask_is_stored_with_its_radius_and_stays_a_field(simulation, tmp_path):
     write_npz(simulation, tmp_path / "run", "box")
-    result = convert(tmp_path / "run", tmp_path / "sim.zarr", settings={"max_mfp": "5"})
+    result = convert(tmp_path / "run", tmp_path / "sim.zarr", settings={"propagation_mask": "5"})
     assert result["stores"][0]["fields"]["propagation_mask"] == "1e48 s-1 Mpc-3"
     stored = xr.open_zarr(tmp_path / "sim.zarr")
     assert stored["propagation_mask"].attrs["max_mfp"] == "5"

@@ -1,0 +1,80 @@
+"""What a ray tracing costs."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from reion.jobs.plan import TERMS, Measurement, Plan, Terms, bytes_below, time_is_up
+from reion.ray_tracing.evolve import check_traceable, photo_table, reach_mpc, sources_of
+from reion.ray_tracing.settings import RayTracing
+from reion.simulation.contract import FIELDS, cells_of, cubic_cell_size_mpc, shape_of
+from reion_kernels import trace_rays
+
+_MEBIBYTE = 1 << 20
+_SIMULATE_BYTES = 260 * _MEBIBYTE
+"""The program with its kernels."""
+_SIMULATE_BYTES_A_CELL = 110.0
+"""Density, fractions and rates of a time step, most of them in float64, and the rates of each thread."""
+
+_ROUNDS_A_STEP = 8
+"""Rounds of rays and chemistry that a time step takes, about: fewer early on, more where bubbles merge."""
+
+_SAMPLE_SOURCES = 32
+
+
+def plan_simulate(
+    sim: xr.Dataset, sources: Sequence[Path], tracing: RayTracing, *, terms: Terms = TERMS
+) -> Plan:
+    """Plan a ray tracing. A cell is one cell of the sphere of one source, once; rounds are an estimate.
+
+    Raises
+    ------
+    InputError
+        As `reion.ray_tracing.simulate.simulate`: if the simulation lacks what ray tracing needs.
+    """
+    check_traceable(sim, tracing)
+    cell_mpc, shape = cubic_cell_size_mpc(sim), shape_of(sim)
+    intervals = sim.sizes["redshift"] - 1
+    counts = [len(sources_of(sim["n_src"][index].values, cell_mpc)[1]) for index in range(intervals)]
+    spheres = [_cells_within(reach_mpc(sim, tracing, index) / cell_mpc, shape) for index in range(intervals)]
+    source_cells = sum(count * sphere for count, sphere in zip(counts, spheres, strict=True))
+
+    def measure() -> Measurement:
+        middle = intervals // 2
+        positions, rates = sources_of(sim["n_src"][middle].values, cell_mpc)
+        some = slice(min(len(rates), _SAMPLE_SOURCES))
+        neutral = np.full(shape, 1e-5)  # hydrogen that is half ionised at a redshift of 8, about
+        traced, begin = 0, time.perf_counter()
+        while traced == 0 or not time_is_up(begin):
+            trace_rays(
+                neutral,
+                positions[some],
+                rates[some],
+                cell_cm=cell_mpc * 3e23,
+                max_mfp_cells=reach_mpc(sim, tracing, middle) / cell_mpc,
+                table=photo_table(tracing),
+            )
+            traced += max(1, min(len(rates), _SAMPLE_SOURCES)) * spheres[middle]
+        return Measurement(cells=traced, seconds=time.perf_counter() - begin)
+
+    written = sum(name in sim.data_vars for name in FIELDS) + ("n_ion" not in sim.data_vars) + 1
+    return Plan(
+        command="simulate",
+        cells=source_cells * tracing.steps * _ROUNDS_A_STEP,
+        pieces=max(counts, default=1),
+        bytes_read=bytes_below(sources),
+        bytes_written=4 * written * sim.sizes["redshift"] * cells_of(sim),
+        peak_memory_bytes=round(_SIMULATE_BYTES + _SIMULATE_BYTES_A_CELL * cells_of(sim)),
+        speed=terms.speed(measure),
+    )
+
+
+def _cells_within(radius_cells: float, shape: tuple[int, int, int]) -> int:
+    """Cells of a sphere, or of the box where that is smaller."""
+    return max(1, min(round(4 / 3 * math.pi * radius_cells**3), math.prod(shape)))

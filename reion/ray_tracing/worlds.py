@@ -1,0 +1,188 @@
+"""Many worlds from a few series of density and sources: other photons, other sources, another reach."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import xarray as xr
+from pydantic import Field
+
+from reion.errors import InputError
+from reion.jobs.sources import SourceFiles
+from reion.jobs.workers import ThisProcess, Workers
+from reion.ray_tracing.settings import RayTracing
+from reion.ray_tracing.simulate import Simulated, TracingProgress, trace_simulation
+from reion.readers import open_simulations, source_files
+from reion.schema import Schema, load_schema
+from reion.simulation.contract import DIMS
+
+
+class World(Schema):
+    """A series of density and sources, and what is done to it before rays are traced."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    """The store that it becomes is NAME.zarr."""
+    series: str
+    """Label of the series, as `reion convert` names it."""
+    max_mfp: float | str
+    """The comoving radius in Mpc that photons reach, or the name of a mean-free-path model."""
+    photons: Annotated[float, Field(gt=0)] = 1.0
+    """Factor on all photon rates: reionisation is earlier or later."""
+    brightest: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the emitting cells, the brightest, that keep their sources; they get all the photons."""
+    clumping: Annotated[float, Field(ge=1)] = 1.0
+    """Factor on recombinations."""
+
+
+class Worlds(Schema):
+    """A list of worlds, `[[world]]` in TOML, and the ray tracing that all of them have in common."""
+
+    world: tuple[World, ...]
+    ray_tracing: RayTracing = RayTracing()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeWorlds:
+    """The stores of all worlds, by name; None for one that was there already."""
+
+    folder: Path
+    worlds: Mapping[str, Simulated | None]
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as JSON."""
+        return {
+            "output": str(self.folder),
+            "worlds": {name: None if made is None else made.to_json() for name, made in self.worlds.items()},
+        }
+
+
+def load_worlds(file: Path | None = None) -> Worlds:
+    """Read a list of worlds from a TOML file; by default the one that comes with reion.
+
+    Raises
+    ------
+    InputError
+        If it is not one, or two worlds have the same name.
+    """
+    if file is None:
+        text = (resources.files("reion.ray_tracing") / "worlds.toml").read_text(encoding="utf-8")
+        worlds = load_schema(Worlds, base=tomllib.loads(text))
+    else:
+        worlds = load_schema(Worlds, file)
+    names = [world.name for world in worlds.world]
+    if len(set(names)) < len(names):
+        raise InputError(f"expected worlds of different names; received {', '.join(names)}", file=file)
+    return worlds
+
+
+def make_world(series: xr.Dataset, world: World) -> xr.Dataset:
+    """The density and sources of a world.
+
+    Parameters
+    ----------
+    series
+        A Simulation with `n_igm` and `n_src`.
+
+    Returns
+    -------
+    xarray.Dataset
+        The same with other `n_src`, in memory; without what was derived from the old ones (`n_ion`, `xi`).
+    """
+    n_src = np.stack(
+        [_brightest(series["n_src"][i].values, world.brightest) for i in range(series.sizes["redshift"])]
+    )
+    n_src *= np.float32(world.photons)
+    attrs = series["n_src"].attrs
+    made = series.drop_vars(
+        [name for name in ("n_ion", "xi", "propagation_mask") if name in series.data_vars]
+    )
+    code = f"{series.attrs['source_code']}; world {world.name}"
+    return made.assign(n_src=(DIMS, n_src, attrs)).assign_attrs(source_code=code)
+
+
+def make_worlds(
+    sources: Sequence[Path],
+    out: Path,
+    worlds: Worlds,
+    *,
+    only: Sequence[str] = (),
+    workers: Workers | None = None,
+    say: Callable[[str], None] | None = None,
+    progress: TracingProgress | None = None,
+) -> MadeWorlds:
+    """Trace the rays of worlds, one store each; a store that is there already is kept, one begun goes on.
+
+    Parameters
+    ----------
+    sources
+        Files or folders of the series that the worlds name.
+    out
+        Folder of the stores.
+    only
+        Names of the worlds to make; empty: all.
+
+    Raises
+    ------
+    InputError
+        If a world names a series that is not there, `only` a world that is not there; as `trace_simulation`.
+    """
+    names = [world.name for world in worlds.world]
+    unknown = sorted(set(only) - set(names))
+    if unknown:
+        raise InputError(f"expected worlds named {', '.join(names)}; received {', '.join(unknown)}")
+    files = SourceFiles.list(source_files(sources))
+    series = open_simulations(sources)
+    wanted = [world for world in worlds.world if not only or world.name in only]
+    missing = sorted({world.series for world in wanted} - set(series))
+    if missing:
+        raise InputError(
+            f"the worlds need the series {', '.join(missing)}; these files hold {', '.join(series)}",
+            hint="name files of theirs too, or give another list of worlds",
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    made: dict[str, Simulated | None] = {}
+    for number, world in enumerate(wanted, start=1):
+        store = out / f"{world.name}.zarr"
+        if store.exists():
+            made[world.name] = None
+            continue
+        if say is not None:
+            say(f"world {number} of {len(wanted)}: {world.name}")
+        tracing = worlds.ray_tracing.model_copy(update={"max_mfp": world.max_mfp, "clumping": world.clumping})
+        made[world.name] = trace_simulation(
+            make_world(series[world.series], world),
+            store,
+            tracing,
+            files=files,
+            workers=workers or ThisProcess(),
+            progress=progress,
+        )
+    return MadeWorlds(folder=out, worlds=made)
+
+
+def _brightest(n_src: np.ndarray, share: float) -> np.ndarray:
+    """The photon rates with those of all but the brightest cells given to these.
+
+    Parameters
+    ----------
+    n_src
+        (x, y, z), zero where nothing emits.
+    share
+        Of the emitting cells, that stay; at least one.
+    """
+    emitting = np.flatnonzero(n_src)
+    if share == 1 or not len(emitting):
+        return n_src.astype(np.float32)
+    count = max(1, round(share * len(emitting)))
+    flat = n_src.reshape(-1)
+    kept = emitting[np.argsort(flat[emitting], kind="stable")[-count:]]
+    rates = np.zeros(flat.size, dtype=np.float64)
+    rates[kept] = flat[kept]
+    rates *= flat.sum(dtype=np.float64) / rates.sum()
+    return rates.reshape(n_src.shape).astype(np.float32)

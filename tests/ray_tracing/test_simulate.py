@@ -1,0 +1,243 @@
+"""A store of density and sources becomes one with xi: counted, resumed, shared out, or refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from reion.errors import InputError
+from reion.ray_tracing import simulate as simulating
+from reion.ray_tracing import tracers
+from reion.ray_tracing.settings import RayTracing
+from reion.ray_tracing.simulate import simulate, traced_snapshots
+from reion.ray_tracing.tracers import SharedTracing
+from reion.readers import open_simulation
+from reion.simulation.contract import cosmology, hydrogen_per_density
+from reion.storage.store import write_simulation
+from reion_kernels import black_body_table, trace_rays
+from tests.ray_tracing.boxes import density_and_sources
+
+TRACING = RayTracing(max_mfp=9.0, steps=2)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return write_simulation(density_and_sources(), tmp_path / "given.zarr")
+
+
+def test_the_store_holds_what_went_in_and_what_came_out(store, tmp_path):
+    result = simulate(store, tmp_path / "sim.zarr", TRACING, rates=True)
+    given, sim = open_simulation(store), open_simulation(tmp_path / "sim.zarr")
+    for name in ("n_igm", "n_src", "n_ion"):
+        assert np.array_equal(sim[name].values, given[name].values), name
+    xi = sim["xi"].values
+    assert xi.min() >= 0
+    assert xi.max() <= 1
+    assert np.all(xi[0] == np.float32(2e-4))
+    assert xi[2].mean() > 2 * xi[1].mean() > 0.002
+    assert sim["max_mfp"].values.tolist() == [9.0, 9.0, 9.0]
+    rate = xr.open_zarr(tmp_path / "sim.zarr")["ionisation_rate"]
+    assert rate.attrs["units"] == "s-1"
+    assert np.all(rate.values[0] == 0)
+    assert rate.values[1].max() > 1e-13
+    assert [snapshot.redshift for snapshot in result.snapshots] == [11.0, 10.0]
+    assert [snapshot.mean_xi for snapshot in result.snapshots] == pytest.approx(xi[1:].mean(axis=(1, 2, 3)))
+    assert traced_snapshots(sim) == result.snapshots
+    assert json.loads(sim.attrs["ray_tracing"])["max_mfp"] == 9.0
+
+
+def test_sources_shine_from_their_snapshot_to_the_next_one(tmp_path):
+    sim = density_and_sources()
+    last_dark = sim["n_src"].copy(deep=True)
+    last_dark[2] = 0.0
+    both = [
+        simulate(write_simulation(box, tmp_path / f"{name}.zarr"), tmp_path / f"{name}_xi.zarr", TRACING)
+        for name, box in (("lit", sim), ("dark", sim.assign(n_src=last_dark)))
+    ]
+    assert both[0].snapshots == both[1].snapshots
+
+
+def test_photons_are_counted(store, tmp_path):
+    photons = simulate(store, tmp_path / "sim.zarr", TRACING).photons
+    sim = open_simulation(tmp_path / "sim.zarr")
+    # Independent of the kernels: photons from n_src and the cosmology, atoms from n_igm and xi.
+    age_s = cosmology(sim).age(sim["redshift"].values).to_value("s")
+    cell_mpc3 = 2.0**3
+    emitted = sum(
+        float(sim["n_src"][i].sum(dtype=np.float64)) * 1e48 * cell_mpc3 * (age_s[i + 1] - age_s[i])
+        for i in range(2)
+    )
+    atoms = sim["n_igm"][0].values.astype(np.float64) * hydrogen_per_density() * 1e66 * cell_mpc3
+    ionised = float((atoms * (sim["xi"][2].values.astype(np.float64) - 2e-4)).sum())
+    assert photons.emitted == pytest.approx(emitted, rel=1e-6)
+    assert photons.ionised == pytest.approx(ionised, rel=1e-4)
+    assert photons.absorbed + photons.lost == pytest.approx(photons.emitted, rel=1e-5)
+    assert ionised + photons.recombinations == pytest.approx(
+        photons.emitted - photons.lost + photons.collisional_ionisations, rel=5e-3
+    )
+
+
+def test_interrupted_it_goes_on_and_ends_with_the_same_bits(store, tmp_path, monkeypatch):
+    simulate(store, tmp_path / "unbroken.zarr", TRACING, rates=True)
+    evolve = simulating.evolve
+
+    def interrupted(sim, index, *args, **options):
+        if index == 1:
+            raise KeyboardInterrupt
+        return evolve(sim, index, *args, **options)
+
+    monkeypatch.setattr(simulating, "evolve", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        simulate(store, tmp_path / "sim.zarr", TRACING, rates=True)
+    assert not (tmp_path / "sim.zarr").exists()
+    traced = []
+
+    def counted(sim, index, *args, **options):
+        traced.append(index)
+        return evolve(sim, index, *args, **options)
+
+    monkeypatch.setattr(simulating, "evolve", counted)
+    with pytest.raises(InputError, match="begun with other ray tracing"):
+        simulate(store, tmp_path / "sim.zarr", RayTracing(max_mfp=8.0), rates=True, resume=True)
+    simulate(store, tmp_path / "sim.zarr", TRACING, rates=True, resume=True)
+    assert traced == [1]
+    one, other = (xr.open_zarr(tmp_path / name) for name in ("unbroken.zarr", "sim.zarr"))
+    for name in one.data_vars:
+        assert np.array_equal(one[name].values, other[name].values), name
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["given.zarr", "sim.zarr", "unbroken.zarr"]
+
+
+class Backwards:
+    """Workers that do the last piece first."""
+
+    def map(self, job, pieces):
+        for number, piece in reversed(list(enumerate(pieces))):
+            yield number, job(piece)
+
+
+def test_shared_out_over_workers_the_rays_are_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(tracers, "SOURCES_A_PIECE", 3)
+    rng = np.random.default_rng(0)
+    n_hi = rng.random((10, 9, 8)) * 1e-4
+    positions, rates = rng.integers(0, 8, (11, 3)), rng.random(11) * 1e54
+    how = {"cell_cm": 1e24, "max_mfp_cells": 4.0, "table": black_body_table()}
+    alone = trace_rays(n_hi, positions, rates, **how)
+    shared = SharedTracing(Backwards(), tmp_path)(n_hi, positions, rates, **how)
+    # The strength of a source is kept in single precision, relative to all sources that are traced with it.
+    assert np.allclose(shared.gamma, alone.gamma, rtol=1e-6, atol=alone.gamma.max() * 1e-10)
+    assert shared.lost == pytest.approx(alone.lost, rel=1e-6)
+    assert np.allclose(shared.escaped, alone.escaped, rtol=1e-5)
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_sources_hardly_anything_happens(tmp_path):
+    sim = density_and_sources()
+    dark = write_simulation(sim.assign(n_src=sim["n_src"] * 0), tmp_path / "dark.zarr")
+    photons = simulate(dark, tmp_path / "sim.zarr", TRACING).photons
+    xi = open_simulation(tmp_path / "sim.zarr")["xi"].values
+    assert photons.emitted == photons.absorbed == photons.lost == 0
+    assert np.all(np.abs(xi - 2e-4) < 2e-6)  # collisions and recombinations, at 1e4 K
+
+
+def test_an_empty_cell_is_no_obstacle(tmp_path):
+    sim = density_and_sources()
+    n_igm = sim["n_igm"].copy(deep=True)
+    n_igm[:, 3, 3, 3] = 0.0
+    store = write_simulation(sim.assign(n_igm=n_igm), tmp_path / "hole.zarr")
+    simulate(store, tmp_path / "sim.zarr", TRACING)
+    assert np.all(np.isfinite(open_simulation(tmp_path / "sim.zarr")["xi"].values))
+
+
+def test_a_reach_of_more_than_half_the_box_is_said(store, tmp_path):
+    with pytest.warns(UserWarning, match="more than half the box"):
+        simulate(store, tmp_path / "sim.zarr", RayTracing(max_mfp=20.0, steps=1))
+
+
+def test_a_xi_that_is_there_is_not_used_and_that_is_said(tmp_path, toy):
+    sim = toy(shape=(8, 8, 8), redshift=(12.0, 11.0))
+    store = write_simulation(sim, tmp_path / "given.zarr")
+    with pytest.warns(UserWarning, match="is not used"):
+        simulate(store, tmp_path / "sim.zarr", RayTracing(max_mfp=4.0, steps=1))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda sim: sim.drop_vars("n_src"), "needs n_src"),
+        (lambda sim: sim.isel(redshift=[0]), "two snapshots"),
+        (lambda sim: sim.assign_attrs(box_size=[24.0, 24.0, 30.0]), "cubic cells"),
+    ],
+    ids=["no sources", "one snapshot", "oblong cells"],
+)
+def test_what_cannot_be_traced(tmp_path, change, message):
+    sim = change(density_and_sources())
+    if len(np.atleast_1d(sim.attrs["box_size"])) == 3:
+        sim = sim.assign_coords(z=("z", (np.arange(12) + 0.5) * 2.5, sim["z"].attrs))
+    store = write_simulation(sim, tmp_path / "given.zarr")
+    with pytest.raises(InputError, match=message):
+        simulate(store, tmp_path / "sim.zarr", TRACING)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["given.zarr"]
+
+
+def test_masses_are_not_photons(tmp_path):
+    sim = density_and_sources()
+    sim["n_src"].attrs["units"] = "Msun Mpc-3"
+    store = write_simulation(sim, tmp_path / "given.zarr")
+    with pytest.raises(InputError, match="photon rate") as error:
+        simulate(store, tmp_path / "sim.zarr", TRACING)
+    assert "f_gamma" in error.value.hint
+
+
+def test_a_reach_that_nobody_knows(store, tmp_path):
+    with pytest.raises(InputError, match="how far photons reach") as error:
+        simulate(store, tmp_path / "sim.zarr")
+    assert "max_mfp=" in error.value.hint
+
+
+def test_the_simulations_own_reach(store, tmp_path):
+    simulate(store, tmp_path / "one.zarr", TRACING)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is not used")
+        again = simulate(tmp_path / "one.zarr", tmp_path / "two.zarr", RayTracing(steps=2))
+    assert [snapshot.max_mfp_mpc for snapshot in again.snapshots] == [9.0, 9.0]
+
+
+def test_the_reach_of_a_model_changes_with_redshift(store, tmp_path):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*more than half the box")
+        result = simulate(store, tmp_path / "sim.zarr", RayTracing(max_mfp="worseck-2014", steps=1))
+    first, second = (snapshot.max_mfp_mpc for snapshot in result.snapshots)
+    assert 0 < first < second
+
+
+def test_the_command(store, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "reion",
+        "simulate",
+        str(store),
+        "--out",
+        str(tmp_path / "sim.zarr"),
+        "--json",
+    ]
+    settings = ["--set", "max_mfp=9", "--set", "steps=1", "--set", "spectrum.temperature_k=1e5"]
+    planned = subprocess.run(
+        [*command, *settings, "--dry-run"], capture_output=True, check=True, env=os.environ
+    )
+    (plan,) = json.loads(planned.stdout)["plans"]
+    assert plan["cells"] > 0
+    assert plan["rate"] > 0
+    done = subprocess.run([*command, *settings], capture_output=True, check=False)
+    result = json.loads(done.stdout)
+    assert result["converged"]
+    assert result["photons"]["emitted"] > 0
+    tracing = json.loads(open_simulation(tmp_path / "sim.zarr").attrs["ray_tracing"])
+    assert tracing["spectrum"] == {"kind": "black_body", "temperature_k": 1e5, "highest_ry": 10.0}

@@ -1,0 +1,69 @@
+"""Worlds: the photons and sources that their list says, made once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from reion.errors import InputError
+from reion.ray_tracing.worlds import World, Worlds, load_worlds, make_world, make_worlds
+from reion.readers import open_simulation
+from reion.storage.store import write_simulation
+from tests.ray_tracing.boxes import density_and_sources
+
+
+def test_a_world_has_the_photons_that_its_list_says():
+    series = density_and_sources(sources=20)
+    world = World(name="few", series="toy", max_mfp=9.0, photons=1.5, brightest=0.25)
+    made = make_world(series, world)
+    for index in range(3):
+        before, after = (box["n_src"][index].values.astype(np.float64) for box in (series, made))
+        assert (after > 0).sum() == 5
+        assert after.sum() == pytest.approx(1.5 * before.sum(), rel=1e-6)
+        assert before[after > 0].min() >= np.sort(before[before > 0])[-5]
+    assert "n_ion" not in made.data_vars
+
+
+def test_worlds_are_made_once(tmp_path):
+    series = write_simulation(density_and_sources(side=8), tmp_path / "toy.zarr")
+    worlds = Worlds.model_validate(
+        {
+            "world": [
+                {"name": "near", "series": "toy", "max_mfp": 4.0},
+                {"name": "far", "series": "toy", "max_mfp": 7.0, "photons": 2.0, "clumping": 2.0},
+            ],
+            "ray_tracing": {"steps": 1},
+        }
+    )
+    made = make_worlds([series], tmp_path / "worlds", worlds, only=["near"])
+    assert list(made.worlds) == ["near"]
+    made = make_worlds([series], tmp_path / "worlds", worlds)
+    assert made.worlds["near"] is None
+    assert made.worlds["far"] is not None
+    far = open_simulation(tmp_path / "worlds" / "far.zarr")
+    assert far["max_mfp"].values.tolist() == [7.0] * 3
+    assert "world far" in far.attrs["source_code"]
+    with pytest.raises(InputError, match="received near-far"):
+        make_worlds([series], tmp_path / "worlds", worlds, only=["near-far"])
+
+
+def test_a_series_that_is_missing(tmp_path):
+    series = write_simulation(density_and_sources(side=8), tmp_path / "toy.zarr")
+    with pytest.raises(InputError, match="need the series c1, c1394"):
+        make_worlds([series], tmp_path / "worlds", load_worlds())
+
+
+def test_the_list_that_comes_with_reion_spans_what_users_have():
+    worlds = load_worlds().world
+    assert {world.series for world in worlds} == {"c1", "c1394", "c2", "c2381", "c4", "d2"}
+    assert {world.max_mfp for world in worlds} == {10.0, 15.0, 20.0, 30.0, 45.0, 60.0}
+    assert min(world.photons for world in worlds) < 1 < max(world.photons for world in worlds)
+    assert min(world.brightest for world in worlds) <= 0.05
+    assert max(world.clumping for world in worlds) == 3.0
+
+
+def test_two_worlds_of_one_name(tmp_path):
+    file = tmp_path / "worlds.toml"
+    file.write_text('[[world]]\nname = "a"\nseries = "s"\nmax_mfp = 3\n' * 2)
+    with pytest.raises(InputError, match="different names"):
+        load_worlds(file)
