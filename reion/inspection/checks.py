@@ -127,16 +127,26 @@ def _mean_density(sim: xr.Dataset, means: np.ndarray) -> Check:
         return _plausible("mean density", f"n_igm is comoving and has the cosmic mean (ratio {ratio:.3f})")
     model = cosmology(sim)
     h = float(model.H0.value) / 100
+    expansion = (1 + sim["redshift"].values) ** 3
     usual_mistakes = {
-        "proper instead of comoving (--set n_igm_unit='proper g cm-3')": (1 + sim["redshift"].values) ** 3,
+        "proper instead of comoving (--set n_igm_unit='proper g cm-3')": expansion,
+        "comoving, but taken as proper (leave 'proper' out of n_igm_unit)": 1 / expansion,
+        "1 + overdensity taken as overdensity (--set n_igm_unit='1 + overdensity')": 2.0,
         "all matter instead of baryons": model.Om0 / model.Ob0,
         "hydrogen only, 76 % of the mass": 0.76,
-        "a unit with h taken without it (h-2)": h**-2,
-        "a unit without h taken with it (h2)": h**2,
+        **{
+            f"a unit with h{power} taken without it, or one without h taken with h{-power}": h**-power
+            for power in (-3, -2, -1, 1, 2, 3)
+        },
     }
-    for mistake, expected in usual_mistakes.items():
-        if np.all(np.abs(ratios / expected - 1) < _DENSITY_TOLERANCE):
-            return _suspect("mean density", f"n_igm has {ratio:.3g} times the cosmic mean: is it {mistake}?")
+    # Several can be near, as h-2 and 2 are: the nearest at all redshifts is named.
+    deviation = {
+        mistake: float(np.max(np.abs(np.log(ratios / expected)))) if np.all(ratios > 0) else np.inf
+        for mistake, expected in usual_mistakes.items()
+    }
+    mistake = min(deviation, key=lambda name: deviation[name])
+    if deviation[mistake] < _DENSITY_TOLERANCE:
+        return _suspect("mean density", f"n_igm has {ratio:.3g} times the cosmic mean: is it {mistake}?")
     return _suspect(
         "mean density",
         f"n_igm has {ratio:.3g} times the cosmic mean: is its unit right, is the box a chosen region?",

@@ -21,6 +21,7 @@ from reion.jobs.sources import SourceFiles
 from reion.jobs.workers import Job, Portable, Progress, ThisProcess, Workers
 from reion.prediction.emulator import Device, Emulator
 from reion.prediction.tiles import Tiling, plan, predict_tiles
+from reion.prediction.unlike_training import warn_of_inputs
 from reion.readers import open_simulation, source_files
 from reion.simulation.contract import AXES, DIMS, EmittedPhotons, Shape
 from reion.simulation.lazy import CellKey, LazyField
@@ -105,6 +106,7 @@ def predict(
     files = SourceFiles.list(source_files(sim_path, format=format, settings=settings))
     sim = open_simulation(sim_path, format=format, settings=settings)
     emulator.check(sim)
+    warn_of_inputs(sim, emulator.card.inputs)
     tiling, resident = choose_tiles(emulator, sim.sizes, memory_bytes)
     workers = workers or ThisProcess()
     with growing.alone():

@@ -104,6 +104,7 @@ def box_of(
     `more_sources` gives more sources for a mesh of a shape.
     """
     preset = PRESETS.get(settings.choice("preset", list(PRESETS)) or "", {})
+    _require(paths, settings, preset)
     density = [_density(path, settings, preset) for path in paths if DENSITY.fullmatch(path.name)]
     shape = next((snapshot.shape for snapshot in [*xi, *density]), None) or settings.mesh_shape(file=paths[0])
     masses = [path for path in paths if SOURCES.fullmatch(path.name)]
@@ -132,6 +133,27 @@ def box_of(
         cosmology=C2RAY_COSMOLOGY if preset and not _has_cosmology(settings) else None,
         source_code=source_code,
     )
+
+
+def _require(paths: Sequence[Path], settings: Settings, preset: Mapping[str, float]) -> None:
+    """Ask at once for all that C2-Ray's inputs among `paths` need and neither files nor settings say.
+
+    Raises
+    ------
+    InputError
+        If something is missing.
+    """
+    masses = [path for path in paths if SOURCES.fullmatch(path.name)]
+    shine = bool(masses) and settings.text("sources") != "mass" and settings.text("n_src_unit") is None
+    densities = any(DENSITY.fullmatch(path.name) for path in paths) and settings.text("n_igm_unit") is None
+    needed = []
+    if not preset:
+        needed += ["nbox_fine"] if densities or masses else []
+        needed += ["box_size"]
+    needed += ["f_gamma", "lifetime_myr"] if shine else []
+    others = [] if preset else ["--set preset=500/h"]
+    others += ["--set sources=mass to keep the mass in haloes"] if shine else []
+    settings.require(needed, file=(masses or list(paths))[0], otherwise=" and ".join(others) or None)
 
 
 def run_name(path: Path) -> str:

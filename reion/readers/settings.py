@@ -40,6 +40,21 @@ COMMON = {
 HALO_SETTINGS = [key for key in COMMON if key.startswith("mass_")]
 """How photons depend on a halo's mass: these need a list of haloes."""
 _MOST_CELLS = 10_000
+_EXAMPLE = {
+    "box_size": "714.2857",
+    "nbox_fine": "13824",
+    "f_gamma": "30",
+    "lifetime_myr": "10",
+    "mesh": "256",
+    "n_igm_unit": "'g cm-3'",
+    "n_src_unit": "'s-1 per cell'",
+    "n_ion_unit": "'1e66 Mpc-3'",
+    "xi_unit": "1",
+}
+_WHAT = {
+    "box_size": "the size of the box",
+    **{f"{name}_unit": f"the unit of {name}" for name in ("n_igm", "n_src", "n_ion", "xi")},
+}
 
 
 class Settings:
@@ -92,17 +107,36 @@ class Settings:
             If one is not given: the message asks by name for all that are missing, and the hint says what
             could be given `otherwise`.
         """
-        values = [self.number(key) for key in keys]
-        missing = [key for key, value in zip(keys, values, strict=True) if value is None]
+        self.require(keys, file=file, otherwise=otherwise)
+        return [value for key in keys if (value := self.number(key)) is not None]
+
+    def require(self, keys: Sequence[str], *, file: Path, otherwise: str | None = None) -> None:
+        """Ask for all of `keys` that are not set at once, with an example that can be copied.
+
+        Raises
+        ------
+        InputError
+            If one is not set; the hint says what could be given `otherwise`.
+        """
+        missing = [key for key in keys if self._given.get(key) is None]
         if missing:
-            asked = "; ".join(f"{key}: {self._known[key]}" for key in missing)
-            hint = "give " + " ".join(f"--set {key}=..." for key in missing)
-            raise InputError(
-                f"the files do not say {', '.join(missing)} ({asked})",
-                file=file,
-                hint=f"{hint}, or {otherwise}" if otherwise else hint,
-            )
-        return [value for value in values if value is not None]
+            raise self.lacking(missing, file=file, otherwise=otherwise)
+
+    def lacking(self, missing: Sequence[str], *, file: Path, otherwise: str | None = None) -> InputError:
+        """The error that asks for the settings `missing`."""
+        named = ", ".join(_WHAT.get(key, key) for key in missing)
+        asked = "; ".join(f"{key}: {self._known[key]}" for key in missing)
+        example = " ".join(f"--set {key}={_EXAMPLE.get(key, '...')}" for key in missing)
+        units = "".join(
+            f"\n{key}: such as {EXAMPLES[key.removesuffix('_unit')]}"
+            for key in missing
+            if key.endswith("_unit")
+        )
+        return InputError(
+            f"the files do not say {named} ({asked})",
+            file=file,
+            hint=f"give it, for example: {example}{f', or {otherwise}' if otherwise else ''}{units}",
+        )
 
     def choice(self, key: str, options: Sequence[str]) -> str | None:
         """The value as one of `options`, or None where it is not given."""
@@ -121,11 +155,13 @@ class Settings:
         """
         text = self._given.get(f"{name}_unit")
         if text is None and not units:
-            raise InputError(
-                f"the files do not say the unit of {name}",
-                file=file,
-                hint=f"give it, such as {EXAMPLES[name]}: --set {name}_unit='...'",
-            )
+            if f"{name}_unit" not in self._known:
+                raise InputError(
+                    f"the files do not say the unit of {name}",
+                    file=file,
+                    hint=f"give it in the mapping, such as {EXAMPLES[name]}",
+                )
+            self.require([f"{name}_unit"], file=file)
         return text if text is not None else units
 
     def cosmology(self, found: Mapping[str, float] | None, *, file: Path) -> Mapping[str, float] | None:
@@ -189,11 +225,7 @@ class Settings:
         text = self._given.get("box_size")
         if text is None:
             if found is None:
-                raise InputError(
-                    "the files do not say the size of the box",
-                    file=file,
-                    hint="give it, comoving: --set box_size=714.2857 (Mpc) or --set box_size=500/h",
-                )
+                raise self.lacking(["box_size"], file=file)
             return float(found) if np.isscalar(found) else [float(length) for length in found]  # type: ignore[arg-type, union-attr]
         lengths = [_length_mpc(part, cosmology or DEFAULT_COSMOLOGY) for part in text.split(",")]
         if len(lengths) not in (1, 3) or any(length is None for length in lengths):

@@ -19,7 +19,7 @@ import xarray as xr
 
 from reion.errors import InputError
 from reion.physics.mean_free_path import max_mfp_mpc, with_propagation_mask
-from reion.readers.settings import Settings
+from reion.readers.settings import COMMON, Settings
 from reion.simulation import contract
 from reion.simulation.contract import (
     DEFAULT_COSMOLOGY,
@@ -168,6 +168,17 @@ def assemble(box: Box, settings: Settings) -> xr.Dataset:
     series = _series(box, settings)
     first = next(iter(series.values()))[0]
     shape = first.shape
+    settings.require(
+        [
+            *(["box_size"] if box.box_size is None else []),
+            *(
+                f"{name}_unit"
+                for name, snapshots in series.items()
+                if f"{name}_unit" in COMMON and not all(snapshot.units for snapshot in snapshots)
+            ),
+        ],
+        file=first.file,
+    )
     cosmology = settings.cosmology(box.cosmology, file=first.file)
     box_size = settings.box_size(box.box_size, cosmology, file=first.file)
     cell_volume_mpc3 = float(np.prod(np.broadcast_to(box_size, 3) / np.asarray(shape)))

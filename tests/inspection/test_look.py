@@ -156,6 +156,14 @@ def test_what_is_wrong_is_said_in_words(cosmic):
     wrong = {
         "proper": remake(cosmic, n_igm=density * growth),
         "matter": remake(cosmic, n_igm=density * np.float32(0.30964 / 0.04897)),
+        "taken as proper": remake(cosmic, n_igm=density / growth),
+        "1 + overdensity taken as overdensity": remake(cosmic, n_igm=density * np.float32(2)),
+        **{
+            f"a unit with h{power} taken without it": remake(
+                cosmic, n_igm=density * np.float32(0.6766) ** -power
+            )
+            for power in (-3, -2, -1, 1, 2, 3)
+        },
         "hydrogen": remake(cosmic, n_igm=density * np.float32(0.76)),
         "its unit right": remake(cosmic, n_igm=density * np.float32(3e3)),
     }

@@ -301,6 +301,23 @@ def test_what_files_lack_is_asked_for_by_name(tmp_path):
     refused(epfl, "n_src: expected a unit such as", settings={**settings, "n_src_unit": "bananas"})
 
 
+def test_all_that_files_lack_is_asked_for_at_once(tmp_path):
+    write_epfl(tmp_path, SIM)
+    refused(
+        tmp_path,
+        "do not say the size of the box, the unit of n_src",
+        hint="for example: --set box_size=714.2857 --set n_src_unit='s-1 per cell'",
+    )
+    c2ray = tmp_path / "c2ray"
+    c2ray.mkdir()
+    write_c2ray(c2ray, SIM)
+    refused(
+        c2ray,
+        "do not say nbox_fine, the size of the box, f_gamma, lifetime_myr",
+        hint="--set nbox_fine=13824 --set box_size=714.2857 --set f_gamma=30 --set lifetime_myr=10, or",
+    )
+
+
 def test_settings_that_contradict_the_file(tmp_path):
     write_npz(tmp_path, SIM)
     refused(tmp_path, "the file says", settings={"box_size": "100"})
