@@ -27,7 +27,8 @@ def warn_of_inputs(sim: xr.Dataset, inputs: Collection[str]) -> None:
     """
     redshift = float(sim["redshift"][0])
     late = redshift < FIRST_LIGHT_REDSHIFT
-    if "n_ion" in inputs and "n_ion" in sim.data_vars and late and not _planes(sim["n_ion"], 0).any():
+    shining = late and ("n_src" not in sim.data_vars or bool(_planes(sim["n_src"], 0).any()))
+    if "n_ion" in inputs and "n_ion" in sim.data_vars and shining and not _planes(sim["n_ion"], 0).any():
         warnings.warn(
             f"n_ion is zero everywhere at z = {redshift:g}: photons emitted before are not in it, and the model "
             "will predict hardly any ionised gas; give the whole series, or n_ion itself",

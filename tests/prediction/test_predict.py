@@ -50,6 +50,7 @@ def test_the_store_holds_what_the_emulator_predicts(toy_model, sim_path, simulat
         np.testing.assert_allclose(stored.attrs["box_size"], simulation.attrs["box_size"])
 
 
+@pytest.mark.filterwarnings("ignore:n_ion is zero everywhere")
 @given(
     mesh=st.tuples(*[st.integers(1, 14)] * 3),
     tile=st.tuples(*[st.integers(1, 14)] * 3),
