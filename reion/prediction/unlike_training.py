@@ -30,16 +30,16 @@ def warn_of_inputs(sim: xr.Dataset, inputs: Collection[str]) -> None:
     shining = late and ("n_src" not in sim.data_vars or bool(_planes(sim["n_src"], 0).any()))
     if "n_ion" in inputs and "n_ion" in sim.data_vars and shining and not _planes(sim["n_ion"], 0).any():
         warnings.warn(
-            f"n_ion is zero everywhere at z = {redshift:g}: photons emitted before are not in it, and the model "
-            "will predict hardly any ionised gas; give the whole series, or n_ion itself",
+            f"n_ion is zero everywhere at z = {redshift:g}: photons emitted before are not in it, and the "
+            "model will predict hardly any ionised gas; give the whole series, or n_ion itself",
             stacklevel=2,
         )
     if "n_src" in inputs and "n_ion" not in inputs and "n_src" in sim.data_vars:
         share = float((_planes(sim["n_src"], -1) > 0).mean())
         if share > _EVERYWHERE:
             warnings.warn(
-                f"n_src: sources are in {share:.0%} of the cells; a model that was trained on fewer, brighter ones "
-                "(the shipped ones: in less than 1 %) will predict hardly any ionised gas",
+                f"n_src: sources are in {share:.0%} of the cells; a model that was trained on fewer, brighter "
+                "ones (the shipped ones: in less than 1 %) will predict hardly any ionised gas",
                 stacklevel=2,
             )
 
