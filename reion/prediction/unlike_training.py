@@ -38,7 +38,7 @@ def warn_of_inputs(sim: xr.Dataset, inputs: Collection[str]) -> None:
         share = float((_planes(sim["n_src"], -1) > 0).mean())
         if share > _EVERYWHERE:
             warnings.warn(
-                f"n_src: sources are in {share:.0%} of the cells; a model that was trained on fewer, brighter "
+                f"n_src: sources are in {share:.0%} of the cells; a model trained on fewer, brighter "
                 "ones (the shipped ones: in less than 1 %) will predict hardly any ionised gas",
                 stacklevel=2,
             )
