@@ -26,7 +26,6 @@ from reion.cli.options import (
     parse_settings,
 )
 from reion.cli.output import print_plans, print_result, resumable
-from reion.errors import InputError
 
 
 @app.command(epilog=example("reion predict model.onnx sim.zarr --out xi.zarr"))
@@ -119,14 +118,17 @@ def evaluate(
     """
     from reion.evaluation.evaluate import render
     from reion.evaluation.methods import evaluate_methods
+    from reion.evaluation.report.page import report_kind
+    from reion.jobs.places import output_path, refuse_existing
     from reion.jobs.workers import reachable, started
     from reion.readers import open_simulation
     from reion.terminal import progress_bar, say
 
-    if report is not None and (report / "report.html").exists() and not force:
-        raise InputError("the report is already there", file=report, hint="--force replaces it")
-    sim = open_simulation(reachable(sources, scheduler), format=format_, settings=parse_settings(settings))
     models = [model, *(against or [])]
+    if report is not None:
+        kind = report_kind(report)
+        refuse_existing(output_path(report, kind, sources=[*models, *sources]), kind, force=force)
+    sim = open_simulation(reachable(sources, scheduler), format=format_, settings=parse_settings(settings))
     if dry_run:
         from reion.evaluation.cost import plan_evaluate
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from reion.errors import InputError
 from reion.evaluation.evaluate import evaluate
 from reion.evaluation.report.page import write_report
 from reion.evaluation.result import Evaluation
+from reion.jobs.outputs import scratch_folder
 from reion.jobs.workers import Workers
 from reion.prediction.emulator import Emulator, shipped_models
 from reion.prediction.predict import PredictedField
@@ -85,10 +85,7 @@ def evaluate_methods(
     with contextlib.ExitStack() as stack:
         keep = None
         if report is not None:
-            # Beside the report, where workers on other machines find it too.
-            report.parent.mkdir(parents=True, exist_ok=True)
-            beside = tempfile.TemporaryDirectory(dir=report.parent.absolute(), prefix=f".{report.name}.")
-            keep = Path(stack.enter_context(beside))
+            keep = stack.enter_context(scratch_folder(report.absolute()))
         predictions = [predict_with(method, sim, keep=keep) for method in methods]
         xi = {prediction.name: prediction.xi for prediction in predictions}
         if len(xi) < len(predictions):

@@ -1,10 +1,10 @@
 """The one module that writes: a file, a folder or JSON is at its place whole, or not at all.
 
-What is being written lies beside its place under a name that says who writes it, `.partial.PID@HOST.NAME`. It
-is brought to the disk (fsync) and then renamed, so that a kill at any instant leaves what was there before.
-What a new output replaces waits as `.replaced.PID@HOST.NAME` until the new one is in its place: after a kill
-between these two renames, the next command for this output puts the old one back. What a command needs only
-while it runs lies in `.scratch.PID@HOST.NAME`.
+What is being written lies beside its place under a name that says which process writes it,
+`.partial.WRITER.NAME`. It is brought to the disk (fsync) and then renamed, so that a kill at any instant
+leaves what was there before. What a new output replaces waits as `.replaced.WRITER.NAME` until the new one is
+in its place: after a kill between these two renames, the next command for this output puts the old one back.
+What a command needs only while it runs lies in `.scratch.WRITER.NAME`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import math
 import os
 import re
+import secrets
 import shutil
 import socket
 from collections.abc import Iterator, Mapping
@@ -23,8 +24,13 @@ from typing import Any
 from reion.errors import InputError
 
 _HOST = re.sub(r"[^\w-]", "-", socket.gethostname())
+_START = secrets.token_hex(3)
+"""Tells this process from an earlier one of the same number, which in containers is no rare thing."""
+
 _TEMPORARY = re.compile(
-    r"\.(?P<role>partial|replaced|scratch)\.(?P<process>\d+)@(?P<host>[\w-]+)\.(?P<name>.+)", re.DOTALL
+    r"\.(?P<role>partial|replaced|scratch)\.(?P<writer>(?P<process>\d+)-[0-9a-f]{6}@(?P<host>[\w-]+))"
+    r"\.(?P<name>.+)",
+    re.DOTALL,
 )
 """The names of all that lies beside an output while it is written: what it is, who writes it, the output."""
 
@@ -167,6 +173,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
+def is_temporary(name: str) -> bool:
+    """Whether a file or folder of this name is one that is being written, replaced or used as scratch."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
 def clear_stale(folder: Path, name: str | None = None, *, alone: bool = False) -> None:
     """Clear `folder` of what killed processes left there, of output `name` or of all.
 
@@ -180,7 +191,7 @@ def clear_stale(folder: Path, name: str | None = None, *, alone: bool = False) -
     """
     for path in list(folder.iterdir()) if folder.is_dir() else []:
         found = _TEMPORARY.fullmatch(path.name)
-        if found is None or name not in (None, found["name"]):
+        if found is None or name not in (None, found["name"]) or found["writer"] == _writer():
             continue
         if not alone and (found["host"] != _HOST or _is_running(int(found["process"]))):
             continue
@@ -290,7 +301,11 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 def _beside(path: Path, role: str) -> Path:
     """The name beside `path` under which this process keeps what is `partial`, `replaced` or `scratch`."""
-    return path.with_name(f".{role}.{os.getpid()}@{_HOST}.{path.name}")
+    return path.with_name(f".{role}.{_writer()}.{path.name}")
+
+
+def _writer() -> str:
+    return f"{os.getpid()}-{_START}@{_HOST}"
 
 
 def _is_running(process: int) -> bool:

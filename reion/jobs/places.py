@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reion.errors import InputError
-from reion.jobs.outputs import alone_at
+from reion.jobs.outputs import alone_at, is_temporary
 
 _FORMAT_ENDINGS = (
     *(".bin", ".csv", ".dat", ".h5", ".hdf5", ".html", ".json", ".keras", ".nc", ".npy", ".npz"),
-    *(".onnx", ".pdf", ".png", ".toml", ".txt", ".zarr", ".zip"),
+    *(".onnx", ".pdf", ".png", ".toml", ".txt", ".zip"),
 )
-"""Endings by which people know what a file is: an output of another kind does not get such a name."""
+"""Endings by which people know what a file is: an output of another kind, or a folder, gets no such name."""
 
 GENERATOR = b'<meta name="generator" content="reion">'
 """What a page of reion's bears, to be known by."""
 
-_LONGEST_NAME = 255 - len(".partial.4194304@") - 64
+_LONGEST_NAME = 255 - len(".replaced.4194304-abcdef@.") - 64
 """Bytes of an output's name that leave room for the temporary names beside it, on any usual file system."""
 
 
@@ -38,11 +38,14 @@ class Kind:
     is_ours
         Whether a file or folder is one of this kind that reion wrote, and nothing else lies in it: then, and
         only then, `--force` replaces it.
+    into_empty
+        Whether an empty folder is as good as nothing at its place; otherwise it too takes `--force`.
     """
 
     name: str
     ending: str = ""
     is_ours: Callable[[Path], bool]
+    into_empty: bool = False
 
 
 def output_path(out: str | Path, kind: Kind, *, sources: Sequence[str | Path] = ()) -> Path:
@@ -102,11 +105,12 @@ def refuse_existing(path: Path, kind: Kind, *, force: bool, hint: str = "--force
         nor an empty folder.
     """
     try:
-        if not path.exists():
+        empty = holds_only(path, ())
+        if not path.exists() or (empty and kind.into_empty):
             return
         if not force:
             raise InputError("exists already", file=path, hint=hint)
-        ours = holds_only(path, ()) or kind.is_ours(path)
+        ours = empty or kind.is_ours(path)
     except OSError as error:
         raise InputError(f"cannot be written: {error}", file=path) from error
     if not ours:
@@ -140,8 +144,10 @@ def claimed(
 
 
 def holds_only(folder: Path, names: Sequence[str]) -> bool:
-    """Whether a folder holds nothing but entries of these names."""
-    return folder.is_dir() and {entry.name for entry in folder.iterdir()} <= set(names)
+    """Whether `folder` is one, and holds nothing but entries of these names and our own temporary ones."""
+    return folder.is_dir() and all(
+        entry.name in names or is_temporary(entry.name) for entry in folder.iterdir()
+    )
 
 
 def _existing(sources: Sequence[str | Path]) -> list[Path]:

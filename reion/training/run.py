@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -15,7 +14,8 @@ import xarray as xr
 
 from reion.config import ReionModel, RunConfig, differences, load_config
 from reion.errors import InputError
-from reion.jobs.outputs import alone_at, read_json
+from reion.jobs.outputs import alone_at, read_json, scratch_folder
+from reion.jobs.places import output_path, refuse_existing
 from reion.models.build import build_model, build_network
 from reion.models.normalizer import fit_photons_per_source
 from reion.models.stems import SHINING_TIME
@@ -25,7 +25,7 @@ from reion.training.checkpoints import Checkpoint, load_newest
 from reion.training.loop import Loop, NotFiniteError, StepProgress
 from reion.training.processes import Processes
 from reion.training.provenance import Provenance
-from reion.training.run_folder import Metrics, RunFolder
+from reion.training.run_folder import RUN, Metrics, RunFolder
 
 CELL_SIZE_TOLERANCE = 0.01
 
@@ -81,7 +81,7 @@ def train(
     ProcessLostError
         If another process of the run does not answer.
     """
-    folder = RunFolder(Path(out))
+    folder = RunFolder(output_path(out, RUN))
     config = config or load_config()
     _check_together(simulations)
     config = with_photons(config, simulations)
@@ -95,7 +95,7 @@ def train(
             checkpoint = _enter(folder, config, provenance, resume=resume, force=force)
         # Nobody writes anything, not even beside the folder, before the chief has taken it.
         processes.broadcast(b"entered")
-        cache = folder.cache(processes.rank)
+        cache = stack.enter_context(scratch_folder(folder.path))
         loop = Loop.prepare(simulations, config, cache, processes=processes, progress=progress)
         if processes.is_chief and not resume:
             folder.create(config, loop.normalizer, provenance)
@@ -112,7 +112,6 @@ def train(
         written = json.dumps(_finish(folder, loop, simulations).to_json()) if processes.is_chief else ""
         # The others wait as long as the excursion set takes to fit the boxes.
         metrics = processes.broadcast(written.encode(), patience_s=math.inf)
-        shutil.rmtree(cache, ignore_errors=True)
         return Metrics.from_json(json.loads(metrics))
 
 
@@ -181,13 +180,7 @@ def _enter(
                 stacklevel=3,
             )
         return checkpoint
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        if not force:
-            raise InputError(
-                "the output is already there", file=out, hint="--resume goes on with it, --force replaces it"
-            )
-        if out.is_dir() and not (out / "config.toml").is_file():
-            raise InputError("will not replace a folder that is not a run", file=out)
+    refuse_existing(out, RUN, force=force, hint="--resume goes on with it, --force replaces it")
     return None
 
 

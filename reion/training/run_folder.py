@@ -16,6 +16,7 @@ import reion
 from reion.config import RunConfig, load_config, write_config
 from reion.errors import InputError
 from reion.jobs.outputs import clear_stale, read_json, whole_file, whole_folder, write_json, write_whole
+from reion.jobs.places import Kind, claimed, holds_only
 from reion.models.build import Model, build_model, build_network
 from reion.models.normalizer import Normalizer
 from reion.simulation.contract import DENSITY_UNITS, DIMS, n_ion_units, require_fields, with_n_ion
@@ -25,6 +26,33 @@ from reion.training.provenance import Provenance
 from reion.training.sampler import Batch
 
 LICENCE = "MIT"
+
+_FILES = (
+    *("config.toml", "normalizer.json", "provenance.json", "checkpoints", "history.csv", "logs"),
+    *("model.keras", "metrics.json", "diverged.npz"),
+    *("model.onnx", "evaluation.json"),  # that `reion compare` puts there
+)
+
+
+def is_our_run(path: Path) -> bool:
+    """Whether a folder is one that `reion train` or `reion compare` wrote, and holds nothing besides."""
+    return holds_only(path, _FILES) and all(
+        (path / name).is_file() for name in ("config.toml", "provenance.json")
+    )
+
+
+def is_our_model(path: Path) -> bool:
+    """Whether a file is a model that `reion export` wrote."""
+    from reion_exports import dissect
+
+    try:
+        return "reion.format" in dissect(path.read_bytes()).metadata
+    except (OSError, ValueError):
+        return False
+
+
+RUN = Kind(name="a run folder", is_ours=is_our_run, into_empty=True)
+MODEL_FILE = Kind(name="a model file", ending=".onnx", is_ours=is_our_model)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,13 +113,8 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self._rounds_logged = 0
 
-    def cache(self, rank: int = 0) -> Path:
-        """The folder beside this one for channels that do not fit in memory, one for each process."""
-        return self.path.with_name(f".{self.path.name}.cache{rank or ''}")
-
     def clear_stale(self) -> None:
-        """Clear it, and the place beside it, of what killed processes left."""
-        clear_stale(self.path.parent, self.path.name)
+        """Clear it of what killed processes left."""
         clear_stale(self.path)
         clear_stale(self.checkpoints)
 
@@ -150,7 +173,8 @@ class RunFolder:
         """
         (values, redshift), xi = batch
         path = self.path / "diverged.npz"
-        np.savez(path, channels=values, redshift=redshift, xi=xi)
+        with whole_file(path) as partial:
+            np.savez(partial, channels=values, redshift=redshift, xi=xi)
         return path
 
     def finish(self, network: keras.Model, metrics: Metrics) -> None:
@@ -299,7 +323,8 @@ def export_run(
     Raises
     ------
     InputError
-        If the run is not finished, the file is there, or file and Keras disagree; nothing is written then.
+        If the run is not finished, the file is there (with `force`: if it is no model of reion's), or file
+        and Keras disagree; nothing is written then.
     """
     from reion_exports import ExportError, ModelCard, export
 
@@ -323,12 +348,11 @@ def export_run(
         licence=LICENCE,
         provenance={"training": run.provenance.to_json(), "config": run.config.model_dump(mode="json")},
     )
-    try:
-        report = export(run.network, card, out, force=force, write=write_whole)
-    except FileExistsError as error:
-        raise InputError("the file is already there", file=out, hint="--force replaces it") from error
-    except ExportError as error:
-        raise InputError(f"the network does not export: {error}", file=folder) from error
+    with claimed(out, MODEL_FILE, force=force) as out:
+        try:
+            report = export(run.network, card, out, force=True, write=write_whole)
+        except ExportError as error:
+            raise InputError(f"the network does not export: {error}", file=folder) from error
     return Export(out, report.bytes, report.sha256, report.nodes, report.difference)
 
 

@@ -281,7 +281,7 @@ def test_a_box_that_does_not_fit_leaves_what_was_there(toy, tmp_path):
 def test_an_occupied_folder_is_left_alone(toy, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("years of work")
-    with pytest.raises(InputError, match="already there"):
+    with pytest.raises(InputError, match="exists already"):
         train([toy()], tmp_path / "run", config())
     with pytest.raises(InputError, match="not a run"):
         train([toy()], tmp_path / "run", config(), force=True)

@@ -5,24 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from reion.errors import InputError
 from reion.evaluation.report.figures import figures, save_figure
 from reion.evaluation.report.numbers import write_csv
 from reion.evaluation.report.slices import middle_planes, slices_json
 from reion.evaluation.report.summary import cards, headline
 from reion.evaluation.report.tables import definitions, pooled_rows, redshift_rows
 from reion.evaluation.result import Evaluation
-from reion.jobs.outputs import write_json, write_whole
+from reion.jobs.outputs import whole_folder, write_json, write_whole
+from reion.jobs.places import GENERATOR, Kind, claimed, holds_only
 from reion.metrics.pooling import POOLED_SNAPSHOTS
 from reion.metrics.spectra import BANDS
 from reion.simulation.contract import AXES, box_size_mpc
+
+
+def is_our_page(path: Path) -> bool:
+    """Whether a file is the page of a report that reion wrote."""
+    return path.is_file() and GENERATOR in path.read_bytes()[:4096]
+
+
+def is_our_report(folder: Path) -> bool:
+    """Whether a folder is a report that reion wrote, and holds nothing besides."""
+    return holds_only(folder, ("report.html", "figures", "numbers")) and is_our_page(folder / "report.html")
+
+
+PAGE = Kind(name="the page of a report", ending=".html", is_ours=is_our_page)
+REPORT = Kind(name="the folder of a report", is_ours=is_our_report, into_empty=True)
 
 
 def write_report(
@@ -49,7 +62,7 @@ def write_report(
         What the last section lists: model, training data, command, ...; nested mappings are flattened. The
         attributes of the truth and the versions of the packages are added.
     force
-        Replace an existing page.
+        Replace an existing report, if there is nothing but a report.
 
     Returns
     -------
@@ -59,31 +72,24 @@ def write_report(
     Raises
     ------
     InputError
-        If the page exists and `force` is not given.
+        If something is there and `force` is not given, or if it is not a report that reion wrote.
     """
-    target = Path(folder_or_file)
     by_name = predictions if isinstance(predictions, Mapping) else {evaluation.name: predictions}
-    alone = target.suffix == ".html"
-    page = target if alone else target / "report.html"
-    if page.exists() and not force:
-        raise InputError("the report exists already", file=page, hint="--force replaces it")
-    folder = page.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    html = render_page(evaluation, true, by_name, provenance or {})
-    if alone:
-        write_whole(page, html)
-        return page
-    with TemporaryDirectory(prefix=".report-", dir=folder) as partial:
-        draft = Path(partial)
-        write_whole(draft / page.name, html)
-        _write_files(evaluation, true, by_name, draft)
-        # The page comes last: where it is, the rest is too.
-        for file in sorted(draft.rglob("*"), key=lambda file: file.name == page.name):
-            if file.is_file():
-                place = folder / file.relative_to(draft)
-                place.parent.mkdir(exist_ok=True)
-                file.replace(place)
-    return page
+    kind = report_kind(Path(folder_or_file))
+    with claimed(folder_or_file, kind, force=force) as place:
+        html = render_page(evaluation, true, by_name, provenance or {})
+        if kind is PAGE:
+            write_whole(place, html)
+            return place
+        with whole_folder(place) as folder:
+            write_whole(folder / "report.html", html)
+            _write_files(evaluation, true, by_name, folder)
+        return place / "report.html"
+
+
+def report_kind(folder_or_file: Path) -> Kind:
+    """What `write_report` writes at a place: a page where its name ends in .html, otherwise a folder."""
+    return PAGE if folder_or_file.suffix.lower() == PAGE.ending else REPORT
 
 
 def _write_files(

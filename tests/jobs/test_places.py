@@ -1,0 +1,182 @@
+"""An output replaces nothing but what reion wrote, and never what the command reads."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import xarray as xr
+
+import reion
+from reion.errors import InputError
+from reion.evaluation.report.page import PAGE, REPORT
+from reion.inspection.pictures import PICTURES
+from reion.jobs.places import Kind, claimed, output_path, refuse_existing
+from reion.prediction.emulator import shipped_models
+from reion.storage.conversion import convert
+from reion.storage.store import STORE, write_simulation
+
+ANY = Kind(name="an output", is_ours=lambda path: False)
+
+
+def tree(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def sim(toy, tmp_path):
+    return write_simulation(toy(shape=(12, 12, 12)), tmp_path / "sim.zarr")
+
+
+@pytest.mark.parametrize(
+    "there", ["a folder of files", "a text file", "our store with a note in it", "a Zarr of others"]
+)
+@pytest.mark.parametrize("verb", ["convert", "predict", "inspect"])
+def test_force_replaces_only_what_is_ours(verb, there, command, sim, toy, toy_model, tmp_path):
+    out = tmp_path / "precious"
+    if there == "a folder of files":
+        out.mkdir()
+        (out / "thesis.tex").write_text("years of work")
+    elif there == "a text file":
+        out.write_text("years of work")
+    elif there == "our store with a note in it":
+        write_simulation(toy(shape=(4, 4, 4)), out)
+        (out / "notes.txt").write_text("years of work")
+    else:
+        toy(shape=(4, 4, 4)).to_zarr(out, zarr_format=3, consolidated=False)
+    before = tree(tmp_path)
+    target = "--plot" if verb == "inspect" else "--out"
+    model = [toy_model] if verb == "predict" else []
+    code, _, said = command(verb, *model, sim, target, out, "--force")
+    if verb == "convert" and there == "a folder of files":
+        # A folder receives the store under a name of its own.
+        assert code == 0, said
+        assert tree(tmp_path).items() >= before.items()
+        return
+    assert code == 2
+    assert "that reion wrote" in said
+    assert "Traceback" not in said
+    assert tree(tmp_path) == before
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["precious", "sim.zarr"]
+
+
+def test_force_replaces_what_is_ours(command, sim, toy_model, tmp_path):
+    for line in (
+        ["convert", sim, "--out", tmp_path / "copy.zarr"],
+        ["predict", toy_model, sim, "--out", tmp_path / "xi.zarr"],
+        ["inspect", sim, "--plot", tmp_path / "pictures"],
+    ):
+        assert command(*line)[0] == 0
+        before = tree(line[-1])
+        assert command(*line)[0] == 2
+        assert tree(line[-1]) == before
+        code, _, said = command(*line, "--force")
+        assert code == 0, said
+        assert all(after > before[path] for path, after in tree(line[-1]).items())
+
+
+@pytest.mark.parametrize("way", ["the same", "inside", "around", "through a link", "a folder read whole"])
+@pytest.mark.parametrize("verb", ["convert", "predict"])
+def test_an_output_is_apart_from_what_is_read(verb, way, command, toy, toy_model, tmp_path):
+    folder = tmp_path / "data"
+    sim = write_simulation(toy(shape=(12, 12, 12)), folder / "sim.zarr")
+    source, out = sim, sim
+    if way == "inside":
+        out = sim / "xi"
+    elif way == "around":
+        out = folder
+    elif way == "through a link":
+        out = tmp_path / "link.zarr"
+        out.symlink_to(sim)
+    elif way == "a folder read whole":
+        source = folder / "*"
+    before = tree(tmp_path)
+    model = [toy_model] if verb == "predict" else []
+    code, _, said = command(verb, *model, source, "--out", out, "--force")
+    assert code == 2
+    if verb == "predict" or way != "around":  # convert would write a store of its own into the folder
+        assert "is read" in said
+    assert tree(tmp_path) == before
+
+
+def test_a_model_is_not_overwritten_by_its_prediction(command, sim, toy_model, tmp_path):
+    code, _, said = command("predict", toy_model, sim, "--out", toy_model, "--force")
+    assert code == 2
+    assert "not a file of format .onnx" in said
+    assert toy_model.stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (".", "expected the name"),
+        ("..", "expected the name"),
+        ("dangling", "is a link to"),
+        ("circle", "cannot be written|is a link to"),
+        ("sim.zarr/xi", "lies in the Zarr store"),
+        ("xi.npy", "not a file of format .npy"),
+        ("xi.H5", "not a file of format .h5"),
+        ("rep.html", "not a file of format .html"),
+        ("n" * 240, "at most"),
+        ("/".join(["n" * 100] * 50), "cannot be written: .*too long"),
+    ],
+)
+def test_a_place_that_cannot_be_is_said_before_any_work(name, message, sim, tmp_path):
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    out = name if name.startswith(".") else tmp_path / name
+    with pytest.raises(InputError, match=message), claimed(out, STORE, force=True):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_name_with_dots_names_no_format():
+    for name in ("z8.0", "run.v2", "xi.zarr", "box_500.h"):
+        assert output_path(name, STORE).name == name
+
+
+def test_the_home_folder_is_meant_by_a_tilde(sim, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (result,) = convert(str(sim), "~/copy.zarr")["stores"]
+    assert result["path"] == str(tmp_path / "home" / "copy.zarr")
+    assert xr.open_zarr(tmp_path / "home" / "copy.zarr").sizes["x"] == 12
+
+
+def test_a_link_to_a_place_leads_there(toy, tmp_path):
+    real, link = tmp_path / "large disk" / "sim.zarr", tmp_path / "sim.zarr"
+    write_simulation(toy(shape=(4, 4, 4)), real)
+    link.symlink_to(real)
+    write_simulation(toy(shape=(6, 6, 6)), link, force=True)
+    assert link.is_symlink()
+    assert xr.open_zarr(real).sizes["x"] == 6
+
+
+def test_what_is_ours_is_known(tmp_path):
+    pytest.importorskip("keras")
+    from reion.training.run_folder import MODEL_FILE, RUN
+
+    for name in shipped_models():
+        assert MODEL_FILE.is_ours(Path(reion.__file__).parent / "weights" / f"{name}.onnx")
+    for kind in (MODEL_FILE, RUN, PAGE, REPORT, PICTURES, STORE):
+        foreign = tmp_path / "foreign"
+        foreign.write_bytes(os.urandom(1000))
+        assert not kind.is_ours(foreign)
+        with pytest.raises(InputError, match="that reion wrote"):
+            refuse_existing(foreign, kind, force=True)
+        foreign.unlink()
+        foreign.mkdir()
+        for name in ("config.toml", "report.html", "history.png", "zarr.json"):
+            (foreign / name).write_text("{}")
+        assert not kind.is_ours(foreign)
+        for path in foreign.iterdir():
+            path.unlink()
+        foreign.rmdir()
+
+
+def test_an_empty_folder_is_nothing_only_to_some(tmp_path):
+    with pytest.raises(InputError, match="exists already"):
+        refuse_existing(tmp_path, ANY, force=False)
+    refuse_existing(tmp_path, ANY, force=True)
+    refuse_existing(tmp_path, REPORT, force=False)
