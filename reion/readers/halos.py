@@ -31,7 +31,6 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +38,10 @@ import numpy as np
 
 from reion.errors import InputError
 from reion.readers.filenames import ending_of, redshift_of
-from reion.readers.hdf5 import Hdf5Tree
-from reion.readers.hdf5_file import is_hdf5
 from reion.readers.names import Column, Halos
-from reion.readers.npz import NpzTree
 from reion.readers.settings import HALO_SETTINGS, Settings
 from reion.readers.snapshot import SAME_REDSHIFT, Box, Region, Snapshot
-from reion.readers.text_numbers import data_lines, header_names, numbers_in, text_of
-from reion.readers.tree import StoredArray, Tree
-from reion.readers.zarr import ZarrTree, is_store
+from reion.readers.tables import Table, table_of
 from reion.simulation.contract import AXES, DEFAULT_COSMOLOGY
 from reion.simulation.units import Conversion, length_mpc, mass_msun, photon_rate_per_msun
 
@@ -70,72 +64,6 @@ _USUAL_POSITIONS = re.compile(
     r"(?:halo_?|group_?|subhalo_?)?(?:pos|position|positions|coords|coordinates|centre|center|centreofpotential|com)",
     re.IGNORECASE,
 )
-
-
-@dataclass(frozen=True)
-class Table:
-    """The columns of one catalogue file: an array of a tree for each name, or the columns of a text."""
-
-    path: Path
-    tree: Tree | None = None
-
-    @cached_property
-    def _text(self) -> tuple[list[str], np.ndarray]:
-        """Names of the columns (none where there is no header), and numbers, (haloes, columns) float64."""
-        text = text_of(self.path)
-        names = header_names(text)
-        lines = data_lines(text)
-        if lines and names and lines[0].split()[: len(names)] == names:
-            lines = lines[1:]
-        if len(lines) > 1 and len(lines[0].split()) < len(lines[1].split()):
-            lines = lines[1:]  # the number of haloes
-        columns = len(lines[0].split()) if lines else max(len(names), 1)
-        numbers = numbers_in(lines, self.path)
-        if numbers.size != columns * len(lines):
-            raise InputError(
-                f"expected {columns} numbers on each of {len(lines)} lines; received {numbers.size} in all",
-                file=self.path,
-            )
-        return names, numbers.reshape(len(lines), columns)
-
-    def names(self) -> list[str]:
-        """The columns that there are, as a mapping may name them."""
-        if self.tree is not None:
-            return self.tree.names()
-        names, numbers = self._text
-        return names or [str(number + 1) for number in range(numbers.shape[1])]
-
-    def shape(self, column: Column) -> tuple[int, ...]:
-        """Shape of a column.
-
-        Raises
-        ------
-        InputError
-            If it is not there.
-        """
-        shape = self.tree.shape(str(column)) if self.tree is not None else self._text_shape(column)
-        if shape is None:
-            raise InputError(
-                f"[halos]: expected a column {column!r}; received {', '.join(self.names())}", file=self.path
-            )
-        return shape
-
-    def _text_shape(self, column: Column) -> tuple[int, ...] | None:
-        names, numbers = self._text
-        there = column in names if isinstance(column, str) else 1 <= column <= numbers.shape[1]
-        return (len(numbers),) if there else None
-
-    def numbers(self, column: Column) -> np.ndarray:
-        """The numbers of a column, float64, one axis."""
-        self.shape(column)
-        if self.tree is not None:
-            return StoredArray(self.tree, str(column)).numbers()
-        names, numbers = self._text
-        return numbers[:, names.index(column) if isinstance(column, str) else column - 1]
-
-    def unit(self, column: Column) -> str:
-        """The unit that the file gives a column, empty if it gives none."""
-        return "" if self.tree is None else StoredArray(self.tree, str(column)).units
 
 
 @dataclass(frozen=True)
@@ -379,7 +307,7 @@ def _tables(box: Box, catalogues: Sequence[Path]) -> list[tuple[float, Table]]:
                 "expected the haloes of one redshift in each file; received several",
                 file=box.snapshots[0].file,
             )
-        return [(redshift, _table(file)) for redshift, file in files.items()]
+        return [(redshift, table_of(file)) for redshift, file in files.items()]
     tables = []
     for path in catalogues:
         redshift = redshift_of(path)
@@ -392,16 +320,8 @@ def _tables(box: Box, catalogues: Sequence[Path]) -> list[tuple[float, Table]]:
                 hint="name it like halos_z8.397.txt",
             )
         near = [own for own in redshifts if abs(own - redshift) < SAME_REDSHIFT]
-        tables.append((near[0] if near else redshift, _table(path)))
+        tables.append((near[0] if near else redshift, table_of(path)))
     return tables
-
-
-def _table(path: Path) -> Table:
-    if is_store(path):
-        return Table(path, ZarrTree(path))
-    if is_hdf5(path):
-        return Table(path, Hdf5Tree(path))
-    return Table(path, NpzTree(path)) if ending_of(path.name) == ".npz" else Table(path)
 
 
 def _efficiency(settings: Settings, cosmology: Mapping[str, float], file: Path) -> Efficiency:

@@ -1,0 +1,94 @@
+"""Columns of numbers in a catalogue file: text, HDF5, Zarr or `.npz`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from reion.errors import InputError
+from reion.readers.filenames import ending_of
+from reion.readers.hdf5 import Hdf5Tree
+from reion.readers.hdf5_file import is_hdf5
+from reion.readers.names import Column
+from reion.readers.npz import NpzTree
+from reion.readers.text_numbers import data_lines, header_names, numbers_in, text_of
+from reion.readers.tree import StoredArray, Tree
+from reion.readers.zarr import ZarrTree, is_store
+
+
+@dataclass(frozen=True)
+class Table:
+    """The columns of one catalogue file: an array of a tree for each name, or the columns of a text."""
+
+    path: Path
+    tree: Tree | None = None
+
+    @cached_property
+    def _text(self) -> tuple[list[str], np.ndarray]:
+        """Names of the columns (none where there is no header), and numbers, (haloes, columns) float64."""
+        text = text_of(self.path)
+        names = header_names(text)
+        lines = data_lines(text)
+        if lines and names and lines[0].split()[: len(names)] == names:
+            lines = lines[1:]
+        if len(lines) > 1 and len(lines[0].split()) < len(lines[1].split()):
+            lines = lines[1:]  # the number of haloes
+        columns = len(lines[0].split()) if lines else max(len(names), 1)
+        numbers = numbers_in(lines, self.path)
+        if numbers.size != columns * len(lines):
+            raise InputError(
+                f"expected {columns} numbers on each of {len(lines)} lines; received {numbers.size} in all",
+                file=self.path,
+            )
+        return names, numbers.reshape(len(lines), columns)
+
+    def names(self) -> list[str]:
+        """The columns that there are, as a mapping may name them."""
+        if self.tree is not None:
+            return self.tree.names()
+        names, numbers = self._text
+        return names or [str(number + 1) for number in range(numbers.shape[1])]
+
+    def shape(self, column: Column) -> tuple[int, ...]:
+        """Shape of a column.
+
+        Raises
+        ------
+        InputError
+            If it is not there.
+        """
+        shape = self.tree.shape(str(column)) if self.tree is not None else self._text_shape(column)
+        if shape is None:
+            raise InputError(
+                f"[halos]: expected a column {column!r}; received {', '.join(self.names())}", file=self.path
+            )
+        return shape
+
+    def _text_shape(self, column: Column) -> tuple[int, ...] | None:
+        names, numbers = self._text
+        there = column in names if isinstance(column, str) else 1 <= column <= numbers.shape[1]
+        return (len(numbers),) if there else None
+
+    def numbers(self, column: Column) -> np.ndarray:
+        """The numbers of a column, float64, one axis."""
+        self.shape(column)
+        if self.tree is not None:
+            return StoredArray(self.tree, str(column)).numbers()
+        names, numbers = self._text
+        return numbers[:, names.index(column) if isinstance(column, str) else column - 1]
+
+    def unit(self, column: Column) -> str:
+        """The unit that the file gives a column, empty if it gives none."""
+        return "" if self.tree is None else StoredArray(self.tree, str(column)).units
+
+
+def table_of(path: Path) -> Table:
+    """The columns of a catalogue file, whatever kind of file it is."""
+    if is_store(path):
+        return Table(path, ZarrTree(path))
+    if is_hdf5(path):
+        return Table(path, Hdf5Tree(path))
+    return Table(path, NpzTree(path)) if ending_of(path.name) == ".npz" else Table(path)
