@@ -144,9 +144,8 @@ def trace_rays(
     if n_hi.ndim != 3 or n_hi.size == 0:
         message = f"n_hi: expected three axes with cells. Received: shape {n_hi.shape}"
         raise ValueError(message)
-    wrong = np.argwhere(~(np.isfinite(n_hi) & (n_hi >= 0)))
-    if len(wrong):
-        cell = tuple(int(i) for i in wrong[0])
+    if not (n_hi.min() >= 0 and n_hi.max() < np.inf):
+        cell = tuple(int(i) for i in np.argwhere(~(np.isfinite(n_hi) & (n_hi >= 0)))[0])
         message = f"n_hi: expected finite densities, zero or more. Received: {n_hi[cell]} in cell {cell}"
         raise ValueError(message)
     for name, value in (("cell_cm", cell_cm), ("max_mfp_cells", max_mfp_cells)):
@@ -172,10 +171,9 @@ def trace_rays(
     guest = leads[follows] != np.arange(len(host))
     # Hosts that have guests are treated as these are: their group is one source of what leaves its cells.
     guest |= np.bincount(follows, minlength=len(leads))[follows] > 1
-    sent, own = np.ones(len(places)), np.zeros(n_hi.shape)
-    if guest.any():
-        sent[guest], rate = _own_cell(tau[tuple(places[guest].T)], strengths[guest], table)
-        own[tuple(places[guest].T)] = rate
+    own = tuple(places[guest].T)
+    sent = np.ones(len(places))
+    sent[guest], at_home = _own_cell(tau[own], strengths[guest], table)
     started = np.zeros(len(leads))
     np.add.at(started, follows, sent * strengths)
     total, (absorbed, left, created) = _all_sources(
@@ -183,8 +181,10 @@ def trace_rays(
     )
     unit = table.cross_section_cm2 / cell_cm / cell_cm
     escaped = np.append(sent * left[follows], 0.0)
+    gamma: NDArray[np.float64] = np.multiply(total, started.sum() / FULL * unit)
+    gamma[own] += at_home * unit
     return Rays(
-        gamma=np.asarray(total * (started.sum() / FULL * unit) + own * unit, dtype=np.float64),
+        gamma=gamma,
         emitted=emitted,
         absorbed=float(absorbed @ started + (1.0 - sent) @ strengths),
         lost=float(left @ started),
@@ -243,16 +243,19 @@ def _all_sources(
     shares = np.zeros((3, len(places)))
     groups = -(-len(places) // LANES)
     threads = min(thread_count(threads, len(places) * len(geometry.path)), max(groups, 1))
-    size = LANES * max(GROUPS_A_TASK, math.ceil(groups / (4 * threads)))
+    tasks = 1 if threads == 1 else 4 * threads
+    size = LANES * max(GROUPS_A_TASK, math.ceil(groups / tasks))
     strength = strengths / max(strengths.sum(), 1e-300) * FULL
 
-    def trace(part: slice) -> tuple[slice, NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    def trace(part: slice) -> tuple[slice, int, NDArray[np.int64], NDArray[np.float64]]:
         return part, *_some_sources(tau, places[part], strength[part], geometry, table, conserve)
 
     parts = [slice(first, first + size) for first in range(0, len(places), size)]
-    for part, planes, rates, of_each in _in_turn(trace, parts, threads):
-        # Distinct planes: nothing is added twice.
-        total[planes] += rates
+    for part, first, rates, of_each in _in_turn(trace, parts, threads):
+        # The planes that these sources reach, from `first` on, and round the end of the box.
+        ahead = min(len(rates), len(total) - first)
+        total[first : first + ahead] += rates[:ahead]
+        total[: len(rates) - ahead] += rates[ahead:]
         shares[:, part] = of_each
     return total, shares
 
@@ -279,14 +282,16 @@ def _some_sources(
     geometry: Sphere,
     table: PhotoTable,
     conserve: bool,
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Planes of the mesh that these sources reach, rates there, and each source's shares."""
+) -> tuple[int, NDArray[np.int64], NDArray[np.float64]]:
+    """The first plane of the mesh that these sources reach, rates from there on, and each source's shares."""
     nx, ny, nz = tau.shape
     reach = geometry.offsets.max(axis=0)
     first = int(places[:, 0].min() - reach[0])
     n_planes = min(nx, int(places[:, 0].max() + reach[0]) + 1 - first)
-    planes = (first + np.arange(n_planes)) % nx
-    gas = np.ascontiguousarray(tau[planes]).reshape(-1)
+    if n_planes == nx:
+        first, gas = 0, tau.reshape(-1)
+    else:
+        gas = tau[(first + np.arange(n_planes)) % nx].reshape(-1)
     rates = np.zeros(gas.size, dtype=np.int64)
     cells, widest = len(geometry.path), int(np.diff(geometry.layers).max())
     tau_behind = np.zeros((2, widest * LANES), dtype=np.float32)
@@ -330,7 +335,7 @@ def _some_sources(
             np.float64(MOST_CORRECTION if conserve else 1.0),
         )
         shares[:, start : start + LANES] = of_each[:, : len(places) - start]
-    return planes, rates.reshape(-1, ny, nz), shares
+    return first % nx, rates.reshape(-1, ny, nz), shares
 
 
 @kernel(inline=True)
