@@ -243,7 +243,7 @@ def _all_sources(
     shares = np.zeros((3, len(places)))
     groups = -(-len(places) // LANES)
     threads = min(thread_count(threads, len(places) * len(geometry.path)), max(groups, 1))
-    tasks = 1 if threads == 1 else 4 * threads
+    tasks = 1 if threads == 1 else 2 * threads
     size = LANES * max(GROUPS_A_TASK, math.ceil(groups / tasks))
     strength = strengths / max(strengths.sum(), 1e-300) * FULL
 

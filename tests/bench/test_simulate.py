@@ -8,13 +8,13 @@ from reion.bench import simulate
 
 
 def test_it_measures_a_small_box(monkeypatch):
-    for name, value in {"CELLS": 8, "RADIUS_CELLS": 2.0, "SOURCES": 20, "ROUNDS": 2}.items():
+    for name, value in {"CELLS": 8, "RADIUS_CELLS": 2.0, "SOURCES": 48, "ROUNDS": 3}.items():
         monkeypatch.setattr(simulate, name, value)
     said = []
     results = list(simulate.measure(said.append))
     assert [result.name for result in results] == ["rays", "rays_two_threads", "rays_large_box", "chemistry"]
     assert len(said) == len(results)
-    assert all(result.ratio.smallest > 0 for result in results)
+    assert all(result.ratio.value > 0 for result in results)
     assert results[0].extra["ns a source and cell"] > 0
 
 
