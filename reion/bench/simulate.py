@@ -158,7 +158,7 @@ def _box(trace: Callable[..., Rays], gas: NDArray[np.float32], sources: NDArray[
     return Result(
         name="rays_large_box",
         # What sources add to the cost of a box: the passes over its cells are the same for any number.
-        ratio=Ratio.of((small - small_few) / (large_all - large_few)),
+        ratio=Ratio.of((small - np.median(small_few)) / (large_all - np.median(large_few))),
         against="the same sources in an eighth of the box",
         target=0.9,
         extra={"ns a cell of the box, without sources": float(np.median(large_few)) * work / large.size},

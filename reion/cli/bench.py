@@ -15,7 +15,9 @@ from reion.cli.output import print_result
 def bench(
     suites: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SUITE...]", help="kernels, data, simulate, train, predict, cluster; all by default."),
+        typer.Argument(
+            metavar="[SUITE...]", help="kernels, data, simulate, train, predict, cluster; all by default."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
