@@ -234,3 +234,18 @@ def test_the_public_names_of_reion_exist():
         "    getattr(reion, name)\n"
         "assert dir(reion) == sorted(reion.__all__)\n"
     )
+
+
+def test_the_page_of_the_architecture_names_files_that_exist():
+    page = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:reion|kernels|tests|docs)/[\w/.-]*)`", page)
+    assert len(named) > 10
+    assert not [path for path in named if not (ROOT / path).exists()]
+
+
+def test_the_picture_of_the_architecture_has_every_wing():
+    picture = (ROOT / "docs" / "images" / "architecture.svg").read_text(encoding="utf-8")
+    wings = set().union(*FLOORS) - {"reion", "__main__"} | {"reion_exports", "reion_kernels"}
+    assert not [name for name in wings if f">{name}<" not in picture], (
+        "draw it again: python docs/drawings/architecture.py"
+    )
