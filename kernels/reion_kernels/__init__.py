@@ -1,7 +1,7 @@
 """Numba kernels of reion: arrays in, arrays out. Imports numpy and numba, nothing else."""
 
-from reion_kernels._jit import cache_is_cold, compile_kernels
-from reion_kernels.affine import TRANSFORMS, Transform, affine, inverse_affine
+from reion_kernels._jit import compile_kernels
+from reion_kernels.affine import TRANSFORMS, Transform, affine
 from reion_kernels.chemistry import Ionisation, ionise
 from reion_kernels.crops import crop, crop_batch
 from reion_kernels.deposit import accumulate, deposit
@@ -12,7 +12,6 @@ from reion_kernels.raytracing import Rays, trace_rays
 from reion_kernels.symmetry import (
     N_ROTATIONS,
     N_SYMMETRIES,
-    compose,
     inverse,
     permutation_and_flips,
     rotate,
@@ -33,15 +32,12 @@ __all__ = [
     "accumulate",
     "affine",
     "black_body_table",
-    "cache_is_cold",
     "compile_kernels",
-    "compose",
     "crop",
     "crop_batch",
     "deposit",
     "evolve_step",
     "inverse",
-    "inverse_affine",
     "ionise",
     "moments",
     "permutation_and_flips",

@@ -1,28 +1,31 @@
-"""The one way functions are compiled here: signatures, cache, fast-math set."""
+"""How functions are compiled here: without the GIL, without fast-math, and kept on disk."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
-import sys
+import hashlib
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from numba import float32, float64, int64, njit, types
+from numba.core import event
+from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.dispatcher import Dispatcher
 
-# No nnan, no ninf: simulations do contain NaN and infinities, and the kernels must see them.
-FASTMATH = frozenset({"nsz", "arcp", "contract", "afn", "reassoc"})
-
-KERNELS: list[Any] = []
-"""Every compiled function of the package, in the order of definition."""
-
+KERNELS: list[tuple[Any, tuple[Any, ...]]] = []
+"""Every compiled function of the package with the signatures it is meant for, in the order of definition."""
 
 INT = int64
 FLOAT = float64
 REALS = (float32, float64)
 INTS = types.Array(int64, 1, "C")
+
+_SOURCE = hashlib.sha256(
+    b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+).hexdigest()
+"""Of all files of the package: a kernel's machine code holds that of the kernels it calls."""
 
 
 def source(dtype: Any, ndim: int = 1) -> Any:
@@ -35,23 +38,48 @@ def target(dtype: Any, ndim: int = 1) -> Any:
     return types.Array(dtype, ndim, "C")
 
 
-def kernel(
-    *signatures: tuple[Any, ...], exact: bool = False, inline: bool = False
-) -> Callable[[Callable[..., Any]], Any]:
+class _Cache(FunctionCache):  # type: ignore[misc]
+    """Numba's cache on disk, where a damaged file is compiled anew and a full disk is only a warning."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        # Numba would renew the cache only when the file of the function itself changes.
+        self._cache_file = IndexDataCacheFile(self.cache_path, self._impl.filename_base, _SOURCE)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # noqa: BLE001 (unpickling a damaged file may raise anything)
+            with contextlib.suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except OSError as error:
+            warnings.warn(
+                f"compiled kernels cannot be kept in {self.cache_path} ({error.strerror}): every process "
+                "compiles its own; NUMBA_CACHE_DIR names another folder",
+                RuntimeWarning,
+                stacklevel=1,
+            )
+
+
+def kernel(*signatures: tuple[Any, ...], inline: bool = False) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function with Numba on its first call, without the GIL, and keep the machine code on disk.
 
-    A kernel may only call kernels of its own file: Numba renews its cache when the file of the function
-    changes and does not notice a change in another one.
+    There is no fast-math: sums are added in the order in which they are written, so that results depend
+    neither on the processor nor on how and when something was compiled. A sum that must be fast is written
+    in lanes (see `reion_kernels.moments`).
 
     Parameters
     ----------
     signatures
         The argument types the function is meant for, for `compile_kernels`; the public functions in front
-        of the kernels see to it that no others arrive.
-    exact
-        Compile without fast-math, for arithmetic whose rounding errors are meant.
+        of the kernels see to it that no others arrive. None for a function that only kernels call.
     inline
-        Compile it into its callers: no call that counts references to every array it is given.
+        Compile it into its callers, for functions that get literal arguments or are called for a few cells.
 
     Returns
     -------
@@ -60,64 +88,44 @@ def kernel(
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        options: dict[str, Any] = {
-            "nogil": True,
-            "error_model": "numpy",
-            "fastmath": False if exact else set(FASTMATH),
-            "inline": "always" if inline else "never",
-        }
-        try:
-            compiled = njit(cache=True, **options)(function)
-        except RuntimeError:  # neither the package's folder nor the user's cache folder can be written
-            compiled = njit(**options)(function)
+        compiled = njit(nogil=True, error_model="numpy", inline="always" if inline else "never")(function)
+        if isinstance(compiled, Dispatcher):
+            # Where neither the package's folder nor the user's cache folder can be written: no cache.
+            with contextlib.suppress(RuntimeError):
+                compiled._cache = _Cache(function)
         KERNELS.append((compiled, signatures))
         return compiled
 
     return decorate
 
 
-def cache_is_cold() -> bool:
-    """Say whether the next call will compile, so that the caller can tell the user why it takes seconds.
+class _FirstCompilation(event.Listener):  # type: ignore[misc]
+    """Calls a function when something is compiled for the first time."""
 
-    Returns
-    -------
-    bool
-        True if the machine code of some kernel, as it stands in its file now, was never put on disk.
-    """
-    return any(_is_cold(compiled) for compiled, signatures in KERNELS if signatures)
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call: Callable[[], None] | None = call
 
+    def on_start(self, _: Any) -> None:
+        if self._call is not None:
+            call, self._call = self._call, None
+            call()
 
-def _is_cold(compiled: Any) -> bool:
-    if not hasattr(compiled, "stats"):  # NUMBA_DISABLE_JIT=1: there is nothing to compile
-        return False
-    if compiled.stats.cache_path is None:
-        return not compiled.signatures
-    code = compiled.py_func.__code__
-    name = f"{Path(code.co_filename).stem}.{code.co_qualname}-{code.co_firstlineno}.*.nbi"
-    return not any(Path(compiled.stats.cache_path).glob(name))
+    def on_end(self, _: Any) -> None:
+        """Do nothing; Numba asks for it."""
 
 
-def compile_kernels() -> None:
-    """Compile every kernel for every type it is meant for, or load it from the cache.
+def compile_kernels(on_compilation: Callable[[], None] = lambda: None) -> None:
+    """Load every kernel for every type it is meant for from the cache, or compile it now.
 
     For whoever wants the seconds of compilation at a time of their choice, in an image build for example.
-    Compilation is left to another process, because what a process has compiled itself may round differently
-    in the last bit from what it loads: so all processes on a machine agree.
+
+    Parameters
+    ----------
+    on_compilation
+        Called once, before the first compilation; never if everything is in the cache.
     """
-    if cache_is_cold():
-        command = "import reion_kernels._jit as jit; jit.compile_or_load()"
-        path = os.pathsep.join(filter(None, sys.path))
-        # Where that process cannot be started, this one compiles.
-        with contextlib.suppress(OSError):
-            subprocess.run(
-                [sys.executable, "-c", command], env={**os.environ, "PYTHONPATH": path}, check=False
-            )
-    compile_or_load()
-
-
-def compile_or_load() -> None:
-    """Compile what is not in the cache, in this process, and load the rest."""
-    for compiled, signatures in KERNELS:
-        if hasattr(compiled, "compile"):
-            for signature in signatures:
-                compiled.compile(signature)
+    with event.install_listener("numba:compile", _FirstCompilation(on_compilation)):
+        for compiled, signatures in KERNELS:
+            if isinstance(compiled, Dispatcher):
+                for signature in signatures:
+                    compiled.compile(signature)

@@ -1,17 +1,78 @@
-"""Arrays of any layout as kernels see them: one flat line of memory, an offset and strides in elements."""
+"""Arrays of any layout as kernels take them, and the checks of what the user gave.
+
+Numba compiles a function anew for every layout of an array, contiguous, Fortran or strided, and for each
+combination of the layouts of two. Kernels therefore take the line of memory that an array lives in, and its
+strides. That is one compilation for all layouts; and where the fastest stride is one, a slice of the line is
+known to be contiguous, and the loop over it becomes vector instructions.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numba import types
 from numpy.typing import NDArray
 
+from reion_kernels._jit import INT, source, target
+
 Real = NDArray[np.floating[Any]]
+"""An array of float32 or float64, of any shape and any strides."""
+
+
+class Strided(NamedTuple):
+    """An array: element (i, j, ...) is ``line[first + i * strides[0] + j * strides[1] + ...]``.
+
+    Attributes
+    ----------
+    line
+        (memory,): what lies between the lowest and the highest element.
+    first
+        Where in it the first element lies.
+    strides
+        One for each axis, counted in elements.
+    """
+
+    line: Real
+    first: int
+    strides: tuple[int, ...]
+
+
+def strided_source(dtype: Any, ndim: int) -> Any:
+    """Return the Numba type of a `Strided` that is only read."""
+    return types.NamedTuple((source(dtype), INT, types.UniTuple(INT, ndim)), Strided)
+
+
+def strided_target(dtype: Any, ndim: int) -> Any:
+    """Return the Numba type of a `Strided` that is written."""
+    return types.NamedTuple((target(dtype), INT, types.UniTuple(INT, ndim)), Strided)
+
+
+def strided(x: Real, *, writeable: bool = False) -> Strided:
+    """Return an array as kernels take it; no copy is made."""
+    strides = tuple(s // x.itemsize for s in x.strides)
+    if x.size == 0:
+        nothing = np.empty(0, dtype=x.dtype)
+        nothing.flags.writeable = writeable
+        return Strided(nothing, 0, strides)
+    reach = [s * (n - 1) for s, n in zip(strides, x.shape, strict=True)]
+    lowest = x[tuple(slice(None, None, -1 if s < 0 else 1) for s in strides)]
+    line = np.lib.stride_tricks.as_strided(
+        lowest, shape=(sum(map(abs, reach)) + 1,), strides=(x.itemsize,), writeable=writeable
+    )
+    return Strided(line, -sum(r for r in reach if r < 0), strides)
 
 
 def check_real(x: Any, name: str) -> Real:
-    """Return `x` if it is a native, aligned float32 or float64 array; raise otherwise."""
+    """Return `x` if it is a native, aligned float32 or float64 array.
+
+    Raises
+    ------
+    TypeError
+        If it is anything else.
+    ValueError
+        If its strides are no multiples of its item size.
+    """
     if not isinstance(x, np.ndarray) or x.dtype not in (np.dtype("f4"), np.dtype("f8")):
         received = f"{type(x).__name__} of {x.dtype}" if isinstance(x, np.ndarray) else type(x).__name__
         message = (
@@ -28,56 +89,39 @@ def check_real(x: Any, name: str) -> Real:
     return x
 
 
-def check_out(out: Real, shape: tuple[int, ...], *inputs: Real, in_place: bool = False) -> Real:
-    """Return `out` if results of `shape` can be written to it without destroying an input first.
+def check_out(
+    out: Any, like: Real, shape: tuple[int, ...], dtype: Any, *, in_place: bool = False, name: str = "out"
+) -> Real:
+    """Return `out` if a result of `shape` and `dtype` can be written to it while `like` is still read.
 
-    With `in_place`, `out` may be exactly one of the inputs.
+    With `in_place`, `out` may be `like` itself, but no other part of its memory.
+
+    Raises
+    ------
+    TypeError
+        If `out` is no array of `dtype`.
+    ValueError
+        If it has another shape, cannot be written, or shares memory with `like`.
     """
-    check_real(out, "out")
+    check_real(out, name)
     if out.shape != shape:
-        message = f"out: expected shape {shape}. Received: {out.shape}"
+        message = f"{name}: expected shape {shape}. Received: {out.shape}"
         raise ValueError(message)
-    shared = out.size > 0 and any(s == 0 and n > 1 for s, n in zip(out.strides, out.shape, strict=True))
-    if shared or not out.flags.writeable:
-        message = "out: expected an array that can be written, each element in its own place of memory"
+    if out.dtype != dtype:
+        message = f"{name}: expected {np.dtype(dtype)}. Received: {out.dtype}"
+        raise TypeError(message)
+    repeated = out.size > 0 and any(s == 0 and n > 1 for s, n in zip(out.strides, out.shape, strict=True))
+    if repeated or not out.flags.writeable:
+        message = f"{name}: expected an array that can be written, each element in its own place of memory"
         raise ValueError(message)
-    for x in inputs:
-        if in_place and _same_elements(x, out):
-            continue
-        if np.shares_memory(x, out):
-            message = "out: expected memory of its own. Received: memory that overlaps an input"
-            raise ValueError(message)
+    itself = in_place and out.ctypes.data == like.ctypes.data and out.strides == like.strides
+    if not itself and np.shares_memory(like, out):
+        message = f"{name}: expected memory of its own. Received: memory that overlaps an input"
+        raise ValueError(message)
     return out
 
 
-def _same_elements(x: Real, out: Real) -> bool:
-    return (
-        x.ctypes.data == out.ctypes.data
-        and x.strides == out.strides
-        and x.shape == out.shape
-        and x.dtype == out.dtype
-    )
-
-
-def flat(x: Real, *, writeable: bool = False) -> tuple[Real, int, NDArray[np.int64]]:
-    """Return the line of memory that `x` lives in, where its first element lies, and its strides in elements.
-
-    No copy is made: ``line[first + sum(i * strides)]`` is ``x[i]``.
-    """
-    strides = np.array(x.strides, dtype=np.int64) // x.itemsize
-    if x.size == 0:
-        nothing = np.empty(0, dtype=x.dtype)
-        nothing.flags.writeable = writeable
-        return nothing, 0, strides
-    reach = strides * (np.array(x.shape, dtype=np.int64) - 1)
-    lowest = x[tuple(slice(None, None, -1 if s < 0 else 1) for s in strides)]
-    line = np.lib.stride_tricks.as_strided(
-        lowest, shape=(int(np.abs(reach).sum()) + 1,), strides=(x.itemsize,), writeable=writeable
-    )
-    return line, -int(reach[reach < 0].sum()), strides
-
-
-def together(*arrays: Real) -> tuple[Real, ...]:
+def merged_axes(*arrays: Real) -> tuple[Real, ...]:
     """Return views of arrays of one shape with the same elements side by side, in as few axes as possible.
 
     Axes are sorted by the strides of the last array, the fastest last; axes with negative strides are turned

@@ -5,21 +5,62 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import float32
+from numba import float32, from_dtype, types
 from numpy.typing import ArrayLike, NDArray
 
-from reion_kernels._jit import FLOAT, INT, INTS, REALS, kernel, source, target
-from reion_kernels._layout import Real, check_out, check_real, flat
+from reion_kernels._jit import INT, INTS, REALS, kernel, target
+from reion_kernels._layout import Real, Strided, check_out, check_real, strided, strided_source
 from reion_kernels._threads import run, thread_count
-from reion_kernels.affine import Transform, folded
+from reion_kernels.affine import NONE, Transform, folded_constants, transformed
 from reion_kernels.symmetry import permutations_and_flips
 
 BLOCK_ROWS = 16
 """Rows of a window that are read before they are written."""
+
 LANES = 16
 """Cells that are read at a time where that is possible."""
+
+_CONSTANTS = np.dtype([("transform", "i8"), ("factor", "f8"), ("gain", "f8"), ("shift", "f8")])
+"""`reion_kernels.affine.Constants`, one for each field."""
+
+
+class _Windows(NamedTuple):
+    """Windows of a box and their places in the batch, by the axes of the box; one row for each window.
+
+    Attributes
+    ----------
+    start
+        (windows, 3): the first cell, inside the box.
+    shape
+        (windows, 3): cells along each axis.
+    backwards
+        (windows, 3): 1 where the cells of an axis are written in the opposite order, else 0.
+    corner
+        (windows,): where in the memory of the batch a window begins.
+    steps
+        (windows, 3): from one cell of the batch to the next.
+    last
+        (windows,): the axis that becomes the last one of the batch.
+    """
+
+    start: NDArray[np.int64]
+    shape: NDArray[np.int64]
+    backwards: NDArray[np.int64]
+    corner: NDArray[np.int64]
+    steps: NDArray[np.int64]
+    last: NDArray[np.int64]
+
+
+class _Walk(NamedTuple):
+    """A way through memory: where it starts, and the steps to the next u, v and field."""
+
+    start: int
+    u: int
+    v: int
+    field: int
 
 
 def crop(
@@ -137,63 +178,78 @@ def crop_batch(
             f"out: expected shape (batch, x, y, z, {count}), a batch of {count} fields. Received: {out.shape}"
         )
         raise ValueError(message)
-    check_out(out, out.shape, fields)
-    if out.dtype != np.float32:
-        message = f"out: expected float32, what networks take. Received: {out.dtype}"
-        raise TypeError(message)
+    check_out(out, fields, out.shape, np.float32)
+    constants = _constants(count, scale, mean, std, transform)
+    batch = strided(out, writeable=True)
+    windows = _windows(fields.shape[1:], origins, places, indices, batch, out.shape)
+    box = strided(fields)
+
+    def task(some: slice) -> None:
+        _crop(
+            box,
+            fields.shape[1:],
+            _Windows(*(column[some] for column in windows)),
+            batch.line,
+            batch.strides[4],
+            constants,
+        )
+
+    work = len(windows.corner) * math.prod(out.shape[1:])
+    if work:
+        threads = min(len(windows.corner), thread_count(threads, work))
+        cuts = [len(windows.corner) * i // threads for i in range(threads + 1)]
+        run(task, [(slice(*ends),) for ends in pairwise(cuts)], threads)
+    return out
+
+
+def _windows(
+    box: tuple[int, ...],
+    origins: ArrayLike,
+    places: ArrayLike | None,
+    indices: Sequence[int] | NDArray[np.integer] | None,
+    batch: Strided,
+    shape: tuple[int, ...],
+) -> _Windows:
+    """Check where windows lie and go, and return them as the kernel takes them.
+
+    `box` is the shape of the box, `shape` that of the batch; the other arguments are those of `crop_batch`.
+    """
     starts = np.asarray(origins)
     if not np.issubdtype(starts.dtype, np.integer):
         message = f"origin: expected whole numbers of cells. Received: {starts.dtype}"
         raise TypeError(message)
-    windows = np.arange(len(out)) if places is None else np.asarray(places)
-    if windows.size and not np.issubdtype(windows.dtype, np.integer):
-        message = f"places: expected whole numbers. Received: {windows.dtype}"
+    goals = np.arange(shape[0]) if places is None else np.asarray(places)
+    if goals.size and not np.issubdtype(goals.dtype, np.integer):
+        message = f"places: expected whole numbers. Received: {goals.dtype}"
         raise TypeError(message)
-    windows = windows.astype(np.int64)
-    if windows.ndim != 1 or np.unique(windows % max(1, len(out))).size != windows.size:
+    goals = goals.astype(np.int64)
+    if goals.ndim != 1 or np.unique(goals).size != goals.size:
         message = f"places: expected one place in the batch for each window, none twice. Received: {places!r}"
         raise ValueError(message)
-    if windows.size and not 0 <= windows.min() <= windows.max() < len(out):
-        message = f"places: expected places from 0 to {len(out) - 1}. Received: {places!r}"
+    if goals.size and not 0 <= goals.min() <= goals.max() < shape[0]:
+        message = f"places: expected places from 0 to {shape[0] - 1}. Received: {places!r}"
         raise ValueError(message)
-    if starts.shape != (len(windows), 3):
+    if starts.shape != (len(goals), 3):
         message = (
-            f"origin: expected three cells for each of {len(windows)} windows. Received shape: {starts.shape}"
+            f"origin: expected three cells for each of {len(goals)} windows. Received shape: {starts.shape}"
         )
         raise ValueError(message)
-    turns = np.zeros(len(windows), dtype=np.int64) if indices is None else np.asarray(indices, dtype=np.int64)
-    if turns.shape != windows.shape:
+    turns = np.zeros(len(goals), dtype=np.int64) if indices is None else np.asarray(indices, dtype=np.int64)
+    if turns.shape != goals.shape:
         message = (
-            f"indices: expected one symmetry for each of {len(windows)} windows. "
-            f"Received shape: {turns.shape}"
+            f"indices: expected one symmetry for each of {len(goals)} windows. Received shape: {turns.shape}"
         )
         raise ValueError(message)
     permutations, flips = permutations_and_flips(turns)
-    codes, constants = _constants(count, scale, mean, std, transform)
-    box = np.array(fields.shape[1:], dtype=np.int64)
-    starts = (starts % box).astype(np.int64)
-    shape = np.array(out.shape[1:], dtype=np.int64)
-    lines = (*flat(fields), *flat(out, writeable=True))
-
-    def task(some: slice) -> None:
-        _crop(
-            *lines,
-            box,
-            shape,
-            windows[some],
-            starts[some],
-            permutations[some],
-            flips[some],
-            codes,
-            constants,
-        )
-
-    work = len(windows) * math.prod(out.shape[1:])
-    if work:
-        threads = min(len(windows), thread_count(threads, work))
-        cuts = [len(windows) * i // threads for i in range(threads + 1)]
-        run(task, [(slice(*ends),) for ends in pairwise(cuts)], threads)
-    return out
+    batch_axis = np.argsort(permutations, axis=1)  # what becomes of each axis of the box
+    return _Windows(
+        start=(starts % np.array(box)).astype(np.int64),
+        shape=np.array(shape[1:4], dtype=np.int64)[batch_axis],
+        backwards=np.take_along_axis(flips, batch_axis, axis=1),
+        corner=batch.first + goals * batch.strides[0],
+        steps=np.array(batch.strides[1:4], dtype=np.int64)[batch_axis],
+        last=permutations[:, 2],
+    )
 
 
 def _constants(
@@ -202,8 +258,8 @@ def _constants(
     mean: ArrayLike | None,
     std: ArrayLike | None,
     transform: Transform | Sequence[Transform] | None,
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return codes (fields,) and factor, gain, shift (fields, 3) from what the user gave for each field."""
+) -> NDArray[Any]:
+    """Return the constants of each field, (fields,) of dtype `_CONSTANTS`, from what the user gave."""
     columns = []
     for name, value, default in (("scale", scale, 1.0), ("mean", mean, 0.0), ("std", std, 1.0)):
         column = np.asarray(default if value is None else value, dtype=np.float64)
@@ -217,191 +273,137 @@ def _constants(
     if len(transforms) != count:
         message = f"transform: expected one or {count}, one for each field. Received: {transforms}"
         raise ValueError(message)
-    rows = [folded(*row) for row in zip(*columns, transforms, strict=True)]
-    codes = np.array([row[0] for row in rows], dtype=np.int64)
-    return codes, np.array([row[1:] for row in rows], dtype=np.float64).reshape(count, 3)
+    rows = zip(*columns, transforms, strict=True)
+    return np.array([tuple(folded_constants(*row)) for row in rows], dtype=_CONSTANTS)
 
 
 @kernel(inline=True)
-def _read_rows(  # type: ignore[no-untyped-def]
-    x, at, x_strides, near, start, direction, rows, start_z, n_z, box, buffer, codes, constants
-):
-    # All fields of some rows along z, normalised, each row as it lies in the box. A run is read in whole
-    # lanes, because single cells take longer; what is read too much is overwritten by the next run or row, or
-    # lies in the lanes that the buffer has to spare. Unsigned indices spare the check whether they count from
-    # the end.
-    step = x_strides[3]
-    for f in range(len(codes)):
-        code = codes[f]
-        factor = constants[f, 0]
-        gain = constants[f, 1]
-        shift = constants[f, 2]
-        for j in range(rows):
-            row = at + (start + direction * j) % box[near] * x_strides[1 + near] + f * x_strides[0]
+def _read_rows(box, plane, rows, start_z, n_z, box_z, constants, block):  # type: ignore[no-untyped-def]
+    # Rows along z of all fields, normalised, as they lie in the box: `rows` says where in the memory of a
+    # plane they begin. Between two ends of the box cells are read in whole lanes, because single cells take
+    # longer; what is read too much is overwritten by the next run or row, or lies in the lanes that the block
+    # has to spare. Unsigned indices spare the check whether they count from the end.
+    step = box.strides[3]
+    for f in range(len(constants)):
+        transform = constants[f].transform
+        factor = constants[f].factor
+        gain = constants[f].gain
+        shift = constants[f].shift
+        for j in range(len(rows)):
+            row = plane + rows[j] + f * box.strides[0]
             to = (f * BLOCK_ROWS + j) * n_z
             k = 0
             z = start_z
             while k < n_z:
-                run_length = min(n_z - k, box[2] - z)
+                run_length = min(n_z - k, box_z - z)
                 a = row + z * step
                 b = to + k
-                if code == 0 and step == 1:
+                if transform == NONE and step == 1:
                     lanes = (run_length + LANES - 1) // LANES * LANES
-                    for q in range(lanes if a + lanes <= len(x) else run_length):
-                        value = np.float64(x[np.uintp(a + q)]) * gain + shift
-                        buffer[np.uintp(b + q)] = value
+                    for q in range(lanes if a + lanes <= len(box.line) else run_length):
+                        value = np.float64(box.line[np.uintp(a + q)]) * gain + shift
+                        block[np.uintp(b + q)] = value
                 else:
                     for q in range(run_length):
-                        value = np.float64(x[np.uintp(a + q * step)]) * factor
-                        if code == 1:
-                            value = np.log1p(value)
-                        elif code == 2:
-                            value = np.arcsinh(value)
-                        buffer[np.uintp(b + q)] = value * gain + shift
+                        value = np.float64(box.line[np.uintp(a + q * step)]) * factor
+                        value = transformed(value, transform)
+                        block[np.uintp(b + q)] = value * gain + shift
                 k += run_length
                 z = 0
 
 
 @kernel(inline=True)
-def _side_by_side(  # type: ignore[no-untyped-def]
-    buffer, at, direction, u_row, fields, size, y, to, n_v, n_u, u_step
-):
+def _side_by_side(block, a, y, b, n_u, n_v, fields, direction):  # type: ignore[no-untyped-def]
     # Called with the number of fields and the direction as literals: with steps that the compiler knows this
     # becomes vector instructions.
     for u in range(n_u):
-        p = at + u * u_row
-        o = to + u * u_step
+        p = a.start + u * a.u
+        q = b.start + u * b.u
         for v in range(n_v):
             for f in range(fields):
-                y[np.uintp(o + fields * v + f)] = buffer[np.uintp(p + direction * v + f * size)]
+                y[np.uintp(q + fields * v + f)] = block[np.uintp(p + direction * v + f * a.field)]
+
+
+@kernel(inline=True)
+def _one_by_one(block, a, y, b, n_u, n_v, fields):  # type: ignore[no-untyped-def]
+    for f in range(fields):
+        for u in range(n_u):
+            p = a.start + u * a.u + f * a.field
+            q = b.start + u * b.u + f * b.field
+            for v in range(n_v):
+                y[np.uintp(q + v * b.v)] = block[np.uintp(p + v * a.v)]
 
 
 @kernel()
-def _write_rows(  # type: ignore[no-untyped-def]
-    buffer, at, v_row, u_row, fields, size, y, to, n_v, n_u, v_step, u_step, f_step
-):
+def _write_rows(block, a, y, b, n_u, n_v, fields):  # type: ignore[no-untyped-def]
     # Whole blocks of rows, whose length is known too, become vector instructions as well. Not inlined: among
     # the loops of _crop it compiles to slower code.
-    packed = f_step == 1 and v_step == fields
-    if packed and fields == 3 and v_row == 1:
-        _side_by_side(buffer, at, 1, u_row, 3, size, y, to, n_v, n_u, u_step)
-    elif packed and fields == 3 and v_row == -1:
-        _side_by_side(buffer, at, -1, u_row, 3, size, y, to, n_v, n_u, u_step)
-    elif packed and fields == 2 and v_row == 1:
-        _side_by_side(buffer, at, 1, u_row, 2, size, y, to, n_v, n_u, u_step)
-    elif packed and fields == 2 and v_row == -1:
-        _side_by_side(buffer, at, -1, u_row, 2, size, y, to, n_v, n_u, u_step)
+    packed = b.field == 1 and b.v == fields
+    if packed and fields == 3 and a.v == 1:
+        _side_by_side(block, a, y, b, n_u, n_v, 3, 1)
+    elif packed and fields == 3 and a.v == -1:
+        _side_by_side(block, a, y, b, n_u, n_v, 3, -1)
+    elif packed and fields == 2 and a.v == 1:
+        _side_by_side(block, a, y, b, n_u, n_v, 2, 1)
+    elif packed and fields == 2 and a.v == -1:
+        _side_by_side(block, a, y, b, n_u, n_v, 2, -1)
     elif n_v == BLOCK_ROWS:
-        for f in range(fields):
-            for u in range(n_u):
-                p = at + u * u_row + f * size
-                o = to + u * u_step + f * f_step
-                for v in range(BLOCK_ROWS):
-                    y[np.uintp(o + v * v_step)] = buffer[np.uintp(p + v * v_row)]
+        _one_by_one(block, a, y, b, n_u, BLOCK_ROWS, fields)
     else:
-        for f in range(fields):
-            for u in range(n_u):
-                p = at + u * u_row + f * size
-                o = to + u * u_step + f * f_step
-                for v in range(n_v):
-                    y[np.uintp(o + v * v_step)] = buffer[np.uintp(p + v * v_row)]
+        _one_by_one(block, a, y, b, n_u, n_v, fields)
+
+
+_WINDOWS = types.NamedTuple((*(target(INT, 2),) * 3, INTS, target(INT, 2), INTS), _Windows)
 
 
 @kernel(
     *[
         (
-            source(r),
-            INT,
-            INTS,
+            strided_source(real, 4),
+            types.UniTuple(INT, 3),
+            _WINDOWS,
             target(float32),
             INT,
-            *(INTS,) * 4,
-            *(target(INT, 2),) * 3,
-            INTS,
-            target(FLOAT, 2),
+            target(from_dtype(_CONSTANTS)),
         )
-        for r in REALS
+        for real in REALS
     ]
 )
-def _crop(  # type: ignore[no-untyped-def]
-    x,
-    x_first,
-    x_strides,
-    y,
-    y_first,
-    y_strides,
-    box,
-    shape,
-    windows,
-    starts,
-    permutations,
-    flips,
-    codes,
-    constants,
-):
-    # Axes here are those of the window. Rows along z are read as they lie in the box, normalised into a block
-    # that the nearest cache holds, and written in the order of the output: "near" is the axis that becomes
-    # its last one, or y where that is z itself. A flipped axis is read backwards, because writing backwards
-    # is slower.
-    n = np.empty(3, dtype=np.int64)
-    step = np.empty(3, dtype=np.int64)
-    begin = np.empty(3, dtype=np.int64)
-    direction = np.empty(3, dtype=np.int64)
-    fields = len(codes)
-    for w in range(len(windows)):
-        for a in range(3):
-            axis = permutations[w, a]
-            n[axis] = shape[a]
-            step[axis] = y_strides[1 + a]
-            begin[axis] = shape[a] - 1 if flips[w, a] else 0
-            direction[axis] = -1 if flips[w, a] else 1
-        corner = y_first + windows[w] * y_strides[0]
-        last = permutations[w, 2]
-        near = 0 if last == 0 else 1
+def _crop(box, box_shape, windows, y, field_step, constants):  # type: ignore[no-untyped-def]
+    # Rows along z are read as they lie in the box, normalised into a block that the nearest cache holds, and
+    # written in the order of the batch. An axis that runs backwards is read backwards, because writing
+    # backwards is slower.
+    fields = len(constants)
+    for w in range(len(windows.corner)):
+        start, shape, backwards, steps = (
+            windows.start[w],
+            windows.shape[w],
+            windows.backwards[w],
+            windows.steps[w],
+        )
+        # Rows are read in blocks across `near`, which becomes the last axis unless z does.
+        near = 0 if windows.last[w] == 0 else 1
         far = 1 - near
-        n_z = n[2]
-        size = BLOCK_ROWS * n_z
-        buffer = np.empty(fields * size + LANES, dtype=np.float32)
-        for i in range(n[far]):
-            plane = (starts[w, far] + begin[far] + direction[far] * i) % box[far]
-            at = x_first + plane * x_strides[1 + far]
-            for first in range(0, n[near], BLOCK_ROWS):
-                rows = min(BLOCK_ROWS, n[near] - first)
-                start = starts[w, near] + begin[near] + direction[near] * first
-                _read_rows(
-                    x,
-                    at,
-                    x_strides,
-                    near,
-                    start,
-                    direction[near],
-                    rows,
-                    starts[w, 2],
-                    n_z,
-                    box,
-                    buffer,
-                    codes,
-                    constants,
-                )
-                to = corner + i * step[far] + first * step[near]
-                if last == 2:
-                    v_row, u_row, n_v, n_u = direction[2], n_z, n_z, rows
-                    v_step, u_step = step[2], step[near]
+        n_z = shape[2]
+        first_z, step_z = (n_z - 1, -1) if backwards[2] else (0, 1)
+        block = np.empty(fields * BLOCK_ROWS * n_z + LANES, dtype=np.float32)
+        rows = np.empty(shape[near], dtype=np.int64)
+        for j in range(shape[near]):
+            cell = start[near] + (shape[near] - 1 - j if backwards[near] else j)
+            rows[j] = cell % box_shape[near] * box.strides[1 + near]
+        for i in range(shape[far]):
+            cell = start[far] + (shape[far] - 1 - i if backwards[far] else i)
+            plane = box.first + cell % box_shape[far] * box.strides[1 + far]
+            for j in range(0, shape[near], BLOCK_ROWS):
+                some = rows[j : j + BLOCK_ROWS]
+                _read_rows(box, plane, some, start[2], n_z, box_shape[2], constants, block)
+                to = windows.corner[w] + i * steps[far] + j * steps[near]
+                size = BLOCK_ROWS * n_z
+                if windows.last[w] == near:
+                    a = _Walk(first_z, step_z, n_z, size)
+                    b = _Walk(to, steps[2], steps[near], field_step)
+                    _write_rows(block, a, y, b, n_z, len(some), fields)
                 else:
-                    v_row, u_row, n_v, n_u = n_z, direction[2], rows, n_z
-                    v_step, u_step = step[near], step[2]
-                _write_rows(
-                    buffer,
-                    begin[2],
-                    v_row,
-                    u_row,
-                    fields,
-                    size,
-                    y,
-                    to,
-                    n_v,
-                    n_u,
-                    v_step,
-                    u_step,
-                    y_strides[4],
-                )
+                    a = _Walk(first_z, n_z, step_z, size)
+                    b = _Walk(to, steps[near], steps[2], field_step)
+                    _write_rows(block, a, y, b, len(some), n_z, fields)

@@ -6,24 +6,29 @@ import math
 from typing import Any, Literal
 
 import numpy as np
+from numba import types
 from numpy.typing import NDArray
 
-from reion_kernels._jit import FLOAT, INT, INTS, REALS, kernel, source, target
-from reion_kernels._layout import Real, blocks, check_out, check_real, flat, together
+from reion_kernels._jit import FLOAT, INT, REALS, kernel, target
+from reion_kernels._layout import (
+    Real,
+    blocks,
+    check_out,
+    check_real,
+    merged_axes,
+    strided,
+    strided_source,
+    strided_target,
+)
 from reion_kernels._threads import run, thread_count
 
 Scheme = Literal["nearest", "cloud_in_cell"]
 
 
 def deposit(
-    positions: Real,
-    rates: Real,
-    shape: tuple[int, int, int],
-    *,
-    scheme: Scheme = "nearest",
-    out: NDArray[np.float64] | None = None,
+    positions: Real, rates: Real, shape: tuple[int, int, int], *, scheme: Scheme = "nearest"
 ) -> NDArray[np.float64]:
-    """Add sources to a periodic mesh.
+    """Add up sources in the cells of a periodic mesh.
 
     Parameters
     ----------
@@ -38,8 +43,6 @@ def deposit(
     scheme
         ``"nearest"``: all of it to the cell the source is in. ``"cloud_in_cell"``: to the eight cells that a
         cube of one cell around the source overlaps, by volume (Hockney & Eastwood 1981, section 5-3).
-    out
-        float64 array of `shape`, any strides, that the sources are added to. A new one of zeros if not given.
 
     Returns
     -------
@@ -72,33 +75,28 @@ def deposit(
     if wrong.size:
         message = f"positions: expected finite numbers. Received: {positions[wrong[0]]} for source {wrong[0]}"
         raise ValueError(message)
-    if out is None:
-        out = np.zeros(shape)
-    check_out(out, tuple(shape), positions, rates)
-    if out.dtype != np.float64:
-        message = f"out: expected float64, sums of many sources are not exact in less. Received: {out.dtype}"
-        raise TypeError(message)
-    line, first, strides = flat(out, writeable=True)
-    cells = np.array(shape, dtype=np.int64)
-    half = 0.5 if scheme == "cloud_in_cell" else 0.0
+    mesh = np.zeros(shape)
+    scatter = _scatter_clouds if scheme == "cloud_in_cell" else _scatter_points
     # Lists are small beside meshes: widening them costs nothing and spares three compilations.
-    _scatter(
-        positions.astype(np.float64, order="C"), rates.astype(np.float64), line, first, strides, cells, half
-    )
-    return out
+    scatter(positions.astype(np.float64, order="C"), rates.astype(np.float64), mesh)
+    return mesh
 
 
 def accumulate(
-    total: Real, n_src: NDArray[np.floating[Any]], seconds: float, *, threads: int | None = None
-) -> Real:
+    total: NDArray[np.float64],
+    n_src: NDArray[np.floating[Any]],
+    seconds: float,
+    *,
+    threads: int | None = None,
+) -> NDArray[np.float64]:
     """Add one snapshot's photon rates times the time they shine: ``total += n_src * seconds``, in place.
 
     Parameters
     ----------
     total
-        Photons so far, float32 or float64, any shape and strides. In float32 every call rounds once.
+        Photons so far, float64, any shape and strides.
     n_src
-        Photon rates, of the shape of `total`, float32 or float64.
+        Photon rates, of the shape of `total`, float32 or float64, any strides.
     seconds
         How long they shine, in the time unit that takes the unit of `n_src` to that of `total`: for 1e48 s-1
         Mpc-3 and 1e66 Mpc-3 that is 1e18 s.
@@ -113,72 +111,70 @@ def accumulate(
     Raises
     ------
     TypeError
-        If an array is not float32 or float64.
+        If `total` is not float64, or `n_src` neither float32 nor float64.
     ValueError
         If the shapes differ, the arrays overlap, or `seconds` is not finite.
     """
     check_real(n_src, "n_src")
-    check_out(total, n_src.shape, n_src)
+    check_out(total, n_src, n_src.shape, np.float64, name="total")
     if not math.isfinite(seconds):
         message = f"seconds: expected a finite time. Received: {seconds}"
         raise ValueError(message)
 
-    def task(rate: Real, sum_: Real) -> None:
-        line_a, first_a, strides_a = flat(rate)
-        line_b, first_b, strides_b = flat(sum_, writeable=True)
-        shape = np.array(rate.shape, dtype=np.int64)
-        _add_times(line_a, line_b, first_a, first_b, shape, strides_a, strides_b, float(seconds))
+    def task(rates: Real, sums: Real) -> None:
+        _add_product(strided(rates), float(seconds), strided(sums, writeable=True), rates.shape)
 
     threads = thread_count(threads, total.size)
-    run(task, blocks(threads, *together(n_src, total)), threads)
+    run(task, blocks(threads, *merged_axes(n_src, total)), threads)
     return total
 
 
-@kernel((target(FLOAT, 2), target(FLOAT), target(FLOAT), INT, INTS, INTS, FLOAT))
-def _scatter(positions, rates, y, y_first, y_strides, cells, half):  # type: ignore[no-untyped-def]
-    # half is 0.5 where the source is a cube that reaches into the next cells, 0 where it is a point.
-    low = np.empty(3, dtype=np.int64)
-    high = np.empty(3, dtype=np.int64)
-    upper = np.empty(3, dtype=np.float64)
+@kernel((target(FLOAT, 2), target(FLOAT), target(FLOAT, 3)))
+def _scatter_points(positions, rates, mesh):  # type: ignore[no-untyped-def]
+    # Cells are wrapped as floats: a position may be far beyond the integers.
+    n_x, n_y, n_z = mesh.shape
+    for s in range(len(rates)):
+        x = int(np.floor(positions[s, 0]) % n_x)
+        y = int(np.floor(positions[s, 1]) % n_y)
+        z = int(np.floor(positions[s, 2]) % n_z)
+        mesh[x, y, z] += rates[s]
+
+
+@kernel((target(FLOAT, 2), target(FLOAT), target(FLOAT, 3)))
+def _scatter_clouds(positions, rates, mesh):  # type: ignore[no-untyped-def]
+    # Along each axis the cube around the source covers two cells, the upper one by the share that the source
+    # lies beyond the middle of the lower one.
+    cells = np.empty((2, 3), dtype=np.int64)
+    shares = np.empty((2, 3), dtype=np.float64)
     for s in range(len(rates)):
         for axis in range(3):
-            n = cells[axis]
-            place = positions[s, axis] - half
-            cell = np.floor(place)
-            upper[axis] = place - cell if half > 0.0 else 0.0
-            # In floats: a position may be far beyond the integers.
-            inside = cell % n
-            low[axis] = int(inside) * y_strides[axis]
-            high[axis] = (int(inside) + 1) % n * y_strides[axis]
-        rate = rates[s]
-        if half == 0.0:
-            y[y_first + low[0] + low[1] + low[2]] += rate
-        else:
-            for corner in range(8):
-                weight = rate
-                at = y_first
-                for axis in range(3):
-                    if corner >> axis & 1:
-                        weight *= upper[axis]
-                        at += high[axis]
-                    else:
-                        weight *= 1.0 - upper[axis]
-                        at += low[axis]
-                y[at] += weight
+            n = mesh.shape[axis]
+            place = positions[s, axis] - 0.5
+            lower = np.floor(place)
+            cells[0, axis] = int(lower % n)
+            cells[1, axis] = (cells[0, axis] + 1) % n
+            shares[1, axis] = place - lower
+            shares[0, axis] = 1.0 - shares[1, axis]
+        for c in range(2):
+            for b in range(2):
+                for a in range(2):
+                    share = rates[s] * shares[a, 0] * shares[b, 1] * shares[c, 2]
+                    mesh[cells[a, 0], cells[b, 1], cells[c, 2]] += share
 
 
-@kernel(*[(source(a), target(b), INT, INT, INTS, INTS, INTS, FLOAT) for a in REALS for b in REALS])
-def _add_times(x, y, x_first, y_first, shape, x_strides, y_strides, factor):  # type: ignore[no-untyped-def]
+@kernel(
+    *[(strided_source(real, 3), FLOAT, strided_target(FLOAT, 3), types.UniTuple(INT, 3)) for real in REALS]
+)
+def _add_product(x, factor, y, shape):  # type: ignore[no-untyped-def]
     for i in range(shape[0]):
         for j in range(shape[1]):
-            a = x_first + i * x_strides[0] + j * x_strides[1]
-            b = y_first + i * y_strides[0] + j * y_strides[1]
-            if x_strides[2] == 1 and y_strides[2] == 1:
-                x_row = x[a : a + shape[2]]
-                y_row = y[b : b + shape[2]]
+            a = x.first + i * x.strides[0] + j * x.strides[1]
+            b = y.first + i * y.strides[0] + j * y.strides[1]
+            if x.strides[2] == 1 and y.strides[2] == 1:
+                x_row = x.line[a : a + shape[2]]
+                y_row = y.line[b : b + shape[2]]
                 for k in range(shape[2]):
-                    y_row[k] = np.float64(y_row[k]) + np.float64(x_row[k]) * factor
+                    y_row[k] += np.float64(x_row[k]) * factor
             else:
                 for k in range(shape[2]):
-                    at = b + k * y_strides[2]
-                    y[at] = np.float64(y[at]) + np.float64(x[a + k * x_strides[2]]) * factor
+                    y.line[b + k * y.strides[2]] += np.float64(x.line[a + k * x.strides[2]]) * factor

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numba import int32, int64, uint32, uint64
+from numba import float32, float64, from_dtype, int32, int64, uint32, uint64
 from numpy.typing import NDArray
 
-from reion_kernels._jit import FLOAT, INT, INTS, REALS, kernel, source, target
-from reion_kernels._layout import Real, check_real, flat, together
+from reion_kernels._jit import kernel, source, target
+from reion_kernels._layout import Real, check_real, merged_axes
 from reion_kernels._threads import run, thread_count
 
 BLOCK = 1 << 15
-"""Elements whose moments are taken at once: few enough to stay in the cache where they are read twice."""
+"""Values whose moments are taken at once: few enough to stay in the cache where they are read twice."""
 
-_UNFINISHED = -2
-"""Count of a block whose moments are not taken yet."""
+_PIECE = 16 * BLOCK
+"""Values that are handed to the kernel at a time, copied where they do not lie side by side."""
 
-NEAR = 1 << 10
-"""Elements at the beginning of a block whose mean stands for that of the block."""
+FIRST_VALUES = 1 << 10
+"""Values at the beginning of a block whose mean stands for that of the block."""
+
+LANES = 32
+"""Partial sums that are added side by side. The compiler may use vectors as wide as it likes, and every
+processor still adds in the same order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,49 +42,36 @@ class Moments:
         Number of finite values.
     nonfinite
         Number of NaN and infinities, which are left out of everything else.
-    weight
-        Sum of the weights; `count` where none are given.
     mean
-        Weighted mean; NaN if `weight` is zero.
+        Mean; NaN if `count` is zero.
     mean_tail
         What float64 cannot hold of the mean: the mean is ``mean + mean_tail``. Merging needs it where the
         mean is much larger than the standard deviation.
     m2, m3
-        Weighted sums of the second and third power of the differences from the mean. The third power of
-        values outside 1e-100 to 1e100 leaves the range of float64.
+        Sums of the second and third power of the differences from the mean. The third power of values
+        outside 1e-100 to 1e100 leaves the range of float64.
     minimum, maximum
         Range of the finite values; inf and -inf if there are none.
     """
 
-    count: int
-    nonfinite: int
-    weight: float
-    mean: float
-    mean_tail: float
-    m2: float
-    m3: float
-    minimum: float
-    maximum: float
+    count: int = 0
+    nonfinite: int = 0
+    mean: float = math.nan
+    mean_tail: float = 0.0
+    m2: float = 0.0
+    m3: float = 0.0
+    minimum: float = math.inf
+    maximum: float = -math.inf
 
     @classmethod
     def empty(cls) -> Moments:
         """Return the moments of nothing, which change nothing when merged."""
-        return cls(
-            count=0,
-            nonfinite=0,
-            weight=0.0,
-            mean=math.nan,
-            mean_tail=0.0,
-            m2=0.0,
-            m3=0.0,
-            minimum=math.inf,
-            maximum=-math.inf,
-        )
+        return cls()
 
     @property
     def variance(self) -> float:
         """Mean squared difference from the mean (of the population); NaN if there are no values."""
-        return self.m2 / self.weight if self.weight > 0 else math.nan
+        return self.m2 / self.count if self.count else math.nan
 
     @property
     def std(self) -> float:
@@ -92,7 +83,7 @@ class Moments:
         """Third standardised moment (of the population); NaN if there are no values or all are equal."""
         if not self.m2 > 0:
             return math.nan
-        return self.m3 / self.m2 * math.sqrt(self.weight / self.m2)
+        return self.m3 / self.m2 * math.sqrt(self.count / self.m2)
 
     def merge(self, other: Moments) -> Moments:
         """Return the moments of both fields together.
@@ -100,37 +91,24 @@ class Moments:
         Parameters
         ----------
         other
-            Moments of other values, with weights in the same unit.
+            Moments of other values.
 
         Returns
         -------
         Moments
             Equal, but for rounding, to those of one field with the values of both.
         """
-        rows = np.array([self._row(), other._row()])
-        _merge_rows(rows)
-        return _from_row(rows[0], self.count + other.count, self.nonfinite + other.nonfinite)
+        return _merged(np.array([self._record(), other._record()], dtype=_RECORD))
 
-    def _row(self) -> tuple[float, ...]:
-        return (self.weight, self.mean, self.mean_tail, self.m2, self.m3, self.minimum, self.maximum)
+    def _record(self) -> tuple[float, ...]:
+        return tuple(getattr(self, field.name) for field in fields(self))
 
 
-def _from_row(row: NDArray[np.float64], count: int, nonfinite: int) -> Moments:
-    weight, mean, tail, m2, m3, minimum, maximum = row.tolist()
-    return Moments(
-        count=count,
-        nonfinite=nonfinite,
-        weight=weight,
-        mean=mean,
-        mean_tail=tail,
-        m2=m2,
-        m3=m3,
-        minimum=minimum,
-        maximum=maximum,
-    )
+_RECORD = np.dtype([(field.name, "i8" if field.type == "int" else "f8") for field in fields(Moments)])
+"""`Moments` as kernels see them."""
 
 
-def moments(x: Real, weights: Real | None = None, *, threads: int | None = None) -> Moments:
+def moments(x: Real, *, threads: int | None = None) -> Moments:
     """Take the moments of a field in one pass.
 
     Blocks of 32,768 values are summed about a value near their own mean and merged in pairs, in an order
@@ -139,10 +117,8 @@ def moments(x: Real, weights: Real | None = None, *, threads: int | None = None)
     Parameters
     ----------
     x
-        Field of any shape and any strides, float32 or float64; no copy of it is made.
-    weights
-        Weight of each value, not negative, float32 or float64, of a shape that broadcasts to that of `x`. A
-        value whose weight is not finite counts as not finite.
+        Field of any shape and any strides, float32 or float64. Where its values do not lie side by side, a
+        few rows at a time are copied.
     threads
         Number of threads; None for every core this process may use.
 
@@ -154,120 +130,93 @@ def moments(x: Real, weights: Real | None = None, *, threads: int | None = None)
     Raises
     ------
     TypeError
-        If an array is not float32 or float64.
-    ValueError
-        If `weights` does not broadcast to `x` or holds a negative number.
+        If `x` is not a float32 or float64 array.
     """
     check_real(x, "x")
-    views = [x]
-    if weights is not None:
-        check_real(weights, "weights")
-        try:
-            views = [np.broadcast_to(weights, x.shape), x]
-        except ValueError:
-            message = f"weights: expected a shape that broadcasts to {x.shape}. Received: {weights.shape}"
-            raise ValueError(message) from None
     if x.size == 0:
         return Moments.empty()
-    views = list(together(*views))
-    shape = np.array(views[0].shape, dtype=np.int64)
-    lines = [flat(view) for view in reversed(views)]
-    n_blocks = -(-x.size // BLOCK)
-    rows = np.empty((n_blocks, 7))
-    counts = np.full((n_blocks, 2), _UNFINISHED, dtype=np.int64)
-    in_line = weights is None and len(shape) == 1 and lines[0][2][0] == 1
+    (view,) = merged_axes(x)
+    rows = max(1, _PIECE // math.prod(view.shape[1:]))
+    blocks = -(-rows * math.prod(view.shape[1:]) // BLOCK)
+    nothing = Moments.empty()._record()
+    records = np.empty((-(-len(view) // rows), blocks), dtype=_RECORD)
+    records[:] = nothing
 
     def task(first: int, last: int) -> None:
-        if in_line:
-            _whole_blocks(
-                *_with_bits(lines[0][0][first * BLOCK : last * BLOCK]), rows[first:last], counts[first:last]
-            )
-        unfinished = first + np.flatnonzero(counts[first:last, 0] == _UNFINISHED)
-        gathered = np.ones((2, min(BLOCK, x.size) if unfinished.size else 0))  # values and their weights
-        for b in unfinished:
-            here = gathered[:, : x.size - b * BLOCK]
-            for line, buffer in zip(lines, here, strict=False):
-                _gather(*line, shape, b * BLOCK, buffer)
-            if weights is None and not in_line:
-                _whole_blocks(*_with_bits(here[0]), rows[b : b + 1], counts[b : b + 1])
-            if counts[b, 0] == _UNFINISHED:
-                _masked(*here, rows[b], counts[b])
+        for piece in range(first, last):
+            values = np.ascontiguousarray(view[piece * rows : (piece + 1) * rows]).reshape(-1)
+            mine = records[piece, : -(-values.size // BLOCK)]
+            _take(*_with_bits(values), mine)
+            for block in np.flatnonzero(mine["nonfinite"]):
+                whole = values[block * BLOCK : (block + 1) * BLOCK]
+                finite = whole[np.isfinite(whole)]
+                mine[block] = nothing
+                if finite.size:
+                    _take(*_with_bits(finite), mine[block : block + 1])
+                mine["nonfinite"][block] = whole.size - finite.size
 
     threads = thread_count(threads, x.size)
-    cuts = [n_blocks * i // threads for i in range(threads + 1)]
-    run(task, pairwise(cuts), threads)
-    if counts.min() < 0:
-        message = "weights: expected weights that are not negative. Received: a negative one"
-        raise ValueError(message)
-    _merge_rows(rows)
-    return _from_row(rows[0], int(counts[:, 0].sum()), int(counts[:, 1].sum()))
+    run(task, pairwise(len(records) * i // threads for i in range(threads + 1)), threads)
+    return _merged(records.reshape(-1))
 
 
-def _with_bits(x: Real) -> tuple[NDArray[Any], ...]:
-    """Return `x` to be read and room for three values, each as floats and as signed and unsigned integers."""
+def _with_bits(x: Real) -> tuple[Real, NDArray[np.signedinteger], NDArray[np.unsignedinteger]]:
+    """Return `x`, side by side in memory, to be read as floats and as signed and unsigned integers."""
     x = x.view()
     x.flags.writeable = False
-    kinds = [f"{kind}{x.itemsize}" for kind in "fiu"]
-    ends = np.empty(3, dtype=x.dtype)
-    return (*(x.view(kind) for kind in kinds), *(ends.view(kind) for kind in kinds))
+    return x, x.view(f"i{x.itemsize}"), x.view(f"u{x.itemsize}")
 
 
-@kernel(*[(source(r), INT, INTS, INTS, INT, target(FLOAT)) for r in REALS])
-def _gather(x, x_first, x_strides, shape, start, buffer):  # type: ignore[no-untyped-def]
-    # Elements start, start + 1, ... of a view, in its own order.
-    last = len(shape) - 1
-    place = np.zeros(last + 1, dtype=np.int64)
-    rest = start
-    at = x_first
-    for axis in range(last, -1, -1):
-        place[axis] = rest % shape[axis]
-        rest = rest // shape[axis]
-        at += place[axis] * x_strides[axis]
-    for i in range(len(buffer)):
-        buffer[i] = x[at]
-        axis = last
-        at += x_strides[axis]
-        place[axis] += 1
-        while axis > 0 and place[axis] == shape[axis]:
-            place[axis] = 0
-            at += x_strides[axis - 1] - shape[axis] * x_strides[axis]
-            axis -= 1
-            place[axis] += 1
+def _merged(records: NDArray[Any]) -> Moments:
+    """Merge records, at least one, into `Moments`; they are overwritten."""
+    _merge(records)
+    return Moments(**{name: records[name][0].item() for name in _RECORD.names or ()})
 
 
 @kernel()
-def _sums(x, signed, unsigned, pivot):  # type: ignore[no-untyped-def]
-    # Power sums about the pivot, and the range by the bits. Comparing floats that may be NaN does not
-    # vectorise; as integers positive floats are sorted, and negative ones backwards.
-    s1 = 0.0
-    s2 = 0.0
-    s3 = 0.0
+def _sums(x, signed, unsigned, pivot, ends):  # type: ignore[no-untyped-def]
+    # Sums of the first three powers of the differences from the pivot, and the range. The range goes by the
+    # bits, because comparisons of floats that may be NaN do not become vector instructions: as integers
+    # positive floats are in order, and negative ones backwards. Four values are added to each other before
+    # they are added to a lane, because a lane is memory.
+    s1 = np.zeros(LANES)
+    s2 = np.zeros(LANES)
+    s3 = np.zeros(LANES)
     low = signed[0]
     high = signed[0]
     far = unsigned[0]
-    for i in range(len(x)):
-        d = np.float64(x[i]) - pivot
-        square = d * d
-        s1 += d
-        s2 += square
-        s3 += square * d
+    whole = len(x) - len(x) % (4 * LANES)
+    for start in range(0, whole, 4 * LANES):
+        for i in range(start, start + 4 * LANES):
+            low = min(low, signed[i])
+            high = max(high, signed[i])
+            far = max(far, unsigned[i])
+        part = x[start : start + 4 * LANES]
+        for i in range(LANES):
+            a = np.float64(part[i]) - pivot
+            b = np.float64(part[i + LANES]) - pivot
+            c = np.float64(part[i + 2 * LANES]) - pivot
+            d = np.float64(part[i + 3 * LANES]) - pivot
+            s1[i] += (a + b) + (c + d)
+            s2[i] += (a * a + b * b) + (c * c + d * d)
+            s3[i] += (a * a * a + b * b * b) + (c * c * c + d * d * d)
+    for i in range(whole, len(x)):
+        a = np.float64(x[i]) - pivot
+        s1[i % LANES] += a
+        s2[i % LANES] += a * a
+        s3[i % LANES] += a * a * a
         low = min(low, signed[i])
         high = max(high, signed[i])
         far = max(far, unsigned[i])
-    return s1, s2, s3, low, high, far
+    ends.view(signed.dtype)[0] = low
+    ends.view(signed.dtype)[1] = high
+    ends.view(unsigned.dtype)[2] = far
+    minimum = ends[0] if low >= 0 else ends[2]
+    maximum = ends[1] if high >= 0 else ends[0]
+    return s1.sum(), s2.sum(), s3.sum(), minimum, maximum
 
 
 @kernel()
-def _pivot(x):  # type: ignore[no-untyped-def]
-    # The mean, and the value itself where all are equal.
-    first = np.float64(x[0])
-    total = 0.0
-    for i in range(len(x)):
-        total += np.float64(x[i]) - first
-    return first + total / len(x)
-
-
-@kernel(exact=True)
 def _two_sum(a, b):  # type: ignore[no-untyped-def]
     # The sum and its rounding error (Knuth 1997, section 4.2.2, theorem B).
     total = a + b
@@ -275,117 +224,69 @@ def _two_sum(a, b):  # type: ignore[no-untyped-def]
     return total, (a - (total - part)) + (b - part)
 
 
-@kernel(exact=True)
-def _finish(row, weight, pivot, s1, s2, s3):  # type: ignore[no-untyped-def]
-    # Central moments from power sums about the pivot.
-    shift = s1 / weight
-    row[0] = weight
-    row[1], row[2] = _two_sum(pivot, shift)
-    row[3] = max(s2 - s1 * shift, 0.0)
-    row[4] = s3 - 3.0 * shift * s2 + 2.0 * shift * shift * s1
-
-
-@kernel((target(FLOAT), target(FLOAT), target(FLOAT), INTS))
-def _masked(x, weights, row, count):  # type: ignore[no-untyped-def]
-    # One block where values may be missing: those that are not finite do not count.
-    weight = 0.0
-    total = 0.0
-    first = np.nan
-    low = np.inf
-    high = -np.inf
-    count[0] = 0
-    count[1] = 0
-    for i in range(len(x)):
-        if weights[i] < 0.0:
-            count[0] = -1
-            return
-        if not (np.isfinite(x[i]) and np.isfinite(weights[i])):
-            count[1] += 1
-            continue
-        if count[0] == 0:
-            first = x[i]
-        count[0] += 1
-        weight += weights[i]
-        total += weights[i] * (x[i] - first)
-        low = min(low, x[i])
-        high = max(high, x[i])
-    row[5] = low
-    row[6] = high
-    if weight == 0.0:
-        for k in range(5):
-            row[k] = np.nan if k == 1 else 0.0
-        return
-    pivot = first + total / weight
-    s1 = 0.0
-    s2 = 0.0
-    s3 = 0.0
-    for i in range(len(x)):
-        if np.isfinite(x[i]) and np.isfinite(weights[i]):
-            d = x[i] - pivot
-            s1 += weights[i] * d
-            s2 += weights[i] * d * d
-            s3 += weights[i] * d * d * d
-    _finish(row, weight, pivot, s1, s2, s3)
-
-
 @kernel(
-    *[
-        (source(r), source(i), source(u), target(r), target(i), target(u), target(FLOAT, 2), target(INT, 2))
-        for r, i, u in zip(REALS, (int32, int64), (uint32, uint64), strict=True)
-    ]
+    (source(float32), source(int32), source(uint32), target(from_dtype(_RECORD))),
+    (source(float64), source(int64), source(uint64), target(from_dtype(_RECORD))),
 )
-def _whole_blocks(x, signed, unsigned, ends, ends_signed, ends_unsigned, rows, counts):  # type: ignore[no-untyped-def]
-    # Blocks side by side. One with values that are not finite is left unfinished.
-    for b in range(len(rows)):
+def _take(x, signed, unsigned, records):  # type: ignore[no-untyped-def]
+    # One block after another. Where a block may hold values that are not finite, `nonfinite` is not zero.
+    ends = np.empty(3, dtype=x.dtype)
+    for b in range(len(records)):
         start = b * BLOCK
-        end = min(start + BLOCK, len(x))
-        values = x[start:end]
+        values, i, u = (
+            x[start : start + BLOCK],
+            signed[start : start + BLOCK],
+            unsigned[start : start + BLOCK],
+        )
         # Of the first values alone: others would have to come from memory before their turn.
-        pivot = _pivot(values[:NEAR])
-        sums = _sums(values, signed[start:end], unsigned[start:end], pivot)
-        shift = sums[0] / len(values)
-        if len(values) * shift * shift > 0.5 * sums[1]:
+        near = min(FIRST_VALUES, len(values))
+        pivot = np.float64(values[0])
+        pivot += _sums(values[:near], i[:near], u[:near], pivot, ends)[0] / near
+        s1, s2, s3, minimum, maximum = _sums(values, i, u, pivot, ends)
+        count = len(values)
+        shift = s1 / count
+        if count * shift * shift > 0.5 * s2:
             # More than σ from the mean of the block, its central sums would be differences of larger ones.
             pivot += shift
-            sums = _sums(values, signed[start:end], unsigned[start:end], pivot)
-        s1, s2, s3, low, high, far = sums
-        if not np.isfinite(s3):
-            continue
-        ends_signed[0] = low
-        ends_signed[1] = high
-        ends_unsigned[2] = far
-        rows[b, 5] = ends[0] if low >= 0 else ends[2]
-        rows[b, 6] = ends[1] if high >= 0 else ends[0]
-        counts[b, 0] = len(values)
-        counts[b, 1] = 0
-        _finish(rows[b], float(len(values)), pivot, s1, s2, s3)
+            s1, s2, s3, minimum, maximum = _sums(values, i, u, pivot, ends)
+            shift = s1 / count
+        record = records[b]
+        record.count = count
+        record.nonfinite = 0 if np.isfinite(s3) else 1
+        record.mean, record.mean_tail = _two_sum(pivot, shift)
+        record.m2 = max(s2 - s1 * shift, 0.0)
+        record.m3 = s3 - 3.0 * shift * s2 + 2.0 * shift * shift * s1
+        record.minimum = minimum
+        record.maximum = maximum
 
 
-@kernel((target(FLOAT, 2),), exact=True)
-def _merge_rows(rows):  # type: ignore[no-untyped-def]
-    # In pairs of pairs, into the first row: rounding errors grow with the logarithm of the number of rows.
+@kernel((target(from_dtype(_RECORD)),))
+def _merge(records):  # type: ignore[no-untyped-def]
+    # In pairs of pairs, into the first: rounding errors grow with the logarithm of the number of records.
     step = 1
-    while step < len(rows):
-        for i in range(0, len(rows) - step, 2 * step):
-            a = rows[i]
-            b = rows[i + step]
-            a[5] = min(a[5], b[5])
-            a[6] = max(a[6], b[6])
-            if b[0] == 0.0:
+    while step < len(records):
+        for i in range(0, len(records) - step, 2 * step):
+            a = records[i]
+            b = records[i + step]
+            a.nonfinite += b.nonfinite
+            if b.count == 0:
                 continue
-            if a[0] == 0.0:
-                for k in range(5):
-                    a[k] = b[k]
+            if a.count == 0:
+                nonfinite = a.nonfinite
+                records[i] = b
+                records[i].nonfinite = nonfinite
                 continue
-            weight = a[0] + b[0]
-            part_a = a[0] / weight
-            part_b = b[0] / weight
-            delta = (b[1] - a[1]) + (b[2] - a[2])
-            a[4] += b[4] + delta * (
-                3.0 * (part_a * b[3] - part_b * a[3])
-                + delta * delta * weight * part_a * part_b * (part_a - part_b)
+            a.minimum = min(a.minimum, b.minimum)
+            a.maximum = max(a.maximum, b.maximum)
+            count = a.count + b.count
+            part_a = a.count / count
+            part_b = b.count / count
+            delta = (b.mean - a.mean) + (b.mean_tail - a.mean_tail)
+            a.m3 += b.m3 + delta * (
+                3.0 * (part_a * b.m2 - part_b * a.m2)
+                + delta * delta * count * part_a * part_b * (part_a - part_b)
             )
-            a[3] += b[3] + delta * delta * a[0] * part_b
-            a[1], a[2] = _two_sum(a[1], a[2] + delta * part_b)
-            a[0] = weight
+            a.m2 += b.m2 + delta * delta * a.count * part_b
+            a.mean, a.mean_tail = _two_sum(a.mean, a.mean_tail + delta * part_b)
+            a.count = count
         step *= 2

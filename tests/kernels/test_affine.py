@@ -3,13 +3,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reion_kernels import affine, inverse_affine
+from reion_kernels import affine
 from tests.kernels.strategies import arrays, laid_out
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # without JIT, NumPy comments on NaN
 
 FORWARD = {"none": lambda v: v, "log1p": np.log1p, "asinh": np.arcsinh}
-BACKWARD = {"none": lambda v: v, "log1p": np.expm1, "asinh": np.sinh}
 CONSTANTS = st.tuples(
     st.sampled_from([1.0, -2.5, 1e-3, 2.93799895e55]),
     st.sampled_from([0.0, 0.7, -3.0]),
@@ -20,10 +19,6 @@ CONSTANTS = st.tuples(
 
 def twin(x, scale, mean, std, transform):
     return (FORWARD[transform](x.astype(np.float64) * scale) - mean) / std
-
-
-def inverse_twin(y, scale, mean, std, transform):
-    return BACKWARD[transform](y.astype(np.float64) * std + mean) / scale
 
 
 def close(result, expected, size, dtype):
@@ -51,35 +46,13 @@ def test_affine_is_its_formula_on_any_layout(x, constants, threads):
     assert np.array_equal(x, before, equal_nan=True)
 
 
-@given(y=arrays(magnitudes=(1.0,)), constants=CONSTANTS, threads=st.integers(1, 3))
-@settings(deadline=None, max_examples=150)
-def test_inverse_is_its_formula_on_any_layout(y, constants, threads):
-    scale, mean, std, transform = constants
-    x = inverse_affine(y, scale=scale, mean=mean, std=std, transform=transform, threads=threads)
-    expected = inverse_twin(y, *constants)
-    size = np.abs(expected) + abs(mean / scale)
-    if transform != "none":  # the error of the argument grows as the transform does
-        argument = np.abs(y.astype(float) * std) + abs(mean)
-        size = (np.abs(expected) + 1 / abs(scale)) * (1 + argument)
-    close(x, expected, size, x.dtype)
-
-
-@given(constants=CONSTANTS, seed=st.integers(0, 99))
-@settings(deadline=None, max_examples=50)
-def test_inverse_undoes_affine(constants, seed):
-    scale, mean, std, transform = constants
-    x = np.random.default_rng(seed).lognormal(size=(3, 4, 5)) / abs(scale)
-    keywords = {"scale": abs(scale), "mean": mean, "std": std, "transform": transform}
-    assert np.allclose(inverse_affine(affine(x, **keywords), **keywords), x, rtol=1e-12)
-
-
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_in_place_and_into_out_are_the_same(dtype):
     x = np.random.default_rng(0).normal(size=(7, 6, 5)).astype(dtype).transpose(2, 0, 1)
     expected = affine(x, scale=2.0, mean=1.0, std=3.0)
-    out = np.full(x.shape, np.nan, dtype=np.float64)
+    out = np.full(x.shape, np.nan, dtype=dtype)
     assert affine(x, scale=2.0, mean=1.0, std=3.0, out=out) is out
-    assert np.allclose(out, expected)
+    assert np.array_equal(out, expected)
     assert affine(x, scale=2.0, mean=1.0, std=3.0, out=x) is x
     assert np.array_equal(x, expected)
 
@@ -124,11 +97,6 @@ def test_bad_arguments_are_named(keywords, message):
         affine(np.zeros((2, 2, 2)), **keywords)
 
 
-def test_the_inverse_of_a_factor_of_zero_is_refused():
-    with pytest.raises(ValueError, match="scale: expected a factor that can be undone"):
-        inverse_affine(np.zeros(3), scale=0.0)
-
-
 @pytest.mark.parametrize("x", [[1.0], np.zeros(3, dtype=int), np.zeros(3, dtype=">f4")])
 def test_other_types_are_refused(x):
     with pytest.raises(TypeError, match="expected a numpy array of float32 or float64"):
@@ -153,5 +121,5 @@ def test_memory_that_overlaps_is_refused():
 def test_strides_in_only_one_of_the_two(order):
     values = np.random.default_rng(0).normal(size=(5, 6, 7))
     x = laid_out(values, order, 5, True, False)
-    out = np.empty((7, 6, 5), dtype=np.float32).transpose(2, 1, 0)
+    out = np.empty((7, 6, 5)).transpose(2, 1, 0)
     assert np.allclose(affine(x, std=2.0, out=out), values / 2.0)

@@ -15,31 +15,28 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # without JIT
 BLOCK = sys.modules["reion_kernels.moments"].BLOCK
 
 
-def reference(x, weights=None):
+def reference(x):
     """Two passes in the widest float there is, from the first value on: mean, variance, skewness."""
     x = np.asarray(x, dtype=np.longdouble).ravel()
     first = x[0]
     x = x - first
-    w = np.ones_like(x) if weights is None else np.asarray(weights, dtype=np.longdouble).ravel()
-    mean = (w * x).sum() / w.sum()
-    d = x - mean
-    variance = (w * d * d).sum() / w.sum()
-    return first + mean, variance, (w * d**3).sum() / w.sum() / variance**1.5
+    mean = x.mean()
+    variance = ((x - mean) ** 2).mean()
+    return first + mean, variance, ((x - mean) ** 3).mean() / variance**1.5
 
 
-def assert_exact(m, x, weights=None):
-    mean, variance, skewness = reference(x, weights)
+def assert_exact(m, x):
+    mean, variance, skewness = reference(x)
     assert abs(m.mean - mean) <= 1e-12 * np.abs(x).mean(dtype=np.float64)
     assert abs(m.variance - variance) <= 1e-12 * variance
     assert m.std == pytest.approx(float(variance) ** 0.5, rel=1e-12)
     assert abs(m.skewness - skewness) <= 1e-12
 
 
-def in_chunks(x, cuts, weights=None, **keywords):
+def in_chunks(x, cuts):
     merged = Moments.empty()
-    for k, chunk in enumerate(np.split(x, cuts)):
-        part = None if weights is None else np.split(weights, cuts)[k]
-        merged = merged.merge(moments(chunk, part, **keywords))
+    for chunk in np.split(x, cuts):
+        merged = merged.merge(moments(chunk))
     return merged
 
 
@@ -82,7 +79,7 @@ def test_many_small_chunks():
 def test_moments_of_any_array(x, threads):
     m = moments(x, threads=threads)
     values = x[np.isfinite(x)].astype(np.float64)
-    assert m.count == values.size == m.weight
+    assert m.count == values.size
     assert m.nonfinite == x.size - values.size
     if values.size == 0:
         assert (m.minimum, m.maximum) == (np.inf, -np.inf)
@@ -96,46 +93,6 @@ def test_moments_of_any_array(x, threads):
         assert np.isnan(m.skewness)
 
 
-@given(data=st.data())
-@settings(deadline=None, max_examples=100)
-def test_weighted_moments_of_any_array(data):
-    x = data.draw(arrays(magnitudes=(1.0, 1e-31)))
-    seed = data.draw(st.integers(0, 99))
-    rng = np.random.default_rng(seed)
-    weights = rng.integers(0, 4, x.shape).astype(data.draw(st.sampled_from([np.float32, np.float64])))
-    if data.draw(st.booleans()):
-        weights[rng.random(x.shape) < 0.1] = np.nan
-    m = moments(x, weights, threads=data.draw(st.integers(1, 3)))
-    ok = np.isfinite(x) & np.isfinite(weights)
-    assert (m.count, m.nonfinite) == (ok.sum(), x.size - ok.sum())
-    repeated = np.repeat(x[ok].astype(np.float64), weights[ok].astype(int))
-    assert m.weight == repeated.size
-    if repeated.size:
-        scale = np.abs(repeated).max()
-        assert m.mean == pytest.approx(repeated.mean(), rel=1e-12, abs=1e-13 * scale)
-        assert m.variance == pytest.approx(repeated.var(), rel=1e-10, abs=1e-28 * scale**2)
-    else:
-        assert np.isnan(m.mean)
-
-
-def test_weights_are_exact_over_many_blocks_and_may_be_broadcast():
-    rng = np.random.default_rng(3)
-    x = rng.lognormal(size=(3, 20_000))
-    weights = rng.random((3, 1))
-    everywhere = np.broadcast_to(weights, x.shape)
-    assert_exact(moments(x, weights), x, everywhere)
-    merged = moments(x[:1], weights[:1]).merge(moments(x[1:], weights[1:]))
-    assert_exact(merged, x, everywhere)
-
-
-def test_weightless_values_count_but_do_not_weigh():
-    light = moments(np.array([5.0, 7.0]), np.zeros(2))
-    assert (light.count, light.weight, light.maximum) == (2, 0.0, 7.0)
-    merged = light.merge(moments(np.array([1.0, 2.0])))
-    assert (merged.count, merged.mean, merged.maximum) == (4, 1.5, 7.0)
-    assert moments(np.array([1.0, 2.0])).merge(light).mean == 1.5
-
-
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("spoilt", [False, True])
 def test_threads_do_not_change_a_bit(dtype, spoilt):
@@ -146,9 +103,6 @@ def test_threads_do_not_change_a_bit(dtype, spoilt):
     for view in (x, x[:, ::2], x.T, x[::-1, :, 3:]):
         one = moments(view, threads=1)
         assert all(moments(view, threads=n) == one for n in (2, 3, 8))
-        weights = np.abs(view)
-        one = moments(view, weights, threads=1)
-        assert all(moments(view, weights, threads=n) == one for n in (2, 5))
 
 
 def test_the_default_uses_threads_and_gives_the_same_bits():
@@ -188,12 +142,3 @@ def test_empty_is_neutral():
 def test_the_range_is_right_even_where_sums_overflow():
     m = moments(np.array([1e308, -1e308, 1e308]))
     assert (m.minimum, m.maximum, m.count, m.nonfinite) == (-1e308, 1e308, 3, 0)
-
-
-def test_bad_weights_are_named():
-    with pytest.raises(ValueError, match="weights: expected a shape that broadcasts to"):
-        moments(np.zeros((2, 3)), np.zeros(4))
-    with pytest.raises(ValueError, match="weights: expected weights that are not negative"):
-        moments(np.zeros(3), np.array([1.0, -1.0, 1.0]))
-    with pytest.raises(TypeError, match="weights: expected a numpy array"):
-        moments(np.zeros(3), [1.0, 1.0, 1.0])

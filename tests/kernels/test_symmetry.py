@@ -2,19 +2,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numba.core.registry import CPUDispatcher
 from scipy.spatial.transform import Rotation
 
 from reion_kernels import (
     N_ROTATIONS,
     N_SYMMETRIES,
-    compose,
     inverse,
     permutation_and_flips,
     rotate,
     symmetry,
 )
-from reion_kernels.symmetry import _plain_line, _plain_tile, _vector_line, _vector_tile
 from tests.kernels.strategies import arrays
 
 
@@ -45,13 +42,6 @@ def test_the_symmetries_are_all_different_and_reflections_come_last():
     assert len({tuple(m.ravel()) for m in matrices}) == N_SYMMETRIES
     determinants = [round(np.linalg.det(m)) for m in matrices]
     assert determinants == [1] * N_ROTATIONS + [-1] * (N_SYMMETRIES - N_ROTATIONS)
-
-
-def test_the_group_table_is_that_of_the_matrices():
-    for i in range(N_SYMMETRIES):
-        for j in range(N_SYMMETRIES):
-            assert np.array_equal(matrix(compose(i, j)), matrix(i) @ matrix(j))
-        assert compose(i, inverse(i)) == compose(inverse(i), i) == 0
 
 
 @pytest.mark.parametrize("index", range(N_SYMMETRIES))
@@ -92,38 +82,6 @@ def test_all_cores_give_what_one_gives(index):
     assert np.array_equal(symmetry(x, index), symmetry(x, index, threads=1))
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_vector_tile_is_the_plain_one(dtype):
-    # Compiled even where NUMBA_DISABLE_JIT is set, so that both forms are always compared.
-    width = 64 // np.dtype(dtype).itemsize
-    x = np.random.default_rng(0).normal(size=3 * width * width).astype(dtype)
-    plain, vector = np.zeros_like(x), np.zeros_like(x)
-
-    def turn(x, y):
-        _vector_tile(x, 2, 2 * width + 1, y, 1, 2 * width)
-
-    _plain_tile(x, 2, 2 * width + 1, plain, 1, 2 * width)
-    CPUDispatcher(turn, targetoptions={"nopython": True})(x, vector)
-    assert np.count_nonzero(plain) == width * width
-    assert np.array_equal(plain, vector)
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("step", [1, -1])
-def test_the_vector_line_is_the_plain_one(dtype, step):
-    width = 64 // np.dtype(dtype).itemsize
-    x = np.random.default_rng(0).normal(size=3 * width).astype(dtype)
-    plain, vector = np.zeros_like(x), np.zeros_like(x)
-
-    def turn(x, step, y):
-        _vector_line(x, width, step, y, 3)
-
-    _plain_line(x, width, step, plain, 3)
-    CPUDispatcher(turn, targetoptions={"nopython": True})(x, step, vector)
-    assert np.count_nonzero(plain) == width
-    assert np.array_equal(plain, vector)
-
-
 def test_bad_arguments_are_named():
     x = np.zeros((2, 3, 4))
     with pytest.raises(ValueError, match="index: expected a rotation from 0 to 23"):
@@ -134,7 +92,7 @@ def test_bad_arguments_are_named():
         symmetry(x[0], 1)
     with pytest.raises(ValueError, match="out: expected shape"):
         rotate(x, 5, out=np.zeros((2, 2, 2)))
-    with pytest.raises(TypeError, match="out: expected the dtype of x, float64"):
+    with pytest.raises(TypeError, match="out: expected float64"):
         rotate(x, 0, out=np.zeros((2, 3, 4), dtype=np.float32))
     with pytest.raises(ValueError, match="overlaps an input"):
         rotate(x, 0, out=x)
