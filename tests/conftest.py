@@ -14,13 +14,6 @@ import xarray as xr
 from reion.simulation.contract import make_simulation
 
 
-def pytest_sessionstart() -> None:
-    """Compile the kernels before any test does, so that all processes run the same machine code."""
-    from reion_kernels import compile_kernels
-
-    compile_kernels()
-
-
 @pytest.fixture(autouse=True)
 def _program_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is left of `--memory` does not depend on what the tests before have taken of this process."""

@@ -116,7 +116,7 @@ def run(code: str) -> str:
 
 @pytest.mark.parametrize("module", [name for name in MODULES if top(name) == "reion_kernels"])
 def test_kernels_know_numpy_and_numba_only(module):
-    allowed = sys.stdlib_module_names | {"numpy", "numba", "llvmlite", "reion_kernels"}
+    allowed = sys.stdlib_module_names | {"numpy", "numba", "reion_kernels"}
     assert {top(name) for name in imports_of(module)} <= allowed
 
 

@@ -1,6 +1,6 @@
 """Numba kernels of reion: arrays in, arrays out. Imports numpy and numba, nothing else."""
 
-from reion_kernels._jit import compile_kernels
+from reion_kernels._jit import announce_compilation, compile_kernels
 from reion_kernels.affine import TRANSFORMS, Transform, affine
 from reion_kernels.chemistry import Ionisation, ionise
 from reion_kernels.crops import crop, crop_batch
@@ -31,6 +31,7 @@ __all__ = [
     "Transform",
     "accumulate",
     "affine",
+    "announce_compilation",
     "black_body_table",
     "compile_kernels",
     "crop",

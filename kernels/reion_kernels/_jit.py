@@ -38,7 +38,7 @@ def target(dtype: Any, ndim: int = 1) -> Any:
     return types.Array(dtype, ndim, "C")
 
 
-class _Cache(FunctionCache):  # type: ignore[misc]
+class _Cache(FunctionCache):
     """Numba's cache on disk, where a damaged file is compiled anew and a full disk is only a warning."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -58,12 +58,24 @@ class _Cache(FunctionCache):  # type: ignore[misc]
         try:
             super().save_overload(sig, data)
         except OSError as error:
-            warnings.warn(
-                f"compiled kernels cannot be kept in {self.cache_path} ({error.strerror}): every process "
-                "compiles its own; NUMBA_CACHE_DIR names another folder",
-                RuntimeWarning,
-                stacklevel=1,
-            )
+            _warn_unkept(f"in {self.cache_path} ({error.strerror})")
+
+
+def _keep_on_disk(dispatcher: Any) -> None:
+    try:
+        dispatcher._cache = _Cache(dispatcher.py_func)
+    except RuntimeError:  # Numba may write to no folder
+        _warn_unkept("beside the package or in the user's cache folder")
+
+
+def _warn_unkept(where: str) -> None:
+    # Python shows the same warning of the same line once.
+    warnings.warn(
+        f"compiled kernels cannot be kept {where}: every process compiles its own, which takes some ten "
+        "seconds; NUMBA_CACHE_DIR names another folder for them",
+        RuntimeWarning,
+        stacklevel=1,
+    )
 
 
 def kernel(*signatures: tuple[Any, ...], inline: bool = False) -> Callable[[Callable[..., Any]], Any]:
@@ -90,42 +102,41 @@ def kernel(*signatures: tuple[Any, ...], inline: bool = False) -> Callable[[Call
     def decorate(function: Callable[..., Any]) -> Any:
         compiled = njit(nogil=True, error_model="numpy", inline="always" if inline else "never")(function)
         if isinstance(compiled, Dispatcher):
-            # Where neither the package's folder nor the user's cache folder can be written: no cache.
-            with contextlib.suppress(RuntimeError):
-                compiled._cache = _Cache(function)
+            _keep_on_disk(compiled)
         KERNELS.append((compiled, signatures))
         return compiled
 
     return decorate
 
 
-class _FirstCompilation(event.Listener):  # type: ignore[misc]
-    """Calls a function when something is compiled for the first time."""
+class _FirstCompilation(event.Listener):
+    """Calls a function when Numba begins to compile for the first time."""
 
     def __init__(self, call: Callable[[], None]) -> None:
-        self._call: Callable[[], None] | None = call
+        self._waiting = [call]
 
     def on_start(self, _: Any) -> None:
-        if self._call is not None:
-            call, self._call = self._call, None
-            call()
+        if self._waiting:
+            self._waiting.pop()()
 
     def on_end(self, _: Any) -> None:
         """Do nothing; Numba asks for it."""
 
 
-def compile_kernels(on_compilation: Callable[[], None] = lambda: None) -> None:
+def announce_compilation(call: Callable[[], None]) -> None:
+    """Have a function called once, when this process first compiles something instead of loading it.
+
+    For programs that tell their user why a call takes seconds.
+    """
+    event.register("numba:compile", _FirstCompilation(call))
+
+
+def compile_kernels() -> None:
     """Load every kernel for every type it is meant for from the cache, or compile it now.
 
     For whoever wants the seconds of compilation at a time of their choice, in an image build for example.
-
-    Parameters
-    ----------
-    on_compilation
-        Called once, before the first compilation; never if everything is in the cache.
     """
-    with event.install_listener("numba:compile", _FirstCompilation(on_compilation)):
-        for compiled, signatures in KERNELS:
-            if isinstance(compiled, Dispatcher):
-                for signature in signatures:
-                    compiled.compile(signature)
+    for compiled, signatures in KERNELS:
+        if isinstance(compiled, Dispatcher):
+            for signature in signatures:
+                compiled.compile(signature)

@@ -63,8 +63,8 @@ def strided(x: Real, *, writeable: bool = False) -> Strided:
     return Strided(line, -sum(r for r in reach if r < 0), strides)
 
 
-def check_real(x: Any, name: str) -> Real:
-    """Return `x` if it is a native, aligned float32 or float64 array.
+def check_real(x: Any, name: str) -> None:
+    """Check that `x` is a native float32 or float64 array that kernels can take.
 
     Raises
     ------
@@ -86,22 +86,21 @@ def check_real(x: Any, name: str) -> Real:
             f"Received: {x.strides}, a field of a record array perhaps. Copy it with numpy.ascontiguousarray"
         )
         raise ValueError(message)
-    return x
 
 
 def check_out(
-    out: Any, like: Real, shape: tuple[int, ...], dtype: Any, *, in_place: bool = False, name: str = "out"
-) -> Real:
-    """Return `out` if a result of `shape` and `dtype` can be written to it while `like` is still read.
+    out: Any, x: Real, shape: tuple[int, ...], dtype: Any, *, in_place: bool = False, name: str = "out"
+) -> None:
+    """Check that a result of `shape` and `dtype` can be written to `out` while `x` is still read.
 
-    With `in_place`, `out` may be `like` itself, but no other part of its memory.
+    With `in_place`, `out` may be `x` itself, but no other part of its memory.
 
     Raises
     ------
     TypeError
         If `out` is no array of `dtype`.
     ValueError
-        If it has another shape, cannot be written, or shares memory with `like`.
+        If it has another shape, cannot be written, or shares memory with `x`.
     """
     check_real(out, name)
     if out.shape != shape:
@@ -114,11 +113,10 @@ def check_out(
     if repeated or not out.flags.writeable:
         message = f"{name}: expected an array that can be written, each element in its own place of memory"
         raise ValueError(message)
-    itself = in_place and out.ctypes.data == like.ctypes.data and out.strides == like.strides
-    if not itself and np.shares_memory(like, out):
+    itself = in_place and out.ctypes.data == x.ctypes.data and out.strides == x.strides
+    if not itself and np.shares_memory(x, out):
         message = f"{name}: expected memory of its own. Received: memory that overlaps an input"
         raise ValueError(message)
-    return out
 
 
 def merged_axes(*arrays: Real) -> tuple[Real, ...]:

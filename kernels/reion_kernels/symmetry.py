@@ -36,12 +36,12 @@ Flips = tuple[bool, bool, bool]
 class _Cubes(NamedTuple):
     """Cubes in one line of memory: cell (0, 0, 0) of cube c is ``line[first[c]]``.
 
-    `steps` are the strides of the three axes in elements.
+    `steps` are the strides of its three axes in elements.
     """
 
     line: Real
     first: NDArray[np.int64]
-    steps: tuple[int, int, int]
+    steps: tuple[int, ...]
 
 
 def _is_rotation(element: tuple[Permutation, Flips]) -> bool:

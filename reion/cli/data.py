@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from reion.cli.app import app, example
-from reion.cli.environment import compile_kernels
+from reion.cli.environment import announce_compilation
 from reion.cli.options import (
     DryRun,
     Force,
@@ -46,7 +46,7 @@ def convert(
     from reion.storage.conversion import convert as run_convert
     from reion.terminal import progress_bar
 
-    compile_kernels()
+    announce_compilation()
     if dry_run:
         from reion.storage.cost import plan_each
 
@@ -100,7 +100,7 @@ def inspect(
     from reion.terminal import progress_bar
 
     sim = open_simulation(reachable(sources, scheduler), format=format_, settings=parse_settings(settings))
-    compile_kernels()
+    announce_compilation()
     if dry_run:
         from reion.inspection.cost import plan_inspect
 

@@ -38,12 +38,11 @@ def need_training(command: str, *, exports: bool = False) -> None:
             tf.config.list_physical_devices("GPU")
 
 
-def compile_kernels() -> None:
-    """Compile what Numba has not compiled on this machine before, and say so, since it takes a while."""
+def announce_compilation() -> None:
+    """Say so when Numba compiles what it has not compiled on this machine before, since it takes a while."""
+    import reion_kernels
     from reion.terminal import say
-    from reion_kernels import cache_is_cold
-    from reion_kernels import compile_kernels as compile_all
 
-    if cache_is_cold():
-        say("compiling the kernels, once on this machine: some ten seconds")
-        compile_all()
+    reion_kernels.announce_compilation(
+        lambda: say("compiling the kernels, once on this machine: some seconds each")
+    )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reion.cli.app import app, example
-from reion.cli.environment import compile_kernels, need_training
+from reion.cli.environment import announce_compilation, need_training
 from reion.cli.options import ConfigValues, DryRun, Force, Json, Resume, Sources
 from reion.cli.output import print_plans, print_result, resumable
 from reion.errors import InputError
@@ -46,7 +46,7 @@ def quickstart(
     from reion.terminal import progress_bar, say
 
     config = load_config(None, settings or [], base={"training": {"steps": STEPS}})
-    compile_kernels()
+    announce_compilation()
     with resumable(out), progress_bar("training") as progress:
         result = run_quickstart(out, config=config, resume=resume, force=force, progress=progress, say=say)
     print_result(result.to_json(), lambda: render(result.evaluation), json=json)
@@ -85,7 +85,7 @@ def train(
 
         print_plans([plan_train(schema, simulations, sources)], json=json)
         return
-    compile_kernels()
+    announce_compilation()
     with (
         resumable(out) if processes.is_chief else nullcontext(),
         progress_bar("training") if processes.is_chief else nullcontext() as progress,
@@ -155,7 +155,7 @@ def compare(
     from reion.terminal import progress_bar, say
 
     simulations, judged = open_each(sources), open_simulation(test)
-    compile_kernels()
+    announce_compilation()
     with resumable(out), progress_bar("training") as progress:
         result = run_compare(
             study,

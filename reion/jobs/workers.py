@@ -221,13 +221,6 @@ def started(scheduler: str | None, count: int | None) -> Iterator[Workers]:
         raise InputError("work on several processes needs Dask", hint="pip install 'reion[cluster]'")
     import distributed  # noqa: F401 (sets the levels that are set below)
 
-    from reion_kernels import cache_is_cold, compile_kernels
-
-    if cache_is_cold():
-        # All at once and before any worker does: what is compiled while others compile its parts rounds
-        # differently in the last bit.
-        compile_kernels()
-
     # What it says about workers that come and go is nothing a user can act on; what matters is raised.
     for name in ("distributed", "distributed.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
