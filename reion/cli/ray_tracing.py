@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reion.cli.app import app, example
-from reion.cli.environment import compile_kernels
+from reion.cli.environment import announce_compilation
 from reion.cli.options import (
     DryRun,
     Force,
@@ -62,7 +62,7 @@ def simulate(
 
     own, facts = _split(settings or [], set(RayTracing.model_fields))
     tracing = load_schema(RayTracing, config, own)
-    compile_kernels()
+    announce_compilation()
     if dry_run:
         from reion.ray_tracing.cost import plan_simulate
         from reion.readers import open_simulation
@@ -113,7 +113,7 @@ def worlds(
     from reion.terminal import progress_bar, say
 
     listed = load_worlds(config)
-    compile_kernels()
+    announce_compilation()
     with resumable(out), started(scheduler, workers) as team, progress_bar("tracing rays") as progress:
         made = make_worlds(
             reachable(sources, scheduler),
