@@ -249,3 +249,15 @@ def test_the_picture_of_the_architecture_has_every_wing():
     assert not [name for name in wings if f">{name}<" not in picture], (
         "draw it again: python docs/drawings/architecture.py"
     )
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_file_can_be_read_in_one_sitting(module):
+    """At most 450 lines a file and 80 a function, its docstring not counted."""
+    text = MODULES[module].read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 450
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            docstring = ast.get_docstring(node, clean=False)
+            lines = node.end_lineno - node.lineno + 1 - (len(docstring.splitlines()) if docstring else 0)
+            assert lines <= 80, node.name

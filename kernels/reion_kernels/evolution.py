@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from reion_kernels._layout import Real
-from reion_kernels.chemistry import ionise
+from reion_kernels.chemistry import Ionisation, ionise
 from reion_kernels.photo_table import PhotoTable
 from reion_kernels.raytracing import Rays, trace_rays
 
@@ -191,17 +191,7 @@ def evolve_step(
         if progress is not None:
             progress(iteration, ionised / cells)
         mean = _hasten(mean, gas.xi_mean)
-    net = gas.photo_ionisations + gas.collisional_ionisations - gas.recombinations
-    photons = Photons(
-        emitted=rays.emitted * seconds,
-        absorbed=rays.absorbed * seconds,
-        lost=rays.lost * seconds,
-        photo_ionisations=gas.photo_ionisations * volume,
-        collisional_ionisations=gas.collisional_ionisations * volume,
-        recombinations=gas.recombinations * volume,
-        ionised=net * volume,
-    )
-    return Step(gas.xi, gas.xi_mean, rays.gamma, photons, iteration, converged)
+    return Step(gas.xi, gas.xi_mean, rays.gamma, _counted(rays, gas, seconds, volume), iteration, converged)
 
 
 def _hasten(guess: NDArray[np.float64], mean: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -210,3 +200,17 @@ def _hasten(guess: NDArray[np.float64], mean: NDArray[np.float64]) -> NDArray[np
     fallen = neutral < before
     neutral[fallen] *= (neutral[fallen] / before[fallen]) ** (HASTE - 1.0)
     return 1.0 - neutral
+
+
+def _counted(rays: Rays, gas: Ionisation, seconds: float, volume: float) -> Photons:
+    """What became of the photons of a step, of cells of so many cubic centimetres."""
+    net = gas.photo_ionisations + gas.collisional_ionisations - gas.recombinations
+    return Photons(
+        emitted=rays.emitted * seconds,
+        absorbed=rays.absorbed * seconds,
+        lost=rays.lost * seconds,
+        photo_ionisations=gas.photo_ionisations * volume,
+        collisional_ionisations=gas.collisional_ionisations * volume,
+        recombinations=gas.recombinations * volume,
+        ionised=net * volume,
+    )
