@@ -15,7 +15,7 @@ _PUBLIC = {
     "InputError": "reion.errors",
     "make_simulation": "reion.simulation.contract",
     "check_simulation": "reion.simulation.contract",
-    "with_n_ion": "reion.simulation.contract",
+    "with_n_ion": "reion.simulation.photons",
     "open_simulation": "reion.readers",
     "load_sample": "reion.sample",
     "RunConfig": "reion.config",

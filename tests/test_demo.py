@@ -7,7 +7,7 @@ import pytest
 
 from reion.demo import RUNTIME_FILES, write_demo_page
 from reion.errors import InputError
-from reion.simulation.contract import with_n_ion
+from reion.simulation.photons import with_n_ion
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from reion.errors import InputError
 from reion.jobs.outputs import whole_folder, write_json, write_whole
 from reion.jobs.places import GENERATOR, Kind, claimed, holds_only
 from reion.prediction.emulator import Emulator
-from reion.simulation.contract import AXES, DEFAULT_COSMOLOGY, box_size_mpc, with_n_ion
+from reion.simulation.contract import AXES, DEFAULT_COSMOLOGY, box_size_mpc
+from reion.simulation.photons import with_n_ion
 
 RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 """Files of onnxruntime-web that the page loads, from the `dist` folder of its npm package."""

@@ -19,17 +19,16 @@ from reion.jobs.workers import Progress, ThisProcess, Workers
 from reion.simulation.contract import (
     DEFAULT_COSMOLOGY,
     FIELDS,
-    N_ION_TIME_S,
     PHOTON_UNITS,
     box_size_mpc,
     cell_size_mpc,
     check_simulation,
     cosmology,
     hydrogen_per_density,
-    intervals_s,
     n_ion_units,
     shape_of,
 )
+from reion.simulation.photons import photon_weights
 from reion.storage.store import blocks_of
 
 
@@ -165,7 +164,7 @@ def _photons_per_hydrogen(sim: xr.Dataset, snapshots: Sequence[Findings]) -> lis
     elif "n_src" in sim.data_vars:
         units = n_ion_units(sim["n_src"].attrs["units"])
         rates = np.array(_means(snapshots, "n_src"))
-        emitted = [0.0, *np.cumsum(rates[:-1] * intervals_s(sim) / N_ION_TIME_S)]
+        emitted = [0.0, *np.cumsum(rates * photon_weights(sim))[:-1]]
     else:
         return unknown
     if units != PHOTON_UNITS or "n_igm" not in sim.data_vars:

@@ -10,6 +10,7 @@ import scipy.fft
 
 from reion.jobs.resources import fft_threads
 from reion.metrics.fields import Curve, Field, checked_box_size, checked_field
+from reion.simulation.periodic import squared_distance
 
 IONISED = 0.5
 """A cell at or above this ionised fraction counts as ionised."""
@@ -187,10 +188,7 @@ def granulometry(
     if volume == xi.size:
         return radii, np.ones(radii.size)
     fractions = np.zeros(radii.size)
-    distance = sum(
-        np.expand_dims((np.minimum(np.arange(n), n - np.arange(n)) * (length / n)) ** 2, others)
-        for n, length, others in zip(xi.shape, lengths, ((1, 2), (0, 2), (0, 1)), strict=True)
-    )
+    distance = squared_distance(xi.shape, (lengths / xi.shape).tolist())
     transform = scipy.fft.rfftn(ionised.astype(np.float64), workers=fft_threads())
     for index, radius in enumerate(radii):
         within = distance <= radius**2 * (1 + 1e-9)

@@ -11,7 +11,8 @@ import xarray as xr
 
 from reion.errors import InputError
 from reion.models.shapes import BoxChannels, BoxField
-from reion.simulation.contract import hydrogen_density, with_n_ion
+from reion.simulation.contract import hydrogen_density
+from reion.simulation.photons import with_n_ion
 from reion_kernels import Moments, Transform, affine, moments
 
 

@@ -8,7 +8,6 @@ fraction). The spheres are sharp in real space: all cells whose centre is at mos
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
@@ -19,23 +18,15 @@ import xarray as xr
 from reion.errors import InputError
 from reion.jobs.resources import fft_threads
 from reion.metrics.fields import checked_pair
-from reion.simulation.contract import (
-    N_ION_TIME_S,
-    EmittedPhotons,
-    cosmology,
-    cubic_cell_size_mpc,
-    hydrogen_density,
-    require_fields,
-)
+from reion.simulation.contract import cosmology, cubic_cell_size_mpc, hydrogen_density, require_fields
+from reion.simulation.periodic import squared_distance
+from reion.simulation.photons import N_ION_TIME_S, EmittedPhotons, warn_if_late
 
 RADII_CELLS = tuple(float(16 * 2 ** (-step / 8)) for step in range(33))
 """Radii of the spheres in cells: 16 down to 1, eight to every factor of two.
 
 A coarser ladder misses the sphere that just reaches the threshold; a finer one changes nothing.
 """
-
-LATE_START_REDSHIFT = 11.0
-"""A series that starts below this redshift, with sources shining, misses photons that were emitted before."""
 
 Inputs = Literal["history", "instant"]
 
@@ -75,9 +66,10 @@ def photons_per_atom(
         return np.full(n_photons.shape, np.inf)
     photons = scipy.fft.rfftn(n_photons / np.float64(photon_scale), workers=fft_threads())
     atoms = scipy.fft.rfftn(n_hydrogen / np.float64(atom_scale), workers=fft_threads())
+    distance = squared_distance(n_photons.shape)
     cells = 0.0
     for radius in radii_cells:
-        inside = _ball(n_photons.shape, radius)
+        inside = (distance <= radius**2 * (1 + 1e-12)).astype(np.float64)
         if cells == (cells := inside.sum()):
             continue  # on a mesh, a slightly smaller radius can be the same sphere
         # The transform of a ball is real: it is its own mirror image.
@@ -96,12 +88,6 @@ def photons_per_atom(
         np.maximum(highest, inside_photons, out=highest)
     highest *= photon_scale / atom_scale
     return highest
-
-
-def _ball(shape: tuple[int, ...], radius: float) -> np.ndarray:
-    x, y, z = (np.minimum(np.arange(n), n - np.arange(n)).astype(np.float64) ** 2 for n in shape)
-    inside: np.ndarray = x[:, None, None] + y[:, None] + z <= radius**2 * (1 + 1e-12)
-    return inside.astype(np.float64)
 
 
 def ionised(n_photons: np.ndarray, n_hydrogen: np.ndarray, *, threshold: float = 1.0) -> np.ndarray:
@@ -160,13 +146,7 @@ class Photons:
             self._ages_s = cosmology(sim).age(sim["redshift"].values).to_value("s")
             return
         self._emitted = EmittedPhotons(sim)
-        first = float(sim["redshift"][0])
-        if first < LATE_START_REDSHIFT and float(sim["n_src"][0].max()) > 0:
-            warnings.warn(
-                f"the series starts at z = {first:g}, with sources already shining: the excursion set lacks "
-                "the photons emitted before",
-                stacklevel=3,
-            )
+        warn_if_late(sim)
 
     def at(self, index: int) -> np.ndarray:
         """Those of snapshot `index`, shape (x, y, z)."""

@@ -16,6 +16,7 @@ import xarray as xr
 from reion.errors import InputError
 from reion.simulation.contract import DIMS, FIELDS, cell_size_mpc, cosmology, require_fields
 from reion.simulation.lazy import CellKey, LazyField
+from reion.simulation.periodic import ball_counts
 
 MASK = "propagation_mask"
 
@@ -153,14 +154,8 @@ def _ball_transform(shape: tuple[int, ...], radii_cells: tuple[float, ...]) -> n
     """Fourier transform of the ball, normalised to a sum of one; real, as the ball is symmetric."""
     from scipy.fft import rfftn
 
-    reaches = [np.arange(-int(radius), int(radius) + 1) for radius in radii_cells]
-    x, y, z = np.meshgrid(*reaches, indexing="ij", sparse=True)
-    rx, ry, rz = radii_cells
-    inside = (x / rx) ** 2 + (y / ry) ** 2 + (z / rz) ** 2 <= 1.0
-    ball = np.zeros(shape, dtype=np.float32)
-    cells = [offsets[which] % n for offsets, which, n in zip(reaches, np.nonzero(inside), shape, strict=True)]
-    np.add.at(ball, tuple(cells), np.float32(1.0))  # how often a cell is reached: exact
-    transform: np.ndarray = rfftn(ball).real * np.float32(1.0 / inside.sum())
+    ball = ball_counts(shape, radii_cells)
+    transform: np.ndarray = rfftn(ball).real * np.float32(1.0 / ball.sum(dtype=np.float64))
     return transform
 
 

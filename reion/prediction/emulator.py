@@ -20,6 +20,7 @@ import xarray as xr
 from reion.errors import InputError
 from reion.simulation.contract import (
     AXES,
+    CELL_SIZE_TOLERANCE,
     DIMS,
     FIELDS,
     check_simulation,
@@ -27,8 +28,8 @@ from reion.simulation.contract import (
     cubic_cell_size_mpc,
     n_ion_units,
     require_fields,
-    with_n_ion,
 )
+from reion.simulation.photons import with_n_ion
 from reion_exports.anatomy import HostileFileError, dissect
 from reion_exports.card import CardError, ModelCard
 from reion_exports.convert import PERIODIC
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
     import onnxruntime
 
 Device = Literal["auto", "cpu", "cuda"]
-
-CELL_SIZE_TOLERANCE = 0.01
-"""How far, relatively, the cells of a simulation may be from those a model was trained on."""
 
 MAX_FILE_BYTES = 2**31
 """ONNX files from this size on need external data, which no model of ours has."""

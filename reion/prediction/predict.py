@@ -23,8 +23,9 @@ from reion.prediction.emulator import Device, Emulator
 from reion.prediction.tiles import Tiling, plan, predict_tiles
 from reion.prediction.unlike_training import warn_of_inputs
 from reion.readers import open_simulation, source_files
-from reion.simulation.contract import AXES, DIMS, EmittedPhotons, Shape
+from reion.simulation.contract import AXES, DIMS, Shape
 from reion.simulation.lazy import CellKey, LazyField
+from reion.simulation.photons import EmittedPhotons
 from reion.storage.conversion import described_conditions, grow_store
 from reion.storage.store import STORE, consolidate, create_group, plain
 

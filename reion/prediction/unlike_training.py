@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 import xarray as xr
 
-from reion.simulation.contract import FIRST_LIGHT_REDSHIFT
+from reion.simulation.photons import FIRST_LIGHT_REDSHIFT
 
 _SAMPLED_CELLS = 1 << 22
 _EVERYWHERE = 0.5

@@ -32,8 +32,8 @@ from reion.readers.format import Format
 from reion.readers.settings import Settings
 from reion.readers.snapshot import Box, Snapshot
 from reion.readers.source_list import SourceList
-from reion.simulation.contract import DEFAULT_COSMOLOGY
-from reion.simulation.units import mean_density, photon_rate_per_msun
+from reion.simulation.contract import DEFAULT_COSMOLOGY, mean_density
+from reion.simulation.units import photon_rate_per_msun
 
 XFRAC = re.compile(r"xfrac3[dD]_(\d+\.\d+)\.(?i:bin(?:\.gz)?)")
 DENSITY = re.compile(r"(\d+\.\d+)n_all\.(?i:dat(?:\.gz)?)")

@@ -37,7 +37,8 @@ from reion.readers.hdf5_file import attributes, find, is_hdf5, open_hdf5, read, 
 from reion.readers.settings import Settings
 from reion.readers.snapshot import Box, Region, Snapshot
 from reion.readers.unused import looks_like_a_field, warn_unused
-from reion.simulation.units import Conversion, mean_density
+from reion.simulation.contract import mean_density
+from reion.simulation.units import Conversion
 
 PROTON_G = 1.6726e-24
 BARYONS_PER_MSUN = 1.98892e33 / PROTON_G

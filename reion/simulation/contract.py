@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,7 +28,6 @@ VELOCITY_UNITS = "km s-1"
 SOURCE_UNITS = (PHOTON_RATE_UNITS, "Mpc-3", "Msun Mpc-3")
 """The units n_src may have; what is derived from it (n_ion) is per 1e18 s of shining."""
 
-N_ION_TIME_S = 1e18
 DEFAULT_COSMOLOGY = {"H0": 67.66, "Om0": 0.30964, "Ob0": 0.04897}
 MEAN_MOLECULAR_WEIGHT = 1.222
 """Baryon mass per hydrogen atom in proton masses, as in C2-Ray."""
@@ -38,8 +36,12 @@ MAX_MFP = "max_mfp"
 """Name of the variable (redshift,) that holds the comoving radius in Mpc that photons reach, from each
 snapshot to the next."""
 
-FIRST_LIGHT_REDSHIFT = 11.0
-"""A series of sources that starts below this redshift lacks part of the history."""
+CELL_SIZE_TOLERANCE = 0.01
+"""How much the cell sizes of two simulations, or of one and a model, may differ, relative to either."""
+
+CUBIC_TOLERANCE = 1e-3
+"""How much the sides of a cell that counts as a cube may differ, relative to the shortest."""
+
 XI_ROUNDING = 1e-5
 """How far outside [0, 1] an ionised fraction may lie and still be rounding, which is clipped."""
 
@@ -51,8 +53,8 @@ class FieldSpec:
     name: str
     units: tuple[str, ...]
     long_name: str
-    minimum: float
-    maximum: float
+    minimum: float = 0.0
+    maximum: float = np.inf
 
 
 FIELDS: Mapping[str, FieldSpec] = {
@@ -62,35 +64,26 @@ FIELDS: Mapping[str, FieldSpec] = {
             name="n_igm",
             units=(DENSITY_UNITS,),
             long_name="baryon density, comoving",
-            minimum=0.0,
-            maximum=np.inf,
         ),
         FieldSpec(
             name="n_src",
             units=SOURCE_UNITS,
             long_name="ionising photon rate of the sources that switch on at this snapshot, comoving",
-            minimum=0.0,
-            maximum=np.inf,
         ),
         FieldSpec(
             name="n_ion",
             units=(PHOTON_UNITS, *(f"1e18 s {unit}" for unit in SOURCE_UNITS[1:])),
             long_name="ionising photons emitted up to this snapshot, comoving",
-            minimum=0.0,
-            maximum=np.inf,
         ),
         FieldSpec(
             name="propagation_mask",
             units=SOURCE_UNITS,
             long_name="mean of n_src over the ball that its photons can reach",
-            minimum=0.0,
-            maximum=np.inf,
         ),
         FieldSpec(
             name="xi",
             units=("1",),
             long_name="ionised fraction of hydrogen",
-            minimum=0.0,
             maximum=1.0,
         ),
         *(
@@ -99,7 +92,6 @@ FIELDS: Mapping[str, FieldSpec] = {
                 units=(VELOCITY_UNITS,),
                 long_name=f"peculiar velocity of the gas along {axis}, proper",
                 minimum=-np.inf,
-                maximum=np.inf,
             )
             for axis in AXES
         ),
@@ -107,8 +99,6 @@ FIELDS: Mapping[str, FieldSpec] = {
             name="ionisation_rate",
             units=("s-1",),
             long_name="photo-ionisations of each neutral hydrogen atom, in the last time step",
-            minimum=0.0,
-            maximum=np.inf,
         ),
     )
 }
@@ -366,10 +356,10 @@ def cubic_cell_size_mpc(sim: xr.Dataset) -> float:
     Raises
     ------
     InputError
-        If the three sides differ by more than one part in a thousand.
+        If the three sides differ by more than `CUBIC_TOLERANCE` of them.
     """
     sides = cell_size_mpc(sim)
-    if max(sides) > min(sides) * 1.001:
+    if max(sides) > min(sides) * (1 + CUBIC_TOLERANCE):
         raise InputError(
             f"expected cubic cells; received cells of {sides[0]:g} x {sides[1]:g} x {sides[2]:g} Mpc",
             hint="regrid with `reion convert --cell-size MPC`",
@@ -387,8 +377,16 @@ def cosmology(sim: xr.Dataset) -> FlatLambdaCDM:
 
 def mean_baryon_density(sim: xr.Dataset) -> float:
     """Cosmic mean baryon density in g cm-3, comoving: Omega_b times the critical density today."""
-    model = cosmology(sim)
-    return float(model.Ob0 * model.critical_density0.to_value("g cm-3"))
+    return mean_density({key: float(sim.attrs.get(key, value)) for key, value in DEFAULT_COSMOLOGY.items()})
+
+
+def mean_density(cosmology: Mapping[str, float]) -> float:
+    """Cosmic mean baryon density in g cm-3, comoving, in a cosmology given as H0 (km s-1 Mpc-1) and Ob0."""
+    from astropy import constants, units
+
+    hubble = cosmology["H0"] * units.km / units.s / units.Mpc
+    critical = 3 * hubble**2 / (8 * np.pi * constants.G)
+    return float(cosmology["Ob0"] * critical.to_value("g cm-3"))
 
 
 def hydrogen_density(n_igm: np.ndarray) -> np.ndarray:
@@ -435,75 +433,6 @@ def with_max_mfp(sim: xr.Dataset, max_mfp_mpc: Sequence[float] | np.ndarray) -> 
 def n_ion_units(n_src_units: str) -> str:
     """Units of n_ion derived from n_src in `n_src_units`: those times 1e18 s."""
     return PHOTON_UNITS if n_src_units == PHOTON_RATE_UNITS else f"1e18 s {n_src_units}"
-
-
-def intervals_s(sim: xr.Dataset) -> np.ndarray:
-    """Seconds from each snapshot to the next, shape (redshift - 1,), float64."""
-    age = cosmology(sim).age(sim["redshift"].values).to_value("s")
-    return np.diff(age)
-
-
-def warn_if_late(sim: xr.Dataset, *, shining: bool) -> None:
-    """Warn that `n_ion` lacks photons if the series starts late with sources already `shining`."""
-    redshift = float(sim["redshift"][0])
-    if shining and redshift < FIRST_LIGHT_REDSHIFT:
-        warnings.warn(
-            f"the series starts at z = {redshift:g}, with sources already shining: photons emitted before "
-            "are not in n_ion",
-            stacklevel=3,
-        )
-
-
-def with_n_ion(sim: xr.Dataset) -> xr.Dataset:
-    """Return the simulation with `n_ion`, derived from the series of `n_src` where it is absent.
-
-    n_ion at snapshot j is the sum over i < j of n_src(z_i) (t_{i+1} - t_i): the sources listed at z_i
-    shine from z_i to z_{i+1}. Read into memory as float32. Warns when the series starts late (below
-    z = 11 with sources already shining), because what shone before is then missing.
-
-    Raises
-    ------
-    InputError
-        If there is neither n_ion nor n_src.
-    """
-    if "n_ion" in sim.data_vars:
-        return sim
-    require_fields(sim, ["n_src"], purpose="the history of photons (n_ion)")
-    seconds = intervals_s(sim)
-    warn_if_late(
-        sim, shining=float(sim["redshift"][0]) < FIRST_LIGHT_REDSHIFT and bool(sim["n_src"][0].any())
-    )
-    n_ion = np.zeros(sim["n_src"].shape, dtype=np.float32)
-    total = np.zeros(sim["n_src"].shape[1:], dtype=np.float64)
-    for index, dt in enumerate(seconds):
-        total += sim["n_src"][index].values.astype(np.float64) * (dt / N_ION_TIME_S)
-        n_ion[index + 1] = total
-    attrs = {
-        "units": n_ion_units(sim["n_src"].attrs["units"]),
-        "long_name": FIELDS["n_ion"].long_name,
-    }
-    return sim.assign(n_ion=(DIMS, n_ion, attrs))
-
-
-class EmittedPhotons:
-    """n_ion of any snapshot, summed up from n_src; asked for in order, every snapshot is read once."""
-
-    def __init__(self, sim: xr.Dataset) -> None:
-        require_fields(sim, ["n_src"], purpose="the history of photons (n_ion)")
-        self._n_src = sim["n_src"]
-        self._seconds = intervals_s(sim)
-        self._next = 0
-        self._total: np.ndarray | None = None
-
-    def at(self, index: int) -> np.ndarray:
-        """n_ion of snapshot `index`, float64 (x, y, z): the photons of all snapshots before it."""
-        if self._total is None or index < self._next:
-            self._total, self._next = np.zeros(self._n_src.shape[1:]), 0
-        while self._next < index:
-            weight = np.float64(self._seconds[self._next] / N_ION_TIME_S)
-            self._total += self._n_src[self._next].values * weight
-            self._next += 1
-        return self._total.copy()
 
 
 def shape_of(sim: xr.Dataset) -> Shape:

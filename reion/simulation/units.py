@@ -29,6 +29,7 @@ from reion.simulation.contract import (
     MEAN_MOLECULAR_WEIGHT,
     SOURCE_UNITS,
     VELOCITY_UNITS,
+    mean_density,
     n_ion_units,
 )
 
@@ -172,15 +173,6 @@ def mass_msun(unit: str, cosmology: Mapping[str, float]) -> float | None:
         return float(_without_h(unit, cosmology).to_value("Msun"))
     except (ValueError, TypeError, KeyError, OverflowError, ZeroDivisionError, units.UnitConversionError):
         return None
-
-
-def mean_density(cosmology: Mapping[str, float]) -> float:
-    """Cosmic mean comoving baryon density in g cm-3: Ob0 times the critical density today."""
-    from astropy import constants, units
-
-    hubble = cosmology["H0"] * units.km / units.s / units.Mpc
-    critical = 3 * hubble**2 / (8 * np.pi * constants.G)
-    return float(cosmology["Ob0"] * critical.to_value("g cm-3"))
 
 
 def photon_rate_per_msun(

@@ -18,19 +18,9 @@ import xarray as xr
 import reion
 from reion.jobs.outputs import finite, whole_folder
 from reion.jobs.places import Kind, claimed
-from reion.jobs.resources import thread_limit
 from reion.jobs.workers import Job, Progress, ThisProcess
-from reion.simulation.contract import (
-    DIMS,
-    FIELDS,
-    MAX_MFP,
-    N_ION_TIME_S,
-    check_simulation,
-    intervals_s,
-    n_ion_units,
-    shape_of,
-    warn_if_late,
-)
+from reion.simulation.contract import DIMS, FIELDS, MAX_MFP, check_simulation, n_ion_units, shape_of
+from reion.simulation.photons import PhotonSum, warn_if_late
 
 _CHUNK_BYTES = 32 << 20
 _BLOCK_BYTES = 64 << 20
@@ -69,7 +59,7 @@ def write_simulation(
     """Write a Simulation as a Zarr store that `xarray.open_zarr(path)` opens.
 
     One snapshot (or one block of a large one) is in memory at a time. Where there is `n_src` and no `n_ion`,
-    `n_ion` is integrated on the way (see `reion.simulation.contract.with_n_ion`). Chunks hold one snapshot,
+    `n_ion` is integrated on the way (see `reion.simulation.photons.with_n_ion`). Chunks hold one snapshot,
     or blocks of at most 32 MiB of it, compressed (Blosc, Zstandard) and each with its CRC-32C; a chunk that
     is missing reads as NaN, which no reader of ours lets pass. Every field's `sha256` is that of its chunks'
     sha256 digests (of little-endian float32 in C order), chunk by chunk in C order of the chunk grid.
@@ -201,29 +191,22 @@ class WriteFields(Job[tuple[int, int], dict[str, Any]]):
         digests: dict[str, dict[str, str]] = {}
         for name in FIELDS:
             if name in self._sim.data_vars and not (name == "n_src" and _summed_up(self._sim)):
-                digests[name] = self._put(name, self._sim[name][(index, *block)].values, index, block)
+                values = self._sim[name][(index, *block)].values
+                digests[name] = write_block(self._arrays[name], values, index, block)
         return {"digests": digests, "shining": False}
 
     def _write_history(self, block: Block) -> dict[str, Any]:
-        from reion_kernels import accumulate
-
-        sim = self._sim
         digests: dict[str, dict[str, str]] = {"n_src": {}, "n_ion": {}}
-        total: np.ndarray | None = None
+        photons = PhotonSum(self._sim, [cells.stop - cells.start for cells in block])
         shining = False
-        for index, seconds in enumerate(np.append(intervals_s(sim), 0.0)):
-            values = sim["n_src"][(index, *block)].values
-            if total is None:
-                total = np.zeros_like(values, dtype=np.float64)
-                shining = bool(values.any())
-            digests["n_src"] |= self._put("n_src", values, index, block)
-            digests["n_ion"] |= self._put("n_ion", total.astype(np.float32), index, block)
-            accumulate(total, values, float(seconds) / N_ION_TIME_S, threads=thread_limit())
-            del values  # before the next ones are read
+        for index in range(self._sim.sizes["redshift"]):
+            n_src = self._sim["n_src"][(index, *block)].values
+            digests["n_src"] |= write_block(self._arrays["n_src"], n_src, index, block)
+            digests["n_ion"] |= write_block(self._arrays["n_ion"], photons.n_ion, index, block)
+            photons.add(n_src)
+            shining = shining or (index == 0 and bool(n_src.any()))
+            del n_src  # before the next one is read
         return {"digests": digests, "shining": shining}
-
-    def _put(self, name: str, values: np.ndarray, index: int, block: Block) -> dict[str, str]:
-        return write_block(self._arrays[name], values, index, block)
 
 
 def write_block(array: Any, values: np.ndarray, index: int, block: Block) -> dict[str, str]:

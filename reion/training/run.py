@@ -20,14 +20,12 @@ from reion.models.build import build_model, build_network
 from reion.models.normalizer import fit_photons_per_source
 from reion.models.stems import SHINING_TIME
 from reion.physics.excursion_set import fit_threshold
-from reion.simulation.contract import FIELDS, PHOTON_RATE_UNITS, cubic_cell_size_mpc
+from reion.simulation.contract import CELL_SIZE_TOLERANCE, FIELDS, PHOTON_RATE_UNITS, cubic_cell_size_mpc
 from reion.training.checkpoints import Checkpoint, load_newest
 from reion.training.loop import Loop, NotFiniteError, StepProgress
 from reion.training.processes import Processes
 from reion.training.provenance import Provenance
 from reion.training.run_folder import RUN, Metrics, RunFolder
-
-CELL_SIZE_TOLERANCE = 0.01
 
 
 class TrainingDivergedError(InputError, ArithmeticError):

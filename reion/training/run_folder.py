@@ -19,7 +19,8 @@ from reion.jobs.outputs import clear_stale, read_json, whole_file, whole_folder,
 from reion.jobs.places import Kind, claimed, holds_only
 from reion.models.build import Model, build_model, build_network
 from reion.models.normalizer import Normalizer
-from reion.simulation.contract import DENSITY_UNITS, DIMS, n_ion_units, require_fields, with_n_ion
+from reion.simulation.contract import DENSITY_UNITS, DIMS, n_ion_units, require_fields
+from reion.simulation.photons import with_n_ion
 from reion.training.checkpoints import Checkpoint, save_checkpoint
 from reion.training.history import Round, to_csv, to_events
 from reion.training.provenance import Provenance

@@ -17,7 +17,8 @@ from reion.errors import InputError
 from reion.models.build import Model
 from reion.models.normalizer import Normalizer
 from reion.models.shapes import BoxChannels, BoxField
-from reion.simulation.contract import require_fields, with_n_ion
+from reion.simulation.contract import require_fields
+from reion.simulation.photons import with_n_ion
 from reion_kernels import N_ROTATIONS, N_SYMMETRIES, crop, crop_batch
 
 _UNIFORM_MEAN_XI = 1e-3

@@ -14,7 +14,8 @@ from reion.errors import InputError
 from reion.inspection.checks import xi_at_sources
 from reion.inspection.look import inspect
 from reion.inspection.table import render
-from reion.simulation.contract import make_simulation, with_n_ion
+from reion.simulation.contract import make_simulation
+from reion.simulation.photons import with_n_ion
 from reion.storage import store
 from tests.conftest import toy_simulation
 

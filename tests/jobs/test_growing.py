@@ -15,7 +15,7 @@ from reion.errors import InputError
 from reion.prediction import predict as prediction
 from reion.prediction.predict import predict
 from reion.prediction.tiles import Tiling
-from reion.simulation.contract import with_n_ion
+from reion.simulation.photons import with_n_ion
 from reion.storage.conversion import convert
 from reion.storage.store import write_simulation
 

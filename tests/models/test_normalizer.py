@@ -8,7 +8,8 @@ from sklearn.preprocessing import StandardScaler
 
 from reion.errors import InputError
 from reion.models.normalizer import Normalizer, fit_normalizer, fit_photons_per_source
-from reion.simulation.contract import hydrogen_density, with_n_ion
+from reion.simulation.contract import hydrogen_density
+from reion.simulation.photons import with_n_ion
 
 
 def snapshots(count=3, shape=(6, 5, 4)):

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from reion import InputError, make_simulation, with_n_ion
 from reion.physics import excursion_set
-from reion.simulation.contract import N_ION_TIME_S, cosmology, hydrogen_density
+from reion.simulation.contract import cosmology, hydrogen_density
+from reion.simulation.photons import N_ION_TIME_S
 
 
 def distances(shape, centre):

@@ -11,7 +11,7 @@ import pytest
 from reion.demo import RUNTIME_FILES, write_demo_page
 from reion.prediction.emulator import Emulator, shipped_models
 from reion.sample import load_sample
-from reion.simulation.contract import with_n_ion
+from reion.simulation.photons import with_n_ion
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "predict.mjs"
 CELLS = 24

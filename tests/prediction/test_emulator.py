@@ -10,7 +10,8 @@ import pytest
 
 from reion.errors import InputError
 from reion.prediction.emulator import Emulator
-from reion.simulation.contract import make_simulation, with_n_ion
+from reion.simulation.contract import make_simulation
+from reion.simulation.photons import with_n_ion
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from reion.prediction.predict import predict
 from reion.prediction.unlike_training import warn_of_inputs
-from reion.simulation.contract import with_n_ion
+from reion.simulation.photons import with_n_ion
 from reion.storage.store import write_simulation
 
 

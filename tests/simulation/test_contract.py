@@ -17,8 +17,8 @@ from reion.simulation.contract import (
     make_simulation,
     mean_baryon_density,
     require_fields,
-    with_n_ion,
 )
+from reion.simulation.photons import with_n_ion
 
 
 def build(**fields):

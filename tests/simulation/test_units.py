@@ -14,13 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reion.errors import InputError
-from reion.simulation.contract import make_simulation, mean_baryon_density
+from reion.simulation.contract import make_simulation, mean_baryon_density, mean_density
 from reion.simulation.units import (
     Conversion,
     field_conversion,
     grams_per_cubic_parsec,
     length_mpc,
-    mean_density,
 )
 
 COSMOLOGY = {"H0": 70.0, "Om0": 0.27, "Ob0": 0.044}

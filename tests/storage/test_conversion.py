@@ -9,7 +9,7 @@ import xarray as xr
 from reion.errors import InputError
 from reion.physics.mean_free_path import with_propagation_mask
 from reion.readers import open_simulation
-from reion.simulation.contract import with_n_ion
+from reion.simulation.photons import with_n_ion
 from reion.storage.conversion import convert
 
 

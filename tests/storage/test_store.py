@@ -16,7 +16,7 @@ from reion.errors import InputError
 from reion.jobs.outputs import whole_folder
 from reion.jobs.places import claimed
 from reion.readers import open_simulation
-from reion.simulation.contract import with_n_ion
+from reion.simulation.photons import with_n_ion
 from reion.storage import store as storage
 from reion.storage.store import STORE, write_simulation
 

@@ -1,0 +1,121 @@
+"""The history of photons: n_ion of a snapshot, the sum of what all the snapshots before it have emitted."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+from reion.simulation.contract import DIMS, FIELDS, cosmology, n_ion_units, require_fields
+
+N_ION_TIME_S = 1e18
+"""n_ion is in the unit of n_src times this time."""
+
+FIRST_LIGHT_REDSHIFT = 11.0
+"""A series of sources that starts below this redshift lacks part of the history."""
+
+
+def photon_weights(sim: xr.Dataset) -> np.ndarray:
+    """What the n_src of each snapshot adds to the n_ion of all later ones, per n_src: (redshift,), float64.
+
+    The sources of a snapshot shine until the next one, so this is the time between the two in `N_ION_TIME_S`;
+    zero for the last.
+    """
+    age_s = cosmology(sim).age(sim["redshift"].values).to_value("s")
+    weights: np.ndarray = np.append(np.diff(age_s), 0.0) / N_ION_TIME_S
+    return weights
+
+
+class PhotonSum:
+    """n_ion of one snapshot after the other, of a box or a part of it.
+
+    Attributes
+    ----------
+    n_ion
+        Of the snapshot that is next, float64 in the shape that was given.
+    index
+        Which that is.
+    """
+
+    def __init__(self, sim: xr.Dataset, shape: Sequence[int]) -> None:
+        self._weights = photon_weights(sim)
+        self.n_ion = np.zeros(shape)
+        self.index = 0
+
+    def add(self, n_src: np.ndarray) -> None:
+        """Add the photons of snapshot `index`, and go on to the next."""
+        weight = self._weights[self.index]
+        # Plane by plane, for the product in float64 takes as much memory as what it is added to.
+        for total, rate in zip(self.n_ion, n_src, strict=True):
+            total += rate * weight
+        self.index += 1
+
+
+class EmittedPhotons:
+    """n_ion of any snapshot, summed up from n_src; asked for in order, every snapshot is read once."""
+
+    def __init__(self, sim: xr.Dataset) -> None:
+        require_fields(sim, ["n_src"], purpose="the history of photons (n_ion)")
+        self._sim = sim
+        self._sum: PhotonSum | None = None
+
+    def at(self, index: int) -> np.ndarray:
+        """n_ion of snapshot `index`, float64 (x, y, z): the photons of all snapshots before it."""
+        n_src = self._sim["n_src"]
+        if self._sum is None or index < self._sum.index:
+            self._sum = PhotonSum(self._sim, n_src.shape[1:])
+        while self._sum.index < index:
+            self._sum.add(n_src[self._sum.index].values)
+        return self._sum.n_ion.copy()
+
+
+def with_n_ion(sim: xr.Dataset) -> xr.Dataset:
+    """Return the simulation with `n_ion`, derived from the series of `n_src` where it is absent.
+
+    n_ion at snapshot j is the sum over i < j of n_src(z_i) (t_{i+1} - t_i): the sources listed at z_i
+    shine from z_i to z_{i+1}. Read into memory as float32. Warns when the series starts late (below
+    z = 11 with sources already shining), because what shone before is then missing.
+
+    Raises
+    ------
+    InputError
+        If there is neither n_ion nor n_src.
+    """
+    if "n_ion" in sim.data_vars:
+        return sim
+    emitted = EmittedPhotons(sim)
+    warn_if_late(sim)
+    n_ion = np.empty(sim["n_src"].shape, dtype=np.float32)
+    for index in range(n_ion.shape[0]):
+        n_ion[index] = emitted.at(index)
+    attrs = {
+        "units": n_ion_units(sim["n_src"].attrs["units"]),
+        "long_name": FIELDS["n_ion"].long_name,
+    }
+    return sim.assign(n_ion=(DIMS, n_ion, attrs))
+
+
+def warn_if_late(sim: xr.Dataset, *, shining: bool | None = None) -> None:
+    """Warn that photons are missing if the series starts late with sources already shining.
+
+    Parameters
+    ----------
+    shining
+        Whether n_src of the first snapshot has sources; looked up where it is None.
+
+    Warns
+    -----
+    UserWarning
+        If the first snapshot is below `FIRST_LIGHT_REDSHIFT` and has sources.
+    """
+    redshift = float(sim["redshift"][0])
+    if redshift >= FIRST_LIGHT_REDSHIFT:
+        return
+    if bool(sim["n_src"][0].any()) if shining is None else shining:
+        warnings.warn(
+            f"the series starts at z = {redshift:g}, with sources already shining: n_ion, and what follows "
+            "from it, lacks the photons emitted before",
+            stacklevel=3,
+        )
