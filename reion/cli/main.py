@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-import os
+import errno
 import sys
 import traceback
 import warnings
 from importlib import import_module
 
+import typer
+
 from reion.cli.app import app
+from reion.cli.environment import ensure_home
+from reion.cli.streams import lasting_streams, write_error
 from reion.errors import InputError
 
-GROUPS = ("data", "ray_tracing", "training", "prediction", "planning", "bench")
+GROUPS = ("data", "ray_tracing", "training", "prediction", "models", "planning", "bench")
 """Modules of this folder that add commands to `app`, in the order in which `reion --help` lists them."""
 
 for group in GROUPS:
     import_module(f"reion.cli.{group}")
+
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+"""What typer raises for arguments that it cannot parse; it has no public name for it."""
+
+_OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+"""Errors of the system that no program can avoid: a full disk, a folder that may not be written."""
 
 
 def main() -> None:
@@ -23,24 +33,60 @@ def main() -> None:
 
     The exit code is 0 for done, 2 for bad usage or bad input, 1 for an error of reion, 130 for interrupted.
     """
-    as_json = "--json" in sys.argv
+    with lasting_streams():
+        ensure_home()
+        code = _run(as_json="--json" in sys.argv)
+        failure = write_error(sys.stdout)
+        if failure is not None:
+            sys.stderr.write(f"error: stdout could not be written: {failure}\n")
+            code = code or 2
+    sys.exit(code)
+
+
+def _run(*, as_json: bool) -> int:
+    """Run the command that sys.argv names, print what went wrong, and return the exit code."""
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     try:
-        app(prog_name="reion")
+        code = app(prog_name="reion", standalone_mode=False)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except _UsageError as error:
+        return _print_usage_error(error, as_json=as_json)
     except InputError as error:
-        from reion.terminal import print_error
-
-        print_error(error, as_json=as_json)
-        sys.exit(2)
-    except BrokenPipeError:
-        # Whatever read our output has stopped reading, as `| head` does: nothing is wrong.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        return _print_input_error(error, as_json=as_json)
+    except OSError as error:
+        if error.errno not in _OF_THE_MACHINE:
+            return _print_own_error(error, as_json=as_json)
+        file = error.filename if isinstance(error.filename, str) else None
+        return _print_input_error(InputError(error.strerror or str(error), file=file), as_json=as_json)
     except Exception as error:  # noqa: BLE001 (the last handler: whatever arrives here is an error of reion)
-        traceback.print_exc()
-        if as_json:
-            from reion.terminal import print_json
+        return _print_own_error(error, as_json=as_json)
+    return code if isinstance(code, int) else 0
 
-            print_json({"error": {"message": f"{type(error).__name__}: {error}", "file": None, "hint": None}})
-        sys.stderr.write("this is an error of reion, not yours: please report it with the lines above\n")
-        sys.exit(1)
+
+def _print_input_error(error: InputError, *, as_json: bool) -> int:
+    from reion.terminal import print_error
+
+    print_error(error, as_json=as_json)
+    return 2
+
+
+def _print_usage_error(error: Exception, *, as_json: bool) -> int:
+    """Print what is wrong with the arguments, with the usage of the command where there is one."""
+    if not as_json:
+        error.show()  # type: ignore[attr-defined]
+        return 2
+    context = getattr(error, "ctx", None)
+    hint = None if context is None else f"`{context.command_path} --help` lists its arguments"
+    message = error.format_message()  # type: ignore[attr-defined]
+    return _print_input_error(InputError(message, hint=hint), as_json=True)
+
+
+def _print_own_error(error: Exception, *, as_json: bool) -> int:
+    traceback.print_exception(error)
+    if as_json:
+        from reion.terminal import print_json
+
+        print_json({"error": {"message": f"{type(error).__name__}: {error}", "file": None, "hint": None}})
+    sys.stderr.write("this is an error of reion, not yours: please report it with the lines above\n")
+    return 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +28,15 @@ Settings = Annotated[
     list[str] | None,
     typer.Option(
         "--set", metavar="KEY=VALUE", help="A fact that the files lack, such as box_size=100; repeatable."
+    ),
+]
+ValuesAndFacts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="A value of the configuration, such as training.steps=2000, or a fact that the files lack, such "
+        "as box_size=100; repeatable.",
     ),
 ]
 ConfigValues = Annotated[
@@ -66,6 +75,41 @@ def parse_bytes(text: str, option: str) -> int:
         return int(TypeAdapter(ByteSize).validate_python(text))
     except ValidationError as error:
         raise InputError(f"expected {option} such as 2GiB or 500MB; received {text!r}") from error
+
+
+def split_settings(texts: Sequence[str] | None, schema: Iterable[str]) -> tuple[list[str], dict[str, str]]:
+    """Sort the values of `--set` into those of a schema and facts about files.
+
+    Parameters
+    ----------
+    schema
+        Names of the schema's own keys. What is nested in one of them, as `training.steps`, belongs to the
+        schema too.
+
+    Returns
+    -------
+    tuple
+        Settings of the schema as they were given, and key to value of the others.
+
+    Raises
+    ------
+    InputError
+        If one is not of the form key=value, or has a key with a dot that is not the schema's: no fact about
+        files has one.
+    """
+    names = set(schema)
+    own: list[str] = []
+    facts: list[str] = []
+    for text in texts or ():
+        key = text.partition("=")[0].strip()
+        first, dot, _ = key.partition(".")
+        if dot and first not in names:
+            raise InputError(
+                f"--set {key}: expected {first} to be one of {', '.join(sorted(names))}; received {text!r}",
+                hint="facts about files, such as box_size, have no dot",
+            )
+        (own if first in names else facts).append(text)
+    return own, parse_settings(facts)
 
 
 def parse_settings(texts: Sequence[str] | None) -> dict[str, str]:

@@ -15,11 +15,16 @@ if TYPE_CHECKING:
 
 
 def print_result(result: Mapping[str, Any], in_words: Callable[[], RenderableType], *, json: bool) -> None:
-    """Print a result: as one JSON object, or as the text or table that `in_words` makes of it."""
+    """Print a result: as one JSON object, or as the text or table that `in_words` makes of it.
+
+    What is not finite, which JSON does not know, becomes null.
+    """
     from reion.terminal import print_json, print_table
 
     if json:
-        print_json(result)
+        from reion.jobs.outputs import finite
+
+        print_json(finite(result))
         return
     words = in_words()
     if isinstance(words, str):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +10,15 @@ import typer
 
 from reion.cli.app import app, example
 from reion.cli.environment import need_training
-from reion.cli.options import Json, Memory, parse_bytes
+from reion.cli.options import (
+    Format,
+    Json,
+    Memory,
+    ValuesAndFacts,
+    parse_bytes,
+    parse_settings,
+    split_settings,
+)
 from reion.cli.output import print_plans
 from reion.errors import InputError
 
@@ -30,6 +38,8 @@ def plan(
     sources: Annotated[
         list[Path] | None, typer.Argument(metavar="[SIM...]", help="The data, where they exist already.")
     ] = None,
+    format_: Format = None,
+    settings: ValuesAndFacts = None,
     cells: Annotated[
         int | None, typer.Option(min=1, help="Cells along a side of the box, instead of SIM.")
     ] = None,
@@ -60,12 +70,21 @@ def plan(
     if model.endswith(".toml"):
         need_training("planning a training run")
         found = _plan_training(
-            Path(model), sources or [], cells=cells, snapshots=snapshots, boxes=boxes, terms=terms
+            Path(model),
+            sources or [],
+            format_,
+            settings or [],
+            cells=cells,
+            snapshots=snapshots,
+            boxes=boxes,
+            terms=terms,
         )
     else:
         found = _plan_prediction(
             model,
             sources or [],
+            format_,
+            parse_settings(settings),
             cells=cells,
             snapshots=snapshots,
             memory_bytes=parse_bytes(memory, "--memory"),
@@ -77,6 +96,8 @@ def plan(
 def _plan_training(
     config_file: Path,
     sources: Sequence[Path],
+    format_: str | None,
+    settings: Sequence[str],
     *,
     cells: int | None,
     snapshots: int,
@@ -84,19 +105,23 @@ def _plan_training(
     terms: Terms,
 ) -> Plan:
     """Plan the training run of a TOML file: on `sources`, or on `boxes` of `cells` along a side."""
-    from reion.config import load_config
+    from reion.config import RunConfig, load_config
     from reion.readers import open_each
     from reion.training.cost import plan_train
 
-    config = load_config(config_file)
+    values, facts = split_settings(settings, RunConfig.model_fields)
+    config = load_config(config_file, values)
     if cells is not None:
         return plan_train(config, boxes=boxes, snapshots=snapshots, cells=cells, terms=terms)
-    return plan_train(config, open_each(sources), sources, terms=terms)
+    simulations = open_each(sources, format=format_, settings=facts)
+    return plan_train(config, simulations, sources, terms=terms)
 
 
 def _plan_prediction(
     model: str,
     sources: Sequence[Path],
+    format_: str | None,
+    facts: Mapping[str, str],
     *,
     cells: int | None,
     snapshots: int,
@@ -113,7 +138,7 @@ def _plan_prediction(
     if cells is not None:
         shape = (cells, cells, cells)
         return plan_predict(emulator, shape, snapshots, memory_bytes=memory_bytes, terms=terms)
-    sim = open_simulation(sources)
+    sim = open_simulation(sources, format=format_, settings=facts)
     return plan_predict(
         emulator,
         shape_of(sim),

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from reion.cli.app import app, example
+from reion.cli.environment import need_training
 from reion.cli.options import (
     DryRun,
     Force,
@@ -31,8 +32,10 @@ from reion.cli.output import print_plans, print_result, resumable
 @app.command(epilog=example("reion predict model.onnx sim.zarr --out xi.zarr"))
 def predict(
     model: Model,
-    simulation: Annotated[Path, typer.Argument(metavar="SIM", help="The simulation to predict.")],
+    sources: Sources,
     out: Annotated[Path, typer.Option(help="The Zarr store to write.")],
+    format_: Format = None,
+    settings: Settings = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
     memory: Memory = "2GiB",
     scheduler: Scheduler = None,
@@ -42,7 +45,7 @@ def predict(
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Predict the ionised fraction. Memory is bounded, whatever the size of the box."""
+    """Predict the ionised fraction of a simulation. Memory is bounded, whatever the size of the box."""
     from reion.jobs.workers import reachable, started
     from reion.prediction.predict import predict as run_predict
     from reion.terminal import progress_bar
@@ -54,25 +57,26 @@ def predict(
         from reion.readers import open_simulation
         from reion.simulation.contract import shape_of
 
-        sim = open_simulation(simulation)
+        sim = open_simulation(sources, format=format_, settings=parse_settings(settings))
         plan = plan_predict(
             Emulator(model, device=device),
             shape_of(sim),
             sim.sizes["redshift"],
             sim=sim,
-            sources=[simulation],
+            sources=sources,
             memory_bytes=memory_bytes,
         )
         print_plans([plan], json=json)
         return
-    source, store = reachable([simulation, out], scheduler)
     with resumable(out), started(scheduler, workers) as team, progress_bar("predicting") as progress:
         result = run_predict(
             model,
-            source,
-            store,
+            reachable(sources, scheduler),
+            reachable([out], scheduler)[0],
             device=device,
             memory_bytes=memory_bytes,
+            format=format_,
+            settings=parse_settings(settings),
             resume=resume,
             force=force,
             workers=team,
@@ -125,6 +129,8 @@ def evaluate(
     from reion.terminal import progress_bar, say
 
     models = [model, *(against or [])]
+    if any((Path(name) / "config.toml").is_file() for name in models):
+        need_training("evaluating a run folder")
     if report is not None:
         kind = report_kind(report)
         refuse_existing(output_path(report, kind, sources=[*models, *sources]), kind, force=force)

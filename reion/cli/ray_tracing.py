@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +18,7 @@ from reion.cli.options import (
     Scheduler,
     Sources,
     WorkerCount,
-    parse_settings,
+    split_settings,
 )
 from reion.cli.output import print_plans, print_result, resumable
 
@@ -60,14 +59,14 @@ def simulate(
     from reion.schema import load_schema
     from reion.terminal import progress_bar
 
-    own, facts = _split(settings or [], set(RayTracing.model_fields))
+    own, facts = split_settings(settings, RayTracing.model_fields)
     tracing = load_schema(RayTracing, config, own)
     announce_compilation()
     if dry_run:
         from reion.ray_tracing.cost import plan_simulate
         from reion.readers import open_simulation
 
-        sim = open_simulation(sources, format=format_, settings=parse_settings(facts))
+        sim = open_simulation(sources, format=format_, settings=facts)
         print_plans([plan_simulate(sim, sources, tracing)], json=json)
         return
     with resumable(out), started(scheduler, workers) as team, progress_bar("tracing rays") as progress:
@@ -76,7 +75,7 @@ def simulate(
             reachable([out], scheduler)[0],
             tracing,
             format=format_,
-            settings=parse_settings(facts),
+            settings=facts,
             rates=rates,
             force=force,
             resume=resume,
@@ -134,12 +133,6 @@ def _world_in_words(name: str, made: Simulated | None) -> str:
         return f"{name}: there already"
     last = made.snapshots[-1]
     return f"{name}: mean xi {last.mean_xi:.4f} at z = {last.redshift:g}, {made.seconds:.0f} s"
-
-
-def _split(settings: Sequence[str], names: set[str]) -> tuple[list[str], list[str]]:
-    """Settings of the schema, whose keys begin with one of `names`, and facts about the files."""
-    own = [text for text in settings if text.partition("=")[0].partition(".")[0].strip() in names]
-    return own, [text for text in settings if text not in own]
 
 
 def _in_words(result: Simulated) -> str:

@@ -12,7 +12,19 @@ import typer
 
 from reion.cli.app import app, example
 from reion.cli.environment import announce_compilation, need_training
-from reion.cli.options import ConfigValues, DryRun, Force, Json, Resume, Sources
+from reion.cli.options import (
+    ConfigValues,
+    DryRun,
+    Force,
+    Format,
+    Json,
+    Resume,
+    Settings,
+    Sources,
+    ValuesAndFacts,
+    parse_settings,
+    split_settings,
+)
 from reion.cli.output import print_plans, print_result, resumable
 from reion.errors import InputError
 
@@ -60,7 +72,8 @@ def train(
     sources: Sources,
     out: Annotated[Path, typer.Option(help="The run folder to write.")],
     config: Annotated[Path | None, typer.Option(help="TOML file with the configuration of the run.")] = None,
-    settings: ConfigValues = None,
+    format_: Format = None,
+    settings: ValuesAndFacts = None,
     workers: Annotated[
         int | None,
         typer.Option(min=1, help="Processes to train with, one GPU each where there are GPUs."),
@@ -73,13 +86,14 @@ def train(
     """Train a network on one or more simulations."""
     processes = _processes(1 if dry_run else workers)
     need_training("reion train")
-    from reion.config import load_config
+    from reion.config import RunConfig, load_config
     from reion.readers import open_each
     from reion.terminal import progress_bar
     from reion.training.run import train as run_train
 
-    schema = load_config(config, settings or [])
-    simulations = open_each(sources)
+    values, facts = split_settings(settings, RunConfig.model_fields)
+    schema = load_config(config, values)
+    simulations = open_each(sources, format=format_, settings=facts)
     if dry_run:
         from reion.training.cost import plan_train
 
@@ -137,6 +151,8 @@ def compare(
     sources: Annotated[list[Path], typer.Argument(metavar="SIM...", help="Simulations to train on.")],
     test: Annotated[Path, typer.Option(help="The simulation to judge on.")],
     out: Annotated[Path, typer.Option(help="The folder to write.")],
+    format_: Format = None,
+    settings: Settings = None,
     core_minutes: Annotated[
         float | None,
         typer.Option(help="Processor time of each training in minutes, instead of the study's."),
@@ -154,7 +170,9 @@ def compare(
     from reion.studies.results import render
     from reion.terminal import progress_bar, say
 
-    simulations, judged = open_each(sources), open_simulation(test)
+    facts = parse_settings(settings)
+    simulations = open_each(sources, format=format_, settings=facts)
+    judged = open_simulation(test, format=format_, settings=facts)
     announce_compilation()
     with resumable(out), progress_bar("training") as progress:
         result = run_compare(

@@ -10,6 +10,7 @@ What a command needs only while it runs lies in `.scratch.WRITER.NAME`.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 import os
@@ -19,9 +20,11 @@ import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from reion.errors import InputError
+
+Record = TypeVar("Record")
 
 _HOST = re.sub(r"[^\w-]", "-", socket.gethostname())
 _START = secrets.token_hex(3)
@@ -164,13 +167,45 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If there is none.
+        If there is none, it is no object, or it holds a number that is not finite.
     """
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        sound = isinstance(values, dict) and finite(values) == values
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"expected a JSON file; {error}", file=path) from error
+    if not sound:
+        raise InputError("expected a JSON object without NaN or infinite numbers", file=path)
     return values
+
+
+def read_record(path: Path, kind: type[Record]) -> Record:
+    """Read a dataclass from a JSON file.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it does not hold the values of `kind`, all of them and no others: what is
+        wrong with each.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    values = read_json(path)
+    expected = [item.name for item in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    odd = sorted(set(values) ^ set(expected))
+    if odd:
+        raise InputError(
+            f"expected {', '.join(expected)} and nothing else; too many or missing: {', '.join(odd)}",
+            file=path,
+        )
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        wrong = "; ".join(
+            ".".join(map(str, item["loc"])) + (": " if item["loc"] else "") + item["msg"]
+            for item in error.errors()
+        )
+        raise InputError(f"holds a value that it cannot have: {wrong}", file=path) from error
 
 
 def is_temporary(name: str) -> bool:

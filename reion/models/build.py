@@ -15,6 +15,7 @@ from reion.config import (
     UNetModel,
     VoxelModel,
 )
+from reion.errors import InputError
 from reion.models import trunks
 from reion.models.layers import Standardise
 from reion.models.normalizer import Normalizer
@@ -61,7 +62,13 @@ def build_model(config: RunConfig, *, precision: str = "float32") -> Model:
     """Build the network that the schema describes, with fresh weights from its seed.
 
     `precision` is the Keras dtype policy of the trunk: training's, or float32 for everything else.
+
+    Raises
+    ------
+    InputError
+        If Keras has been set to other numbers or another order of axes, which would build another network.
     """
+    _require_default_settings()
     keras.utils.set_random_seed(config.seed)
     stem = build_stem(config.model, config.inputs[1])
     channels = len(stem.channels)
@@ -86,6 +93,21 @@ def build_model(config: RunConfig, *, precision: str = "float32") -> Model:
                 return Model(config, stem, trunk, config.model.blocks, symmetric=config.model.symmetric)
     finally:
         keras.config.set_dtype_policy(policy)
+
+
+def _require_default_settings() -> None:
+    """Refuse settings, from keras.json or a caller, that change what a layer or a loss computes."""
+    expected = {"floatx": "float32", "image_data_format": "channels_last", "epsilon": 1e-7}
+    received = {name: getattr(keras.config, name)() for name in expected}
+    expected["dtype_policy"], received["dtype_policy"] = "float32", keras.config.dtype_policy().name
+    wrong = [name for name, value in expected.items() if received[name] != value]
+    if wrong:
+        raise InputError(
+            "Keras is set to " + ", ".join(f"{name} {received[name]}" for name in wrong),
+            hint="reion's networks need "
+            + ", ".join(f"keras.config.set_{name}({expected[name]!r})" for name in wrong)
+            + ", or a keras.json without it",
+        )
 
 
 def build_network(model: Model, normalizer: Normalizer) -> keras.Model:

@@ -42,6 +42,14 @@ class Normalizer:
     xi_mean: float
     xi_std: float
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for lists of different lengths and a σ that is not positive."""
+        lengths = {len(values) for values in (self.scale, self.transform, self.mean, self.std)}
+        if lengths != {len(self.channels)}:
+            raise ValueError(f"expected a scale, transform, mean and std for each of {self.channels}")
+        if not min(*self.std, self.redshift_std, self.xi_std) > 0:
+            raise ValueError("expected every std to be positive")
+
     @classmethod
     def unfitted(
         cls, channels: Sequence[str], scale: Sequence[float], transform: Sequence[Transform]

@@ -323,6 +323,18 @@ def shipped_models() -> tuple[str, ...]:
     return tuple(sorted(name.removesuffix(".onnx") for name in names if name.endswith(".onnx")))
 
 
+def read_card(source: str | Path | bytes) -> tuple[ModelCard, str]:
+    """The card of a model file and the file's SHA-256, without opening the model.
+
+    Raises
+    ------
+    InputError
+        As `Emulator` does for a file that is not there, damaged or not a model of ours.
+    """
+    content, file = _read(source)
+    return _check_file(content, file), hashlib.sha256(content).hexdigest()
+
+
 def _read(source: str | Path | bytes) -> tuple[bytes, str | None]:
     if isinstance(source, bytes):
         return source, None

@@ -14,14 +14,14 @@ import xarray as xr
 from reion.config import InputSet, RunConfig, differences, load_config
 from reion.errors import InputError
 from reion.evaluation.evaluate import evaluate
-from reion.jobs.outputs import read_json, whole_file, write_json, write_whole
+from reion.jobs.outputs import read_json, read_record, whole_file, write_json, write_whole
 from reion.prediction.emulator import Emulator
 from reion.studies.results import ComparedRun, Comparison, Summary, score_against_arithmetic, to_markdown
 from reion.studies.study import Budget, load_study, run_config
 from reion.training.loop import Loop, StepProgress
 from reion.training.provenance import Provenance, TrainingBox, describe
 from reion.training.run import train, with_photons
-from reion.training.run_folder import export_run
+from reion.training.run_folder import Metrics, export_run
 
 FEWEST_STEPS = 20
 """A run takes at least so many steps, however small its budget."""
@@ -134,7 +134,7 @@ def _check_run(
     stored = load_config(folder / "config.toml")
     steps = stored.training.steps if budget.steps is None else budget.steps
     differing = differences(stored, with_photons(run_config(settings, steps), simulations))
-    if Provenance.from_json(read_json(folder / "provenance.json")).data != data:
+    if read_record(folder / "provenance.json", Provenance).data != data:
         differing.append("other simulations")
     if differing:
         raise InputError(
@@ -197,7 +197,8 @@ def _read_run(name: str, folder: Path) -> tuple[ComparedRun, Summary | None]:
 
     from reion_exports.cost import convolution_flops
 
-    evaluation, metrics = read_json(folder / "evaluation.json"), read_json(folder / "metrics.json")
+    evaluation = read_json(folder / "evaluation.json")
+    metrics = read_record(folder / "metrics.json", Metrics)
     config = load_config(folder / "config.toml")
     model = onnx.load(folder / "model.onnx")
     card = Emulator(folder / "model.onnx", device="cpu").card
@@ -206,10 +207,10 @@ def _read_run(name: str, folder: Path) -> tuple[ComparedRun, Summary | None]:
     run = ComparedRun(
         name=name,
         inputs=config.data.inputs,
-        parameters=metrics["parameters"],
+        parameters=metrics.parameters,
         kflop_per_cell=convolution_flops(model, window) / cells**3 / 1e3,
-        steps=metrics["steps"],
-        minutes=metrics["seconds"] / 60,
+        steps=metrics.steps,
+        minutes=metrics.seconds / 60,
         scores=Summary.from_json(evaluation),
     )
     excursion_set = evaluation["baselines"]["excursion_set"]

@@ -7,7 +7,7 @@ import json
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -71,11 +71,6 @@ class Provenance:
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values."""
         return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Provenance:
-        """Inverse of `to_json`."""
-        return cls(**{**values, "data": [TrainingBox(**box) for box in values["data"]]})
 
     @classmethod
     def of_run(cls, config: RunConfig, simulations: Sequence[xr.Dataset]) -> Provenance:

@@ -14,7 +14,7 @@ import xarray as xr
 
 from reion.config import ReionModel, RunConfig, differences, load_config
 from reion.errors import InputError
-from reion.jobs.outputs import alone_at, read_json, scratch_folder
+from reion.jobs.outputs import alone_at, read_record, scratch_folder
 from reion.jobs.places import output_path, refuse_existing
 from reion.models.build import build_model, build_network
 from reion.models.normalizer import fit_photons_per_source
@@ -169,7 +169,7 @@ def _enter(
                 file=out / "config.toml",
                 hint=f"resume with --config {out / 'config.toml'}, or start a new run",
             )
-        if Provenance.from_json(read_json(out / "provenance.json")).data != provenance.data:
+        if read_record(out / "provenance.json", Provenance).data != provenance.data:
             raise InputError("the run was started with other simulations", file=out)
         checkpoint = load_newest(folder.checkpoints)
         if checkpoint is None and any(folder.checkpoints.glob("step-*")):

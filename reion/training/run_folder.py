@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tomllib
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,7 +17,7 @@ import xarray as xr
 import reion
 from reion.config import RunConfig, load_config, write_config
 from reion.errors import InputError
-from reion.jobs.outputs import clear_stale, read_json, whole_file, whole_folder, write_json, write_whole
+from reion.jobs.outputs import clear_stale, read_record, whole_file, whole_folder, write_json, write_whole
 from reion.jobs.places import Kind, claimed, holds_only
 from reion.models.build import Model, build_model, build_network
 from reion.models.normalizer import Normalizer
@@ -264,16 +266,48 @@ def load_run(folder: str | Path) -> Run:
             hint="finish it: the same `reion train` with --resume",
         )
     config = load_config(folder / "config.toml")
-    normalizer = Normalizer.from_dict(read_json(folder / "normalizer.json"))
+    lacking = (
+        RunConfig.model_fields.keys() - tomllib.loads((folder / "config.toml").read_text("utf-8")).keys()
+    )
+    if lacking:  # a run's is written whole; defaults instead would be another network's
+        raise InputError(f"is cut off: lacks {', '.join(sorted(lacking))}", file=folder / "config.toml")
+    normalizer = read_record(folder / "normalizer.json", Normalizer)
+    metrics = read_record(folder / "metrics.json", Metrics)
+    provenance = read_record(folder / "provenance.json", Provenance)
     model = build_model(config)
+    if normalizer.channels != model.stem.channels:
+        raise InputError(
+            f"expected the channels {', '.join(model.stem.channels)}, as config.toml has them; received "
+            f"{', '.join(normalizer.channels)}",
+            file=folder / "normalizer.json",
+        )
     network = build_network(model, normalizer)
-    try:
-        network.load_weights(folder / "model.keras")
-    except (OSError, ValueError) as error:
-        raise InputError(f"the weights do not fit the configuration: {error}", file=folder) from error
-    metrics = Metrics.from_json(read_json(folder / "metrics.json"))
-    provenance = Provenance.from_json(read_json(folder / "provenance.json"))
+    _load_weights(network, folder / "model.keras")
     return Run(folder, config, model, normalizer, network, metrics, provenance)
+
+
+def _load_weights(network: keras.Model, path: Path) -> None:
+    """Read the weights of a network.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or damaged, does not fit the network, or holds weights that are no numbers.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # every checksum: Keras does not look at all of them
+        if damaged is not None:
+            raise InputError(f"is damaged: the checksum of {damaged} is wrong", file=path)
+        network.load_weights(path)
+    except InputError:
+        raise
+    except Exception as error:  # what Keras and zipfile raise for a damaged file has no common base
+        raise InputError(
+            f"the weights cannot be read, or do not fit config.toml: {error}", file=path
+        ) from error
+    if not all(np.isfinite(weights).all() for weights in network.get_weights()):
+        raise InputError("holds weights that are NaN or infinite", file=path)
 
 
 @dataclass(frozen=True)

@@ -136,9 +136,12 @@ def test_a_history_that_was_lost_between_two_writes_comes_back(toy, tmp_path):
     assert curve(tmp_path / "run") == rows
 
 
-def test_ctrl_c_says_how_to_go_on(toy, tmp_path, command, monkeypatch):
+def test_ctrl_c_says_how_to_go_on(toy, tmp_path, command, monkeypatch, request):
     write_simulation(toy(), tmp_path / "sim.zarr")
     take_step = loop.Loop._take_step
+    # Ignored where the tests run in the background of a plain shell.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
 
     def interrupt(self, batch):
         if self.state.step == 6:

@@ -58,6 +58,19 @@ def python(code):
     return [sys.executable, "-c", textwrap.dedent(JOINED) + textwrap.indent(textwrap.dedent(code), "    ")]
 
 
+PATIENCE_S = 600
+"""What a slow and busy machine may take for what takes seconds on a good one."""
+
+
+def wait_until(condition, process):
+    """Wait for what a running process does."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert process.poll() is None, "the process has ended too early"
+        assert time.monotonic() < deadline, "the process does nothing"
+        time.sleep(0.02)
+
+
 def under_mpiexec(count, command, **options):
     return subprocess.run(
         [MPIEXEC, "-n", str(count), *command],
@@ -65,7 +78,7 @@ def under_mpiexec(count, command, **options):
         capture_output=True,
         text=True,
         check=False,
-        timeout=600,
+        timeout=PATIENCE_S,
         **options,
     )
 
@@ -228,27 +241,28 @@ def test_several_workers_print_one_error(store, tmp_path):
 
 
 def test_ctrl_c_reaches_every_process(tmp_path):
+    # Where this test runs in the background of a plain shell, all that it starts would ignore SIGINT.
     code = f"""
-        open(r"{tmp_path}/up" + str(all.rank), "w").close()
+        import signal
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
-            time.sleep(60)
+            open(r"{tmp_path}/up" + str(all.rank), "w").close()
+            time.sleep(600)
         except KeyboardInterrupt:
             open(r"{tmp_path}/down" + str(all.rank), "w").close()
             sys.exit(130)
     """
     launcher = f"""
-        import os, sys
+        import os, signal, sys
         from reion.training.processes import run_locally
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.exit(run_locally(2, {python(code)!r}, os.environ))
     """
     line = [sys.executable, "-c", textwrap.dedent(launcher)]
     process = subprocess.Popen(line, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while len(list(tmp_path.glob("up*"))) < 2 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    time.sleep(0.2)
+    wait_until(lambda: len(list(tmp_path.glob("up*"))) == 2, process)
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    assert process.wait(PATIENCE_S) == 130
     assert len(list(tmp_path.glob("down*"))) == 2
 
 
@@ -286,7 +300,9 @@ def store(tmp_path_factory, toy):
 
 def run(line, **variables):
     environment = {**ENVIRONMENT, **variables}
-    return subprocess.run(line, env=environment, capture_output=True, text=True, check=False, timeout=600)
+    return subprocess.run(
+        line, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+    )
 
 
 def test_a_launcher_of_another_mpi_is_found_out(store, tmp_path):
@@ -351,15 +367,13 @@ def test_when_a_process_is_killed_the_other_ends(store, tmp_path, lost):
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 600
-    while not list((folder / "checkpoints").glob("step-*")) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(lambda: list((folder / "checkpoints").glob("step-*")), both)
     pids = [int((tmp_path / f"pid{rank}").read_text()) for rank in range(2)]
     os.kill(pids[lost], signal.SIGKILL)
     killed = time.monotonic()
-    said = "".join(both.communicate(timeout=60))
+    said = "".join(both.communicate(timeout=PATIENCE_S))
     assert both.returncode != 0
-    assert time.monotonic() - killed < 30
+    assert time.monotonic() - killed < 150  # and not the 300 s that an exchange waits
     assert str(pids[lost]) in said
     for pid in pids:
         with pytest.raises(ProcessLookupError):

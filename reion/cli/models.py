@@ -1,0 +1,145 @@
+"""Commands that say what trained models are: models, info."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from reion.cli.app import app, example
+from reion.cli.options import Json, Model
+from reion.cli.output import print_result
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from reion_exports import ModelCard
+
+
+@app.command(epilog=example("reion models --json"))
+def models(json: Json = False) -> None:
+    """List the models that come with reion.
+
+    Their names can be given wherever MODEL is asked for.
+    """
+    from reion.prediction.emulator import read_card, shipped_models
+
+    cards = {name: read_card(name)[0] for name in shipped_models()}
+    result = {"models": [{"name": name, **_summary(card)} for name, card in cards.items()]}
+    print_result(result, lambda: _table(result["models"]), json=json)
+
+
+@app.command(epilog=example("reion info rt64-history"))
+def info(model: Model, json: Json = False) -> None:
+    """Show the card of a model: what it takes, where it is valid, how well it does, what it was made of."""
+    from reion.prediction.emulator import read_card
+
+    card, sha256 = read_card(model)
+    result = {
+        "name": card.name,
+        "version": card.version,
+        **_summary(card),
+        "receptive_radius_cells": card.receptive_radius_cells,
+        "stride_cells": card.stride_cells,
+        "symmetric": card.symmetric,
+        "excursion_set_threshold": card.excursion_set_threshold,
+        "sha256": sha256,
+        "training_data": list(card.training_data),
+        "scores": dict(card.scores),
+        "normalizer": dict(card.normalizer),
+        "provenance": dict(card.provenance),
+    }
+    print_result(result, lambda: _card_in_words(result), json=json)
+
+
+def _summary(card: ModelCard) -> dict[str, Any]:
+    """What decides whether a model suits a simulation, and its score."""
+    return {
+        "inputs": dict(card.inputs),
+        "cell_size_mpc": card.cell_size_mpc,
+        "redshift_range": list(card.redshift_range),
+        "r2": _r2(card.scores),
+        "licence": card.licence,
+    }
+
+
+def _r2(scores: Mapping[str, Any]) -> float | None:
+    """The pooled R² on a held-out box; None for a model that was exported without such a score."""
+    pooled = scores.get("pooled")
+    r2 = pooled.get("r2") if isinstance(pooled, Mapping) else None
+    return float(r2) if isinstance(r2, int | float) else None
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _table(listed: list[dict[str, Any]]) -> RenderableType:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for title in ("model", "inputs", "cells", "redshift", "held-out R²", "licence"):
+        table.add_column(title)
+    for model in listed:
+        lowest, highest = model["redshift_range"]
+        table.add_row(
+            model["name"],
+            ", ".join(model["inputs"]),
+            f"{model['cell_size_mpc']:.4g} Mpc",
+            f"{lowest:g} to {highest:g}",
+            _number(model["r2"]),
+            model["licence"],
+        )
+    return table
+
+
+def _card_in_words(card: Mapping[str, Any]) -> str:
+    lowest, highest = card["redshift_range"]
+    threshold = card["excursion_set_threshold"]
+    rows = {
+        "takes": ", ".join(f"{name} [{units}]" for name, units in card["inputs"].items()) + ", redshift",
+        "cells": f"{card['cell_size_mpc']:.6g} Mpc comoving",
+        "redshifts": f"{lowest:g} to {highest:g}",
+        "looks": f"{card['receptive_radius_cells']} cells far along each axis, in blocks of "
+        f"{card['stride_cells']}",
+        "turns with the box": "yes, under all 48 symmetries of the cube" if card["symmetric"] else "no",
+        "excursion set": "no threshold"
+        if threshold is None
+        else f"threshold {threshold:.4g} on the same boxes",
+        "licence": card["licence"],
+        "sha256": card["sha256"],
+        "trained on": ", ".join(card["training_data"]) or "not said",
+    }
+    lines = [f"{card['name']} {card['version']}"]
+    lines += [f"  {name:<19}{text}" for name, text in rows.items()]
+    lines += ["scores", *_nested(card["scores"]), "made with", *_nested(card["provenance"])]
+    return "\n".join(lines)
+
+
+def _nested(values: Mapping[str, Any], indent: int = 2) -> list[str]:
+    """Nested values, one to a line; a list of mappings gets a line for each."""
+    lines = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            lines += [f"{'':{indent}}{name}", *_nested(value, indent + 2)]
+        elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+            lines.append(f"{'':{indent}}{name}")
+            lines += [f"{'':{indent + 2}}{_on_one_line(item)}" for item in value]
+        else:
+            lines.append(f"{'':{indent}}{name} {_value(value)}")
+    return lines
+
+
+def _on_one_line(values: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name} ({_on_one_line(value)})" if isinstance(value, Mapping) else f"{name} {_value(value)}"
+        for name, value in values.items()
+    )
+
+
+def _value(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return ", ".join(map(_value, value))
+    return "–" if value is None else str(value)
