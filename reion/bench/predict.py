@@ -36,7 +36,8 @@ import json, sys, time
 begin = time.perf_counter()
 from reion.prediction.predict import predict
 result = predict(*sys.argv[1:4], device="cpu", memory_bytes=int(sys.argv[4]))
-print(json.dumps({**result, "seconds": time.perf_counter() - begin, "cpu_seconds": time.process_time()}))
+seconds = {"seconds": time.perf_counter() - begin, "cpu_seconds": time.process_time()}
+print(json.dumps({**result.to_json(), **seconds}))
 """
 
 

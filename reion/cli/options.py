@@ -46,7 +46,12 @@ ConfigValues = Annotated[
     ),
 ]
 Memory = Annotated[
-    str, typer.Option("--memory", metavar="BYTES", help="Memory that a process may take, such as 500MB.")
+    str | None,
+    typer.Option(
+        "--memory",
+        metavar="BYTES",
+        help="Memory that a process may take, such as 500MB; by default 2GiB, or less where there is less.",
+    ),
 ]
 Scheduler = Annotated[
     str | None,

@@ -45,7 +45,7 @@ def plan(
     ] = None,
     snapshots: Annotated[int, typer.Option(min=1, help="Snapshots of a box, with --cells.")] = 1,
     boxes: Annotated[int, typer.Option(min=1, help="Boxes to train on, with --cells.")] = 1,
-    memory: Memory = "2GiB",
+    memory: Memory = None,
     machines: Annotated[int, typer.Option(min=1, help="Machines that share the work.")] = 1,
     rate: Annotated[
         float | None,
@@ -87,7 +87,7 @@ def plan(
             parse_settings(settings),
             cells=cells,
             snapshots=snapshots,
-            memory_bytes=parse_bytes(memory, "--memory"),
+            memory_bytes=None if memory is None else parse_bytes(memory, "--memory"),
             terms=terms,
         )
     print_plans([found], json=json)
@@ -125,7 +125,7 @@ def _plan_prediction(
     *,
     cells: int | None,
     snapshots: int,
-    memory_bytes: int,
+    memory_bytes: int | None,
     terms: Terms,
 ) -> Plan:
     """Plan the prediction of one simulation: `sources`, or `snapshots` of `cells` along a side."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -28,6 +27,9 @@ from reion.cli.options import (
 )
 from reion.cli.output import print_plans, print_result, resumable
 
+if TYPE_CHECKING:
+    from reion.prediction.predict import Prediction
+
 
 @app.command(epilog=example("reion predict model.onnx sim.zarr --out xi.zarr"))
 def predict(
@@ -37,7 +39,7 @@ def predict(
     format_: Format = None,
     settings: Settings = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
-    memory: Memory = "2GiB",
+    memory: Memory = None,
     scheduler: Scheduler = None,
     workers: WorkerCount = None,
     resume: Resume = False,
@@ -50,7 +52,7 @@ def predict(
     from reion.prediction.predict import predict as run_predict
     from reion.terminal import progress_bar
 
-    memory_bytes = parse_bytes(memory, "--memory")
+    memory_bytes = None if memory is None else parse_bytes(memory, "--memory")
     if dry_run:
         from reion.prediction.cost import plan_predict
         from reion.prediction.emulator import Emulator
@@ -69,7 +71,7 @@ def predict(
         print_plans([plan], json=json)
         return
     with resumable(out), started(scheduler, workers) as team, progress_bar("predicting") as progress:
-        result = run_predict(
+        prediction = run_predict(
             model,
             reachable(sources, scheduler),
             reachable([out], scheduler)[0],
@@ -82,15 +84,15 @@ def predict(
             workers=team,
             progress=progress,
         )
-    print_result(result, lambda: _prediction_in_words(result), json=json)
+    print_result(prediction.to_json(), lambda: _prediction_in_words(prediction), json=json)
 
 
-def _prediction_in_words(result: Mapping[str, Any]) -> str:
-    peak = result["peak_memory_bytes"]
+def _prediction_in_words(prediction: Prediction) -> str:
+    peak = prediction.peak_memory_bytes
     memory = "" if peak is None else f", {peak / 2**30:.2f} GiB at most"
     return (
-        f"{result['output']}: {result['cells']} cells in {result['seconds']:.1f} s, "
-        f"{result['cells_per_second']:.0f} a second on {result['provider']}{memory}"
+        f"{prediction.output}: {prediction.cells} cells in {prediction.seconds:.1f} s, "
+        f"{prediction.cells_per_second:.0f} a second on {prediction.provider}{memory}"
     )
 
 

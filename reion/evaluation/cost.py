@@ -14,7 +14,7 @@ from reion.evaluation.methods import predict_with
 from reion.jobs.plan import TERMS, Measurement, Plan, Terms, time_pieces
 from reion.physics.excursion_set import Photons
 from reion.prediction.predict import prediction_bytes
-from reion.simulation.contract import AXES, box_size_mpc, cells_of, few_of, require_fields
+from reion.simulation.contract import AXES, box_size_mpc, cells_of, few_of, require_fields, shape_of
 from reion.storage.cost import field_bytes
 
 _MEBIBYTE = 1 << 20
@@ -94,7 +94,7 @@ def plan_evaluate(
         peak_memory_bytes=round(
             _EVALUATE_BYTES
             + _EVALUATE_BYTES_A_CELL * cells
-            + sum(prediction_bytes(emulator, sim.sizes) for emulator in emulators)
+            + sum(prediction_bytes(emulator, shape_of(sim)) for emulator in emulators)
         ),
         speed=terms.speed(measure),
     )

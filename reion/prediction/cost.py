@@ -16,14 +16,15 @@ from reion.jobs.plan import TERMS, Measurement, Plan, Terms, bytes_below, spread
 from reion.jobs.workers import Job
 from reion.prediction.emulator import Emulator
 from reion.prediction.predict import (
+    FittedTiles,
     PredictTiles,
-    cells_of_tile,
-    choose_tiles,
     create_xi_store,
+    default_memory_bytes,
     expected_peak_bytes,
+    fit_tiles,
 )
-from reion.prediction.tiles import Tile, Tiling
-from reion.simulation.contract import AXES, Shape
+from reion.prediction.tiles import Field, Tile, Tiling
+from reion.simulation.contract import Shape
 from reion.storage.cost import stored_share
 from reion.storage.store import chunk_shape
 
@@ -35,7 +36,7 @@ def plan_predict(
     *,
     sim: xr.Dataset | None = None,
     sources: Sequence[Path] = (),
-    memory_bytes: int,
+    memory_bytes: int | None = None,
     terms: Terms = TERMS,
 ) -> Plan:
     """Plan the prediction of a simulation, or of a box of which only the shape is known.
@@ -51,10 +52,10 @@ def plan_predict(
         emulator.check(sim)
         if "n_ion" in card.inputs and "n_ion" not in sim.data_vars:
             sim = sim.assign(n_ion=sim["n_src"])  # of its shape and emptiness; its values do not matter here
-    tiling, resident = choose_tiles(emulator, dict(zip(AXES, mesh, strict=True)), memory_bytes)
-    peak = expected_peak_bytes(emulator, tiling, resident=resident)
+    tiles = fit_tiles(emulator, mesh, default_memory_bytes() if memory_bytes is None else memory_bytes)
+    tiling = tiles.tiling
     stored = sum(stored_share(name, mesh, snapshots, sources) for name in card.inputs)
-    cells_read = math.prod(mesh) if resident else sum(_chunk_cells(tiling, tile) for tile in tiling)
+    cells_read = math.prod(mesh) if tiles.keep_fields else sum(_chunk_cells(tiling, tile) for tile in tiling)
     compression = 1.0
 
     def measure() -> Measurement:
@@ -69,12 +70,12 @@ def plan_predict(
                 store = Path(name) / "xi.zarr"
                 create_xi_store(store, sim=sim, emulator=emulator, tiling=small)
                 pieces = spread_evenly([(index, n) for index in range(snapshots) for n in range(len(small))])
-                job = PredictTiles(emulator, sim, store, small, resident=resident, device="auto")
+                job = PredictTiles(emulator, sim, store, FittedTiles(small, tiles.keep_fields), device="auto")
                 done, seconds = time_pieces(job, pieces)
-                cells = sum(cells_of_tile(small, number) for _, number in pieces[:done])
+                cells = sum(small.cells(number) for _, number in pieces[:done])
                 compression = bytes_below([store / "xi" / "c"]) / (4 * cells)
-        tiles = done / costs  # of the real ones, in the same time
-        return Measurement(cells=round(tiles * math.prod(mesh) / len(tiling)), seconds=seconds)
+        in_same_time = done / costs  # tiles of the plan, which are larger
+        return Measurement(cells=round(in_same_time * math.prod(mesh) / len(tiling)), seconds=seconds)
 
     speed = terms.speed(measure)
     flops = _flops(emulator, tiling.tile)
@@ -87,7 +88,7 @@ def plan_predict(
         bytes_read=round(4 * snapshots * cells_read * stored),
         bytes_written=round(4 * cells * compression),
         compression=compression,
-        peak_memory_bytes=peak,
+        peak_memory_bytes=expected_peak_bytes(emulator, tiles),
         flops=None if flops is None else flops * len(tiling) * snapshots,
         speed=speed,
     )
@@ -98,10 +99,10 @@ class _AnyWindow(Job[tuple[int, int], None]):
 
     def __init__(self, emulator: Emulator, tiling: Tiling) -> None:
         window = [side + 2 * tiling.halo_cells for side in tiling.tile]
-        some = np.random.default_rng(0).random(window, dtype=np.float32)
+        numbers = np.random.default_rng(0).random(window, dtype=np.float32)
         self._emulator = emulator
-        self._fields = {
-            name: some * np.float32(4e-31) if name == "n_igm" else some for name in emulator.card.inputs
+        self._fields: dict[str, Field] = {
+            name: numbers * np.float32(4e-31) if name == "n_igm" else numbers for name in emulator.card.inputs
         }
 
     def __call__(self, piece: tuple[int, int]) -> None:  # noqa: ARG002 (all pieces are alike)
@@ -109,7 +110,7 @@ class _AnyWindow(Job[tuple[int, int], None]):
 
 
 def _chunk_cells(tiling: Tiling, tile: Tile) -> int:
-    """Cells of all chunks that are read for the window of a tile."""
+    """Cells of all chunks of a stored field that are read for the window of a tile."""
     chunk = chunk_shape(tiling.mesh)
     total = 1
     for origin, length, n, side in zip(*tiling.window(tile), tiling.mesh, chunk, strict=True):
@@ -125,13 +126,13 @@ def _chunk_cells(tiling: Tiling, tile: Tile) -> int:
 
 
 def _tile_cost(emulator: Emulator, tile: Shape) -> float:
-    """Of what the time for a tile is a multiple."""
+    """What the time of a tile grows with: its operations or, where these are not known, its window."""
     flops = _flops(emulator, tile)
     return math.prod(n + 2 * emulator.card.receptive_radius_cells for n in tile) if flops is None else flops
 
 
 def _flops(emulator: Emulator, tile: Shape) -> int | None:
-    """Operations of the convolutions for a tile."""
+    """Operations of the convolutions for a tile; None where `onnx` is not there to count them."""
     if find_spec("onnx") is None:
         return None
     import onnx

@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -18,17 +17,9 @@ import numpy as np
 import xarray as xr
 
 from reion.errors import InputError
-from reion.simulation.contract import (
-    AXES,
-    CELL_SIZE_TOLERANCE,
-    DIMS,
-    FIELDS,
-    check_simulation,
-    check_values,
-    cubic_cell_size_mpc,
-    n_ion_units,
-    require_fields,
-)
+from reion.jobs.resources import threads_to_use
+from reion.prediction.inputs import check_arrays, check_fit
+from reion.simulation.contract import AXES, DIMS, FIELDS, check_simulation
 from reion.simulation.photons import with_n_ion
 from reion_exports.anatomy import HostileFileError, dissect
 from reion_exports.card import CardError, ModelCard
@@ -39,11 +30,14 @@ if TYPE_CHECKING:
 
 Device = Literal["auto", "cpu", "cuda"]
 
+Orientations = Literal[0, 24, 48]
+"""Over how many orientations of the box to average: none, all rotations, or reflections too."""
+
 MAX_FILE_BYTES = 2**31
 """ONNX files from this size on need external data, which no model of ours has."""
 
-
 _ROUNDING = 1e-6
+"""How far outside of 0 to 1 xi may lie: onnxruntime's sigmoid may round to the next number above 1."""
 
 _UNCHANGED = "expected a file that `reion export onnx` wrote, unchanged"
 
@@ -59,7 +53,16 @@ class Emulator:
     device
         `"cuda"` is an error where the GPU cannot be used; `"auto"` takes it if it can be.
     threads
-        CPU threads for one prediction; by default one a core.
+        CPU threads for one prediction; by default as many as this process may use.
+
+    Attributes
+    ----------
+    content, file, sha256
+        The bytes of the file, where they were read, and their checksum.
+    card
+        What the model is and needs.
+    provider
+        The execution provider of onnxruntime that runs it.
 
     Raises
     ------
@@ -72,7 +75,7 @@ class Emulator:
         self, source: str | Path | bytes, *, device: Device = "auto", threads: int | None = None
     ) -> None:
         self.content, self.file = _read(source)
-        self.card = _check_file(self.content, self.file)
+        self.card: ModelCard = _read_card(self.content, self.file)
         self.sha256 = hashlib.sha256(self.content).hexdigest()
         self._session = _open(self.content, device, threads, self.file)
         self.provider: str = self._session.get_providers()[0]
@@ -82,7 +85,7 @@ class Emulator:
         inputs = ", ".join(self.card.inputs)
         return f"<Emulator {self.card.name} {self.card.version}: {inputs} to xi, {self.provider}>"
 
-    def predict(self, sim: xr.Dataset, *, symmetrise: Literal[0, 24, 48] = 0) -> xr.DataArray:
+    def predict(self, sim: xr.Dataset, *, symmetrise: Orientations = 0) -> xr.DataArray:
         """Predict the ionised fraction of every snapshot of a Simulation.
 
         Parameters
@@ -90,7 +93,7 @@ class Emulator:
         sim
             A Simulation with the fields of `card.inputs`; n_ion is derived from n_src if it is absent.
         symmetrise
-            Mean over so many orientations of the box: 24 rotations, or 48 with reflections.
+            Return the mean over that many orientations of the box.
 
         Returns
         -------
@@ -100,12 +103,12 @@ class Emulator:
         Raises
         ------
         InputError
-            If fields are missing, units or cell size differ from those of the training data.
+            As `check` does; if a field has values that it cannot have.
 
         Warns
         -----
         UserWarning
-            If a redshift lies outside the range the model was trained on.
+            As `check` does.
         """
         self.check(check_simulation(sim, values=False))
         if "n_ion" in self.card.inputs:
@@ -119,53 +122,14 @@ class Emulator:
         return xr.DataArray(xi, dims=DIMS, coords=coords, name="xi", attrs=attrs)
 
     def check(self, sim: xr.Dataset) -> None:
-        """Check that this model can predict a Simulation: fields, units, cells and redshifts.
-
-        n_ion counts as there if n_src is, from which it can be derived.
-
-        Raises
-        ------
-        InputError
-            See `predict`.
-
-        Warns
-        -----
-        UserWarning
-            See `predict`.
-        """
-        card = self.card
-        received = {name: sim[name].attrs["units"] for name in FIELDS if name in sim.data_vars}
-        if "n_src" in received:
-            received.setdefault("n_ion", n_ion_units(received["n_src"]))
-        wanted = [name for name in card.inputs if name not in received]
-        require_fields(sim, wanted, purpose=f"the model {card.name}")
-        for name, units in card.inputs.items():
-            if received[name] != units:
-                raise InputError(
-                    f"{name}: the model {card.name} was trained on {units!r}; received {received[name]!r}",
-                    hint="convert the data to the units of the training, or train on these",
-                )
-        side = cubic_cell_size_mpc(sim)
-        if abs(side / card.cell_size_mpc - 1.0) > CELL_SIZE_TOLERANCE:
-            raise InputError(
-                f"the model {card.name} was trained on cells of {card.cell_size_mpc:g} Mpc; "
-                f"received cells of {side:g} Mpc",
-                hint=f"regrid with `reion convert --cell-size {card.cell_size_mpc:g}`",
-            )
-        lowest, highest = card.redshift_range
-        outside = [z for z in sim["redshift"].values.tolist() if not lowest <= z <= highest]
-        if outside:
-            warnings.warn(
-                f"the model {card.name} was trained at z = {lowest:g} to {highest:g}; its answer at "
-                f"z = {', '.join(f'{z:g}' for z in outside)} is an extrapolation",
-                stacklevel=3,
-            )
+        """Check that this model can predict a Simulation: see `reion.prediction.inputs.check_fit`."""
+        check_fit(self.card, sim)
 
     def predict_arrays(
         self,
         redshift: float | Sequence[float] | np.ndarray,
         *,
-        symmetrise: Literal[0, 24, 48] = 0,
+        symmetrise: Orientations = 0,
         **fields: np.ndarray,
     ) -> np.ndarray:
         """Predict the ionised fraction of whole periodic boxes from plain arrays.
@@ -177,7 +141,7 @@ class Emulator:
         symmetrise
             As in `predict`.
         fields
-            The fields of `card.inputs` in their units, shape (x, y, z) or (batch, x, y, z).
+            The fields of `card.inputs` in their units, (x, y, z) or (batch, x, y, z), float32 or float64.
 
         Returns
         -------
@@ -186,9 +150,9 @@ class Emulator:
         Raises
         ------
         InputError
-            If the fields are not those of the card, or have different shapes or values they cannot have.
+            As `reion.prediction.inputs.check_arrays` does; if there is not enough memory.
         """
-        arrays, redshifts = self._check_arrays(redshift, fields)
+        arrays, redshifts = check_arrays(self.card, redshift, fields)
         if symmetrise:
             from reion_kernels import inverse, symmetry
 
@@ -214,9 +178,9 @@ class Emulator:
         redshift
             Of the window.
         fields
-            The fields of `card.inputs`, shape (X + 2 R, Y + 2 R, Z + 2 R), float32, R the card's receptive
-            radius; X, Y, Z multiples of its stride. Not checked cell by cell: whoever cuts windows from a
-            box has checked the box.
+            The fields of `card.inputs`, (X + 2 R, Y + 2 R, Z + 2 R) float32, where R is the card's receptive
+            radius and X, Y, Z are multiples of its stride. Their values are not checked: whoever cuts windows
+            from a box has checked the box.
         periodic
             For each axis, 1 where the window is the whole periodic box, without a halo, 0 otherwise.
 
@@ -250,7 +214,8 @@ class Emulator:
     def _run(
         self, redshift: np.ndarray, fields: Mapping[str, np.ndarray], periodic: Sequence[int]
     ) -> np.ndarray:
-        # Bound, the inputs go to the device once and xi comes back into an array of ours: no copies between.
+        """Return xi (batch, x, y, z) of fields (batch, x, y, z), with their halo where `periodic` is 0."""
+        # Inputs and output are bound to arrays of ours, so that onnxruntime makes no copies of them.
         inputs = {name: np.ascontiguousarray(values, dtype=np.float32) for name, values in fields.items()}
         batch, *sides = next(iter(inputs.values())).shape
         halo = 2 * self.card.receptive_radius_cells
@@ -275,7 +240,6 @@ class Emulator:
                 file=self.file,
                 hint=_UNCHANGED,
             ) from error
-        # onnxruntime's sigmoid rounds to one unit in the last place beyond 1.
         if not (xi.min() >= -_ROUNDING and xi.max() <= 1.0 + _ROUNDING):
             raise InputError(
                 "expected ionised fractions from 0 to 1; the model returned others, or no numbers at all",
@@ -283,37 +247,6 @@ class Emulator:
                 hint=_UNCHANGED,
             )
         return xi
-
-    def _check_arrays(
-        self, redshift: float | Sequence[float] | np.ndarray, fields: Mapping[str, np.ndarray]
-    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        if set(fields) != set(self.card.inputs):
-            wanted = ", ".join(self.card.inputs)
-            raise InputError(
-                f"the model {self.card.name} takes {wanted}; received {', '.join(fields) or 'nothing'}"
-            )
-        shapes = {name: np.shape(fields[name]) for name in self.card.inputs}
-        shape = next(iter(shapes.values()))
-        if len(set(shapes.values())) != 1 or len(shape) not in (3, 4) or 0 in shape:
-            raise InputError(
-                "expected fields of one shape, (x, y, z) or (batch, x, y, z); received "
-                + ", ".join(f"{name} {size}" for name, size in shapes.items())
-            )
-        batch = shape[0] if len(shape) == 4 else 1
-        redshifts = np.atleast_1d(np.asarray(redshift, dtype=np.float32))
-        if redshifts.shape not in ((1,), (batch,)) or not np.all(np.isfinite(redshifts)):
-            raise InputError(
-                f"expected one finite redshift, or one for each of {batch} boxes; received {redshift!r}"
-            )
-        redshifts = np.ascontiguousarray(np.broadcast_to(redshifts, (batch,)))
-        arrays = {}
-        for name in self.card.inputs:
-            values = np.asarray(fields[name], dtype=np.float32).reshape(batch, *shape[-3:])
-            if name in FIELDS:
-                for box, z in zip(values, redshifts, strict=True):
-                    check_values(name, box, redshift=float(z))
-            arrays[name] = values
-        return arrays, redshifts
 
 
 def shipped_models() -> tuple[str, ...]:
@@ -332,10 +265,11 @@ def read_card(source: str | Path | bytes) -> tuple[ModelCard, str]:
         As `Emulator` does for a file that is not there, damaged or not a model of ours.
     """
     content, file = _read(source)
-    return _check_file(content, file), hashlib.sha256(content).hexdigest()
+    return _read_card(content, file), hashlib.sha256(content).hexdigest()
 
 
 def _read(source: str | Path | bytes) -> tuple[bytes, str | None]:
+    """The bytes of a model, and the name of the file they are from."""
     if isinstance(source, bytes):
         return source, None
     if str(source) in shipped_models():
@@ -353,14 +287,12 @@ def _read(source: str | Path | bytes) -> tuple[bytes, str | None]:
     return path.read_bytes(), str(path)
 
 
-def _check_file(content: bytes, file: str | None) -> ModelCard:
-    """Look at the bytes before anything runs them, and read the card."""
+def _read_card(content: bytes, file: str | None) -> ModelCard:
+    """Check the bytes before onnxruntime sees them, and read the card."""
     try:
-        anatomy = dissect(content)
-        card = ModelCard.from_metadata(anatomy.metadata)
+        return ModelCard.from_metadata(dissect(content).metadata)
     except (HostileFileError, CardError) as error:
         raise InputError(str(error), file=file, hint=_UNCHANGED) from None
-    return card
 
 
 def _open(
@@ -374,8 +306,10 @@ def _open(
         raise InputError(f"expected at least one thread; received {threads}")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    options.intra_op_num_threads = threads or 0
-    # Without the last level, blocked 2D convolutions: hardly faster, with a second copy of all they touch.
+    # Said explicitly: left to itself, onnxruntime takes every core of the machine and binds a thread to each,
+    # whatever cores the process was given.
+    options.intra_op_num_threads = threads or threads_to_use()
+    # The next level, blocked 2D convolutions, is hardly faster and keeps a second copy of what it touches.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     # A plan of memory made for one size of box doubles what the next one needs, and saves no time.
     options.enable_mem_pattern = False
@@ -415,24 +349,24 @@ def _has_nvidia_driver() -> bool:
 
 def _check_session(session: onnxruntime.InferenceSession, card: ModelCard, file: str | None) -> None:
     """Check that the graph takes and returns what the card says."""
-    box, one = ("tensor(float)", 4), ("tensor(float)", 1)
-    expected = {**dict.fromkeys(card.inputs, box), "redshift": one}
+    field, redshift = ("tensor(float)", 4), ("tensor(float)", 1)  # element type, and number of axes
+    expected = {**dict.fromkeys(card.inputs, field), "redshift": redshift}
     received = {item.name: (item.type, len(item.shape)) for item in session.get_inputs()}
     optional = {item.name: (item.type, item.shape) for item in session.get_overridable_initializers()}
     outputs = {item.name: (item.type, len(item.shape)) for item in session.get_outputs()}
-    if received != expected or optional != {PERIODIC: ("tensor(int64)", [3])} or outputs != {"xi": box}:
+    if received != expected or optional != {PERIODIC: ("tensor(int64)", [3])} or outputs != {"xi": field}:
         raise InputError(
             f"the model's metadata promise the inputs {', '.join(expected)} and the output xi, as float32 "
             f"boxes of (batch, {', '.join(AXES)}); the graph has {received} and {outputs}",
             file=file,
             hint=_UNCHANGED,
         )
-    dynamic = [item.name for item in (*session.get_inputs(), *session.get_outputs()) if _fixed(item.shape)]
-    if dynamic:
+    fixed = [
+        item.name
+        for item in (*session.get_inputs(), *session.get_outputs())
+        if any(isinstance(size, int) for size in item.shape)
+    ]
+    if fixed:
         raise InputError(
-            f"expected a graph for any size of box; {', '.join(dynamic)} has a fixed one", file=file
+            f"expected a graph for any size of box; {', '.join(fixed)} has a fixed one", file=file
         )
-
-
-def _fixed(shape: Sequence[object]) -> bool:
-    return any(isinstance(size, int) for size in shape)

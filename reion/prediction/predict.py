@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,30 +18,111 @@ import xarray as xr
 from reion.jobs.growing import GrowingStore, StorePiece
 from reion.jobs.outputs import whole_file
 from reion.jobs.places import output_path
-from reion.jobs.resources import peak_memory_bytes, resident_memory_bytes, thread_limit
+from reion.jobs.resources import (
+    memory_limit_bytes,
+    peak_memory_bytes,
+    resident_memory_bytes,
+    thread_limit,
+)
 from reion.jobs.sources import SourceFiles
 from reion.jobs.workers import Job, Portable, Progress, ThisProcess, Workers
 from reion.prediction.emulator import Device, Emulator
-from reion.prediction.tiles import Tiling, plan, predict_tiles
-from reion.prediction.unlike_training import warn_of_inputs
+from reion.prediction.tiles import Field, Predictor, Tiling, fewest_tiles, predict_tile
 from reion.readers import open_simulation, source_files
-from reion.simulation.contract import AXES, DIMS, Shape
+from reion.simulation.contract import DIMS, Shape, shape_of
 from reion.simulation.lazy import CellKey, LazyField
 from reion.simulation.photons import EmittedPhotons
 from reion.storage.conversion import described_conditions, grow_store
 from reion.storage.store import STORE, consolidate, create_group, plain
 
-DEFAULT_MEMORY_BYTES = 2 << 30
+_DEFAULT_MEMORY_BYTES = 2 << 30
+
+_PART_OF_LIMIT = 0.8
+"""How much of the memory there is a process takes by default: how much it will take is known to a quarter."""
 
 _PROGRAM_BYTES = 256 << 20
-"""What the program itself takes where the system does not tell."""
+"""What the program itself takes, where the system does not tell."""
 
 _READING_BYTES = 96 << 20
 """Room for the chunks of the store that are being read, which hold at most 32 MiB each."""
 
 _SCRATCH = 1.6
-"""What onnxruntime takes in all, over the values that are alive at once: gaps between them and scratch space.
-Measured on the default network, tiles of 64³ to 128³ cells: 1.33 to 1.42."""
+"""Bytes that onnxruntime takes over bytes of the values that the graph holds at once; the rest is scratch
+space and gaps. Measured on the default network, tiles of 64³ to 128³ cells: 1.33 to 1.42."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What `predict` wrote and what it took.
+
+    Parameters
+    ----------
+    output
+        The store.
+    cells
+        Of all snapshots.
+    cells_computed, tiles_computed
+        Of all snapshots, by this call: fewer where it went on with an earlier one.
+    seconds
+        Of this call.
+    provider
+        The execution provider of onnxruntime.
+    peak_memory_bytes
+        Of the process that took most; None where the system does not tell.
+    tiles, tile_cells
+        Tiles of a snapshot, and cells of a tile along each axis.
+    """
+
+    output: Path
+    cells: int
+    cells_computed: int
+    seconds: float
+    provider: str
+    peak_memory_bytes: int | None
+    tiles: int
+    tiles_computed: int
+    tile_cells: Shape
+
+    @property
+    def cells_per_second(self) -> float:
+        """Cells that this call computed in a second."""
+        return self.cells_computed / self.seconds
+
+    def to_json(self) -> dict[str, Any]:
+        """As `reion predict --json` prints it."""
+        return {
+            "output": str(self.output),
+            "cells": self.cells,
+            "seconds": self.seconds,
+            "cells_per_second": self.cells_per_second,
+            "provider": self.provider,
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "tiles": self.tiles,
+            "tiles_computed": self.tiles_computed,
+            "tile_cells": list(self.tile_cells),
+        }
+
+
+@dataclass(frozen=True)
+class FittedTiles:
+    """Tiles that are predicted within some memory.
+
+    Parameters
+    ----------
+    tiling
+        The tiles.
+    keep_fields
+        Whether there is room for all fields of a snapshot while its tiles are predicted.
+    """
+
+    tiling: Tiling
+    keep_fields: bool
+
+
+def default_memory_bytes() -> int:
+    """Memory that a process may take by default: 2 GiB, or four fifths of what there is if that is less."""
+    limit = memory_limit_bytes()
+    return min(_DEFAULT_MEMORY_BYTES, sys.maxsize if limit is None else int(_PART_OF_LIMIT * limit))
 
 
 def predict(
@@ -48,7 +131,7 @@ def predict(
     out: str | Path,
     *,
     device: Device = "auto",
-    memory_bytes: int = DEFAULT_MEMORY_BYTES,
+    memory_bytes: int | None = None,
     threads: int | None = None,
     format: str | None = None,  # noqa: A002 (the name of the command's flag)
     settings: Mapping[str, str] | None = None,
@@ -56,7 +139,7 @@ def predict(
     resume: bool = False,
     workers: Workers | None = None,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> Prediction:
     """Predict the ionised fraction of a simulation into a Zarr store.
 
     The box is predicted tile by tile, each from a window that is wider by the model's receptive radius, so
@@ -74,7 +157,7 @@ def predict(
     out
         Zarr store with `xi` (redshift, x, y, z), float32, that `xarray.open_zarr` opens.
     memory_bytes
-        How much memory a process may take on the CPU.
+        How much memory a process may take on the CPU; by default `default_memory_bytes()`.
     force
         Replace a store of reion's at `out`.
     resume
@@ -84,17 +167,11 @@ def predict(
     progress
         Called with the cells done and the cells there are.
 
-    Returns
-    -------
-    `output` (path), `cells` (of all snapshots), `seconds` and `cells_per_second` of what this call computed,
-    `provider` (of onnxruntime), `peak_memory_bytes` (of the process that took most), `tiles` (a snapshot),
-    `tiles_computed` (by this call), `tile_cells`.
-
     Raises
     ------
     InputError
         If something is at `out` and `force` is not set, or is not a store of reion's; if `out` would be,
-        contain or lie in what is read; if the model does not fit the simulation (see `Emulator.predict`), if
+        contain or lie in what is read; if the model does not fit the simulation (see `Emulator.check`), if
         not even the smallest tile fits in memory, if a file changed while it was read.
     """
     started = time.perf_counter()
@@ -107,13 +184,13 @@ def predict(
     files = SourceFiles.list(source_files(sim_path, format=format, settings=settings))
     sim = open_simulation(sim_path, format=format, settings=settings)
     emulator.check(sim)
-    warn_of_inputs(sim, emulator.card.inputs)
-    tiling, resident = choose_tiles(emulator, sim.sizes, memory_bytes)
+    memory_bytes = default_memory_bytes() if memory_bytes is None else memory_bytes
+    fitted = fit_tiles(emulator, shape_of(sim), memory_bytes)
     workers = workers or ThisProcess()
     with growing.alone():
         common = {"model": emulator.sha256, "files or sources": files.digest, **described_conditions(sim)}
         earlier = growing.conditions()
-        memory = memory_bytes
+        tiling, memory = fitted.tiling, memory_bytes
         # Where there is less memory now, the tiles may be what did not fit.
         if all(earlier.get(name) == value for name, value in common.items()) and earlier["memory"] <= memory:
             memory = earlier["memory"]
@@ -123,31 +200,30 @@ def predict(
         pieces = [] if growing.is_moved_in() else list(np.ndindex(sim.sizes["redshift"], len(tiling)))
         done = growing.done()
         missing = [piece for piece in pieces if piece not in done]
-        cells_of = [cells_of_tile(tiling, number) for number in range(len(tiling))]
-        total = sim.sizes["redshift"] * sum(cells_of)
-        computed = 0
-        already = sum(cells_of[number] for _, number in done)
+        cells = sim.sizes["redshift"] * math.prod(tiling.mesh)
+        cells_before = sum(tiling.cells(number) for _, number in done)
+        cells_computed = 0
         if missing:
             sim = _with_history(sim, emulator, growing, workers)
-        job = PredictTiles(emulator, sim, growing.store, tiling, resident=resident, device=device)
+        fitted = FittedTiles(tiling, fitted.keep_fields)
+        job = PredictTiles(emulator, sim, growing.store, fitted, device=device)
         for _, number in growing.do(workers, job, missing):
-            computed += cells_of[number]
+            cells_computed += tiling.cells(number)
             if progress is not None:
-                progress(already + computed, total)
+                progress(cells_before + cells_computed, cells)
         peaks = [peak for piece in missing if (peak := growing.result(piece)) is not None]
         growing.move_in(files)
-    seconds = time.perf_counter() - started
-    return {
-        "output": str(out),
-        "cells": total,
-        "seconds": seconds,
-        "cells_per_second": computed / seconds,
-        "provider": emulator.provider,
-        "peak_memory_bytes": max(peaks) if peaks else peak_memory_bytes(),
-        "tiles": len(tiling),
-        "tiles_computed": len(missing),
-        "tile_cells": list(tiling.tile),
-    }
+    return Prediction(
+        output=out,
+        cells=cells,
+        cells_computed=cells_computed,
+        seconds=time.perf_counter() - started,
+        provider=emulator.provider,
+        peak_memory_bytes=max(peaks) if peaks else peak_memory_bytes(),
+        tiles=len(tiling),
+        tiles_computed=len(missing),
+        tile_cells=tiling.tile,
+    )
 
 
 class PortableEmulator(Portable):
@@ -164,9 +240,9 @@ class PortableEmulator(Portable):
 
 
 class PredictTiles(Job[StorePiece, int | None]):
-    """Predicts a tile of a snapshot into the store, none of whose chunks is shared by two tiles.
+    """Predicts a tile of a snapshot into the store. No two tiles share a chunk of it.
 
-    What comes of it is the peak of the process's memory in bytes, where the system tells.
+    The result is the peak of the process's memory in bytes, where the system tells.
     """
 
     def __init__(
@@ -174,13 +250,12 @@ class PredictTiles(Job[StorePiece, int | None]):
         emulator: Emulator,
         sim: xr.Dataset,
         store: Path,
-        tiling: Tiling,
+        tiles: FittedTiles,
         *,
-        resident: bool,
         device: Device,
     ) -> None:
         self._model = PortableEmulator(emulator, device)
-        self._sim, self._store, self._tiling, self._resident = sim, store, tiling, resident
+        self._sim, self._store, self._tiles = sim, store, tiles
 
     @cached_property
     def _xi(self) -> Any:
@@ -189,39 +264,39 @@ class PredictTiles(Job[StorePiece, int | None]):
         return zarr.open_array(self._store, path="xi", mode="r+")
 
     @cached_property
-    def _kept(self) -> dict[int, dict[str, Any]]:
+    def _fields_in_memory(self) -> dict[int, dict[str, xr.DataArray]]:
+        """Number of the snapshot that was predicted last to its fields."""
         return {}
 
-    def _fields(self, index: int) -> dict[str, Any]:
-        """The fields of a snapshot, in memory while its tiles are predicted if there is room for that."""
+    def _fields(self, index: int) -> dict[str, xr.DataArray]:
+        """The fields of a snapshot, each (x, y, z): lazy, or in memory if there is room."""
         fields = {name: self._sim[name][index] for name in self._model.emulator.card.inputs}
-        if not self._resident:
+        if not self._tiles.keep_fields:
             return fields
-        if index not in self._kept:
-            self._kept.clear()
-            self._kept[index] = {name: field.load() for name, field in fields.items()}
-        return self._kept[index]
+        if index not in self._fields_in_memory:
+            self._fields_in_memory.clear()
+            self._fields_in_memory[index] = {name: field.load() for name, field in fields.items()}
+        return self._fields_in_memory[index]
 
     def __call__(self, piece: StorePiece) -> int | None:
         """Predict one tile."""
-        index, wanted = piece
-        redshift = float(self._sim["redshift"][index])
-        at_redshift = functools.partial(self._model.emulator.predict_window, redshift)
-        others = set(range(len(self._tiling))) - {wanted}
-        for _, where, xi in predict_tiles(at_redshift, self._fields(index), self._tiling, skip=others):
-            self._xi[(index, *where)] = xi
+        index, number = piece
+        predict_window = _at_redshift(self._model.emulator, self._sim, index)
+        tiling = self._tiles.tiling
+        xi = predict_tile(predict_window, self._fields(index), tiling, number)
+        self._xi[(index, *tiling.place(number))] = xi
         return peak_memory_bytes()
 
 
 class PredictedField(Portable, LazyField):
-    """xi of every snapshot of a Simulation, predicted where it is asked for, within `DEFAULT_MEMORY_BYTES`.
+    """xi of every snapshot of a Simulation, predicted when it is asked for, within `default_memory_bytes()`.
 
     Parameters
     ----------
     emulator, sim
         See `Emulator.check`, which the two must have passed.
     device
-        Where other processes predict.
+        On which device other processes predict.
     keep
         A folder for the snapshots that were predicted, so that none is predicted twice.
     """
@@ -231,12 +306,12 @@ class PredictedField(Portable, LazyField):
     ) -> None:
         super().__init__(tuple(sim.sizes[dim] for dim in DIMS))
         self._model, self._sim, self._keep = PortableEmulator(emulator, device), sim, keep
-        self._tiling, _ = choose_tiles(emulator, sim.sizes, DEFAULT_MEMORY_BYTES)
+        self._tiling = fit_tiles(emulator, shape_of(sim), default_memory_bytes()).tiling
         derived = "n_ion" in emulator.card.inputs and "n_ion" not in sim.data_vars
         self._emitted = EmittedPhotons(sim) if derived else None
 
-    def snapshot(self, index: int, key: CellKey) -> np.ndarray:
-        """The cells `key` of snapshot `index`; all of it is predicted."""
+    def snapshot(self, index: int, key: CellKey) -> Field:
+        """The cells `key` of snapshot `index`, all of which is predicted."""
         kept = None if self._keep is None else self._keep / f"{index}.npy"
         if kept is not None and kept.exists():
             return np.asarray(np.load(kept, mmap_mode="r")[key])
@@ -246,11 +321,10 @@ class PredictedField(Portable, LazyField):
             else self._sim[name][index].values
             for name in self._model.emulator.card.inputs
         }
-        redshift = float(self._sim["redshift"][index])
-        at_redshift = functools.partial(self._model.emulator.predict_window, redshift)
+        predict_window = _at_redshift(self._model.emulator, self._sim, index)
         xi = np.empty(self.shape[1:], dtype=np.float32)
-        for _, where, values in predict_tiles(at_redshift, fields, self._tiling):
-            xi[where] = values
+        for number in range(len(self._tiling)):
+            xi[self._tiling.place(number)] = predict_tile(predict_window, fields, self._tiling, number)
         if kept is not None:
             # Whole, because another process may be looking for it; for this run of the command only.
             with whole_file(kept, sync=False) as partial:
@@ -258,58 +332,53 @@ class PredictedField(Portable, LazyField):
         return xi[key]
 
 
-def choose_tiles(emulator: Emulator, sizes: Mapping[Hashable, int], memory_bytes: int) -> tuple[Tiling, bool]:
-    """Choose the tiles, and whether a snapshot's fields are kept in memory while its tiles are predicted.
+def _at_redshift(emulator: Emulator, sim: xr.Dataset, index: int) -> Predictor:
+    """What predicts windows at the redshift of a snapshot."""
+    return functools.partial(emulator.predict_window, float(sim["redshift"][index]))
 
-    `sizes` are those of the axes of the simulation.
+
+def fit_tiles(emulator: Emulator, mesh: Shape, memory_bytes: int) -> FittedTiles:
+    """Choose the fewest tiles of a box whose prediction takes no more than `memory_bytes` of a process.
+
+    Raises
+    ------
+    InputError
+        If not even the smallest tile fits; the message says what it takes.
     """
     card = emulator.card
-    mesh = [sizes[axis] for axis in AXES]
     allowed = memory_bytes - (resident_memory_bytes() or _PROGRAM_BYTES) - _READING_BYTES
     snapshot_bytes = 4 * len(card.inputs) * math.prod(mesh)
-    resident = snapshot_bytes <= allowed // 4
-    if resident:
-        allowed -= snapshot_bytes
-    tiling = plan(
+    keep_fields = snapshot_bytes <= allowed // 4
+    tiling = fewest_tiles(
         mesh,
         halo_cells=card.receptive_radius_cells,
         stride_cells=card.stride_cells,
         needed_bytes=functools.partial(_tile_bytes, emulator),
-        allowed_bytes=allowed,
+        allowed_bytes=allowed - snapshot_bytes if keep_fields else allowed,
     )
-    return tiling, resident
+    return FittedTiles(tiling, keep_fields)
 
 
-def expected_peak_bytes(emulator: Emulator, tiling: Tiling, *, resident: bool) -> int:
-    """What a process that predicts these tiles will have taken at most, this one's program being its own."""
-    mesh, tile = tiling.mesh, tiling.tile
-    chunks = min(_READING_BYTES, 12 * math.prod(mesh))
-    kept = 4 * len(emulator.card.inputs) * math.prod(mesh) if resident else 0
+def expected_peak_bytes(emulator: Emulator, tiles: FittedTiles) -> int:
+    """Peak of the memory of a process that predicts these tiles, if its program takes what this one does."""
+    cells = math.prod(tiles.tiling.mesh)
+    chunks = min(_READING_BYTES, 12 * cells)
+    fields = 4 * len(emulator.card.inputs) * cells if tiles.keep_fields else 0
     program = resident_memory_bytes() or _PROGRAM_BYTES
-    return round(program + chunks + kept + _tile_bytes(emulator, tile))
+    return round(program + chunks + fields + _tile_bytes(emulator, tiles.tiling.tile))
 
 
-def prediction_bytes(emulator: Emulator, sizes: Mapping[Hashable, int]) -> float:
-    """What `PredictedField` takes to predict a simulation of these sizes, the program not counted."""
-    tiling, _ = choose_tiles(emulator, sizes, DEFAULT_MEMORY_BYTES)
-    return _tile_bytes(emulator, tiling.tile)
+def prediction_bytes(emulator: Emulator, mesh: Shape) -> float:
+    """What `PredictedField` takes to predict a box of so many cells, the program not counted."""
+    return _tile_bytes(emulator, fit_tiles(emulator, mesh, default_memory_bytes()).tiling.tile)
 
 
 def _tile_bytes(emulator: Emulator, tile: Shape) -> float:
-    """What predicting a tile of that shape takes."""
+    """Bytes that predicting a tile of that shape takes."""
     card = emulator.card
     window = math.prod(side + 2 * card.receptive_radius_cells for side in tile)
     alive = card.working_bytes[0] * window + card.working_bytes[1] * math.prod(tile)
     return _SCRATCH * alive + 4 * len(card.inputs) * window
-
-
-def cells_of_tile(tiling: Tiling, number: int) -> int:
-    """Cells of a tile that lie in the box."""
-    corner = np.unravel_index(number, tiling.counts)
-    return math.prod(
-        min(side, n - int(index) * side)
-        for index, side, n in zip(corner, tiling.tile, tiling.mesh, strict=True)
-    )
 
 
 def _shape(sides: Sequence[int]) -> Shape:
@@ -334,7 +403,7 @@ def create_xi_store(path: Path, *, sim: xr.Dataset, emulator: Emulator, tiling: 
         "xi",
         shape=(sim.sizes["redshift"], *tiling.mesh),
         dtype=np.float32,
-        chunks=(1, *tiling.block),
+        chunks=(1, *tiling.chunk),
         fill_value=np.nan,
         dimension_names=DIMS,
     )

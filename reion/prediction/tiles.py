@@ -1,13 +1,13 @@
-"""A periodic box in tiles: each predicted from a window that is wider by a halo, without seams.
+"""A periodic box in tiles, each predicted from a window that is wider by a halo, so that there are no seams.
 
-Any predictor will do that takes windows of some fields and returns what lies a halo inside of them.
+The predictor may be any function that takes windows of fields and returns the values inside of their halos.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,24 +16,31 @@ import numpy as np
 from reion.errors import InputError
 from reion.simulation.contract import Shape
 
-_BLOCK_CELLS = 128
-"""Tiles longer than this are whole numbers of blocks not longer than it, the chunks they are stored in."""
+Field = np.ndarray
+"""(x, y, z) float32: the values of a field in a box, a window or a tile."""
+
+Slices = tuple[slice, slice, slice]
+"""Where a tile lies in the box, along x, y and z."""
+
+_CHUNK_CELLS = 128
+"""Longest side of a chunk of the store; a tile that is longer is a whole number of chunks along that axis."""
 
 
 class Predictor(Protocol):
-    """What predicts one window.
+    """What predicts a tile from its window."""
 
-    Takes fields of shape (X + 2 R, Y + 2 R, Z + 2 R), or, along the axes where `periodic` is 1, without the
-    halo and with the box's own length; returns (X, Y, Z).
-    """
+    def __call__(self, fields: Mapping[str, Field], /, *, periodic: Shape) -> Field:
+        """Predict a tile (X, Y, Z).
 
-    def __call__(self, fields: Mapping[str, np.ndarray], /, *, periodic: Shape) -> np.ndarray:  # noqa: D102
+        The fields have the shape (X + 2 R, Y + 2 R, Z + 2 R), but along an axis where `periodic` is 1 they
+        are as long as the box and have no halo.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A part of the box: its first cell and its size, which may reach beyond the box by less than a tile."""
+    """A part of the box: its first cell, and its cells along each axis, of which some may lie beyond."""
 
     origin: Shape
     shape: Shape
@@ -70,22 +77,37 @@ class Tiling:
         return (x, y, z)
 
     @property
-    def block(self) -> Shape:
-        """Chunks to store the answer in, so that no two tiles share one."""
+    def chunk(self) -> Shape:
+        """Cells of the chunks of the store, chosen so that no two tiles share a chunk."""
         sides = (min(side, n) for side, n in zip(self.tile, self.mesh, strict=True))
-        x, y, z = (-(-side // math.ceil(side / _BLOCK_CELLS)) for side in sides)
+        x, y, z = (-(-side // math.ceil(side / _CHUNK_CELLS)) for side in sides)
         return (x, y, z)
 
     def __len__(self) -> int:
         return math.prod(self.counts)
 
+    def __getitem__(self, number: int) -> Tile:
+        i, j, k = np.unravel_index(number, self.counts)
+        x, y, z = self.tile
+        return Tile((int(i) * x, int(j) * y, int(k) * z), self.tile)
+
     def __iter__(self) -> Iterator[Tile]:
-        for corner in itertools.product(*map(range, self.counts)):
-            x, y, z = (index * side for index, side in zip(corner, self.tile, strict=True))
-            yield Tile((x, y, z), self.tile)
+        return map(self.__getitem__, range(len(self)))
+
+    def place(self, number: int) -> Slices:
+        """Where a tile lies in the box, cut off where the box ends."""
+        x, y, z = (
+            slice(start, min(start + side, n))
+            for start, side, n in zip(self[number].origin, self.tile, self.mesh, strict=True)
+        )
+        return (x, y, z)
+
+    def cells(self, number: int) -> int:
+        """Cells of a tile that lie in the box."""
+        return math.prod(axis.stop - axis.start for axis in self.place(number))
 
     def window(self, tile: Tile) -> tuple[Shape, Shape]:
-        """Return origin (which may be negative) and shape of the window a tile is predicted from."""
+        """Return origin (which may be negative) and shape of the window that a tile is predicted from."""
         origin, shape = [], []
         for start, side, n, whole in zip(tile.origin, tile.shape, self.mesh, self.periodic, strict=True):
             origin.append(0 if whole else start - self.halo_cells)
@@ -93,7 +115,7 @@ class Tiling:
         return (origin[0], origin[1], origin[2]), (shape[0], shape[1], shape[2])
 
 
-def plan(
+def fewest_tiles(
     mesh: Sequence[int],
     *,
     halo_cells: int,
@@ -106,7 +128,7 @@ def plan(
     Parameters
     ----------
     needed_bytes
-        What predicting a tile of that shape takes.
+        Gives the bytes that predicting a tile of some shape takes.
 
     Raises
     ------
@@ -134,13 +156,13 @@ def plan(
 def _side(cells: int, count: int, stride_cells: int) -> int:
     """Length of a tile when `count` of them cover `cells`."""
     side = -(-cells // count)
-    pieces = math.ceil(side / _BLOCK_CELLS) if count > 1 else 1
-    unit = pieces * stride_cells
+    chunks = math.ceil(side / _CHUNK_CELLS) if count > 1 else 1
+    unit = chunks * stride_cells
     return -(-side // unit) * unit
 
 
-def read_window(box: Any, origin: Shape, shape: Shape) -> np.ndarray:
-    """Read a window of a periodic box into an array of its own, float32.
+def read_window(box: Any, origin: Shape, shape: Shape) -> Field:
+    """Read a window of a periodic box into a new array.
 
     Parameters
     ----------
@@ -149,32 +171,27 @@ def read_window(box: Any, origin: Shape, shape: Shape) -> np.ndarray:
     origin, shape
         May reach beyond the box on either side, also more than once around it.
     """
-    out = np.empty(shape, dtype=np.float32)
+    window = np.empty(shape, dtype=np.float32)
     segments = [_segments(*axis) for axis in zip(origin, shape, box.shape, strict=True)]
     for parts in itertools.product(*segments):
-        out[tuple(there for _, there in parts)] = box[tuple(here for here, _ in parts)]
-    return out
+        in_box, in_window = zip(*parts, strict=True)
+        window[in_window] = box[in_box]
+    return window
 
 
 def _segments(origin: int, length: int, cells: int) -> list[tuple[slice, slice]]:
-    """The window along one periodic axis in contiguous pieces: where in the box, where in the window."""
-    pieces, done = [], 0
+    """A window along one periodic axis as contiguous parts: for each its slices of the box and the window."""
+    parts, done = [], 0
     while done < length:
         start = (origin + done) % cells
         size = min(length - done, cells - start)
-        pieces.append((slice(start, start + size), slice(done, done + size)))
+        parts.append((slice(start, start + size), slice(done, done + size)))
         done += size
-    return pieces
+    return parts
 
 
-def predict_tiles(
-    predict: Predictor,
-    fields: Mapping[str, Any],
-    tiling: Tiling,
-    *,
-    skip: Collection[int] = (),
-) -> Iterator[tuple[int, tuple[slice, slice, slice], np.ndarray]]:
-    """Predict a box tile by tile.
+def predict_tile(predict: Predictor, fields: Mapping[str, Any], tiling: Tiling, number: int) -> Field:
+    """Predict one tile of a box, cut off where the box ends.
 
     Parameters
     ----------
@@ -182,21 +199,9 @@ def predict_tiles(
         See `Predictor`.
     fields
         Name to periodic box, see `read_window`.
-    skip
-        Numbers of tiles that are not wanted.
-
-    Yields
-    ------
-    A tile's number, where in the box it belongs, and its values, cut off where the box ends.
     """
-    for number, tile in enumerate(tiling):
-        if number in skip:
-            continue
-        origin, shape = tiling.window(tile)
-        windows = {name: read_window(box, origin, shape) for name, box in fields.items()}
-        answer = predict(windows, periodic=tiling.periodic)
-        x, y, z = (
-            slice(start, min(start + side, n))
-            for start, side, n in zip(tile.origin, tile.shape, tiling.mesh, strict=True)
-        )
-        yield number, (x, y, z), answer[: x.stop - x.start, : y.stop - y.start, : z.stop - z.start]
+    origin, shape = tiling.window(tiling[number])
+    windows = {name: read_window(box, origin, shape) for name, box in fields.items()}
+    x, y, z = tiling.place(number)
+    values = predict(windows, periodic=tiling.periodic)
+    return values[: x.stop - x.start, : y.stop - y.start, : z.stop - z.start]

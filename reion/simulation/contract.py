@@ -241,8 +241,7 @@ def _check_coordinates(sim: xr.Dataset, file: str | None) -> None:
     if missing:
         raise InputError(f"expected coordinates {', '.join(DIMS)}; missing {', '.join(missing)}", file=file)
     redshift = sim["redshift"].values
-    if not np.all(np.isfinite(redshift)) or np.any(redshift <= -1):
-        raise InputError(f"expected finite redshifts above -1; received {redshift.tolist()}", file=file)
+    check_redshifts(redshift, file=file)
     if np.unique(redshift).size != redshift.size:
         raise InputError(f"expected each redshift once; received {redshift.tolist()}", file=file)
     if np.any(np.diff(redshift) > 0):
@@ -271,6 +270,12 @@ def _check_coordinates(sim: xr.Dataset, file: str | None) -> None:
                 file=file,
                 hint="a sub-volume of a periodic box is not periodic: give the whole box",
             )
+
+
+def check_redshifts(redshift: np.ndarray, *, file: str | None = None) -> None:
+    """Raise `InputError` if one of the redshifts is not finite or not above -1."""
+    if not np.all(np.isfinite(redshift)) or np.any(redshift <= -1):
+        raise InputError(f"expected finite redshifts above -1; received {redshift.tolist()}", file=file)
 
 
 def check_values(

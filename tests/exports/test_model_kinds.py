@@ -103,7 +103,7 @@ def test_every_kind_of_network(kind, tmp_path):
         halo_cells=card.receptive_radius_cells,
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prediction, "choose_tiles", lambda *_: (tiling, True))
+        patch.setattr(prediction, "fit_tiles", lambda *_: prediction.FittedTiles(tiling, keep_fields=True))
         prediction.predict(emulator, write_simulation(sim, tmp_path / "sim.zarr"), tmp_path / "xi.zarr")
     with xr.open_zarr(tmp_path / "xi.zarr") as stored:
         np.testing.assert_allclose(stored["xi"].values, whole.values, rtol=0, atol=1e-6)

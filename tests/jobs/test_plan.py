@@ -89,21 +89,21 @@ def bytes_read(monkeypatch):
 
 
 @pytest.mark.parametrize("tile", [(12, 12, 12), (36, 24, 24)])
-@pytest.mark.parametrize("resident", [True, False])
-def test_bytes_of_a_prediction(toy_model, store, tmp_path, monkeypatch, bytes_read, tile, resident):
+@pytest.mark.parametrize("keep_fields", [True, False])
+def test_bytes_of_a_prediction(toy_model, store, tmp_path, monkeypatch, bytes_read, tile, keep_fields):
     monkeypatch.setattr(planning, "MEASURE_S", 1.0)  # some tiles of every snapshot
     monkeypatch.setattr(storage, "_CHUNK_BYTES", 4 * 12**3)
     small = write_simulation(open_simulation(store), tmp_path / "small_chunks.zarr")
     tiling = Tiling(mesh=(36, 24, 24), tile=tile, halo_cells=2)
     for module in (prediction_cost, prediction):
-        monkeypatch.setattr(module, "choose_tiles", lambda *_: (tiling, resident))
+        monkeypatch.setattr(module, "fit_tiles", lambda *_: prediction.FittedTiles(tiling, keep_fields))
     emulator = Emulator(toy_model, device="cpu")
     sim = open_simulation(small)
     plan = plan_predict(emulator, shape_of(sim), 3, sim=sim, sources=[small], memory_bytes=8 << 30)
     bytes_read.clear()
     result = predict(emulator, small, tmp_path / "xi.zarr", device="cpu")
-    assert plan.cells == result["cells"]
-    assert plan.pieces == result["tiles_computed"]
+    assert plan.cells == result.cells
+    assert plan.pieces == result.tiles_computed
     assert plan.bytes_read == pytest.approx(sum(bytes_read), rel=0.25)
     assert plan.bytes_written == pytest.approx(bytes_below([tmp_path / "xi.zarr" / "xi" / "c"]), rel=0.25)
     assert plan.flops is None or plan.flops > 0

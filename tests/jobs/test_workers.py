@@ -67,10 +67,10 @@ def small_pieces(monkeypatch):
     monkeypatch.setattr(storage, "_CHUNK_BYTES", 4 * 12**3)
     monkeypatch.setattr(storage, "_BLOCK_BYTES", 4 * 12 * 24 * 24)
 
-    def plan(mesh, *, halo_cells, **_):
+    def tiles(mesh, *, halo_cells, **_):
         return Tiling(mesh=tuple(mesh), tile=(12, 12, 12), halo_cells=halo_cells)
 
-    monkeypatch.setattr(prediction, "plan", plan)
+    monkeypatch.setattr(prediction, "fewest_tiles", tiles)
 
 
 def contents(store):
@@ -286,7 +286,7 @@ def test_interrupted_it_leaves_workers_idle_and_goes_on(box, toy_model, small_pi
         predict(toy_model, box, tmp_path / "xi.zarr", device="cpu", workers=any_workers, progress=interrupt)
     assert not any(any_workers._client.run(cluster._busy).values())
     result = predict(toy_model, box, tmp_path / "xi.zarr", device="cpu", workers=any_workers, resume=True)
-    assert result["tiles_computed"] < len(SNAPSHOTS) * 8
+    assert result.tiles_computed < len(SNAPSHOTS) * 8
 
 
 @two

@@ -1,5 +1,8 @@
 """The Emulator: the same numbers as onnxruntime alone, and no answer where there is none."""
 
+import os
+import subprocess
+import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,7 +13,6 @@ import pytest
 
 from reion.errors import InputError
 from reion.prediction.emulator import Emulator
-from reion.simulation.contract import make_simulation
 from reion.simulation.photons import with_n_ion
 
 
@@ -97,55 +99,6 @@ def test_symmetrised_prediction_turns_with_the_box(emulator, late_simulation):
     assert not np.allclose(mean, emulator.predict_arrays(redshift, **fields), atol=1e-4)
 
 
-def test_cells_of_another_size_are_refused(emulator, simulation):
-    sim = simulation.assign_attrs(box_size=[2 * length for length in simulation.attrs["box_size"]])
-    sim = sim.assign_coords({axis: (axis, 2 * sim[axis].values, sim[axis].attrs) for axis in "xyz"})
-    with pytest.raises(InputError, match=r"cells of 2 Mpc; received cells of 4 Mpc.*\n.*--cell-size 2"):
-        emulator.predict(sim)
-
-
-def test_other_units_are_refused(emulator, simulation):
-    sim = with_n_ion(simulation)
-    sim["n_ion"].attrs["units"] = "1e18 s Mpc-3"
-    with pytest.raises(InputError, match="n_ion: the model toy was trained on '1e66 Mpc-3'"):
-        emulator.predict(sim)
-
-
-def test_missing_fields_are_named(emulator, simulation):
-    with pytest.raises(InputError, match="the model toy needs n_ion; this simulation has n_igm, xi"):
-        emulator.predict(simulation.drop_vars("n_src"))
-
-
-def test_a_redshift_outside_the_training_is_an_extrapolation(emulator, late_simulation):
-    fields = {name: late_simulation[name][:1].values for name in ("n_igm", "n_ion")}
-    sim = make_simulation(fields, redshift=[15.0], box_size=[24.0, 20.0, 16.0])
-    with pytest.warns(UserWarning, match="z = 15 is an extrapolation"):
-        emulator.predict(sim)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"n_ion": np.zeros((2, 2, 2), np.float32)}, "one shape"),
-        ({"n_ion": None}, "takes n_igm, n_ion; received n_igm"),
-        ({"xi": np.zeros((4, 4, 4), np.float32)}, "takes n_igm, n_ion"),
-        ({"n_ion": np.full((4, 4, 4), np.nan, np.float32)}, r"finite numbers.*64.*cell \(0, 0, 0\)"),
-        ({"n_igm": np.full((4, 4, 4), -1, np.float32)}, "no negative values"),
-        ({"redshift": [7.0, 8.0]}, "one finite redshift"),
-    ],
-)
-def test_wrong_arrays_are_refused(emulator, change, message):
-    arguments = {
-        "redshift": 8.0,
-        "n_igm": np.full((4, 4, 4), 4e-31, np.float32),
-        "n_ion": np.zeros((4, 4, 4), np.float32),
-        **change,
-    }
-    arguments = {name: value for name, value in arguments.items() if value is not None}
-    with pytest.raises(InputError, match=message):
-        emulator.predict_arrays(**arguments)
-
-
 def test_a_missing_file_says_how_to_get_one(tmp_path):
     with pytest.raises(InputError, match=r"nothing\.onnx: expected an ONNX file.*\n.*reion export onnx"):
         Emulator(tmp_path / "nothing.onnx")
@@ -164,6 +117,22 @@ def test_the_live_session_decides_about_cuda(toy_model):
     else:
         with pytest.raises(InputError, match="live session has CPUExecutionProvider"):
             Emulator(toy_model, device="cuda")
+
+
+def test_a_process_predicts_on_the_cores_that_it_was_given(toy_model):
+    """onnxruntime, left to itself, binds a thread to every core of the machine."""
+    if not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("needs two cores and a way to be given one")
+    code = (
+        "import os, sys; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "from reion.prediction.emulator import Emulator\n"
+        "before = len(os.listdir('/proc/self/task'))\n"
+        f"emulator = Emulator({str(toy_model)!r}, device='cpu')\n"
+        "threads = os.listdir('/proc/self/task')\n"
+        "print(len(threads) - before, {len(os.sched_getaffinity(int(thread))) for thread in threads})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split(maxsplit=1) == ["0", "{1}\n"]
 
 
 def with_metadata(path, **changes):
@@ -198,9 +167,6 @@ def test_metadata_that_are_missing_or_contradict_are_refused(toy_model, changes,
 
 
 def test_prediction_loads_neither_tensorflow_nor_onnx(toy_model):
-    import subprocess
-    import sys
-
     code = (
         "import sys; from reion.prediction.emulator import Emulator; import numpy as np\n"
         f"xi = Emulator({str(toy_model)!r}, device='cpu').predict_arrays(8.0, "

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from reion.errors import InputError
 from reion.prediction import predict as prediction
 from reion.prediction.emulator import Emulator
-from reion.prediction.predict import predict
+from reion.prediction.predict import FittedTiles, predict
 from reion.prediction.tiles import Tiling
 from reion.simulation.contract import make_simulation
 from reion.storage.store import write_simulation
@@ -32,17 +32,17 @@ def tiles_of(monkeypatch):
         def chosen(mesh, *, halo_cells, **_):
             return Tiling(mesh=tuple(mesh), tile=tile, halo_cells=halo_cells)
 
-        monkeypatch.setattr(prediction, "plan", chosen)
+        monkeypatch.setattr(prediction, "fewest_tiles", chosen)
 
     return fix
 
 
 def test_the_store_holds_what_the_emulator_predicts(toy_model, sim_path, simulation, tmp_path):
     result = predict(toy_model, sim_path, tmp_path / "xi.zarr", device="cpu")
-    assert result["cells"] == simulation["xi"].size
-    assert result["provider"] == "CPUExecutionProvider"
-    assert result["tiles"] == 1
-    with xr.open_zarr(result["output"]) as stored:
+    assert result.cells == simulation["xi"].size
+    assert result.provider == "CPUExecutionProvider"
+    assert result.tiles == 1
+    with xr.open_zarr(result.output) as stored:
         expected = Emulator(toy_model, device="cpu").predict(simulation)
         xr.testing.assert_equal(stored["xi"].drop_attrs(), expected.drop_attrs())
         assert stored["xi"].attrs["model_sha256"] == expected.attrs["model_sha256"]
@@ -54,23 +54,24 @@ def test_the_store_holds_what_the_emulator_predicts(toy_model, sim_path, simulat
 @given(
     mesh=st.tuples(*[st.integers(1, 14)] * 3),
     tile=st.tuples(*[st.integers(1, 14)] * 3),
-    resident=st.booleans(),
+    keep_fields=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
 @settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_tiled_equals_whole(toy_model, tmp_path_factory, mesh, tile, resident, seed):
+def test_tiled_equals_whole(toy_model, tmp_path_factory, mesh, tile, keep_fields, seed):
     rng = np.random.default_rng(seed)
     folder = tmp_path_factory.mktemp("tiled")
     fields = {
         "n_igm": (4e-31 * rng.lognormal(0, 0.5, (1, *mesh))).astype(np.float32),
         "n_ion": (2e3 * rng.lognormal(0, 1, (1, *mesh)) * (rng.random(mesh) < 0.1)).astype(np.float32),
     }
+    fields["n_ion"].flat[0] = 50  # a box without a photon is refused
     sim = make_simulation(fields, redshift=[8.0], box_size=[2.0 * n for n in mesh])
     path = write_simulation(sim, folder / "sim.zarr")
     emulator = Emulator(toy_model, device="cpu", threads=1)
     tiling = Tiling(mesh=mesh, tile=tile, halo_cells=emulator.card.receptive_radius_cells)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prediction, "choose_tiles", lambda *_: (tiling, resident))
+        patch.setattr(prediction, "fit_tiles", lambda *_: FittedTiles(tiling, keep_fields))
         predict(emulator, path, folder / "xi.zarr")
     with xr.open_zarr(folder / "xi.zarr") as stored:
         np.testing.assert_allclose(stored["xi"].values, emulator.predict(sim).values, rtol=0, atol=1e-6)
@@ -91,7 +92,7 @@ def test_a_network_with_a_stride_is_tiled_on_it(strided_toy_network, tmp_path):
     path = write_simulation(sim, tmp_path / "sim.zarr")
     tiling = Tiling(mesh=mesh, tile=(8, 4, 8), halo_cells=card.receptive_radius_cells)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prediction, "choose_tiles", lambda *_: (tiling, False))
+        patch.setattr(prediction, "fit_tiles", lambda *_: FittedTiles(tiling, keep_fields=False))
         predict(emulator, path, tmp_path / "xi.zarr")
     with xr.open_zarr(tmp_path / "xi.zarr") as stored:
         np.testing.assert_allclose(stored["xi"].values, emulator.predict(sim).values, rtol=0, atol=1e-6)
@@ -156,8 +157,8 @@ def test_with_less_memory_it_begins_anew_in_smaller_tiles(toy_model, sim_path, t
     with pytest.raises(ZeroDivisionError):
         predict(toy_model, sim_path, out, device="cpu", progress=lambda done, total: 1 / 0)
     tiles_of((4, 5, 8))
-    less = prediction.DEFAULT_MEMORY_BYTES // 2
-    assert predict(toy_model, sim_path, out, device="cpu", memory_bytes=less)["tile_cells"] == [4, 5, 8]
+    less = prediction.default_memory_bytes() // 2
+    assert predict(toy_model, sim_path, out, device="cpu", memory_bytes=less).tile_cells == (4, 5, 8)
 
 
 def test_the_history_is_integrated_where_the_file_has_none(toy_model, simulation, tmp_path):
@@ -208,7 +209,7 @@ def test_a_box_in_many_tiles_stays_within_its_memory(toy_model, tmp_path):
     allowed = 400 << 20
     code = (
         "import json, sys; from reion.prediction.predict import predict\n"
-        f"print(json.dumps(predict(*sys.argv[1:], device='cpu', memory_bytes={allowed})))"
+        f"print(json.dumps(predict(*sys.argv[1:], device='cpu', memory_bytes={allowed}).to_json()))"
     )
     command = [sys.executable, "-c", code, toy_model, path, tmp_path / "xi.zarr"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

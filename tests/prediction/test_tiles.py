@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from reion.errors import InputError
-from reion.prediction.tiles import Tiling, plan, predict_tiles, read_window
+from reion.prediction.tiles import Tiling, fewest_tiles, predict_tile, read_window
 
 MESHES = st.tuples(*[st.integers(1, 23)] * 3)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -33,11 +33,12 @@ def whole_box_mean(box, halo):
     return ndimage.uniform_filter(box.astype(np.float64), 2 * halo + 1, mode="wrap")
 
 
-def put_together(predict, box, tiling, **options):
+def put_together(predict, box, tiling):
     out = np.full(tiling.mesh, np.nan)
-    for _, where, values in predict_tiles(predict, {"field": box}, tiling, **options):
+    for number in range(len(tiling)):
+        where = tiling.place(number)
         assert np.isnan(out[where]).all(), "a cell was predicted twice"
-        out[where] = values
+        out[where] = predict_tile(predict, {"field": box}, tiling, number)
     return out
 
 
@@ -72,26 +73,30 @@ def test_plans_fit_in_memory_and_cover_the_box_on_the_stride(mesh, halo, stride,
 
     if needed((stride,) * 3) > allowed:
         with pytest.raises(InputError, match="needs at least"):
-            plan(mesh, halo_cells=halo, stride_cells=stride, needed_bytes=needed, allowed_bytes=allowed)
+            fewest_tiles(
+                mesh, halo_cells=halo, stride_cells=stride, needed_bytes=needed, allowed_bytes=allowed
+            )
         return
-    tiling = plan(mesh, halo_cells=halo, stride_cells=stride, needed_bytes=needed, allowed_bytes=allowed)
+    tiling = fewest_tiles(
+        mesh, halo_cells=halo, stride_cells=stride, needed_bytes=needed, allowed_bytes=allowed
+    )
     assert needed(tiling.tile) <= allowed
-    for n, side, count, block in zip(mesh, tiling.tile, tiling.counts, tiling.block, strict=True):
+    for n, side, count, chunk in zip(mesh, tiling.tile, tiling.counts, tiling.chunk, strict=True):
         assert side % stride == 0
         assert (count - 1) * side < n <= count * side
-        assert block <= 128
-        assert count == 1 or side % block == 0, "two tiles would share a chunk of the store"
+        assert chunk <= 128
+        assert count == 1 or side % chunk == 0, "two tiles would share a chunk of the store"
 
 
-def test_tiles_that_are_done_are_skipped():
-    tiling = Tiling(mesh=(6, 4, 4), tile=(2, 4, 2), halo_cells=1)
-    box = np.zeros(tiling.mesh, dtype=np.float32)
-    numbers = [number for number, _, _ in predict_tiles(box_mean(1), {"field": box}, tiling, skip={0, 3})]
-    assert numbers == [1, 2, 4, 5]
+def test_cells_of_the_tiles_are_those_of_the_box():
+    tiling = Tiling(mesh=(7, 4, 5), tile=(2, 4, 2), halo_cells=1)
+    assert [tile.origin for tile in tiling][:4] == [(0, 0, 0), (0, 0, 2), (0, 0, 4), (2, 0, 0)]
+    assert [tiling.cells(number) for number in range(3)] == [16, 16, 8]
+    assert sum(map(tiling.cells, range(len(tiling)))) == 7 * 4 * 5
 
 
 def test_too_little_memory_says_how_much_it_takes():
     with pytest.raises(InputError, match=r"8 x 8 x 8 cells needs at least 5 MiB.*2 MiB are allowed"):
-        plan(
+        fewest_tiles(
             (8, 8, 8), halo_cells=1, stride_cells=2, needed_bytes=lambda _: 5 * 2**20, allowed_bytes=2 * 2**20
         )

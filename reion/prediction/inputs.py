@@ -1,0 +1,225 @@
+"""What a model is given: checked once, before anything is predicted."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from reion.errors import InputError
+from reion.simulation.contract import (
+    AXES,
+    FIELDS,
+    FIRST_LIGHT_REDSHIFT,
+    check_redshifts,
+    check_values,
+    cubic_cell_size_mpc,
+    n_ion_units,
+    require_fields,
+)
+from reion_exports.card import ModelCard
+
+CELL_SIZE_TOLERANCE = 0.01
+"""How far, relatively, the cells of a simulation may be from those a model was trained on."""
+
+_SPARSE_TRAINING = frozenset({"rt64-history", "rt64-instant"})
+"""Shipped models, by name, whose training boxes had sources in 0.1 to 0.6 % of the cells."""
+
+_MOST_SOURCES = 0.1
+"""Share of cells with sources, far above that of the training, from which on such a model is refused."""
+
+_SAMPLE_CELLS = 64
+"""Side of the corner of a box in which cells with sources are counted."""
+
+
+def check_fit(card: ModelCard, sim: xr.Dataset) -> None:
+    """Check that a model can predict a Simulation: fields, units, cells, sources and redshifts.
+
+    n_ion counts as there if n_src is, from which it can be derived.
+
+    Raises
+    ------
+    InputError
+        If fields are missing, units or cell size differ from those of the training, the cells are no cubes,
+        n_ion is zero in the whole series, or sources are in cells all over the box where the training had
+        few.
+
+    Warns
+    -----
+    UserWarning
+        If a redshift lies outside the range the model was trained on.
+    """
+    _check_units(card, sim)
+    side = cubic_cell_size_mpc(sim)
+    if abs(side / card.cell_size_mpc - 1.0) > CELL_SIZE_TOLERANCE:
+        raise InputError(
+            f"the model {card.name} was trained on cells of {card.cell_size_mpc:g} Mpc; "
+            f"received cells of {side:g} Mpc",
+            hint=f"regrid with `reion convert --cell-size {card.cell_size_mpc:g}`",
+        )
+    if "n_ion" in card.inputs:
+        _check_history(card, sim)
+    if "n_src" in card.inputs and card.name in _SPARSE_TRAINING:
+        _check_sources(card, sim)
+    lowest, highest = card.redshift_range
+    outside = [z for z in sim["redshift"].values.tolist() if not lowest <= z <= highest]
+    if outside:
+        warnings.warn(
+            f"the model {card.name} was trained at z = {lowest:g} to {highest:g}; its answer at "
+            f"z = {', '.join(f'{z:g}' for z in outside)} is an extrapolation",
+            stacklevel=4,
+        )
+
+
+def _check_units(card: ModelCard, sim: xr.Dataset) -> None:
+    received = {name: sim[name].attrs["units"] for name in FIELDS if name in sim.data_vars}
+    if "n_src" in received:
+        received.setdefault("n_ion", n_ion_units(received["n_src"]))
+    missing = [name for name in card.inputs if name not in received]
+    require_fields(sim, missing, purpose=f"the model {card.name}")
+    for name, units in card.inputs.items():
+        if received[name] != units:
+            raise InputError(
+                f"{name}: the model {card.name} was trained on {units!r}; received {received[name]!r}",
+                hint="convert the data to the units of the training, or train on these",
+            )
+        if name in sim.data_vars:
+            _check_dtype(name, sim[name].dtype)
+
+
+def _check_history(card: ModelCard, sim: xr.Dataset) -> None:
+    """Refuse a series in which no photon is emitted before its last snapshot, unless it ends at first light.
+
+    Warn of one whose stored n_ion begins late at zero, with sources already shining.
+    """
+    first, last = (float(z) for z in sim["redshift"].values[[0, -1]])
+    if last >= FIRST_LIGHT_REDSHIFT:
+        return
+    stored = "n_ion" in sim.data_vars
+    if not any(map(_has_photons, [sim["n_ion"][-1]] if stored else list(sim["n_src"][:-1]))):
+        raise InputError(
+            f"n_ion: the model {card.name} predicts from the photons emitted so far, and at z = {last:g} this "
+            f"simulation has none in any cell; it has {sim.sizes['redshift']} snapshot(s)",
+            hint="give the earlier snapshots too, from before the first sources on; for one snapshot with "
+            "n_src there is rt64-instant",
+        )
+    shining = "n_src" not in sim.data_vars or _has_photons(sim["n_src"][0])
+    if stored and first < FIRST_LIGHT_REDSHIFT and shining and not _has_photons(sim["n_ion"][0]):
+        warnings.warn(
+            f"n_ion is zero everywhere at z = {first:g}, with sources already shining: photons emitted before "
+            f"are not in it, and the model {card.name} will predict too little ionised gas",
+            stacklevel=5,
+        )
+
+
+def _check_sources(card: ModelCard, sim: xr.Dataset) -> None:
+    """Refuse sources in cells all over the box, for a model that was trained on few."""
+    corner = sim["n_src"][-1].isel({axis: slice(_SAMPLE_CELLS) for axis in AXES}).values
+    share = np.count_nonzero(corner) / corner.size
+    if share > _MOST_SOURCES:
+        raise InputError(
+            f"n_src: the model {card.name} was trained on sources in 0.1 to 0.6 % of the cells; here "
+            f"{100 * share:.0f} % of the cells have some, and its answer would mean nothing",
+            hint="predict with a model that was trained on such sources, or from the history (n_ion)",
+        )
+
+
+def _has_photons(field: xr.DataArray) -> bool:
+    """Whether any cell (x, y, z) is above zero, read in slabs along x up to the first that has one."""
+    cells = field.sizes["x"]
+    return any(
+        bool((field[start : start + _SAMPLE_CELLS].values > 0).any())
+        for start in range(0, cells, _SAMPLE_CELLS)
+    )
+
+
+def check_arrays(
+    card: ModelCard, redshift: float | Sequence[float] | np.ndarray, fields: Mapping[str, Any]
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Check plain arrays as the fields of a Simulation are checked.
+
+    Parameters
+    ----------
+    redshift
+        One number, or one for each box.
+    fields
+        The fields of the card, (x, y, z) or (batch, x, y, z), float32 or float64.
+
+    Returns
+    -------
+    The fields in the card's order, (batch, x, y, z) float32, and the redshifts, (batch,) float32.
+
+    Raises
+    ------
+    InputError
+        If the fields are not those of the card or have different shapes; if a redshift or a value is not
+        finite or cannot be; if an array holds other numbers than float32 or float64, or hides cells by a
+        mask.
+    """
+    if set(fields) != set(card.inputs):
+        wanted = ", ".join(card.inputs)
+        raise InputError(f"the model {card.name} takes {wanted}; received {', '.join(fields) or 'nothing'}")
+    shapes = {name: np.shape(fields[name]) for name in card.inputs}
+    shape = next(iter(shapes.values()))
+    if len(set(shapes.values())) != 1 or len(shape) not in (3, 4) or 0 in shape:
+        raise InputError(
+            "expected fields of one shape, (x, y, z) or (batch, x, y, z); received "
+            + ", ".join(f"{name} {size}" for name, size in shapes.items())
+        )
+    batch = math.prod(shape[:-3])
+    redshifts = _check_redshifts(redshift, batch)
+    arrays = {}
+    for name in card.inputs:
+        values = _check_numbers(name, fields[name]).reshape(batch, *shape[-3:])
+        if name in FIELDS:
+            for box, z in zip(values, redshifts, strict=True):
+                check_values(name, box, redshift=float(z))
+        arrays[name] = values
+    return arrays, redshifts
+
+
+def _check_redshifts(redshift: float | Sequence[float] | np.ndarray, batch: int) -> np.ndarray:
+    """The redshift of every box, (batch,) float32."""
+    received = np.asarray(redshift)
+    if received.dtype.kind not in "fiu" or np.ma.is_masked(redshift) or received.size not in (1, batch):
+        raise InputError(
+            f"expected one finite redshift, or one for each of {batch} boxes; received {redshift!r}"
+        )
+    redshifts = received.astype(np.float64).reshape(-1)
+    check_redshifts(redshifts)
+    return np.ascontiguousarray(np.broadcast_to(redshifts.astype(np.float32), (batch,)))
+
+
+def _check_numbers(name: str, values: Any) -> np.ndarray:
+    """The values as float32, if they are float32 or float64 numbers that it can hold and none is hidden."""
+    if np.ma.is_masked(values):
+        raise InputError(
+            f"{name}: expected a value in every cell; received an array that masks "
+            f"{np.count_nonzero(np.ma.getmaskarray(values))} of them",
+            hint="fill in what is missing: a periodic box has no holes",
+        )
+    received = np.asarray(values)
+    _check_dtype(name, received.dtype)
+    with np.errstate(over="ignore", under="ignore"):  # looked for below, and by check_values
+        array = received.astype(np.float32, copy=False)
+    lost = np.count_nonzero((array == 0) & (received != 0)) if array is not received else 0
+    if lost:
+        raise InputError(
+            f"{name}: expected values that float32 can hold; {lost} of those received become zero in it",
+            hint="is this the unit that the model takes?",
+        )
+    return array
+
+
+def _check_dtype(name: str, dtype: np.dtype[Any]) -> None:
+    if dtype.kind != "f" or dtype.itemsize < 4:
+        raise InputError(
+            f"{name}: expected float32 or float64; received {dtype}",
+            hint="float16 holds neither a density of 1e-31 g cm-3 nor a rate of 1e5"
+            if dtype == np.float16
+            else "if these are the numbers that are meant, convert them with numpy.asarray(..., dtype=float)",
+        )
