@@ -116,6 +116,7 @@ def test_half_precision_in_a_simulation_is_refused(emulator, simulation):
         emulator.predict(sim)
 
 
+@pytest.mark.filterwarnings("ignore:the series starts at z = 7")
 @pytest.mark.parametrize("stored", ["n_src", "n_ion"])
 def test_one_snapshot_without_its_history_is_refused(toy_model, simulation, tmp_path, stored):
     """The model would answer for a universe in which no source has ever shone: xi = 3e-5 instead of 0.73."""
