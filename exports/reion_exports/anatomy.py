@@ -1,7 +1,8 @@
-"""What an ONNX file is made of, read from its bytes without running anything, and what is refused.
+"""The parts of an ONNX file, read from its bytes without running anything; what is not ours is refused.
 
-Prediction has no `onnx` package and must look at a file before onnxruntime does, so this reads the few
-fields of the protocol buffer that decide whether a file is one of ours.
+Prediction does without the `onnx` package and must look at a file before onnxruntime does. So this module
+reads, of the protocol buffer, the few fields that decide whether a file is one of ours. Their numbers are
+those of `onnx.proto`.
 """
 
 from __future__ import annotations
@@ -26,20 +27,17 @@ OPERATORS = frozenset({
     "Unsqueeze", "Where",
 })
 # fmt: on
-"""Operators a network of ours may consist of: plain arithmetic, without loops, branches or randomness."""
-
-_OF_CONSTANTS = frozenset({"Cast", "Identity"})
-"""What may be computed from constants alone: float16 weights in float32. Anything more would have been
-folded, and a few bytes of Expand or Concat can make onnxruntime fill the memory while it opens the file."""
+"""The operators a network of ours may consist of: plain arithmetic, without loops, branches or randomness."""
 
 MOST_FIELDS = 1_000_000
-"""A file of ours has some ten thousand; with this many, reading them takes about a second."""
+"""Fields of the protocol buffer that are read at most, in about a second. Our files have some 10,000."""
+
 MOST_NODES = 20_000
-"""A file of ours has some hundreds; onnxruntime takes minutes for hundreds of thousands."""
+"""Nodes of a graph at most, for which onnxruntime may take minutes. Our files have some hundreds."""
 
 
 class HostileFileError(ValueError):
-    """A file that is no ONNX model, or has something in it that a model of ours never has."""
+    """The file is no ONNX model, or contains something that a model of ours never contains."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +49,11 @@ class Anatomy:
     opsets
         Operator domain to version.
     operators
-        How many nodes there are of each operator.
+        Operator to number of its nodes.
     inputs, outputs, initializers
         Their names.
     metadata
-        `metadata_props`.
+        The file's `metadata_props`.
     """
 
     opsets: Mapping[str, int]
@@ -67,30 +65,30 @@ class Anatomy:
 
 
 def dissect(model: bytes) -> Anatomy:
-    """Read what an ONNX model is made of and refuse what a model of ours cannot contain.
+    """Read the parts of an ONNX model.
 
     Raises
     ------
     HostileFileError
         If the bytes are no ONNX model; if data lie outside the file; if there are operators or operator
-        sets other than ours, functions, or graphs inside of nodes; if names come twice; if nodes are out of
-        order or compute constants from constants; if there is more of it all than a model of ours has.
+        sets other than ours, functions, or graphs inside of nodes; if a name is given twice; if nodes are out
+        of order or compute from constants alone; if there are more fields or nodes than in any model of ours.
     """
     opsets: dict[str, int] = {}
     metadata: dict[str, str] = {}
     graphs = []
     fields = _Fields()
-    for number, value in fields.of(model):
+    for number, value in fields.walk(model):
         if number == 7:
             graphs.append(_message(value))
         elif number == 8:
-            entry = dict(fields.of(_message(value)))
+            entry = dict(fields.walk(_message(value)))
             domain = _text(entry.get(1, b""))
             if domain in opsets:
                 raise HostileFileError(f"expected one version of each operator set; {domain!r} comes twice")
             opsets[domain] = _integer(entry.get(2, 0))
         elif number == 14:
-            entry = dict(fields.of(_message(value)))
+            entry = dict(fields.walk(_message(value)))
             key = _text(entry.get(1, b""))
             if key in metadata:
                 raise HostileFileError(f"expected metadata that do not contradict; {key[:80]!r} comes twice")
@@ -116,13 +114,13 @@ def _dissect_graph(
 ) -> Anatomy:
     nodes = []
     names: dict[int, list[str]] = {5: [], 11: [], 12: []}
-    for number, value in fields.of(graph):
+    for number, value in fields.walk(graph):
         if number == 1:
             nodes.append(_read_node(_message(value), fields))
         elif number == 5:
             names[5].append(_check_tensor(_message(value), fields))
         elif number in (11, 12):
-            names[number].append(_text(dict(fields.of(_message(value))).get(1, b"")))
+            names[number].append(_text(dict(fields.walk(_message(value))).get(1, b"")))
         elif number == 15:
             raise HostileFileError("expected dense constants; the file has sparse ones")
     operators = Counter(node.operator for node in nodes)
@@ -141,38 +139,39 @@ def _dissect_graph(
 
 
 def _check_order(nodes: Sequence[_Node], *, inputs: Sequence[str], initializers: Sequence[str]) -> None:
-    """Check that nodes are not too many, that each needs what is there before it, and not constants alone."""
+    """Check that there are not too many nodes, that names are unique, and what the nodes compute from."""
     if len(nodes) > MOST_NODES:
         raise HostileFileError(f"expected at most {MOST_NODES} nodes; the file has {len(nodes)}")
     constants = set(initializers) - set(inputs)
-    known = {*inputs, *initializers}
-    made = [name for node in nodes for name in node.outputs if name]
-    given = [*initializers, *set(inputs).difference(initializers), *made]
-    twice = [name for name, count in Counter(given).items() if count > 1]
-    if twice:
-        raise HostileFileError(f"expected one value of each name; {twice[0][:80]!r} comes twice")
+    available = {*inputs, *initializers}
+    outputs = [name for node in nodes for name in node.outputs if name]
+    names = Counter([*initializers, *set(inputs).difference(initializers), *outputs])
+    repeated = [name for name, count in names.items() if count > 1]
+    if repeated:
+        raise HostileFileError(f"expected one value of each name; {repeated[0][:80]!r} comes twice")
     for node in nodes:
         needed = set(node.inputs) - {""}
-        if not needed <= known:
-            missing = min(needed - known)
+        if not needed <= available:
+            missing = min(needed - available)
             raise HostileFileError(
                 f"expected nodes in the order of computation; {node.operator} needs {missing[:80]!r}, "
                 "which no node before it computes"
             )
-        known.update(node.outputs)
-        if needed <= constants:
-            if node.operator not in _OF_CONSTANTS and (needed or node.operator != "Constant"):
-                raise HostileFileError(
-                    f"expected constants as numbers; the file computes {node.outputs[0][:80]!r} of them by "
-                    f"{node.operator}"
-                )
+        available.update(node.outputs)
+        if needed <= constants and (needed or node.operator != "Constant"):
+            # The export computed it; a few bytes of Expand or Concat can make onnxruntime fill the memory.
+            raise HostileFileError(
+                "expected constants as numbers; the file computes "
+                f"{', '.join(node.outputs)[:80]!r} of them by {node.operator}"
+            )
+        if not needed:
             constants.update(node.outputs)
 
 
 def _read_node(node: bytes, fields: _Fields) -> _Node:
     operator, domain = "", ""
     names: dict[int, list[str]] = {1: [], 2: []}
-    for number, value in fields.of(node):
+    for number, value in fields.walk(node):
         if number in names:
             names[number].append(_text(value))
         elif number == 4:
@@ -180,7 +179,7 @@ def _read_node(node: bytes, fields: _Fields) -> _Node:
         elif number == 7:
             domain = _text(value)
         elif number == 5:
-            for part, content in fields.of(_message(value)):
+            for part, content in fields.walk(_message(value)):
                 if part in (5, 10):
                     _check_tensor(_message(content), fields)
                 elif part in (6, 11, 22, 23):
@@ -191,8 +190,9 @@ def _read_node(node: bytes, fields: _Fields) -> _Node:
 
 
 def _check_tensor(tensor: bytes, fields: _Fields) -> str:
+    """The name of a tensor, all of whose data must be in the file."""
     name = ""
-    for number, value in fields.of(tensor):
+    for number, value in fields.walk(tensor):
         if number == 8:
             name = _text(value)
         elif number == 13 or (number == 14 and value != 0):
@@ -201,13 +201,13 @@ def _check_tensor(tensor: bytes, fields: _Fields) -> str:
 
 
 class _Fields:
-    """Walks protocol-buffer messages, and not for ever."""
+    """Walks through the messages of one file, and through no more than `MOST_FIELDS` fields in all."""
 
     def __init__(self) -> None:
         self._left = MOST_FIELDS
 
-    def of(self, message: bytes) -> Iterator[tuple[int, int | bytes]]:
-        """Walk the fields of a message: number and value (an integer or the bytes)."""
+    def walk(self, message: bytes) -> Iterator[tuple[int, int | bytes]]:
+        """Yield the number and the value (an integer or bytes) of every field of a message."""
         position, end = 0, len(message)
         while position < end:
             self._left -= 1
@@ -235,6 +235,7 @@ class _Fields:
 
 
 def _varint(message: bytes, position: int) -> tuple[int, int]:
+    """An integer of up to ten bytes at a position, and the position behind it."""
     value = 0
     for shift in range(0, 70, 7):
         if position >= len(message):

@@ -15,14 +15,14 @@ FORMAT = 1
 PREFIX = "reion."
 
 
-_LONGEST = 1000
-_FARTHEST = 100_000
-_MOST_BYTES = 1e9
-"""Bounds no model comes near to: characters of a name, cells, bytes of memory per cell."""
+_MOST_CHARACTERS = 1000
+_MOST_CELLS = 100_000
+_MOST_BYTES_A_CELL = 1e9
+"""Bounds that no model comes near to: of a name, of receptive radius and stride, of working memory."""
 
 
 class CardError(ValueError):
-    """A model card that is incomplete or contradicts itself."""
+    """The model card is incomplete, or a value is not what its name says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class ModelCard:
     receptive_radius_cells
         How far, along each axis, the answer in a cell depends on the inputs.
     stride_cells
-        The network works on blocks of this side: 1 for all but networks that pool.
+        Side of the blocks that the network works on: 1 for all networks but those that pool.
     normalizer
         The numbers of the normalisation inside the graph.
     training_data
@@ -51,7 +51,7 @@ class ModelCard:
     scores
         Held-out scores.
     excursion_set_threshold
-        Photons per atom fitted on the same training data for the excursion-set baseline.
+        Photons per atom at which the excursion set ionises, fitted to the same training data.
     symmetric
         Whether the answer turns with the box, under all 48 symmetries of the cube.
     licence
@@ -59,8 +59,8 @@ class ModelCard:
     provenance
         Versions, seed, commit and configuration of the training.
     working_bytes
-        Memory the graph works in: bytes per cell of the window it is given (halo included) and per cell asked
-        for; measured by `export`.
+        Memory that the graph works in: bytes per cell of its window (halo included) and bytes per cell of xi.
+        `export` works it out.
 
     Raises
     ------
@@ -87,7 +87,9 @@ class ModelCard:
     def __post_init__(self) -> None:
         for key in ("name", "version", "licence"):
             text = getattr(self, key)
-            self._expect(key, isinstance(text, str) and 0 < len(text) <= _LONGEST, "a text, not too long")
+            self._expect(
+                key, isinstance(text, str) and 0 < len(text) <= _MOST_CHARACTERS, "a text, not too long"
+            )
         for key in ("normalizer", "scores", "provenance"):
             self._expect(key, isinstance(getattr(self, key), Mapping), "a mapping")
         units = self.inputs
@@ -108,9 +110,13 @@ class ModelCard:
         )
         radius, stride = self.receptive_radius_cells, self.stride_cells
         self._expect(
-            "receptive_radius_cells", _is_integer(radius) and 0 <= radius <= _FARTHEST, "an integer from 0 on"
+            "receptive_radius_cells",
+            _is_integer(radius) and 0 <= radius <= _MOST_CELLS,
+            "an integer from 0 on",
         )
-        self._expect("stride_cells", _is_integer(stride) and 1 <= stride <= _FARTHEST, "an integer from 1 on")
+        self._expect(
+            "stride_cells", _is_integer(stride) and 1 <= stride <= _MOST_CELLS, "an integer from 1 on"
+        )
         threshold = self.excursion_set_threshold
         self._expect(
             "excursion_set_threshold",
@@ -121,7 +127,8 @@ class ModelCard:
         working = self.working_bytes
         self._expect(
             "working_bytes",
-            len(working) == 2 and all(_is_number(part) and 0 <= part <= _MOST_BYTES for part in working),
+            len(working) == 2
+            and all(_is_number(part) and 0 <= part <= _MOST_BYTES_A_CELL for part in working),
             "two numbers of bytes",
         )
         self._expect(
@@ -152,7 +159,7 @@ class ModelCard:
         Raises
         ------
         CardError
-            If a key is missing, is no JSON, or has a value it cannot have.
+            If a key is missing, is not JSON, or has a value that it cannot have.
         """
         names = [item.name for item in dataclasses.fields(cls)]
         missing = [PREFIX + name for name in ("format", *names) if PREFIX + name not in metadata]

@@ -80,7 +80,8 @@ def to_onnx(network: Network, card: ModelCard) -> onnx.ModelProto:
         size = tf.shape(volumes[0], out_type=tf.int64)[1:]
         cells = size - 2 * radius * (1 - periodic)
         padded = (cells + (stride - 1)) // stride * stride if stride > 1 else cells
-        for axis in reversed(range(3)):  # the costliest axis, in memory order, while the others are short
+        # z first: a gather along the fastest axis costs most, so it is done while the box is still small.
+        for axis in reversed(range(3)):
             start = -radius * periodic[axis]
             index = tf.range(start, start + padded[axis] + 2 * radius, dtype=tf.int64)
             index = tf.math.floormod(index, size[axis])

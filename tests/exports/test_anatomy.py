@@ -117,6 +117,12 @@ def test_constants_that_are_computed(model, operator, inputs):
     refuse(model, f"constants as numbers; the file computes 'bomb' of them by {operator}")
 
 
+def test_a_node_without_an_output(model):
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.float32), "zero"))
+    model.graph.node.insert(0, helper.make_node("Neg", ["zero"], []))
+    refuse(model, "constants as numbers; the file computes '' of them by Neg")
+
+
 def test_a_circle(model):
     first = next(index for index, node in enumerate(model.graph.node) if node.op_type == "Log")
     model.graph.node[first].input[0] = model.graph.node[-2].output[0]
