@@ -102,16 +102,16 @@ def _check_history(card: ModelCard, sim: xr.Dataset) -> None:
     stored = "n_ion" in sim.data_vars
     if not any(map(_has_photons, [sim["n_ion"][-1]] if stored else list(sim["n_src"][:-1]))):
         raise InputError(
-            f"n_ion: the model {card.name} predicts from the photons emitted so far, and at z = {last:g} this "
-            f"simulation has none in any cell; it has {sim.sizes['redshift']} snapshot(s)",
+            f"n_ion: the model {card.name} predicts from the photons emitted so far, and at z = {last:g} "
+            f"this simulation has none in any cell; it has {sim.sizes['redshift']} snapshot(s)",
             hint="give the earlier snapshots too, from before the first sources on; for one snapshot with "
             "n_src there is rt64-instant",
         )
     shining = "n_src" not in sim.data_vars or _has_photons(sim["n_src"][0])
     if stored and first < FIRST_LIGHT_REDSHIFT and shining and not _has_photons(sim["n_ion"][0]):
         warnings.warn(
-            f"n_ion is zero everywhere at z = {first:g}, with sources already shining: photons emitted before "
-            f"are not in it, and the model {card.name} will predict too little ionised gas",
+            f"n_ion is zero everywhere at z = {first:g}, with sources already shining: photons emitted "
+            f"before are not in it, and the model {card.name} will predict too little ionised gas",
             stacklevel=5,
         )
 
