@@ -13,18 +13,16 @@ import xarray as xr
 from reion.errors import InputError
 from reion.simulation.contract import (
     AXES,
+    CELL_SIZE_TOLERANCE,
     FIELDS,
-    FIRST_LIGHT_REDSHIFT,
     check_redshifts,
     check_values,
     cubic_cell_size_mpc,
     n_ion_units,
     require_fields,
 )
+from reion.simulation.photons import FIRST_LIGHT_REDSHIFT
 from reion_exports.card import ModelCard
-
-CELL_SIZE_TOLERANCE = 0.01
-"""How far, relatively, the cells of a simulation may be from those a model was trained on."""
 
 _SPARSE_TRAINING = frozenset({"rt64-history", "rt64-instant"})
 """Shipped models, by name, whose training boxes had sources in 0.1 to 0.6 % of the cells."""

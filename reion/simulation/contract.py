@@ -144,33 +144,28 @@ def make_simulation(
     """
     redshift = np.asarray(redshift, dtype=np.float64).reshape(-1)
     data: dict[str, xr.Variable] = {}
+    of_sources = {"n_src": n_src_units, "propagation_mask": n_src_units, "n_ion": n_ion_units(n_src_units)}
     for name, values in fields.items():
-        spec = FIELDS.get(name)
-        if spec is None:
+        if name not in FIELDS:
             raise InputError(f"expected fields named {', '.join(FIELDS)}; received {name!r}")
-        units = spec.units[0]
-        if name in ("n_src", "propagation_mask"):
-            units = n_src_units
-        elif name == "n_ion":
-            units = n_ion_units(n_src_units)
+        units = of_sources.get(name, FIELDS[name].units[0])
         if len(np.shape(values)) != len(DIMS):
             raise InputError(
                 f"{name}: expected an array of shape (redshift, x, y, z); received {np.shape(values)}"
             )
-        data[name] = xr.Variable(DIMS, values, {"units": units, "long_name": spec.long_name})
+        data[name] = xr.Variable(DIMS, values, {"units": units, "long_name": FIELDS[name].long_name})
     if not data:
         raise InputError(f"expected at least one of the fields {', '.join(FIELDS)}; received none")
-    assumed = cosmology is None
     attrs: dict[str, Any] = {
         "box_size": float(box_size) if np.isscalar(box_size) else [float(v) for v in box_size],  # type: ignore[arg-type, union-attr]
         **{key: float(value) for key, value in (cosmology or DEFAULT_COSMOLOGY).items()},
-        "cosmology_assumed": int(assumed),
+        "cosmology_assumed": int(cosmology is None),
         "source_code": source_code,
     }
     sizes = {name: variable.shape[1:] for name, variable in data.items()}
     if len(set(sizes.values())) > 1:
-        msg = "expected fields of one shape; received " + ", ".join(f"{k} {v}" for k, v in sizes.items())
-        raise InputError(msg)
+        received = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise InputError(f"expected fields of one shape; received {received}")
     (shape,) = set(sizes.values())
     lengths = np.broadcast_to(np.asarray(attrs["box_size"], dtype=np.float64), 3)
     coords = {

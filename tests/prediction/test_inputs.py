@@ -7,7 +7,8 @@ from reion.errors import InputError
 from reion.prediction.emulator import Emulator
 from reion.prediction.predict import predict
 from reion.sample import load_sample
-from reion.simulation.contract import make_simulation, with_n_ion
+from reion.simulation.contract import make_simulation
+from reion.simulation.photons import with_n_ion
 from reion.storage.store import write_simulation
 
 
