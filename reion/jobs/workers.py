@@ -186,7 +186,7 @@ class Cluster:
         )
 
     def _call_off(self, submitted: Any) -> None:
-        """Cancel the pieces that are not done, and wait for those that are being done, which may still write."""
+        """Cancel pieces that are not begun, and wait for those that are being done, which may still write."""
         futures = list(submitted.futures)
         submitted.clear()
         if not futures or self._client.status != "running":
