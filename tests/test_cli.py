@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import reion
-from reion.storage.store import write_simulation
+from reion.jobs.growing import GrowingStore
+from reion.storage.store import STORE, write_simulation
 
 
 def npz(path, **changes):
@@ -189,6 +190,12 @@ def test_interrupted_work_says_how_it_goes_on(where, arguments, command, tmp_pat
     monkeypatch.setattr(where, interrupt)
     code, _, said = command(*arguments, "--out", tmp_path / "out.zarr")
     assert code == 130
+    assert f"interrupted before anything was done for {tmp_path / 'out.zarr'}" in said
+    assert "--resume" not in said
+    growing = GrowingStore(tmp_path / "out.zarr", STORE, "growing")
+    growing.begin({"model": "one"}, lambda store: store.mkdir())
+    code, _, said = command(*arguments, "--out", tmp_path / "out.zarr")
+    assert code == 130
     assert f"interrupted: what is done for {tmp_path / 'out.zarr'} is kept" in said
     assert "--resume" in said
 
@@ -197,3 +204,12 @@ def test_version_and_short_help(command):
     assert command("--version") == (0, f"reion {reion.__version__}\n", "")
     assert command("-h") == command("--help")
     assert command("convert", "-h") == command("convert", "--help")
+
+
+def test_the_home_folder_is_meant_by_a_tilde_in_every_word(command, toy, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_simulation(toy(shape=(4, 4, 4)), tmp_path / "sim.zarr")
+    for out in ("--out=~/one.zarr", "--out ~/two.zarr"):
+        code, _, said = command("convert", "~/sim.zarr", *out.split())
+        assert code == 0, said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.zarr", "sim.zarr", "two.zarr"]

@@ -7,6 +7,7 @@ import sys
 import traceback
 import warnings
 from importlib import import_module
+from pathlib import Path
 
 import typer
 
@@ -35,6 +36,7 @@ def main() -> None:
     """
     with lasting_streams():
         ensure_home()
+        sys.argv[1:] = map(_with_home, sys.argv[1:])
         code = _run(as_json="--json" in sys.argv)
         failure = write_error(sys.stdout)
         if failure is not None:
@@ -62,6 +64,12 @@ def _run(*, as_json: bool) -> int:
     except Exception as error:  # noqa: BLE001 (the last handler: whatever arrives here is an error of reion)
         return _print_own_error(error, as_json=as_json)
     return code if isinstance(code, int) else 0
+
+
+def _with_home(word: str) -> str:
+    """A word of the command line, `~` expanded, which shells leave as it is in `--out=~/sim.zarr`."""
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return option + equals + (str(Path(value).expanduser()) if value.startswith("~") else value)
 
 
 def _print_input_error(error: InputError, *, as_json: bool) -> int:

@@ -68,7 +68,7 @@ DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Print the cost in cells, bytes, memory and time, and do nothing else."),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the output if it exists and reion wrote it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; progress is on stderr.")]
 
 

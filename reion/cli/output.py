@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -44,11 +45,21 @@ def print_plans(plans: Sequence[Plan], *, json: bool) -> None:
 
 @contextmanager
 def resumable(out: Path) -> Iterator[None]:
-    """Say, if the block is interrupted, how the work on `out` goes on."""
+    """Say, if the block is interrupted, whether the work on `out` goes on."""
     try:
         yield
     except KeyboardInterrupt:
         from reion.terminal import say
 
-        say(f"interrupted: what is done for {out} is kept, and the same command with --resume goes on")
+        if _is_begun(out.expanduser()):
+            say(f"interrupted: what is done for {out} is kept, and the same command with --resume goes on")
+        else:
+            say(f"interrupted before anything was done for {out}")
         raise
+
+
+def _is_begun(out: Path) -> bool:
+    """Whether a store grows on its way to `out` or into it, or `out` is or holds a run folder."""
+    growing, run = f".{glob.escape(out.name)}.*/conditions.json", "config.toml"
+    inside = (found for pattern in (".*/conditions.json", run, f"*/{run}") for found in out.glob(pattern))
+    return any(out.parent.glob(growing)) or any(inside)

@@ -1,7 +1,7 @@
 """Independent pieces of work, done in this process or by the workers of a Dask cluster.
 
-A command is a list of pieces and a `Job` that does one of them; it is the same list and the same job wherever
-it runs. A job names what it reads and writes by path: no field ever passes through the scheduler.
+A command is a list of pieces and a `Job` that does one of them, the same wherever it runs. A job names the
+files that it reads and writes: no field ever passes through the scheduler.
 """
 
 from __future__ import annotations
@@ -25,35 +25,38 @@ if TYPE_CHECKING:
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 
+Cores = tuple[str, frozenset[int]]
+"""Some cores of a machine: its name, and their numbers."""
+
 Progress = Callable[[int, int], None]
 """Called as work goes on, with how much is done and how much there is: pieces, or cells where they differ."""
 
 _LOOPBACK = "127.0.0.1"
 _CONNECT_S = 15
-"""How long a scheduler may be away before it counts as lost."""
+"""Seconds that a scheduler may take to answer before it counts as lost."""
 
 _FIRST_WORKER_S = 120
-"""How long to wait for the first worker, which a queue may start later than the scheduler."""
+"""Seconds to wait for the first worker, which a queue may start later than the scheduler."""
 
 _STOP_S = 60
-"""How long workers may take to come to the end of what they are doing once the rest is called off."""
+"""Seconds that workers may take to end the pieces they have begun when the others are called off."""
 
 _JOB_BYTES = 32 << 20
-"""A job is larger than this only if it carries fields that no file holds."""
+"""A job that is larger when it is pickled carries fields that no file holds."""
 
 _IN_FLIGHT = 4096
-"""Pieces that are handed to the scheduler at a time."""
+"""Largest number of pieces that the scheduler is given at a time."""
 
 
 class ClusterError(InputError):
-    """The cluster was lost, or has given up on a piece. What is done is kept."""
+    """The scheduler was lost, or several workers were lost over one piece."""
 
 
 class Portable:
-    """What can travel to another process.
+    """An object that can be pickled for another process.
 
-    What its cached properties hold (a session, an open store, a snapshot) stays behind, and is opened again
-    in each process that needs it.
+    Its cached properties (a session, an open store, a snapshot) are left out, and computed again in each
+    process that needs them.
     """
 
     def __getstate__(self) -> dict[str, Any]:
@@ -66,22 +69,22 @@ class Portable:
 
 
 class Job(Portable, ABC, Generic[Piece, Result]):
-    """What is done to every piece. It travels to a worker once."""
+    """Does any piece of a command. It is sent to each worker once."""
 
     @abstractmethod
     def __call__(self, piece: Piece) -> Result:
-        """Do one piece. Done twice, it must leave what it leaves when done once."""
+        """Do one piece. Doing it again must change nothing: a piece whose worker is lost is done again."""
 
 
 class Workers(Protocol):
-    """Who does the pieces."""
+    """Does the pieces of a command: this process, or the workers of a cluster."""
 
     def map(self, job: Job[Piece, Result], pieces: Sequence[Piece]) -> Iterator[tuple[int, Result]]:
-        """Do every piece; yield its number and what came of it, in the order in which they are done."""
+        """Do every piece; yield the number and the result of each in the order in which they are done."""
 
 
 class ThisProcess:
-    """Piece after piece, here; each takes as many threads as it can use."""
+    """Does piece after piece in this process; each takes as many threads as it can use."""
 
     def map(self, job: Job[Piece, Result], pieces: Sequence[Piece]) -> Iterator[tuple[int, Result]]:
         """See `Workers`."""
@@ -90,10 +93,10 @@ class ThisProcess:
 
 
 class Cluster:
-    """The workers of a Dask scheduler.
+    """Does pieces on the workers of a Dask scheduler.
 
-    Whatever was on a worker that is lost, another one does again. Workers of one machine that may use the
-    same cores share them.
+    The pieces of a worker that is lost are done again by another. Workers that may use the same cores of a
+    machine share them.
     """
 
     def __init__(self, client: Client) -> None:
@@ -105,7 +108,7 @@ class Cluster:
         Raises
         ------
         ClusterError
-            If the scheduler is lost, or one piece has cost several workers their life.
+            If the scheduler is lost, or several workers are lost over one piece.
         InputError
             If the job carries fields that are in memory, not in files; or as the job does.
         """
@@ -113,34 +116,34 @@ class Cluster:
 
         if not pieces:
             return
-        payload = _packed(job)
-        with self._watched():
-            shares = self._shares()
+        payload = _pickled(job)
+        with self._cluster_errors():
+            threads_by_cores = self._threads_by_cores()
             # A task, not scattered data: where the worker that holds it is lost, it is simply made again.
-            there = self._client.submit(_unpacked, payload, pure=False)
+            job_on_worker = self._client.submit(_unpickled, payload, pure=False)
             if len(pieces) > 1:
-                self._carry(there)
-            waiting = as_completed()
-            numbers: dict[str, int] = {}
-            rest = iter(enumerate(pieces))
+                self._send_to_every_worker(job_on_worker)
+            submitted = as_completed()
+            number_of: dict[str, int] = {}
+            remaining = iter(enumerate(pieces))
             try:
                 while True:
-                    while len(numbers) < _IN_FLIGHT and (following := next(rest, None)) is not None:
-                        number, piece = following
-                        future = self._client.submit(_do, there, piece, shares, pure=False)
-                        numbers[future.key] = number
-                        waiting.add(future)
-                    if not numbers:
+                    while len(number_of) < _IN_FLIGHT and (item := next(remaining, None)) is not None:
+                        number, piece = item
+                        future = self._client.submit(_do, job_on_worker, piece, threads_by_cores, pure=False)
+                        number_of[future.key] = number
+                        submitted.add(future)
+                    if not number_of:
                         return
-                    future = next(waiting)
-                    yield numbers.pop(future.key), future.result()
+                    future = next(submitted)
+                    yield number_of.pop(future.key), future.result()
                     del future
             finally:
-                self._call_off(waiting)
+                self._call_off(submitted)
 
     @contextlib.contextmanager
-    def _watched(self) -> Iterator[None]:
-        """Say clearly what became of the cluster."""
+    def _cluster_errors(self) -> Iterator[None]:
+        """Raise a `ClusterError` in place of what Dask raises when the scheduler or workers are lost."""
         from concurrent.futures import CancelledError as FutureCancelled
 
         from distributed import CancelledError, KilledWorker
@@ -151,43 +154,44 @@ class Cluster:
         except KilledWorker as error:
             raise ClusterError(
                 f"workers were lost {error.allowed_failures + 1} times over the same piece of work",
-                hint="too little memory is the usual cause: fewer workers a machine, or less --memory; "
-                "--resume keeps what is done",
+                hint="too little memory is the usual cause: fewer workers a machine, or less --memory",
             ) from error
         except (CancelledError, FutureCancelled, CommClosedError, OSError, TimeoutError) as error:
             if isinstance(error, OSError) and self._client.status == "running":
                 raise
             raise ClusterError(
                 f"the scheduler at {self._client.scheduler.address} is gone",
-                hint="start one again and give the same command with --resume: what is done is kept",
+                hint="start one again and give the same command",
             ) from error
 
-    def _shares(self) -> dict[tuple[str, frozenset[int]], int]:
-        """Threads of all workers that may use the same cores of the same machine."""
-        shares: dict[tuple[str, frozenset[int]], int] = {}
-        for host, allowed, threads in self._client.run(_place).values():
-            shares[host, allowed] = shares.get((host, allowed), 0) + threads
-        return shares
+    def _threads_by_cores(self) -> dict[Cores, int]:
+        """Threads of all the workers that may use the same cores of the same machine."""
+        threads_by_cores: dict[Cores, int] = {}
+        for allowed, threads in self._client.run(_cores_and_threads).values():
+            threads_by_cores[allowed] = threads_by_cores.get(allowed, 0) + threads
+        return threads_by_cores
 
-    def _carry(self, there: Any) -> None:
-        """Bring a job to every worker there is: Dask gives its pieces first to those who have it."""
+    def _send_to_every_worker(self, job_on_worker: Any) -> None:
+        """Send a job to all the workers: Dask gives its pieces first to those that have it."""
         from distributed import wait
 
         workers = self._client.run(_nothing)
         wait(
             [
-                self._client.submit(_nothing, there, workers=[worker], allow_other_workers=True, pure=False)
+                self._client.submit(
+                    _nothing, job_on_worker, workers=[worker], allow_other_workers=True, pure=False
+                )
                 for worker in workers
             ]
         )
 
-    def _call_off(self, waiting: Any) -> None:
-        """Cancel what is not done, and wait for what is being done, which may still write."""
-        left = list(waiting.futures)
-        waiting.clear()
-        if not left or self._client.status != "running":
+    def _call_off(self, submitted: Any) -> None:
+        """Cancel pieces that are not begun, and wait for those that are being done, which may still write."""
+        futures = list(submitted.futures)
+        submitted.clear()
+        if not futures or self._client.status != "running":
             return
-        self._client.cancel(left)
+        self._client.cancel(futures)
         deadline = time.monotonic() + _STOP_S
         while time.monotonic() < deadline and any(self._client.run(_busy).values()):
             time.sleep(0.05)
@@ -195,14 +199,14 @@ class Cluster:
 
 @contextlib.contextmanager
 def started(scheduler: str | None, count: int | None) -> Iterator[Workers]:
-    """Who does the work: a scheduler's workers, new local ones, or this process.
+    """The workers that do a command's work: a scheduler's, new local ones, or this process.
 
     Parameters
     ----------
     scheduler
         Address of a Dask scheduler, such as `tcp://10.0.0.5:8786`, or the path of its file.
     count
-        So many worker processes on this machine, with a scheduler of their own on loopback.
+        Number of worker processes to start on this machine, with a scheduler of their own on loopback.
 
     Raises
     ------
@@ -221,7 +225,7 @@ def started(scheduler: str | None, count: int | None) -> Iterator[Workers]:
         raise InputError("work on several processes needs Dask", hint="pip install 'reion[cluster]'")
     import distributed  # noqa: F401 (sets the levels that are set below)
 
-    # What it says about workers that come and go is nothing a user can act on; what matters is raised.
+    # Users can do nothing about workers that come and go, which Dask logs; what matters is raised.
     for name in ("distributed", "distributed.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with _local_scheduler(count) if scheduler is None else _connection(scheduler) as client:
@@ -256,11 +260,9 @@ def _local_scheduler(count: int | None) -> Iterator[Client]:
 def _connection(scheduler: str) -> Iterator[Client]:
     from distributed import Client
 
-    where: dict[str, str] = {"address": scheduler}
-    if Path(scheduler).is_file():
-        where = {"scheduler_file": scheduler}
+    address = {"scheduler_file" if Path(scheduler).is_file() else "address": scheduler}
     try:
-        client = Client(**where, timeout=_CONNECT_S)
+        client = Client(**address, timeout=_CONNECT_S)
     except (OSError, ValueError, TimeoutError) as error:
         raise InputError(
             f"expected a Dask scheduler at {scheduler}; none answered: {error}",
@@ -278,23 +280,23 @@ def _connection(scheduler: str) -> Iterator[Client]:
 
 
 def reachable(paths: Sequence[Path], scheduler: str | None) -> list[Path]:
-    """Paths (and patterns) as workers elsewhere find them, who were started in other folders."""
+    """The same paths and patterns, made absolute for a scheduler's workers, which run in other folders."""
     return [path if scheduler is None else path.expanduser().absolute() for path in paths]
 
 
-def _packed(job: Job[Any, Any]) -> bytes:
+def _pickled(job: Job[Any, Any]) -> bytes:
     import cloudpickle
 
     payload: bytes = cloudpickle.dumps(job)
     if len(payload) > _JOB_BYTES:
         raise InputError(
-            f"workers open fields by their path; here they would be sent {len(payload) >> 20} MiB of them",
-            hint="write it with reion.storage.store.write_simulation and open it from there",
+            f"workers open fields by their path; these, {len(payload) >> 20} MiB, are in no file",
+            hint="write them with reion.storage.store.write_simulation and open the simulation from there",
         )
     return payload
 
 
-def _unpacked(payload: bytes) -> Job[Any, Any]:
+def _unpickled(payload: bytes) -> Job[Any, Any]:
     import pickle
 
     job: Job[Any, Any] = pickle.loads(payload)
@@ -305,21 +307,23 @@ def _nothing(_: Any = None) -> None:
     pass
 
 
-def _do(job: Job[Piece, Result], piece: Piece, shares: Mapping[tuple[str, frozenset[int]], int]) -> Result:
-    """One piece, on a worker, in as many threads as are its share of the cores."""
+def _do(job: Job[Piece, Result], piece: Piece, threads_by_cores: Mapping[Cores, int]) -> Result:
+    """Do a piece on a worker, whose threads share the cores that they may use with those of other workers."""
     from distributed import get_worker
 
-    host, allowed, threads = _place(get_worker())
-    with limited_threads(max(1, len(allowed) // shares.get((host, allowed), threads))):
+    allowed, threads = _cores_and_threads(get_worker())
+    with limited_threads(max(1, len(allowed[1]) // threads_by_cores.get(allowed, threads))):
         return job(piece)
 
 
-def _place(dask_worker: Any) -> tuple[str, frozenset[int], int]:
+def _cores_and_threads(dask_worker: Any) -> tuple[Cores, int]:
+    """The cores that a worker may use, and the number of its threads."""
     from socket import gethostname
 
-    return gethostname(), cores(), dask_worker.state.nthreads
+    return (gethostname(), cores()), dask_worker.state.nthreads
 
 
 def _busy(dask_worker: Any) -> int:
+    """Number of pieces that a worker is doing."""
     executing: int = dask_worker.state.executing_count
     return executing
