@@ -14,17 +14,17 @@ from numpy.typing import ArrayLike, NDArray
 from reion_kernels._jit import INT, INTS, REALS, kernel, target
 from reion_kernels._layout import Real, Strided, check_out, check_real, strided, strided_source
 from reion_kernels._threads import run, thread_count
-from reion_kernels.affine import NONE, Transform, folded_constants, transformed
+from reion_kernels.affine import NONE, Constants, Transform, folded_constants, transformed
 from reion_kernels.symmetry import permutations_and_flips
 
 BLOCK_ROWS = 16
-"""Rows of a window that are read before they are written."""
+"""Rows along z that are read, of every field, before they are written: the nearest cache holds them."""
 
 LANES = 16
 """Cells that are read at a time where that is possible."""
 
-_CONSTANTS = np.dtype([("transform", "i8"), ("factor", "f8"), ("gain", "f8"), ("shift", "f8")])
-"""`reion_kernels.affine.Constants`, one for each field."""
+_CONSTANTS = np.dtype(list(zip(Constants._fields, ("i8", "f8", "f8", "f8"), strict=True)))
+"""A record of `reion_kernels.affine.Constants`."""
 
 
 class _Windows(NamedTuple):
@@ -55,7 +55,7 @@ class _Windows(NamedTuple):
 
 
 class _Walk(NamedTuple):
-    """A way through memory: where it starts, and the steps to the next u, v and field."""
+    """A way through memory, u by u and v by v within: its start, and the steps to the next u, v and field."""
 
     start: int
     u: int
@@ -218,26 +218,27 @@ def _windows(
     if not np.issubdtype(starts.dtype, np.integer):
         message = f"origin: expected whole numbers of cells. Received: {starts.dtype}"
         raise TypeError(message)
-    goals = np.arange(shape[0]) if places is None else np.asarray(places)
-    if goals.size and not np.issubdtype(goals.dtype, np.integer):
-        message = f"places: expected whole numbers. Received: {goals.dtype}"
+    targets = np.arange(shape[0]) if places is None else np.asarray(places)
+    if targets.size and not np.issubdtype(targets.dtype, np.integer):
+        message = f"places: expected whole numbers. Received: {targets.dtype}"
         raise TypeError(message)
-    goals = goals.astype(np.int64)
-    if goals.ndim != 1 or np.unique(goals).size != goals.size:
+    targets = targets.astype(np.int64)
+    if targets.ndim != 1 or np.unique(targets).size != targets.size:
         message = f"places: expected one place in the batch for each window, none twice. Received: {places!r}"
         raise ValueError(message)
-    if goals.size and not 0 <= goals.min() <= goals.max() < shape[0]:
+    if targets.size and not 0 <= targets.min() <= targets.max() < shape[0]:
         message = f"places: expected places from 0 to {shape[0] - 1}. Received: {places!r}"
         raise ValueError(message)
-    if starts.shape != (len(goals), 3):
+    if starts.shape != (len(targets), 3):
         message = (
-            f"origin: expected three cells for each of {len(goals)} windows. Received shape: {starts.shape}"
+            f"origin: expected three cells for each of {len(targets)} windows. Received shape: {starts.shape}"
         )
         raise ValueError(message)
-    turns = np.zeros(len(goals), dtype=np.int64) if indices is None else np.asarray(indices, dtype=np.int64)
-    if turns.shape != goals.shape:
+    turns = np.zeros(len(targets), dtype=np.int64) if indices is None else np.asarray(indices, dtype=np.int64)
+    if turns.shape != targets.shape:
         message = (
-            f"indices: expected one symmetry for each of {len(goals)} windows. Received shape: {turns.shape}"
+            f"indices: expected one symmetry for each of {len(targets)} windows. "
+            f"Received shape: {turns.shape}"
         )
         raise ValueError(message)
     permutations, flips = permutations_and_flips(turns)
@@ -246,9 +247,9 @@ def _windows(
         start=(starts % np.array(box)).astype(np.int64),
         shape=np.array(shape[1:4], dtype=np.int64)[batch_axis],
         backwards=np.take_along_axis(flips, batch_axis, axis=1),
-        corner=batch.first + goals * batch.strides[0],
+        corner=batch.first + targets * batch.strides[0],
         steps=np.array(batch.strides[1:4], dtype=np.int64)[batch_axis],
-        last=permutations[:, 2],
+        last=np.ascontiguousarray(permutations[:, 2]),
     )
 
 
@@ -279,110 +280,98 @@ def _constants(
 
 @kernel(inline=True)
 def _read_rows(box, plane, rows, start_z, n_z, box_z, constants, block):  # type: ignore[no-untyped-def]
-    # Rows along z of all fields, normalised, as they lie in the box: `rows` says where in the memory of a
-    # plane they begin. Between two ends of the box cells are read in whole lanes, because single cells take
-    # longer; what is read too much is overwritten by the next run or row, or lies in the lanes that the block
-    # has to spare. Unsigned indices spare the check whether they count from the end.
+    # Rows along z of all fields, normalised, in the order of the box. `plane` is where in the memory of the
+    # box the rows' plane begins, `rows` where they begin in the plane. Cells are read in whole lanes, because
+    # single cells take longer: what is read beyond the end of a row is overwritten by the next one, or lies
+    # in the lanes that the block has to spare. Numba does not check whether unsigned indices count from the
+    # end.
     step = box.strides[3]
     for f in range(len(constants)):
-        transform = constants[f].transform
-        factor = constants[f].factor
-        gain = constants[f].gain
-        shift = constants[f].shift
+        transform = constants[f]["transform"]
+        factor = constants[f]["factor"]
+        gain = constants[f]["gain"]
+        shift = constants[f]["shift"]
         for j in range(len(rows)):
             row = plane + rows[j] + f * box.strides[0]
-            to = (f * BLOCK_ROWS + j) * n_z
             k = 0
             z = start_z
-            while k < n_z:
-                run_length = min(n_z - k, box_z - z)
+            while k < n_z:  # once, and again for each time the row goes on at the other end of the box
+                cells = min(n_z - k, box_z - z)
                 a = row + z * step
-                b = to + k
+                b = (f * BLOCK_ROWS + j) * n_z + k
                 if transform == NONE and step == 1:
-                    lanes = (run_length + LANES - 1) // LANES * LANES
-                    for q in range(lanes if a + lanes <= len(box.line) else run_length):
-                        value = np.float64(box.line[np.uintp(a + q)]) * gain + shift
-                        block[np.uintp(b + q)] = value
+                    whole = (cells + LANES - 1) // LANES * LANES
+                    for q in range(whole if a + whole <= len(box.line) else cells):
+                        block[np.uintp(b + q)] = np.float64(box.line[np.uintp(a + q)]) * gain + shift
                 else:
-                    for q in range(run_length):
+                    for q in range(cells):
                         value = np.float64(box.line[np.uintp(a + q * step)]) * factor
-                        value = transformed(value, transform)
-                        block[np.uintp(b + q)] = value * gain + shift
-                k += run_length
+                        block[np.uintp(b + q)] = transformed(value, transform) * gain + shift
+                k += cells
                 z = 0
 
 
 @kernel(inline=True)
-def _side_by_side(block, a, y, b, n_u, n_v, fields, direction):  # type: ignore[no-untyped-def]
+def _write_packed(block, read, y, write, n_u, n_v, fields, direction):  # type: ignore[no-untyped-def]
     # Called with the number of fields and the direction as literals: with steps that the compiler knows this
     # becomes vector instructions.
     for u in range(n_u):
-        p = a.start + u * a.u
-        q = b.start + u * b.u
+        a = read.start + u * read.u
+        b = write.start + u * write.u
         for v in range(n_v):
             for f in range(fields):
-                y[np.uintp(q + fields * v + f)] = block[np.uintp(p + direction * v + f * a.field)]
+                y[np.uintp(b + fields * v + f)] = block[np.uintp(a + direction * v + f * read.field)]
 
 
 @kernel(inline=True)
-def _one_by_one(block, a, y, b, n_u, n_v, fields):  # type: ignore[no-untyped-def]
+def _write_spread(block, read, y, write, n_u, n_v, fields):  # type: ignore[no-untyped-def]
     for f in range(fields):
         for u in range(n_u):
-            p = a.start + u * a.u + f * a.field
-            q = b.start + u * b.u + f * b.field
+            a = read.start + u * read.u + f * read.field
+            b = write.start + u * write.u + f * write.field
             for v in range(n_v):
-                y[np.uintp(q + v * b.v)] = block[np.uintp(p + v * a.v)]
+                y[np.uintp(b + v * write.v)] = block[np.uintp(a + v * read.v)]
 
 
 @kernel()
-def _write_rows(block, a, y, b, n_u, n_v, fields):  # type: ignore[no-untyped-def]
+def _write(block, read, y, write, n_u, n_v, fields):  # type: ignore[no-untyped-def]
     # Whole blocks of rows, whose length is known too, become vector instructions as well. Not inlined: among
     # the loops of _crop it compiles to slower code.
-    packed = b.field == 1 and b.v == fields
-    if packed and fields == 3 and a.v == 1:
-        _side_by_side(block, a, y, b, n_u, n_v, 3, 1)
-    elif packed and fields == 3 and a.v == -1:
-        _side_by_side(block, a, y, b, n_u, n_v, 3, -1)
-    elif packed and fields == 2 and a.v == 1:
-        _side_by_side(block, a, y, b, n_u, n_v, 2, 1)
-    elif packed and fields == 2 and a.v == -1:
-        _side_by_side(block, a, y, b, n_u, n_v, 2, -1)
+    packed = write.field == 1 and write.v == fields
+    if packed and fields == 3 and read.v == 1:
+        _write_packed(block, read, y, write, n_u, n_v, 3, 1)
+    elif packed and fields == 3 and read.v == -1:
+        _write_packed(block, read, y, write, n_u, n_v, 3, -1)
+    elif packed and fields == 2 and read.v == 1:
+        _write_packed(block, read, y, write, n_u, n_v, 2, 1)
+    elif packed and fields == 2 and read.v == -1:
+        _write_packed(block, read, y, write, n_u, n_v, 2, -1)
     elif n_v == BLOCK_ROWS:
-        _one_by_one(block, a, y, b, n_u, BLOCK_ROWS, fields)
+        _write_spread(block, read, y, write, n_u, BLOCK_ROWS, fields)
     else:
-        _one_by_one(block, a, y, b, n_u, n_v, fields)
+        _write_spread(block, read, y, write, n_u, n_v, fields)
 
 
 _WINDOWS = types.NamedTuple((*(target(INT, 2),) * 3, INTS, target(INT, 2), INTS), _Windows)
+_SHAPE = types.UniTuple(INT, 3)
 
 
 @kernel(
     *[
-        (
-            strided_source(real, 4),
-            types.UniTuple(INT, 3),
-            _WINDOWS,
-            target(float32),
-            INT,
-            target(from_dtype(_CONSTANTS)),
-        )
+        (strided_source(real, 4), _SHAPE, _WINDOWS, target(float32), INT, target(from_dtype(_CONSTANTS)))
         for real in REALS
     ]
 )
 def _crop(box, box_shape, windows, y, field_step, constants):  # type: ignore[no-untyped-def]
-    # Rows along z are read as they lie in the box, normalised into a block that the nearest cache holds, and
-    # written in the order of the batch. An axis that runs backwards is read backwards, because writing
-    # backwards is slower.
+    # Rows along z are read in blocks, in the order of the box, and written in the order of the batch. An axis
+    # that runs backwards is read backwards, because writing backwards is slower.
     fields = len(constants)
     for w in range(len(windows.corner)):
-        start, shape, backwards, steps = (
-            windows.start[w],
-            windows.shape[w],
-            windows.backwards[w],
-            windows.steps[w],
-        )
-        # Rows are read in blocks across `near`, which becomes the last axis unless z does.
-        near = 0 if windows.last[w] == 0 else 1
+        start, shape, steps = windows.start[w], windows.shape[w], windows.steps[w]
+        backwards = windows.backwards[w]
+        last = windows.last[w]
+        # The rows of a block lie side by side along `near`, which becomes the last axis unless z does.
+        near = 0 if last == 0 else 1
         far = 1 - near
         n_z = shape[2]
         first_z, step_z = (n_z - 1, -1) if backwards[2] else (0, 1)
@@ -395,15 +384,15 @@ def _crop(box, box_shape, windows, y, field_step, constants):  # type: ignore[no
             cell = start[far] + (shape[far] - 1 - i if backwards[far] else i)
             plane = box.first + cell % box_shape[far] * box.strides[1 + far]
             for j in range(0, shape[near], BLOCK_ROWS):
-                some = rows[j : j + BLOCK_ROWS]
-                _read_rows(box, plane, some, start[2], n_z, box_shape[2], constants, block)
-                to = windows.corner[w] + i * steps[far] + j * steps[near]
+                part = rows[j : j + BLOCK_ROWS]
+                _read_rows(box, plane, part, start[2], n_z, box_shape[2], constants, block)
+                corner = windows.corner[w] + i * steps[far] + j * steps[near]
                 size = BLOCK_ROWS * n_z
-                if windows.last[w] == near:
-                    a = _Walk(first_z, step_z, n_z, size)
-                    b = _Walk(to, steps[2], steps[near], field_step)
-                    _write_rows(block, a, y, b, n_z, len(some), fields)
+                if last == near:
+                    read = _Walk(first_z, v=n_z, u=step_z, field=size)
+                    write = _Walk(corner, v=steps[near], u=steps[2], field=field_step)
+                    _write(block, read, y, write, n_z, len(part), fields)
                 else:
-                    a = _Walk(first_z, n_z, step_z, size)
-                    b = _Walk(to, steps[near], steps[2], field_step)
-                    _write_rows(block, a, y, b, len(some), n_z, fields)
+                    read = _Walk(first_z, v=step_z, u=n_z, field=size)
+                    write = _Walk(corner, v=steps[2], u=steps[near], field=field_step)
+                    _write(block, read, y, write, len(part), n_z, fields)

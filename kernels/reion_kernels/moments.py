@@ -18,7 +18,7 @@ from reion_kernels._threads import run, thread_count
 BLOCK = 1 << 15
 """Values whose moments are taken at once: few enough to stay in the cache where they are read twice."""
 
-_PIECE = 16 * BLOCK
+_PIECE = 64 * BLOCK
 """Values that are handed to the kernel at a time, copied where they do not lie side by side."""
 
 FIRST_VALUES = 1 << 10
@@ -251,13 +251,13 @@ def _take(x, signed, unsigned, records):  # type: ignore[no-untyped-def]
             s1, s2, s3, minimum, maximum = _sums(values, i, u, pivot, ends)
             shift = s1 / count
         record = records[b]
-        record.count = count
-        record.nonfinite = 0 if np.isfinite(s3) else 1
-        record.mean, record.mean_tail = _two_sum(pivot, shift)
-        record.m2 = max(s2 - s1 * shift, 0.0)
-        record.m3 = s3 - 3.0 * shift * s2 + 2.0 * shift * shift * s1
-        record.minimum = minimum
-        record.maximum = maximum
+        record["count"] = count
+        record["nonfinite"] = 0 if np.isfinite(s3) else 1
+        record["mean"], record["mean_tail"] = _two_sum(pivot, shift)
+        record["m2"] = max(s2 - s1 * shift, 0.0)
+        record["m3"] = s3 - 3.0 * shift * s2 + 2.0 * shift * shift * s1
+        record["minimum"] = minimum
+        record["maximum"] = maximum
 
 
 @kernel((target(from_dtype(_RECORD)),))
@@ -268,25 +268,25 @@ def _merge(records):  # type: ignore[no-untyped-def]
         for i in range(0, len(records) - step, 2 * step):
             a = records[i]
             b = records[i + step]
-            a.nonfinite += b.nonfinite
-            if b.count == 0:
+            a["nonfinite"] += b["nonfinite"]
+            if b["count"] == 0:
                 continue
-            if a.count == 0:
-                nonfinite = a.nonfinite
+            if a["count"] == 0:
+                nonfinite = a["nonfinite"]
                 records[i] = b
-                records[i].nonfinite = nonfinite
+                records[i]["nonfinite"] = nonfinite
                 continue
-            a.minimum = min(a.minimum, b.minimum)
-            a.maximum = max(a.maximum, b.maximum)
-            count = a.count + b.count
-            part_a = a.count / count
-            part_b = b.count / count
-            delta = (b.mean - a.mean) + (b.mean_tail - a.mean_tail)
-            a.m3 += b.m3 + delta * (
-                3.0 * (part_a * b.m2 - part_b * a.m2)
+            a["minimum"] = min(a["minimum"], b["minimum"])
+            a["maximum"] = max(a["maximum"], b["maximum"])
+            count = a["count"] + b["count"]
+            part_a = a["count"] / count
+            part_b = b["count"] / count
+            delta = (b["mean"] - a["mean"]) + (b["mean_tail"] - a["mean_tail"])
+            a["m3"] += b["m3"] + delta * (
+                3.0 * (part_a * b["m2"] - part_b * a["m2"])
                 + delta * delta * count * part_a * part_b * (part_a - part_b)
             )
-            a.m2 += b.m2 + delta * delta * a.count * part_b
-            a.mean, a.mean_tail = _two_sum(a.mean, a.mean_tail + delta * part_b)
-            a.count = count
+            a["m2"] += b["m2"] + delta * delta * a["count"] * part_b
+            a["mean"], a["mean_tail"] = _two_sum(a["mean"], a["mean_tail"] + delta * part_b)
+            a["count"] = count
         step *= 2
