@@ -204,6 +204,15 @@ def write_zarr(folder: Path, sim: xr.Dataset) -> dict[str, str]:
     return {}
 
 
+HOLDS: Mapping[str, tuple[str, ...]] = {}
+"""Format to the fields that its layout holds, where these are not all of n_igm, n_src and xi."""
+
+
+def fields_of(format_name: str) -> tuple[str, ...]:
+    """The fields that the layout of a format holds."""
+    return HOLDS.get(format_name, ("n_igm", "n_src", "xi"))
+
+
 LAYOUTS: Mapping[str, Callable[[Path, xr.Dataset], dict[str, str]]] = {
     "c2ray": write_c2ray,
     "pyc2ray": write_pyc2ray,
