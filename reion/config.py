@@ -131,7 +131,8 @@ TRAINING_DEFAULTS: Mapping[str, Mapping[str, float]] = {
     "voxel": {"crop_cells": 1, "batch_size": 4096, "learning_rate": 3e-3},
 }
 LOSS_TERMS: Mapping[str, Mapping[str, float]] = {"reion": {"gradient": 2.0, "power": 0.01}}
-"""Default weights of terms that are added to the cross-entropy; added to mse they saturate the sigmoid."""
+"""Default weights of terms that are added to the cross-entropy. With mse they are off, because the sigmoid
+would saturate."""
 
 
 class DataConfig(Schema):
@@ -146,7 +147,7 @@ class DataConfig(Schema):
     redshift_jitter: Annotated[float, Field(ge=0)] | None = None
     """Half width of the uniform noise on the redshift that training gives the network, which must then look
     at photons and atoms instead of learning these boxes' history by heart. Absent: 1 for the history, 0 for
-    `instant`, where the redshift stands for how long sources have been shining."""
+    `instant`: from the redshift that network works out how long the sources have been shining."""
 
     @property
     def redshift_noise(self) -> float:

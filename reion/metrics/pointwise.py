@@ -13,8 +13,8 @@ from reion.metrics.fields import Field, checked_pair, is_uniform_between
 class ErrorSums:
     """Sums over cells from which R2, MSE and MAE follow; adding two pools their cells.
 
-    `cells`, `true`, `true_squared`, `pred`, `squared_error`, `absolute_error`: float64 sums; `uniform` tells
-    whether every cell of the truth held the same number.
+    `cells`, `true`, `true_squared`, `pred`, `squared_error`, `absolute_error`: float64 sums; `low` and
+    `high` are the smallest and the largest true value.
     """
 
     cells: int = 0

@@ -209,7 +209,7 @@ def _recognise(
         raise _nothing_found(paths, wanted, source)
     if any(not FORMATS[name].generic for name in claims):
         claims = {name: claimed for name, claimed in claims.items() if not FORMATS[name].generic}
-    # A format whose files are all another one's as well, which has more, is that other one.
+    # A format is left out if another format claims all of its files and more.
     best = [
         name
         for name, claimed in claims.items()

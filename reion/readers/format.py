@@ -16,8 +16,8 @@ class Format:
 
     `claim` returns the paths that are this format's, an empty list when nothing is; it looks at names and
     first bytes only. `scan` reads headers and returns the simulations found. `settings` are the `--set` keys
-    of this format besides the common ones, with their meaning. A `generic` format is one only where no other
-    format claims anything. A `mapped` one finds arrays where a mapping says.
+    of this format besides the common ones, with their meaning. A `generic` format is considered only where
+    no other format claims a file. A `mapped` format can be told by a mapping file which array is what.
     """
 
     name: str

@@ -77,7 +77,7 @@ class State:
             self.stale_rounds += 1
 
     def best_weights(self) -> list[np.ndarray]:
-        """Weights of the trunk: the best by patience's measure, or else the last."""
+        """Weights of the trunk: of the best validation R² with `patience_rounds`, otherwise the last."""
         weights: list[np.ndarray] = self.trunk.get_weights() if self.best is None else self.best
         return weights
 
