@@ -49,7 +49,7 @@ def interrupted(sim_path, toy_model, tmp_path, monkeypatch):
     """The place of a prediction that was interrupted after some of its tiles."""
     radius = prediction.Emulator(toy_model, device="cpu").card.receptive_radius_cells
     tiling = Tiling(mesh=(12, 10, 8), tile=(5, 10, 8), halo_cells=radius)
-    monkeypatch.setattr(prediction, "choose_tiles", lambda *_: (tiling, False))
+    monkeypatch.setattr(prediction, "fit_tiles", lambda *_: prediction.FittedTiles(tiling, keep_fields=False))
 
     def interrupt(done, total):
         if done > total / 2:
@@ -68,7 +68,7 @@ def notes(out):
 def test_what_resume_refuses_stays_and_goes_on(interrupted, sim_path, toy_model, simulation, tmp_path):
     before = notes(interrupted)
     assert before
-    less = prediction.DEFAULT_MEMORY_BYTES // 2
+    less = prediction.default_memory_bytes() // 2
     with pytest.raises(InputError, match="begun with other memory"):
         predict(toy_model, sim_path, interrupted, device="cpu", memory_bytes=less, resume=True)
     other = prediction.Emulator(toy_model, device="cpu")
@@ -80,7 +80,7 @@ def test_what_resume_refuses_stays_and_goes_on(interrupted, sim_path, toy_model,
         predict(toy_model, another, interrupted, device="cpu", resume=True)
     assert notes(interrupted) == before
     result = predict(toy_model, sim_path, interrupted, device="cpu", resume=True)
-    assert result["tiles_computed"] == 3 * simulation.sizes["redshift"] - len(before)
+    assert result.tiles_computed == 3 * simulation.sizes["redshift"] - len(before)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_an_error_in_a_tile_keeps_the_tiles_before(error, sim_path, toy_model, t
         assert "--resume goes on" in caught.value.hint
     monkeypatch.undo()
     assert len(notes(out)) == 2
-    assert predict(toy_model, sim_path, out, device="cpu", resume=True)["tiles_computed"] == 2
+    assert predict(toy_model, sim_path, out, device="cpu", resume=True).tiles_computed == 2
 
 
 def test_resume_is_not_promised_where_nothing_is_done(sim_path, toy_model, tmp_path, monkeypatch):
@@ -212,5 +212,5 @@ def test_another_command_does_not_take_a_finished_one_for_its_own(
     other = write_simulation(simulation.isel(redshift=[0]), tmp_path / "other.zarr")
     with pytest.raises(InputError, match="exists already"):
         predict(toy_model, other, out, device="cpu")
-    assert predict(toy_model, sim_path, out, device="cpu")["tiles_computed"] == 0
+    assert predict(toy_model, sim_path, out, device="cpu").tiles_computed == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other.zarr", "sim.zarr", "xi.zarr"]
