@@ -23,6 +23,7 @@ from reion.simulation.contract import (
     CELL_SIZE_TOLERANCE,
     DIMS,
     FIELDS,
+    cell_size_mpc,
     check_simulation,
     check_values,
     cubic_cell_size_mpc,
@@ -30,6 +31,7 @@ from reion.simulation.contract import (
     require_fields,
 )
 from reion.simulation.photons import with_n_ion
+from reion.simulation.regridding import how_to_regrid
 from reion_exports.anatomy import HostileFileError, dissect
 from reion_exports.card import CardError, ModelCard
 from reion_exports.convert import PERIODIC
@@ -145,13 +147,15 @@ class Emulator:
                     f"{name}: the model {card.name} was trained on {units!r}; received {received[name]!r}",
                     hint="convert the data to the units of the training, or train on these",
                 )
-        side = cubic_cell_size_mpc(sim)
-        if abs(side / card.cell_size_mpc - 1.0) > CELL_SIZE_TOLERANCE:
+        sides = cell_size_mpc(sim)
+        if any(abs(side / card.cell_size_mpc - 1.0) > CELL_SIZE_TOLERANCE for side in sides):
+            received_sides = " x ".join(dict.fromkeys(f"{side:g}" for side in sides))
             raise InputError(
                 f"the model {card.name} was trained on cells of {card.cell_size_mpc:g} Mpc; "
-                f"received cells of {side:g} Mpc",
-                hint=f"regrid with `reion convert --cell-size {card.cell_size_mpc:g}`",
+                f"received cells of {received_sides} Mpc",
+                hint=how_to_regrid(sim, card.cell_size_mpc),
             )
+        cubic_cell_size_mpc(sim)  # refuses other cells than cubes
         lowest, highest = card.redshift_range
         outside = [z for z in sim["redshift"].values.tolist() if not lowest <= z <= highest]
         if outside:

@@ -1,5 +1,6 @@
 """The Emulator: the same numbers as onnxruntime alone, and no answer where there is none."""
 
+import re
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,6 +13,7 @@ from reion.errors import InputError
 from reion.prediction.emulator import Emulator
 from reion.simulation.contract import make_simulation
 from reion.simulation.photons import with_n_ion
+from reion.simulation.regridding import regrid
 
 
 @pytest.fixture
@@ -102,6 +104,25 @@ def test_cells_of_another_size_are_refused(emulator, simulation):
     sim = sim.assign_coords({axis: (axis, 2 * sim[axis].values, sim[axis].attrs) for axis in "xyz"})
     with pytest.raises(InputError, match=r"cells of 2 Mpc; received cells of 4 Mpc.*\n.*--cell-size 2"):
         emulator.predict(sim)
+
+
+@pytest.mark.parametrize(("length_mpc", "cells"), [(76.8, 32), (50.9, 20), (61.4, 40)])
+def test_the_hint_to_regrid_leads_to_a_prediction(emulator, toy, length_mpc, cells):
+    sim = toy(shape=(cells,) * 3, redshift=(12.0, 10.0), cell_mpc=length_mpc / cells)
+    with pytest.raises(InputError) as refused:
+        emulator.predict(sim)
+    (cell_size,) = re.findall(r"reion convert --cell-size (\S+)`", str(refused.value))
+    again = regrid(sim, float(cell_size))
+    assert emulator.predict(again).shape[1:] == (round(length_mpc / 2),) * 3
+
+
+@pytest.mark.parametrize("box", [(9.0, 9.0, 9.0), (40.0, 40.0, 41.0)])
+def test_where_no_mesh_fits_no_regridding_is_advised(emulator, toy, box):
+    sim = toy(shape=(12, 12, 12), redshift=(8.0,), cell_mpc=1.0)
+    sim = sim.assign_attrs(box_size=list(box))
+    coords = {axis: (axis, (np.arange(12) + 0.5) * side / 12) for axis, side in zip("xyz", box, strict=True)}
+    with pytest.raises(InputError, match="regridding does not help"):
+        emulator.predict(sim.assign_coords(coords))
 
 
 def test_other_units_are_refused(emulator, simulation):
