@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import reion
 from reion.jobs.growing import GrowingStore
@@ -213,3 +214,60 @@ def test_the_home_folder_is_meant_by_a_tilde_in_every_word(command, toy, tmp_pat
         code, _, said = command("convert", "~/sim.zarr", *out.split())
         assert code == 0, said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.zarr", "sim.zarr", "two.zarr"]
+
+
+def snapshots_without_box_size(folder, sim):
+    """A file for each redshift, that does not say the size of the box."""
+    for index, redshift in enumerate(sim["redshift"].values):
+        fields = {name: sim[name][index].values for name in ("n_igm", "n_src", "xi")}
+        np.savez(folder / f"box_z{redshift:06.3f}.npz", **fields, redshift=redshift)
+    return sorted(folder.glob("box_z*.npz"))
+
+
+def test_facts_and_several_files_are_taken_wherever_a_simulation_is_read(command, tmp_path, toy, toy_model):
+    files = snapshots_without_box_size(tmp_path, toy())
+    write_simulation(toy(), tmp_path / "sim.zarr")
+    facts = ["--set", "box_size=24,20,16", "--set", "H0=67.66", "--format", "npz", "--json"]
+    code, _, said = command("predict", toy_model, *files, "--out", tmp_path / "facts.zarr", *facts)
+    assert code == 0, said
+    assert command("predict", toy_model, tmp_path / "sim.zarr", "--out", tmp_path / "xi.zarr")[0] == 0
+    stored = [xr.open_zarr(tmp_path / name)["xi"].values for name in ("facts.zarr", "xi.zarr")]
+    np.testing.assert_array_equal(*stored)
+    (tmp_path / "run.toml").write_text("[training]\nsteps = 1\n")
+    for line in (
+        ["evaluate", toy_model, *files],
+        ["plan", toy_model, *files],
+        ["plan", tmp_path / "run.toml", *files],
+        ["train", *files, "--out", tmp_path / "run", "--dry-run", "--set", "training.steps=2"],
+    ):
+        code, printed, said = command(*line, *facts)
+        assert code == 0, (line, said, printed)
+        code, printed, _ = command(*line, "--json")
+        assert code == 2
+        assert "box_size" in json.dumps(json.loads(printed))
+
+
+def test_files_of_another_method_have_facts_of_their_own(command, tmp_path, toy, toy_model):
+    sim = toy()
+    write_simulation(sim, tmp_path / "sim.zarr")
+    (tmp_path / "other").mkdir()
+    for index, redshift in enumerate(sim["redshift"].values):
+        neutral = 1 - sim["xi"][index].values
+        np.savez(tmp_path / "other" / f"b_z{redshift:06.3f}.npz", xi=neutral, redshift=redshift)
+    code, printed, said = command(
+        *("evaluate", toy_model, tmp_path / "sim.zarr", "--against", tmp_path / "other", "--json"),
+        *("--against-set", "box_size=24,20,16", "--against-set", "xi_unit=neutral fraction"),
+    )
+    assert code == 0, said
+    assert json.loads(printed)["against"]["other"]["pooled"]["r2"] == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("key", ["stepz", "trainings.steps"])
+def test_a_key_that_nobody_knows_is_named(command, tmp_path, toy, key):
+    write_simulation(toy(), tmp_path / "sim.zarr")
+    code, printed, _ = command(
+        "train", tmp_path / "sim.zarr", "--out", tmp_path / "run", "--set", f"{key}=1", "--json"
+    )
+    assert code == 2
+    assert key in json.loads(printed)["error"]["message"]
+    assert not (tmp_path / "run").exists()

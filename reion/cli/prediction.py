@@ -112,6 +112,13 @@ def evaluate(
     report: Annotated[Path | None, typer.Option(help="Folder to write report.html into.")] = None,
     format_: Format = None,
     settings: Settings = None,
+    against_format: Annotated[
+        str | None, typer.Option(help="Format of the files with another method's xi.")
+    ] = None,
+    against_set: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="A fact that the files with another method's xi lack."),
+    ] = None,
     scheduler: Scheduler = None,
     workers: WorkerCount = None,
     dry_run: DryRun = False,
@@ -137,15 +144,21 @@ def evaluate(
         kind = report_kind(report)
         refuse_existing(output_path(report, kind, sources=[*models, *sources]), kind, force=force)
     sim = open_simulation(reachable(sources, scheduler), format=format_, settings=parse_settings(settings))
+    facts = parse_settings(against_set)
     if dry_run:
         from reion.evaluation.cost import plan_evaluate
 
-        print_plans([plan_evaluate(models, sim, sources, report=report is not None)], json=json)
+        plan = plan_evaluate(
+            models, sim, sources, xi_format=against_format, xi_settings=facts, report=report is not None
+        )
+        print_plans([plan], json=json)
         return
     with started(scheduler, workers) as team, progress_bar("evaluating") as progress:
         evaluation, page = evaluate_methods(
             models,
             sim,
+            xi_format=against_format,
+            xi_settings=facts,
             report=report,
             command=" ".join(sys.argv),
             force=force,

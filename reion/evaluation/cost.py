@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,15 @@ def plan_evaluate(
     sim: xr.Dataset,
     sources: Sequence[Path],
     *,
+    xi_format: str | None = None,
+    xi_settings: Mapping[str, str] | None = None,
     report: bool = False,
     terms: Terms = TERMS,
 ) -> Plan:
     """Plan an evaluation of `methods`, whose predictions are part of it.
 
-    What a method may be: see `reion.evaluation.methods.predict_with`.
+    What a method may be, and what `xi_format` and `xi_settings` are: see
+    `reion.evaluation.methods.predict_with`.
 
     The memory that Keras takes to predict with a run folder is not known.
 
@@ -51,7 +54,9 @@ def plan_evaluate(
     snapshots, cells = sim.sizes["redshift"], cells_of(sim)
     small = _part_of(sim)
     with warnings.catch_warnings(action="ignore"):
-        predictions = [predict_with(method, small) for method in methods]
+        predictions = [
+            predict_with(method, small, xi_format=xi_format, xi_settings=xi_settings) for method in methods
+        ]
         has_sources = "n_igm" in sim.data_vars and {"n_ion", "n_src"} & set(map(str, sim.data_vars))
         photons = Photons(small, predictions[0].inputs) if has_sources else None
 

@@ -55,6 +55,8 @@ def evaluate_methods(
     methods: Sequence[str],
     sim: xr.Dataset,
     *,
+    xi_format: str | None = None,
+    xi_settings: Mapping[str, str] | None = None,
     report: Path | None = None,
     command: str = "",
     force: bool = False,
@@ -67,6 +69,8 @@ def evaluate_methods(
     ----------
     methods
         What each may be: see `predict_with`.
+    xi_format, xi_settings
+        Of those that are files with xi: see `reion.readers.open_simulation`.
     report
         Where to write the report (see `reion.evaluation.report.page.write_report`).
     command
@@ -86,7 +90,10 @@ def evaluate_methods(
         keep = None
         if report is not None:
             keep = stack.enter_context(scratch_folder(report.absolute()))
-        predictions = [predict_with(method, sim, keep=keep) for method in methods]
+        predictions = [
+            predict_with(method, sim, xi_format=xi_format, xi_settings=xi_settings, keep=keep)
+            for method in methods
+        ]
         xi = {prediction.name: prediction.xi for prediction in predictions}
         if len(xi) < len(predictions):
             names = ", ".join(prediction.name for prediction in predictions)
@@ -106,13 +113,22 @@ def evaluate_methods(
         return evaluation, write_report(evaluation, sim, xi, report, provenance=provenance, force=force)
 
 
-def predict_with(method: str, sim: xr.Dataset, *, keep: Path | None = None) -> Prediction:
+def predict_with(
+    method: str,
+    sim: xr.Dataset,
+    *,
+    xi_format: str | None = None,
+    xi_settings: Mapping[str, str] | None = None,
+    keep: Path | None = None,
+) -> Prediction:
     """Predict `sim` with a model, or read another method's xi.
 
     Parameters
     ----------
     method
         A run folder, an ONNX file, the name of a shipped model, or a Simulation that holds xi.
+    xi_format, xi_settings
+        Of such a Simulation: see `reion.readers.open_simulation`.
     keep
         A folder in which to keep what an ONNX file predicts. That is computed snapshot by snapshot whenever
         it is read, and with `keep` only once.
@@ -163,6 +179,6 @@ def predict_with(method: str, sim: xr.Dataset, *, keep: Path | None = None) -> P
         return Prediction(
             path.name, run.predict(sim), threshold, inputs, run.provenance.to_json(), fields=fields
         )
-    other = open_simulation(path)
+    other = open_simulation(path, format=xi_format, settings=xi_settings)
     require_fields(other, ["xi"], purpose="comparing with the truth", file=method)
     return Prediction(path.stem, other["xi"], None, "history", {"file": method}, stored=other)

@@ -15,6 +15,7 @@ from reion.simulation.contract import (
     AXES,
     CELL_SIZE_TOLERANCE,
     FIELDS,
+    cell_size_mpc,
     check_redshifts,
     check_values,
     cubic_cell_size_mpc,
@@ -22,6 +23,7 @@ from reion.simulation.contract import (
     require_fields,
 )
 from reion.simulation.photons import FIRST_LIGHT_REDSHIFT
+from reion.simulation.regridding import how_to_regrid
 from reion_exports.card import ModelCard
 
 _SPARSE_TRAINING = frozenset({"rt64-history", "rt64-instant"})
@@ -52,13 +54,15 @@ def check_fit(card: ModelCard, sim: xr.Dataset) -> None:
         If a redshift lies outside the range the model was trained on.
     """
     _check_units(card, sim)
-    side = cubic_cell_size_mpc(sim)
-    if abs(side / card.cell_size_mpc - 1.0) > CELL_SIZE_TOLERANCE:
+    sides = cell_size_mpc(sim)
+    if any(abs(side / card.cell_size_mpc - 1.0) > CELL_SIZE_TOLERANCE for side in sides):
+        received_sides = " x ".join(dict.fromkeys(f"{side:g}" for side in sides))
         raise InputError(
             f"the model {card.name} was trained on cells of {card.cell_size_mpc:g} Mpc; "
-            f"received cells of {side:g} Mpc",
-            hint=f"regrid with `reion convert --cell-size {card.cell_size_mpc:g}`",
+            f"received cells of {received_sides} Mpc",
+            hint=how_to_regrid(sim, card.cell_size_mpc),
         )
+    cubic_cell_size_mpc(sim)  # refuses other cells than cubes
     if "n_ion" in card.inputs:
         _check_history(card, sim)
     if "n_src" in card.inputs and card.name in _SPARSE_TRAINING:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 
 from reion.errors import InputError
-from reion.simulation.contract import AXES, DIMS, box_size_mpc, check_simulation
+from reion.simulation.contract import (
+    AXES,
+    CELL_SIZE_TOLERANCE,
+    CUBIC_TOLERANCE,
+    DIMS,
+    box_size_mpc,
+    check_simulation,
+)
 from reion.simulation.lazy import CellKey, LazyField
 
 if TYPE_CHECKING:
@@ -38,7 +46,7 @@ def regrid(sim: xr.Dataset, cell_size_mpc: float) -> xr.Dataset:
     if not np.isfinite(cell_size_mpc) or cell_size_mpc <= 0:
         raise InputError(f"--cell-size: expected a positive length in Mpc; received {cell_size_mpc:g}")
     lengths = box_size_mpc(sim)
-    shape = tuple(round(length / cell_size_mpc) for length in lengths)
+    shape = nearest_mesh(lengths, cell_size_mpc)
     if min(shape) < 1 or max(shape) > _MOST_CELLS:
         raise InputError(
             f"--cell-size: expected a mesh of 1 to {_MOST_CELLS} cells along an axis; cells of "
@@ -60,6 +68,27 @@ def regrid(sim: xr.Dataset, cell_size_mpc: float) -> xr.Dataset:
     attrs = {**sim.attrs, "regridded_from_cells": [sim.sizes[axis] for axis in AXES]}
     new = xr.Dataset(fields, coords={"redshift": sim["redshift"], **coords}, attrs=attrs)
     return check_simulation(new, values=False)
+
+
+def nearest_mesh(lengths_mpc: Sequence[float], cell_size_mpc: float) -> tuple[int, ...]:
+    """Cells along each axis of the mesh whose cells come closest to a size, for sides of a box."""
+    return tuple(round(length / cell_size_mpc) for length in lengths_mpc)
+
+
+def how_to_regrid(sim: xr.Dataset, cell_size_mpc: float) -> str:
+    """What to do with a simulation whose cells differ from those of a model by more than it accepts."""
+    lengths = box_size_mpc(sim)
+    shape = [max(count, 1) for count in nearest_mesh(lengths, cell_size_mpc)]
+    sides = [length / count for length, count in zip(lengths, shape, strict=True)]
+    near = all(abs(side / cell_size_mpc - 1.0) <= CELL_SIZE_TOLERANCE for side in sides)
+    mesh = f"{' x '.join(map(str, shape))} cells of {' x '.join(f'{side:.4g}' for side in sides)} Mpc"
+    if near and max(sides) <= min(sides) * (1 + CUBIC_TOLERANCE):
+        return f"regrid with `reion convert --cell-size {cell_size_mpc:g}`, which makes {mesh}"
+    return (
+        f"regridding does not help: a box of {' x '.join(f'{side:g}' for side in lengths)} Mpc has no mesh "
+        f"of cubes within {CELL_SIZE_TOLERANCE:.0%} of that, the nearest has {mesh}; `reion models` "
+        "lists other models, `reion train` makes one for cells of this size"
+    )
 
 
 def shared_fractions(old: int, new: int) -> csr_array:

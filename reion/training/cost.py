@@ -241,8 +241,12 @@ def plan_train(
 def _training_reads(config: RunConfig, sims: Sequence[xr.Dataset], sources: Sequence[Path]) -> float:
     """Bytes read: each field for its checksum; inputs and xi to prepare them, and to fit a threshold."""
     total = 0.0
-    for sim, source in zip(sims, sources, strict=True):
+    # Where one simulation is in several files, an even share of them all is that of each simulation.
+    apart = len(sims) == len(sources)
+    for index, sim in enumerate(sims):
+        files = [sources[index]] if apart else sources
         stored = [name for name in FIELDS if name in sim.data_vars]
         used = {name if name in stored else "n_src" for name in (*config.inputs, "xi")}
-        total += sum(field_bytes(name, sim, [source]) for name in (*stored, *used, *used))
+        read = sum(field_bytes(name, sim, files) for name in (*stored, *used, *used))
+        total += read if apart else read / len(sims)
     return total

@@ -1,6 +1,7 @@
 """The Emulator: the same numbers as onnxruntime alone, and no answer where there is none."""
 
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -14,6 +15,7 @@ import pytest
 from reion.errors import InputError
 from reion.prediction.emulator import Emulator
 from reion.simulation.photons import with_n_ion
+from reion.simulation.regridding import regrid
 
 
 @pytest.fixture
@@ -97,6 +99,25 @@ def test_symmetrised_prediction_turns_with_the_box(emulator, late_simulation):
     received = emulator.predict_arrays(redshift, symmetrise=48, **turned)
     np.testing.assert_allclose(received, mean.transpose(0, 2, 3, 1)[:, ::-1], rtol=0, atol=2e-6)
     assert not np.allclose(mean, emulator.predict_arrays(redshift, **fields), atol=1e-4)
+
+
+@pytest.mark.parametrize(("length_mpc", "cells"), [(76.8, 32), (50.9, 20), (61.4, 40)])
+def test_the_hint_to_regrid_leads_to_a_prediction(emulator, toy, length_mpc, cells):
+    sim = toy(shape=(cells,) * 3, redshift=(12.0, 10.0), cell_mpc=length_mpc / cells)
+    with pytest.raises(InputError) as refused:
+        emulator.predict(sim)
+    (cell_size,) = re.findall(r"reion convert --cell-size (\S+)`", str(refused.value))
+    again = regrid(sim, float(cell_size))
+    assert emulator.predict(again).shape[1:] == (round(length_mpc / 2),) * 3
+
+
+@pytest.mark.parametrize("box", [(9.0, 9.0, 9.0), (40.0, 40.0, 41.0)])
+def test_where_no_mesh_fits_no_regridding_is_advised(emulator, toy, box):
+    sim = toy(shape=(12, 12, 12), redshift=(8.0,), cell_mpc=1.0)
+    sim = sim.assign_attrs(box_size=list(box))
+    coords = {axis: (axis, (np.arange(12) + 0.5) * side / 12) for axis, side in zip("xyz", box, strict=True)}
+    with pytest.raises(InputError, match="regridding does not help"):
+        emulator.predict(sim.assign_coords(coords))
 
 
 def test_a_missing_file_says_how_to_get_one(tmp_path):
