@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
+from reion.config import InputSet
 from reion.errors import InputError
 from reion.evaluation.result import Evaluation
 from reion.evaluation.scores import Agreement, MethodScores, SnapshotScores, Truth
@@ -44,7 +45,7 @@ def evaluate(
     true: xr.Dataset,
     *,
     excursion_threshold: float | None = 1.0,
-    excursion_inputs: excursion_set.Inputs = "history",
+    excursion_inputs: InputSet = "history",
     workers: Workers | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
@@ -185,7 +186,7 @@ def matching_snapshots(name: str, pred: xr.DataArray, true: xr.Dataset) -> dict[
     return {i: int(j) for i, j in enumerate(nearest) if distance[i, j] <= REDSHIFT_TOLERANCE}
 
 
-def _excursion_set_lacks(true: xr.Dataset, inputs: excursion_set.Inputs) -> str | None:
+def _excursion_set_lacks(true: xr.Dataset, inputs: InputSet) -> str | None:
     """Why the excursion set cannot be computed for this simulation, or None if it can."""
     sources = ["n_src"] if inputs == "instant" else ["n_ion", "n_src"]
     have = [name for name in sources if name in true.data_vars]

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from reion.config import InputSet
 from reion.evaluation.scores import MethodScores, PooledScores, SnapshotScores
-from reion.physics.excursion_set import Inputs
 
 _RIVAL_STYLES = range(3, 9)
 """Numbers of the line styles that rivals take in turn; 0 is the truth."""
@@ -57,7 +57,7 @@ class Evaluation:
     excursion_set: MethodScores | None
     excursion_set_missing: str | None
     excursion_threshold: float
-    excursion_inputs: Inputs
+    excursion_inputs: InputSet
     left_out: tuple[float, ...]
 
     @property

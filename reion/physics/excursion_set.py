@@ -9,12 +9,12 @@ fraction). The spheres are sharp in real space: all cells whose centre is at mos
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Literal
 
 import numpy as np
 import scipy.fft
 import xarray as xr
 
+from reion.config import InputSet
 from reion.errors import InputError
 from reion.jobs.resources import fft_threads
 from reion.metrics.fields import checked_pair
@@ -27,8 +27,6 @@ RADII_CELLS = tuple(float(16 * 2 ** (-step / 8)) for step in range(33))
 
 A coarser ladder misses the sphere that just reaches the threshold; a finer one changes nothing.
 """
-
-Inputs = Literal["history", "instant"]
 
 
 def photons_per_atom(
@@ -107,7 +105,7 @@ def ionised(n_photons: np.ndarray, n_hydrogen: np.ndarray, *, threshold: float =
     """
     if not threshold > 0:
         raise InputError(f"expected a positive threshold of photons per atom; received {threshold}")
-    # The slack is the rounding of the transforms, which must not decide about a sphere that just reaches it.
+    # The transforms round, which must not decide about a sphere that just reaches the threshold.
     reached: np.ndarray = photons_per_atom(n_photons, n_hydrogen) >= threshold * (1 - 1e-9)
     return reached
 
@@ -134,7 +132,7 @@ class Photons:
         If photons have to be summed up and the series starts below z = 11 with sources shining.
     """
 
-    def __init__(self, sim: xr.Dataset, inputs: Inputs) -> None:
+    def __init__(self, sim: xr.Dataset, inputs: InputSet) -> None:
         if inputs not in ("history", "instant"):
             raise InputError(f"expected inputs 'history' or 'instant'; received {inputs!r}")
         self._sim, self._inputs = sim, inputs
@@ -149,23 +147,24 @@ class Photons:
         warn_if_late(sim)
 
     def at(self, index: int) -> np.ndarray:
-        """Those of snapshot `index`, shape (x, y, z)."""
+        """The photons emitted up to snapshot `index`, (x, y, z)."""
         if self._emitted is not None:
             return self._emitted.at(index)
         if self._inputs == "history":
             stored: np.ndarray = self._sim["n_ion"][index].values
             return stored
-        now: np.ndarray = self._sim["n_src"][index].values * np.float64(self._ages_s[index] / N_ION_TIME_S)
-        return now
+        age = np.float64(self._ages_s[index] / N_ION_TIME_S)
+        always_shining: np.ndarray = self._sim["n_src"][index].values * age
+        return always_shining
 
 
-def photons(sim: xr.Dataset, inputs: Inputs) -> Iterator[np.ndarray]:
+def photons(sim: xr.Dataset, inputs: InputSet) -> Iterator[np.ndarray]:
     """The photons of one snapshot after the other (see `Photons`)."""
     emitted = Photons(sim, inputs)
     return map(emitted.at, range(sim.sizes["redshift"]))
 
 
-def fit_threshold(simulations: Iterable[xr.Dataset], inputs: Inputs = "history") -> float:
+def fit_threshold(simulations: Iterable[xr.Dataset], inputs: InputSet = "history") -> float:
     """The threshold that fits the true xi of the training boxes best: least squares, one for all redshifts.
 
     The sum of squares is a sum over cells of xi^2 below the threshold and (1 - xi)^2 above it, so it is known

@@ -92,7 +92,7 @@ def how_to_regrid(sim: xr.Dataset, cell_size_mpc: float) -> str:
 
 
 def shared_fractions(old: int, new: int) -> csr_array:
-    """What each of `old` cells along an axis counts in each of `new` cells of the same axis.
+    """The weight of each of `old` cells along an axis in the mean of each of `new` cells along it.
 
     Returns
     -------
@@ -117,16 +117,17 @@ class _Regridded(LazyField):
 
     def snapshot(self, index: int, key: CellKey) -> np.ndarray:
         """The cells `key` of snapshot `index`, from the old cells that share volume with them."""
-        # Whole axes are kept as arrays of indices, so that one index does not drop its axis before the end.
-        wanted = [np.atleast_1d(np.arange(n)[k]) for n, k in zip(self.shape[1:], key, strict=True)]
-        rows = [fractions[cells] for fractions, cells in zip(self._fractions, wanted, strict=True)]
-        spans = [slice(row.indices.min(), row.indices.max() + 1) if row.nnz else slice(0, 1) for row in rows]
-        x, y, z = (row[:, span] for row, span in zip(rows, spans, strict=True))
-        old = self._field[index, *spans].values
-        new = np.empty([cells.size for cells in wanted], dtype=np.float32)
+        # An integer in the key keeps its axis, of one cell, until the end.
+        new_cells = [np.atleast_1d(np.arange(n)[k]) for n, k in zip(self.shape[1:], key, strict=True)]
+        weights = [fractions[cells] for fractions, cells in zip(self._fractions, new_cells, strict=True)]
+        old_cells = [
+            slice(rows.indices.min(), rows.indices.max() + 1) if rows.nnz else slice(0, 1) for rows in weights
+        ]
+        x, y, z = (rows[:, cells] for rows, cells in zip(weights, old_cells, strict=True))
+        old = self._field[index, *old_cells].values
+        new = np.empty([cells.size for cells in new_cells], dtype=np.float32)
         for plane in range(new.shape[0]):
-            part = slice(x.indptr[plane], x.indptr[plane + 1])
-            mixed = np.tensordot(x.data[part], old[x.indices[part]].astype(np.float64), axes=1)
-            new[plane] = (z @ (y @ mixed).T).T
-        dropped = tuple(0 if isinstance(k, int) else slice(None) for k in key)
-        return new[dropped]
+            stored = slice(x.indptr[plane], x.indptr[plane + 1])
+            mean_along_x = np.tensordot(x.data[stored], old[x.indices[stored]].astype(np.float64), axes=1)
+            new[plane] = (z @ (y @ mean_along_x).T).T
+        return new[tuple(0 if isinstance(k, int) else slice(None) for k in key)]

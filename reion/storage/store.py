@@ -23,11 +23,13 @@ from reion.simulation.contract import DIMS, FIELDS, MAX_MFP, check_simulation, n
 from reion.simulation.photons import PhotonSum, warn_if_late
 
 _CHUNK_BYTES = 32 << 20
+"""Largest chunk of a store, in bytes of its float32 values."""
+
 _BLOCK_BYTES = 64 << 20
-"""Snapshots up to this size (float32) are handled in one piece, larger ones in blocks of whole chunks."""
+"""Largest block, the same way: a snapshot of at most this size is one block, a larger one several."""
 
 HISTORY = -1
-"""In place of a snapshot: n_src of all snapshots, and n_ion, which is summed up from them."""
+"""The snapshot of a piece that writes n_src of all snapshots, and n_ion, which is summed up from it."""
 
 Block = tuple[slice, slice, slice]
 """Cells along x, y and z."""
@@ -93,8 +95,8 @@ def write_simulation(
 def blocks_of(shape: Sequence[int]) -> list[Block]:
     """A box in blocks of whole chunks of its store, each at most 64 MiB of float32.
 
-    One block up to 256^3 cells; beyond, whole planes along z as long as they fit: what streams through a
-    simulation does so block by block.
+    Up to 256^3 cells it is one block. The blocks of a larger box are as many chunks as fit, along x first,
+    then along y and z. Whatever reads a whole simulation does so block by block.
     """
     chunk = chunk_shape(tuple(shape))
     sides = list(chunk)
@@ -109,7 +111,7 @@ def blocks_of(shape: Sequence[int]) -> list[Block]:
 
 
 def _summed_up(sim: xr.Dataset) -> bool:
-    """Whether n_ion has to be integrated."""
+    """Whether n_ion has to be summed up from n_src."""
     return "n_src" in sim.data_vars and "n_ion" not in sim.data_vars
 
 
@@ -156,19 +158,19 @@ def consolidate(group: Any) -> None:
 
 
 def pieces_of(sim: xr.Dataset) -> list[tuple[int, int]]:
-    """Snapshot (or `HISTORY`) and number of the block of all that is to be written, the longest first."""
+    """The pieces in which a Simulation is written: snapshot (or `HISTORY`) and block, the longest first."""
     blocks = range(len(blocks_of(shape_of(sim))))
     history = [(HISTORY, block) for block in blocks] if _summed_up(sim) else []
-    apart = [name for name in FIELDS if name in sim.data_vars and not (history and name == "n_src")]
-    snapshots = range(sim.sizes["redshift"]) if apart else ()
+    other_fields = [name for name in FIELDS if name in sim.data_vars and not (history and name == "n_src")]
+    snapshots = range(sim.sizes["redshift"]) if other_fields else ()
     return history + [(index, block) for index in snapshots for block in blocks]
 
 
 class WriteFields(Job[tuple[int, int], dict[str, Any]]):
     """Writes a piece of a Simulation into its store (see `create_store`).
 
-    No two pieces share a chunk. What comes of a piece, as JSON: `digests`, field to the chunk's place,
-    `SNAPSHOT X Y Z`, to SHA-256; and `shining`, whether sources were seen to shine in the first snapshot.
+    No two pieces share a chunk. The result of a piece, ready for JSON: `digests`, for each field what
+    `write_block` returns; and `shining`, whether the piece has sources in the first snapshot.
     """
 
     def __init__(self, sim: xr.Dataset, folder: Path) -> None:
@@ -236,7 +238,7 @@ def finish_store(
     *,
     attrs: Mapping[str, Any] | None = None,
 ) -> None:
-    """Complete a store all of whose pieces are written, from what came of them; `attrs` are added to it."""
+    """Complete a store from the results of all its pieces, whose values are written; `attrs` are added."""
     import zarr
 
     group = zarr.open_group(folder, mode="r+")
@@ -257,6 +259,7 @@ def finish_store(
 
 
 def _create(group: Any, name: str, like: xr.DataArray) -> Any:
+    """Create the array of a field, with the shape and attributes of `like`."""
     from zarr.codecs import BloscCodec, Crc32cCodec
 
     array = group.create_array(
@@ -279,7 +282,7 @@ def volume(block: Block) -> int:
 
 
 def chunk_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The snapshot's shape, halved along its longest axis (the last of equal ones) until small enough."""
+    """The shape of chunks: that of the snapshot, its longest side halved until a chunk holds 32 MiB."""
     chunk = list(shape)
     while 4 * int(np.prod(chunk)) > _CHUNK_BYTES:
         longest = len(chunk) - 1 - int(np.argmax(chunk[::-1]))
