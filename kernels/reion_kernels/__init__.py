@@ -4,7 +4,7 @@ from reion_kernels._jit import announce_compilation, compile_kernels
 from reion_kernels.affine import TRANSFORMS, Transform, affine
 from reion_kernels.chemistry import Ionisation, ionise
 from reion_kernels.crops import crop, crop_batch
-from reion_kernels.deposit import accumulate, deposit
+from reion_kernels.deposit import deposit
 from reion_kernels.evolution import Photons, Step, evolve_step
 from reion_kernels.moments import Moments, moments
 from reion_kernels.photo_table import PhotoTable, black_body_table, power_law_table
@@ -29,7 +29,6 @@ __all__ = [
     "Rays",
     "Step",
     "Transform",
-    "accumulate",
     "affine",
     "announce_compilation",
     "black_body_table",

@@ -88,9 +88,7 @@ def check_real(x: Any, name: str) -> None:
         raise ValueError(message)
 
 
-def check_out(
-    out: Any, x: Real, shape: tuple[int, ...], dtype: Any, *, in_place: bool = False, name: str = "out"
-) -> None:
+def check_out(out: Any, x: Real, shape: tuple[int, ...], dtype: Any, *, in_place: bool = False) -> None:
     """Check that a result of `shape` and `dtype` can be written to `out` while `x` is still read.
 
     With `in_place`, `out` may be `x` itself, but no other part of its memory.
@@ -102,20 +100,20 @@ def check_out(
     ValueError
         If it has another shape, cannot be written, or shares memory with `x`.
     """
-    check_real(out, name)
+    check_real(out, "out")
     if out.shape != shape:
-        message = f"{name}: expected shape {shape}. Received: {out.shape}"
+        message = f"out: expected shape {shape}. Received: {out.shape}"
         raise ValueError(message)
     if out.dtype != dtype:
-        message = f"{name}: expected {np.dtype(dtype)}. Received: {out.dtype}"
+        message = f"out: expected {np.dtype(dtype)}. Received: {out.dtype}"
         raise TypeError(message)
     repeated = out.size > 0 and any(s == 0 and n > 1 for s, n in zip(out.strides, out.shape, strict=True))
     if repeated or not out.flags.writeable:
-        message = f"{name}: expected an array that can be written, each element in its own place of memory"
+        message = "out: expected an array that can be written, each element in its own place of memory"
         raise ValueError(message)
     itself = in_place and out.ctypes.data == x.ctypes.data and out.strides == x.strides
     if not itself and np.shares_memory(x, out):
-        message = f"{name}: expected memory of its own. Received: memory that overlaps an input"
+        message = "out: expected memory of its own. Received: memory that overlaps an input"
         raise ValueError(message)
 
 

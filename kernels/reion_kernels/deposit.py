@@ -1,26 +1,14 @@
-"""Sources from a list onto the mesh, and their photon rates added up over time."""
+"""Sources from a list onto the mesh."""
 
 from __future__ import annotations
 
-import math
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numba import types
 from numpy.typing import NDArray
 
-from reion_kernels._jit import FLOAT, INT, REALS, kernel, target
-from reion_kernels._layout import (
-    Real,
-    blocks,
-    check_out,
-    check_real,
-    merged_axes,
-    strided,
-    strided_source,
-    strided_target,
-)
-from reion_kernels._threads import run, thread_count
+from reion_kernels._jit import FLOAT, kernel, target
+from reion_kernels._layout import Real, check_real
 
 Scheme = Literal["nearest", "cloud_in_cell"]
 
@@ -82,53 +70,6 @@ def deposit(
     return mesh
 
 
-def accumulate(
-    total: NDArray[np.float64],
-    n_src: NDArray[np.floating[Any]],
-    seconds: float,
-    *,
-    threads: int | None = None,
-) -> NDArray[np.float64]:
-    """Add one snapshot's photon rates times the time they shine: ``total += n_src * seconds``, in place.
-
-    Parameters
-    ----------
-    total
-        Photons so far, float64, any shape and strides.
-    n_src
-        Photon rates, of the shape of `total`, float32 or float64, any strides.
-    seconds
-        How long they shine, in the time unit that takes the unit of `n_src` to that of `total`: for 1e48 s-1
-        Mpc-3 and 1e66 Mpc-3 that is 1e18 s.
-    threads
-        Number of threads; None for every core this process may use. The result does not depend on it.
-
-    Returns
-    -------
-    ndarray
-        `total`.
-
-    Raises
-    ------
-    TypeError
-        If `total` is not float64, or `n_src` neither float32 nor float64.
-    ValueError
-        If the shapes differ, the arrays overlap, or `seconds` is not finite.
-    """
-    check_real(n_src, "n_src")
-    check_out(total, n_src, n_src.shape, np.float64, name="total")
-    if not math.isfinite(seconds):
-        message = f"seconds: expected a finite time. Received: {seconds}"
-        raise ValueError(message)
-
-    def task(rates: Real, sums: Real) -> None:
-        _add_product(strided(rates), float(seconds), strided(sums, writeable=True), rates.shape)
-
-    threads = thread_count(threads, total.size)
-    run(task, blocks(threads, *merged_axes(n_src, total)), threads)
-    return total
-
-
 @kernel((target(FLOAT, 2), target(FLOAT), target(FLOAT, 3)))
 def _scatter_points(positions, rates, mesh):  # type: ignore[no-untyped-def]
     # Cells are wrapped as floats: a position may be far beyond the integers.
@@ -160,21 +101,3 @@ def _scatter_clouds(positions, rates, mesh):  # type: ignore[no-untyped-def]
                 for a in range(2):
                     share = rates[s] * shares[a, 0] * shares[b, 1] * shares[c, 2]
                     mesh[cells[a, 0], cells[b, 1], cells[c, 2]] += share
-
-
-@kernel(
-    *[(strided_source(real, 3), FLOAT, strided_target(FLOAT, 3), types.UniTuple(INT, 3)) for real in REALS]
-)
-def _add_product(x, factor, y, shape):  # type: ignore[no-untyped-def]
-    for i in range(shape[0]):
-        for j in range(shape[1]):
-            a = x.first + i * x.strides[0] + j * x.strides[1]
-            b = y.first + i * y.strides[0] + j * y.strides[1]
-            if x.strides[2] == 1 and y.strides[2] == 1:
-                x_row = x.line[a : a + shape[2]]
-                y_row = y.line[b : b + shape[2]]
-                for k in range(shape[2]):
-                    y_row[k] += np.float64(x_row[k]) * factor
-            else:
-                for k in range(shape[2]):
-                    y.line[b + k * y.strides[2]] += np.float64(x.line[a + k * x.strides[2]]) * factor

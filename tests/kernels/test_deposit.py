@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reion_kernels import accumulate, deposit
+from reion_kernels import deposit
 from tests.kernels.strategies import LENGTHS, arrays
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # without JIT, NumPy comments on NaN
@@ -82,38 +82,3 @@ def test_bad_sources_are_named(error, message, change):
     arguments = {"positions": np.zeros((2, 3)), "rates": np.zeros(2), "shape": (4, 4, 4)} | change
     with pytest.raises(error, match=message):
         deposit(**arguments)
-
-
-@given(data=st.data())
-@settings(deadline=None, max_examples=100)
-def test_accumulate_is_its_formula(data):
-    n_src = data.draw(arrays())
-    total = np.array(data.draw(arrays(shape=n_src.shape, finite=True, dtype=np.float64)))
-    seconds = data.draw(st.sampled_from([0.0, 1e-3, 2.5e-2, -1.0]))
-    expected = (total.astype(np.float64) + n_src.astype(np.float64) * seconds).astype(total.dtype)
-    assert accumulate(total, n_src, seconds, threads=data.draw(st.integers(1, 3))) is total
-    assert np.allclose(total, expected, rtol=4 * np.finfo(total.dtype).eps, atol=0, equal_nan=True)
-
-
-def test_accumulate_into_strides():
-    total, n_src = np.zeros((6, 5, 4))[::2, :, ::-1], np.ones((4, 5, 3)).T
-    accumulate(total, n_src, 2.0)
-    assert (total == 2.0).all()
-
-
-def test_n_ion_over_snapshots_is_the_time_integral():
-    rng = np.random.default_rng(0)
-    n_src, seconds = rng.lognormal(size=(5, 8, 8, 8)), rng.uniform(0.5, 2.0, 5)
-    total = np.zeros((8, 8, 8))
-    for rate, time in zip(n_src, seconds, strict=True):
-        accumulate(total, rate, time)
-    assert np.allclose(total, np.tensordot(seconds, n_src, 1), rtol=1e-14)
-
-
-def test_accumulate_names_what_is_wrong():
-    with pytest.raises(ValueError, match="seconds: expected a finite time"):
-        accumulate(np.zeros(3), np.zeros(3), np.nan)
-    with pytest.raises(ValueError, match="total: expected shape"):
-        accumulate(np.zeros(3), np.zeros(4), 1.0)
-    with pytest.raises(TypeError, match="total: expected float64"):
-        accumulate(np.zeros(3, np.float32), np.zeros(3), 1.0)
