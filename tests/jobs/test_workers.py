@@ -138,7 +138,7 @@ def test_a_model_is_judged_the_same(any_workers, box, toy_model, tmp_path):
 def test_prediction_is_the_same(any_workers, box, toy_model, small_pieces, tmp_path):
     here = predict(toy_model, box, tmp_path / "here.zarr", device="cpu")
     there = predict(toy_model, box, tmp_path / "there.zarr", device="cpu", workers=any_workers)
-    assert there["tiles_computed"] == here["tiles_computed"] == len(SNAPSHOTS) * 8
+    assert there.tiles_computed == here.tiles_computed == len(SNAPSHOTS) * 8
     with xr.open_zarr(tmp_path / "here.zarr") as one, xr.open_zarr(tmp_path / "there.zarr") as other:
         np.testing.assert_allclose(other["xi"].values, one["xi"].values, rtol=0, atol=1e-6)
         assert other["xi"].attrs == one["xi"].attrs
