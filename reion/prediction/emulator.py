@@ -141,7 +141,8 @@ class Emulator:
         symmetrise
             As in `predict`.
         fields
-            The fields of `card.inputs` in their units, (x, y, z) or (batch, x, y, z), float32 or float64.
+            The fields of `card.inputs` in their units, (x, y, z) or (batch, x, y, z), as float32, float64 or
+            integers.
 
         Returns
         -------

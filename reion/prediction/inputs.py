@@ -149,7 +149,7 @@ def check_arrays(
     redshift
         One number, or one for each box.
     fields
-        The fields of the card, (x, y, z) or (batch, x, y, z), float32 or float64.
+        The fields of the card, (x, y, z) or (batch, x, y, z), float32, float64 or integers.
 
     Returns
     -------
@@ -159,8 +159,8 @@ def check_arrays(
     ------
     InputError
         If the fields are not those of the card or have different shapes; if a redshift or a value is not
-        finite or cannot be; if an array holds other numbers than float32 or float64, or hides cells by a
-        mask.
+        finite or cannot be; if an array holds float16 or anything that is no real number, or hides cells by
+        a mask.
     """
     if set(fields) != set(card.inputs):
         wanted = ", ".join(card.inputs)
@@ -197,7 +197,7 @@ def _check_redshifts(redshift: float | Sequence[float] | np.ndarray, batch: int)
 
 
 def _check_numbers(name: str, values: Any) -> np.ndarray:
-    """The values as float32, if they are float32 or float64 numbers that it can hold and none is hidden."""
+    """The values as float32, if they are real numbers that it can hold and none of them is hidden."""
     if np.ma.is_masked(values):
         raise InputError(
             f"{name}: expected a value in every cell; received an array that masks "
@@ -218,7 +218,7 @@ def _check_numbers(name: str, values: Any) -> np.ndarray:
 
 
 def _check_dtype(name: str, dtype: np.dtype[Any]) -> None:
-    if dtype.kind != "f" or dtype.itemsize < 4:
+    if dtype.kind not in "fiu" or dtype == np.float16:
         raise InputError(
             f"{name}: expected float32 or float64; received {dtype}",
             hint="float16 holds neither a density of 1e-31 g cm-3 nor a rate of 1e5"

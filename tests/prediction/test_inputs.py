@@ -82,7 +82,7 @@ def test_redshifts_that_are_none_are_refused(emulator, redshift):
     ("values", "message"),
     [
         (np.full((4, 4, 4), 4e-31, np.float16), "n_igm: expected float32 or float64; received float16"),
-        (np.ones((4, 4, 4), np.int64), "received int64"),
+        (np.ones((4, 4, 4), bool), "received bool"),
         (np.full((4, 4, 4), 4e-31, np.complex64), "received complex64"),
         (np.full((4, 4, 4), "4e-31"), "received <U5"),
         (np.full((4, 4, 4), np.datetime64("2026-01-01")), "received datetime64"),
@@ -91,7 +91,17 @@ def test_redshifts_that_are_none_are_refused(emulator, redshift):
         (np.full((4, 4, 4), 1e300), "n_igm at z = 8: expected finite numbers"),
         (np.ma.masked_less(np.r_[0.0, np.full(63, 4e-31)].reshape(4, 4, 4), 1e-31), "masks 1 of them"),
     ],
-    ids=["float16", "integers", "complex", "text", "dates", "objects", "too small", "too large", "masked"],
+    ids=[
+        "float16",
+        "truth values",
+        "complex",
+        "text",
+        "dates",
+        "objects",
+        "too small",
+        "too large",
+        "masked",
+    ],
 )
 def test_arrays_that_are_no_densities_are_refused(emulator, values, message):
     with pytest.raises(InputError, match=message):
@@ -108,6 +118,12 @@ def test_any_order_of_bytes_and_a_mask_that_hides_nothing_give_the_same(emulator
         8, n_igm=n_igm.astype(dtype), n_ion=np.ma.masked_less(n_ion.astype(dtype), 0)
     )
     np.testing.assert_array_equal(received, expected)
+
+
+def test_integers_lose_nothing_and_are_taken(emulator):
+    n_igm, n_ion = np.full((4, 4, 4), 4e-31), np.arange(64).reshape(4, 4, 4)
+    expected = emulator.predict_arrays(8.0, n_igm=n_igm, n_ion=n_ion.astype(np.float32))
+    np.testing.assert_array_equal(emulator.predict_arrays(8.0, n_igm=n_igm, n_ion=n_ion), expected)
 
 
 def test_half_precision_in_a_simulation_is_refused(emulator, simulation):
