@@ -21,7 +21,7 @@ BLOCK = 1 << 15
 _PIECE = 64 * BLOCK
 """Values that are handed to the kernel at a time, copied where they do not lie side by side."""
 
-FIRST_VALUES = 1 << 10
+FIRST_VALUES = 1 << 9
 """Values at the beginning of a block whose mean stands for that of the block."""
 
 LANES = 32
@@ -136,10 +136,10 @@ def moments(x: Real, *, threads: int | None = None) -> Moments:
     if x.size == 0:
         return Moments.empty()
     (view,) = merged_axes(x)
-    rows = max(1, _PIECE // math.prod(view.shape[1:]))
-    blocks = -(-rows * math.prod(view.shape[1:]) // BLOCK)
+    row_values = math.prod(view.shape[1:])
+    rows = min(len(view), max(1, _PIECE // row_values))
     nothing = Moments.empty()._record()
-    records = np.empty((-(-len(view) // rows), blocks), dtype=_RECORD)
+    records = np.empty((-(-len(view) // rows), -(-rows * row_values // BLOCK)), dtype=_RECORD)
     records[:] = nothing
 
     def task(first: int, last: int) -> None:
@@ -179,9 +179,8 @@ def _sums(x, signed, unsigned, pivot, ends):  # type: ignore[no-untyped-def]
     # bits, because comparisons of floats that may be NaN do not become vector instructions: as integers
     # positive floats are in order, and negative ones backwards. Four values are added to each other before
     # they are added to a lane, because a lane is memory.
-    s1 = np.zeros(LANES)
-    s2 = np.zeros(LANES)
-    s3 = np.zeros(LANES)
+    lanes = np.zeros((3, LANES))
+    s1, s2, s3 = lanes[0], lanes[1], lanes[2]
     low = signed[0]
     high = signed[0]
     far = unsigned[0]

@@ -22,7 +22,7 @@ from reion_kernels._threads import run, thread_count
 N_ROTATIONS = 24
 N_SYMMETRIES = 48
 
-_TILE_J, _TILE_K = 32, 64
+_TILE_J, _TILE_K = 64, 64
 """Cells of a tile: long enough along both axes that memory is read and written in long runs, and small enough
 for the nearest cache."""
 
@@ -34,10 +34,7 @@ Flips = tuple[bool, bool, bool]
 
 
 class _Cubes(NamedTuple):
-    """Cubes in one line of memory: cell (0, 0, 0) of cube c is ``line[first[c]]``.
-
-    `steps` are the strides of its three axes in elements.
-    """
+    """Boxes in one line of memory: cell (i, j, k) of box c is ``line[first[c] + (i, j, k) · steps]``."""
 
     line: Real
     first: NDArray[np.int64]
@@ -171,8 +168,7 @@ def symmetry(x: Real, index: int, *, out: Real | None = None, threads: int | Non
 
     def task(a: Real, b: Real) -> None:
         if a.size:  # there may be more threads than cubes
-            shape = a.shape[lead:]
-            _turn(_cubes(a), _cubes(b, writeable=True), *shape)
+            _turn(_cubes(a), _cubes(b, writeable=True), *a.shape[lead:])
 
     a, b = _ordered(turned, out)
     threads = thread_count(threads, x.size)
@@ -183,7 +179,11 @@ def symmetry(x: Real, index: int, *, out: Real | None = None, threads: int | Non
 
 
 def _ordered(a: Real, b: Real) -> tuple[Real, Real]:
-    """Sort the last three axes of both: the fastest of `b` last, that of `a` before it if it is another."""
+    """Sort the last three axes of both: the fastest of `b` last, that of `a` before it if it is another.
+
+    The two before the last are turned round where `a` runs backwards: memory is faster where it is read from
+    front to back.
+    """
     lead = a.ndim - 3
     steps_a, steps_b = (
         [abs(s) if n > 1 else np.inf for s, n in zip(v.strides[lead:], v.shape[lead:], strict=True)]
@@ -192,7 +192,9 @@ def _ordered(a: Real, b: Real) -> tuple[Real, Real]:
     last = int(np.argmin(steps_b))
     rest = sorted((axis for axis in range(3) if axis != last), key=lambda axis: -steps_a[axis])
     order = [*range(lead), *(lead + axis for axis in (*rest, last))]
-    return a.transpose(order), b.transpose(order)
+    a, b = a.transpose(order), b.transpose(order)
+    backwards = tuple(axis for axis in (-3, -2) if a.strides[axis] < 0)
+    return np.flip(a, backwards), np.flip(b, backwards)
 
 
 def _cubes(x: Real, *, writeable: bool = False) -> _Cubes:
@@ -204,50 +206,58 @@ def _cubes(x: Real, *, writeable: bool = False) -> _Cubes:
     return _Cubes(line, corners, strides[lead:])
 
 
+@kernel(inline=True)
+def _copy_plane(x, a, y, b, n_j, n_k):  # type: ignore[no-untyped-def]
+    for j in range(n_j):
+        a_j = a + j * x.steps[1]
+        b_j = b + j * y.steps[1]
+        for k in range(n_k):
+            y.line[np.uintp(b_j + k * y.steps[2])] = x.line[np.uintp(a_j + k * x.steps[2])]
+
+
+@kernel(inline=True)
+def _transpose_plane(x, a, y, b, n_j, n_k, tile):  # type: ignore[no-untyped-def]
+    # The fastest axis of x is j and that of y is k: each tile is read along j and written along k.
+    for first_k in range(0, n_k, _TILE_K):
+        width = min(_TILE_K, n_k - first_k)
+        for first_j in range(0, n_j, _TILE_J):
+            height = min(_TILE_J, n_j - first_j)
+            for k in range(width):
+                start = a + (first_k + k) * x.steps[2] + first_j
+                row = x.line[start : start + height]
+                for j in range(height):
+                    tile[k, j] = row[j]
+            for j in range(height):
+                start = b + (first_j + j) * y.steps[1] + first_k
+                goal = y.line[start : start + width]
+                for k in range(width):
+                    goal[k] = tile[k, j]
+
+
 _STEPS = types.UniTuple(INT, 3)
 
 
 @kernel(
     *[
         (
-            types.NamedTuple((source(r), INTS, _STEPS), _Cubes),
-            types.NamedTuple((target(r), INTS, _STEPS), _Cubes),
+            types.NamedTuple((source(real), INTS, _STEPS), _Cubes),
+            types.NamedTuple((target(real), INTS, _STEPS), _Cubes),
             INT,
             INT,
             INT,
         )
-        for r in REALS
+        for real in REALS
     ]
 )
 def _turn(x, y, n_i, n_j, n_k):  # type: ignore[no-untyped-def]
-    # Where the fastest axis of x is j and that of y is k, they change places tile by tile: a tile is read
-    # along j and written along k. The rest is copied cell by cell.
-    turns = abs(x.steps[1]) == 1 and y.steps[2] == 1
+    # Copy cell (i, j, k) of each cube of x to cell (i, j, k) of the same cube of y.
+    transposes = x.steps[1] == 1 and y.steps[2] == 1
     tile = np.empty((_TILE_K, _TILE_J + _PADDING), dtype=x.line.dtype)
-    for c in range(len(x.first)):
+    for cube in range(len(x.first)):
         for i in range(n_i):
-            a = x.first[c] + i * x.steps[0]
-            b = y.first[c] + i * y.steps[0]
-            if not turns:
-                for j in range(n_j):
-                    a_j = a + j * x.steps[1]
-                    b_j = b + j * y.steps[1]
-                    for k in range(n_k):
-                        y.line[np.uintp(b_j + k * y.steps[2])] = x.line[np.uintp(a_j + k * x.steps[2])]
-                continue
-            for k in range(0, n_k, _TILE_K):
-                width = min(_TILE_K, n_k - k)
-                for j in range(0, n_j, _TILE_J):
-                    height = min(_TILE_J, n_j - j)
-                    lowest = a + k * x.steps[2] + (j * x.steps[1] if x.steps[1] > 0 else 1 - j - height)
-                    for q in range(width):
-                        start = lowest + q * x.steps[2]
-                        row = x.line[start : start + height]
-                        for p in range(height):
-                            tile[q, p] = row[p]
-                    for p in range(height):
-                        start = b + (j + p) * y.steps[1] + k
-                        row_out = y.line[start : start + width]
-                        column = p if x.steps[1] > 0 else height - 1 - p
-                        for q in range(width):
-                            row_out[q] = tile[q, column]
+            a = x.first[cube] + i * x.steps[0]
+            b = y.first[cube] + i * y.steps[0]
+            if transposes:
+                _transpose_plane(x, a, y, b, n_j, n_k, tile)
+            else:
+                _copy_plane(x, a, y, b, n_j, n_k)

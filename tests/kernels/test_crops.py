@@ -1,4 +1,3 @@
-import sys
 import threading
 
 import numpy as np
@@ -189,9 +188,3 @@ def test_bad_arguments_are_named(error, message, change):
 def test_a_batch_needs_a_turn_for_each_window():
     with pytest.raises(ValueError, match="indices: expected one symmetry for each of 1 windows"):
         crop_batch(FIELDS, [[0, 0, 0]], out=np.zeros((1, 3, 3, 3, 2), np.float32), indices=[0, 1])
-
-
-def test_the_window_is_not_copied_on_the_way():
-    """The only memory a crop asks for beside the batch is a block of rows."""
-    rows = sys.modules["reion_kernels.crops"].BLOCK_ROWS
-    assert rows * 128 * 4 <= 1 << 15
