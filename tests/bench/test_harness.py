@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
 import pytest
 
-from reion.bench import run
 from reion.bench.harness import Ratio, Result, fastest, interleaved
-from reion.errors import InputError
 
 
 def test_the_ratio_is_that_of_the_times():
@@ -47,13 +44,3 @@ def test_the_json_is_flat():
         "spread": [1.0, 3.0],
         "seconds": 0.1,
     }
-
-
-@pytest.mark.parametrize("suite", ["train", "predict"])
-def test_without_the_training_extra_it_says_what_is_missing(suite, monkeypatch):
-    for name in ("onnx", "keras", "tensorflow"):
-        monkeypatch.setitem(sys.modules, name, None)
-    for name in [name for name in sys.modules if name.startswith(("reion.training", "reion.models."))]:
-        monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(InputError, match=r"(?s)needs (keras|onnx).*pip install 'reion\[train\]'"):
-        run([suite], lambda line: None)
