@@ -39,7 +39,7 @@ FLOORS: tuple[set[str], ...] = (
     {"physics"},
     {"readers"},
     {"storage"},
-    {"inspection", "prediction", "ray_tracing", "training"},
+    {"inspection", "prediction", "ray_tracing", "sky", "training"},
     {"evaluation"},
     {"bench", "demo", "studies"},
     {"cli"},

@@ -16,7 +16,7 @@ from reion.cli.environment import ensure_home
 from reion.cli.streams import lasting_streams, write_error
 from reion.errors import InputError
 
-GROUPS = ("data", "ray_tracing", "training", "prediction", "models", "planning", "bench")
+GROUPS = ("data", "ray_tracing", "training", "prediction", "sky", "models", "planning", "bench")
 """Modules of this folder that add commands to `app`, in the order in which `reion --help` lists them."""
 
 for group in GROUPS:

@@ -45,6 +45,15 @@ ConfigValues = Annotated[
         "--set", metavar="KEY=VALUE", help="A value of the configuration, such as seed=1; repeatable."
     ),
 ]
+Xi = Annotated[
+    Path,
+    typer.Argument(metavar="XI", help="A store, file, folder or pattern with xi, as `reion predict` writes."),
+]
+XiFormat = Annotated[str | None, typer.Option(help="Format of the files with xi, as --format.")]
+XiSettings = Annotated[
+    list[str] | None,
+    typer.Option("--xi-set", metavar="KEY=VALUE", help="A fact that the files with xi lack; repeatable."),
+]
 Memory = Annotated[
     str | None,
     typer.Option(

@@ -9,12 +9,13 @@ from typing import Any
 
 import xarray as xr
 
-from reion.evaluation.evaluate import ScoringJob, matching_snapshots
+from reion.evaluation.evaluate import ScoringJob
 from reion.evaluation.methods import predict_with
 from reion.jobs.plan import TERMS, Measurement, Plan, Terms, time_pieces
 from reion.physics.excursion_set import Photons
 from reion.prediction.predict import prediction_bytes
 from reion.simulation.contract import AXES, box_size_mpc, cells_of, few_of, require_fields, shape_of
+from reion.simulation.joining import matching_snapshots
 from reion.storage.cost import field_bytes
 
 _MEBIBYTE = 1 << 20

@@ -20,7 +20,6 @@ from reion.metrics.pooling import POOLED_MEAN_XI, POOLED_REDSHIFT
 from reion.metrics.spectra import Modes
 from reion.physics import excursion_set
 from reion.simulation.contract import (
-    DIMS,
     PHOTON_RATE_UNITS,
     box_size_mpc,
     check_simulation,
@@ -32,12 +31,10 @@ from reion.simulation.contract import (
     require_fields,
     shape_of,
 )
+from reion.simulation.joining import matching_snapshots
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-REDSHIFT_TOLERANCE = 1e-3
-"""How far two redshifts may differ and still be the same snapshot."""
 
 
 def evaluate(
@@ -167,23 +164,6 @@ class ScoringJob(Job[int, AllScores]):
             ionised = excursion_set.ionised(self._photons.at(index), atoms, threshold=self._threshold)
             excursion = SnapshotScores.of(ionised.astype(np.float32), truth)
         return AllScores(predictions, mean_field, excursion)
-
-
-def matching_snapshots(name: str, pred: xr.DataArray, true: xr.Dataset) -> dict[int, int]:
-    """Index of each true snapshot to the index of the prediction's snapshot at the same redshift."""
-    if pred.dims != DIMS:
-        raise InputError(f"expected dimensions {DIMS}; received {pred.dims}", file=name)
-    if pred.shape[1:] != true["xi"].shape[1:]:
-        raise InputError(
-            f"expected the truth's mesh {true['xi'].shape[1:]}; received {pred.shape[1:]}",
-            file=name,
-            hint="predict on the same mesh, or regrid one of the two with `reion convert --cell-size MPC`",
-        )
-    if "redshift" not in pred.coords:
-        raise InputError("expected a coordinate 'redshift'; received none", file=name)
-    distance = np.abs(true["redshift"].values[:, None] - pred["redshift"].values)
-    nearest = distance.argmin(axis=1)
-    return {i: int(j) for i, j in enumerate(nearest) if distance[i, j] <= REDSHIFT_TOLERANCE}
 
 
 def _excursion_set_lacks(true: xr.Dataset, inputs: InputSet) -> str | None:

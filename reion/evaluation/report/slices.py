@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from reion.evaluation.evaluate import matching_snapshots
 from reion.evaluation.result import Evaluation
 from reion.metrics.fields import Field
 from reion.physics import excursion_set
 from reion.simulation.contract import AXES, PHOTON_RATE_UNITS, PHOTON_UNITS, box_size_mpc, hydrogen_density
+from reion.simulation.joining import matching_snapshots
 
 LARGEST_SIDE = 160
 """Cells along a picture's longer side; a larger box is averaged in blocks."""

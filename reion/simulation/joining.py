@@ -1,0 +1,86 @@
+"""An ionised fraction from one place and the gas from another, as one Simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from reion.errors import InputError
+from reion.simulation.contract import DIMS, box_size_mpc, require_fields
+
+REDSHIFT_TOLERANCE = 1e-3
+"""How far two redshifts may differ and still be the same snapshot."""
+
+BOX_SIZE_TOLERANCE = 1e-3
+"""How much the sides of two boxes may differ, relatively, and still be the same box."""
+
+
+def matching_snapshots(name: str, pred: xr.DataArray, true: xr.Dataset) -> dict[int, int]:
+    """Index of each snapshot of a simulation to the index of the ionised fraction at the same redshift.
+
+    Parameters
+    ----------
+    name
+        What the ionised fraction is called in errors.
+    pred
+        xi with dimensions (redshift, x, y, z).
+    true
+        The Simulation that it belongs to, with or without xi of its own.
+
+    Raises
+    ------
+    InputError
+        If `pred` has other dimensions, another mesh or no redshifts.
+    """
+    if pred.dims != DIMS:
+        raise InputError(f"expected dimensions {DIMS}; received {pred.dims}", file=name)
+    mesh = tuple(true.sizes[dim] for dim in DIMS[1:])
+    if pred.shape[1:] != mesh:
+        raise InputError(
+            f"expected the simulation's mesh {mesh}; received {pred.shape[1:]}",
+            file=name,
+            hint="predict on the same mesh, or regrid one of the two with `reion convert --cell-size MPC`",
+        )
+    if "redshift" not in pred.coords:
+        raise InputError("expected a coordinate 'redshift'; received none", file=name)
+    distance = np.abs(true["redshift"].values[:, None] - pred["redshift"].values)
+    nearest = distance.argmin(axis=1)
+    return {i: int(j) for i, j in enumerate(nearest) if distance[i, j] <= REDSHIFT_TOLERANCE}
+
+
+def with_xi(sim: xr.Dataset, other: xr.Dataset, *, file: str | None = None) -> xr.Dataset:
+    """Return a simulation with the xi of another store, at the redshifts that both have.
+
+    Nothing is read. The xi that `sim` has itself is replaced.
+
+    Parameters
+    ----------
+    sim
+        A Simulation.
+    other
+        A Simulation with xi, what `reion predict` wrote for example.
+    file
+        Where `other` is from, for errors.
+
+    Raises
+    ------
+    InputError
+        If `other` has no xi, or the two differ in mesh or box size, or share no redshift.
+    """
+    require_fields(other, ["xi"], purpose="joining a simulation with its ionised fraction", file=file)
+    matches = matching_snapshots(file or "xi", other["xi"], sim)
+    ours, theirs = np.array(box_size_mpc(sim)), np.array(box_size_mpc(other))
+    if np.any(np.abs(theirs - ours) > BOX_SIZE_TOLERANCE * ours):
+        raise InputError(
+            f"expected the simulation's box of {ours.tolist()} Mpc; received one of {theirs.tolist()} Mpc",
+            file=file,
+            hint="is this the xi of another box?",
+        )
+    if not matches:
+        listed = [", ".join(f"{z:g}" for z in data["redshift"].values) for data in (sim, other)]
+        raise InputError(
+            f"expected a redshift that the simulation ({listed[0]}) and xi share; received {listed[1]}",
+            file=file,
+        )
+    xi = other["xi"].isel(redshift=list(matches.values()))
+    return sim.isel(redshift=list(matches)).assign(xi=xi.variable)

@@ -1,0 +1,152 @@
+"""When each cell is ionised: z_reion, the redshift at which its xi first reaches one half."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from reion.errors import InputError
+from reion.metrics.bubbles import IONISED
+from reion.metrics.fields import Field
+
+if TYPE_CHECKING:
+    from astropy.cosmology import FlatLambdaCDM
+
+BACKWARDS = 0.01
+"""A cell whose xi falls by more than this from one snapshot to the next goes backwards."""
+
+_STEPS = 1024
+"""Points between two snapshots at which the cosmic age is computed: redshifts are good to 1e-6."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Oddities:
+    """Numbers of cells whose history is not a simple rise through one half; adding two joins their cells.
+
+    Parameters
+    ----------
+    cells
+        All cells that were looked at.
+    never
+        xi stays below one half in every snapshot: z_reion is NaN.
+    at_the_start
+        xi is one half or more in the first snapshot, whose redshift then stands for an earlier one.
+    backwards
+        xi falls by more than `BACKWARDS` between two snapshots.
+    recombined
+        xi falls below one half again: z_reion is the redshift of the first crossing.
+    """
+
+    cells: int = 0
+    never: int = 0
+    at_the_start: int = 0
+    backwards: int = 0
+    recombined: int = 0
+
+    def __add__(self, other: Oddities) -> Oddities:
+        return Oddities(**{name: value + vars(other)[name] for name, value in vars(self).items()})
+
+
+class Crossings:
+    """z_reion of a box, or of a part of it, from one snapshot after the other.
+
+    Parameters
+    ----------
+    redshift
+        Of the snapshots that will be added, descending.
+    cosmology
+        An astropy cosmology; between two snapshots xi is linear in its cosmic time.
+
+    Attributes
+    ----------
+    z_reion
+        float32 (x, y, z), NaN where xi has not reached one half so far; None before the first snapshot.
+    """
+
+    def __init__(self, redshift: np.ndarray, cosmology: FlatLambdaCDM) -> None:
+        self._redshift = np.asarray(redshift, dtype=np.float64)
+        self._cosmology = cosmology
+        self._index = 0
+        self._last: Field | None = None
+        self._at_the_start = 0
+        self.z_reion: Field | None = None
+
+    def add(self, xi: Field) -> None:
+        """Add the next snapshot, shape (x, y, z)."""
+        if self._last is None or self.z_reion is None:
+            self.z_reion = np.where(xi >= IONISED, np.float32(self._redshift[0]), np.float32(np.nan))
+            self._at_the_start = int(np.count_nonzero(xi >= IONISED))
+            self._backwards, self._recombined = np.zeros((2, *xi.shape), dtype=bool)
+        else:
+            self._backwards |= xi < self._last - BACKWARDS
+            self._recombined |= (xi < IONISED) & (self._last >= IONISED)
+            new = np.isnan(self.z_reion) & (xi >= IONISED)
+            before, after = self._last[new].astype(np.float64), xi[new].astype(np.float64)
+            self.z_reion[new] = self._redshift_after((IONISED - before) / (after - before))
+        self._last = xi
+        self._index += 1
+
+    @property
+    def oddities(self) -> Oddities:
+        """How many cells have which kind of history, after the last snapshot."""
+        if self.z_reion is None:
+            return Oddities()
+        return Oddities(
+            cells=self.z_reion.size,
+            never=int(np.count_nonzero(np.isnan(self.z_reion))),
+            at_the_start=self._at_the_start,
+            backwards=int(np.count_nonzero(self._backwards)),
+            recombined=int(np.count_nonzero(self._recombined)),
+        )
+
+    def _redshift_after(self, part: np.ndarray) -> np.ndarray:
+        """Redshift when `part` of the time between the last snapshot and the next has passed."""
+        high, low = self._redshift[self._index - 1 : self._index + 1]
+        redshift = np.linspace(high, low, _STEPS + 1)
+        age = self._cosmology.age(redshift).to_value("Gyr")
+        found: np.ndarray = np.interp(age[0] + part * (age[-1] - age[0]), age, redshift)
+        return found
+
+
+def z_reion(xi: np.ndarray, redshift: np.ndarray, cosmology: FlatLambdaCDM) -> tuple[Field, Oddities]:
+    """Redshift at which each cell is ionised, and how many cells have an odd history.
+
+    The redshift at which xi first reaches one half, xi being linear in cosmic time between snapshots; that of
+    the first snapshot where xi is one half or more there already; NaN where it never is.
+
+    Parameters
+    ----------
+    xi
+        Ionised fraction, shape (redshift, x, y, z).
+    redshift
+        Shape (redshift,), descending.
+    cosmology
+        An astropy cosmology.
+
+    Returns
+    -------
+    tuple of numpy.ndarray and Oddities
+        float32 (x, y, z), and the counts.
+
+    Raises
+    ------
+    InputError
+        If the shapes do not fit, the redshifts do not descend or a value is not finite.
+    """
+    redshift = np.asarray(redshift, dtype=np.float64)
+    if xi.ndim != 4 or redshift.shape != xi.shape[:1] or xi.size == 0:
+        raise InputError(
+            f"expected xi of shape (redshift, x, y, z) and one redshift a snapshot; received {xi.shape} and "
+            f"{redshift.shape}"
+        )
+    if np.any(np.diff(redshift) >= 0):
+        raise InputError(f"expected descending redshifts; received {redshift.tolist()}")
+    if not np.isfinite(xi).all():
+        raise InputError("xi: expected finite numbers; received some that are not")
+    crossings = Crossings(redshift, cosmology)
+    for snapshot in xi:
+        crossings.add(snapshot)
+    assert crossings.z_reion is not None  # noqa: S101 (there is a snapshot)
+    return crossings.z_reion, crossings.oddities
