@@ -66,9 +66,10 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def oracles(session: nox.Session) -> None:
-    """Readers and metrics against tools21cm."""
+    """Readers, metrics and light cones against tools21cm."""
     session.install("-e", ".[test]", "tools21cm")
-    session.run("pytest", "tests/readers/test_tools21cm.py", "tests/metrics/test_against_tools21cm.py")
+    files = ("tests/readers/test_tools21cm.py", *Path("tests").glob("*/test_against_tools21cm.py"))
+    session.run("pytest", *map(str, files))
 
 
 @nox.session

@@ -5,10 +5,12 @@ from reion_kernels.affine import TRANSFORMS, Transform, affine
 from reion_kernels.chemistry import Ionisation, ionise
 from reion_kernels.crops import crop, crop_batch
 from reion_kernels.deposit import deposit
+from reion_kernels.distance import signed_distance
 from reion_kernels.evolution import Photons, Step, evolve_step
 from reion_kernels.moments import Moments, moments
 from reion_kernels.photo_table import PhotoTable, black_body_table, power_law_table
 from reion_kernels.raytracing import Rays, trace_rays
+from reion_kernels.redshift_space import move_cells
 from reion_kernels.symmetry import (
     N_ROTATIONS,
     N_SYMMETRIES,
@@ -40,9 +42,11 @@ __all__ = [
     "inverse",
     "ionise",
     "moments",
+    "move_cells",
     "permutation_and_flips",
     "power_law_table",
     "rotate",
+    "signed_distance",
     "symmetry",
     "trace_rays",
 ]
