@@ -13,8 +13,38 @@ from reion.errors import InputError
 from reion.jobs.outputs import alone_at, is_temporary
 
 _FORMAT_ENDINGS = (
-    *(".bin", ".csv", ".dat", ".h5", ".hdf5", ".html", ".json", ".keras", ".nc", ".npy", ".npz"),
-    *(".onnx", ".pdf", ".png", ".toml", ".txt", ".zip"),
+    *(
+        ".asdf",
+        ".bin",
+        ".bz2",
+        ".cdf",
+        ".csv",
+        ".dat",
+        ".fit",
+        ".fits",
+        ".gz",
+        ".h5",
+        ".hdf",
+        ".hdf5",
+        ".html",
+    ),
+    *(".jpg", ".json", ".keras", ".log", ".mat", ".md", ".nc", ".nc4", ".npy", ".npz", ".onnx", ".parquet"),
+    *(
+        ".pdf",
+        ".pickle",
+        ".pkl",
+        ".png",
+        ".pt",
+        ".py",
+        ".svg",
+        ".tar",
+        ".tgz",
+        ".toml",
+        ".tsv",
+        ".txt",
+        ".vtk",
+    ),
+    *(".xml", ".xz", ".yaml", ".yml", ".zip", ".zst"),
 )
 """Endings by which people know what a file is: an output of another kind, or a folder, gets no such name."""
 

@@ -13,6 +13,7 @@ from reion.errors import InputError
 from reion.readers import c2ray, epfl, halos, hdf5, npy_files, npz, pinion, pyc2ray, twentyonecmfast
 from reion.readers import zarr as zarr_store
 from reion.readers.folders import expand, files_below
+from reion.readers.foreign import said_of_foreign
 from reion.readers.format import Format
 from reion.readers.names import Names, names_from
 from reion.readers.settings import HALO_SETTINGS, Settings
@@ -234,11 +235,12 @@ def _nothing_found(paths: Sequence[Path], wanted: str | None, source: Source) ->
         if folders
         else ""
     )
+    foreign = said_of_foreign(paths)
     return InputError(
         f"expected files of {wanted or 'one of the formats ' + ', '.join(FORMATS)}; "
         f"received {names}{', ...' if len(paths) > 5 else ''}",
         file=_name(source),
-        hint=f"{inside}the formats (--format names one) are\n{formats}",
+        hint=foreign or f"{inside}the formats (--format names one) are\n{formats}",
     )
 
 

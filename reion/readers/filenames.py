@@ -6,11 +6,14 @@ import re
 from pathlib import Path
 
 _REDSHIFT = re.compile(
-    r"(?<![A-Za-z])(?:redshift|zred|z)[=_-]?(?P<number>\d{1,4}(?:[.p]\d+)?)(?![A-Za-z0-9]|\.\d)",
+    r"(?<![A-Za-z])(?:redshift|zred|z)[=_-]?(?P<number>\d{1,4}(?:[.,p]\d+)?)(?![A-Za-z0-9]|\.\d)",
     re.IGNORECASE,
 )
 """A redshift is a number behind the word z, zred or redshift: `nz64` and `xyz64` are none. EAGLE and others
-write `z008p500` for 8.5."""
+write `z008p500` for 8.5, some write 8,5."""
+
+_MESH = re.compile(r"y[=_-]?\d+[_x-]?$", re.IGNORECASE)
+"""What stands before the z of `x64y64z64` and `nx64_ny64_z64`, which is a number of cells."""
 
 _COMPRESSED = ".gz"
 
@@ -21,7 +24,7 @@ def redshift_of(path: Path) -> float | None:
     Of several the last counts: `box_z64cells_z8.0.h5` and `z64_z8.0.h5` are at 8.
     """
     match = _last_redshift(ending_removed(path.name))
-    return None if match is None else float(match["number"].lower().replace("p", "."))
+    return None if match is None else float(match["number"].lower().replace("p", ".").replace(",", "."))
 
 
 def label_of(path: Path) -> str:
@@ -49,5 +52,5 @@ def ending_removed(name: str) -> str:
 
 
 def _last_redshift(stem: str) -> re.Match[str] | None:
-    matches = list(_REDSHIFT.finditer(stem))
+    matches = [match for match in _REDSHIFT.finditer(stem) if not _MESH.search(stem[: match.start()])]
     return matches[-1] if matches else None

@@ -31,6 +31,19 @@ ENDINGS = (".h5", ".hdf5")
 _MOST_NUMBERS, _MOST_TEXT = 16, 4096
 _MOST_NAMES, _MOST_LOOKED_AT, _DEEPEST = 20, 1000, 8
 _DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3
+_FILTERS = {
+    4: "szip",
+    5: "n-bit",
+    6: "scale-offset",
+    32000: "LZF",
+    32001: "Blosc",
+    32004: "LZ4",
+    32008: "bitshuffle",
+    32013: "ZFP",
+    32015: "Zstandard",
+    32026: "Blosc2",
+}
+"""Names of filters that are not read, by their codes in HDF5's registry."""
 _FLETCHER32_BYTES = 4
 _DEFLATE_LIMIT = 1040
 """Deflate cannot compress by more than this factor."""
@@ -294,11 +307,12 @@ def _check_chunks(dataset: Any, name: str, path: Path) -> None:
     filters = _filters(dataset)
     unknown = [code for code in filters if code not in (_DEFLATE, _SHUFFLE, _FLETCHER32)]
     if unknown or filters.count(_DEFLATE) > 1:
+        received = ", ".join(_FILTERS.get(code, f"filter {code}") for code in unknown) or "deflate twice"
         raise InputError(
-            f"{name}: expected the filters deflate, shuffle or fletcher32, deflate once; received filter "
-            f"{unknown[0] if unknown else _DEFLATE}",
+            f"{name}: expected an array stored with the filters deflate (gzip), shuffle and fletcher32, or "
+            f"none; received {received}",
             file=path,
-            hint="rewrite the dataset with compression='gzip', or none",
+            hint=f"`h5repack -f GZIP=4 {path.name} new.h5` rewrites it, or h5py with compression='gzip'",
         )
     # Each chunk holds at most its share of bytes, so that this also bounds the declared shape.
     held = int(dataset.id.get_num_chunks())

@@ -58,7 +58,8 @@ def boxes_from(trees: Iterable[Tree], settings: Settings) -> list[Box]:
     names = names_from(settings)
     looked_at = list(trees)
     boxes = [box_from(tree, names, settings) for tree in looked_at]
-    warn_unused_arrays(looked_at, {place.array for place in names.arrays().values()})
+    used = {place.array for place in names.arrays().values()}
+    warn_unused_arrays(looked_at, used, catalogues_used=names.halos is not None)
     return boxes
 
 

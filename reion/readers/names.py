@@ -117,6 +117,10 @@ def names_from(settings: Settings) -> Names:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "model_type":
+            message = f"expected a table, [{where}]; received {where} = {first['input']!r}"
+            hint = f'[{where}]\narray = "path/in/the/file"'
+            raise InputError(message, file=path, hint=hint) from error
         raise InputError(
             f"{where}: {first['msg'].removeprefix('Value error, ')}; received {first['input']!r}", file=path
         ) from error

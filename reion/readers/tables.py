@@ -36,7 +36,11 @@ class Table:
             lines = lines[1:]
         if len(lines) > 1 and len(lines[0].split()) < len(lines[1].split()):
             lines = lines[1:]  # the number of haloes
-        columns = len(lines[0].split()) if lines else max(len(names), 1)
+        if not text.strip():
+            raise InputError("expected a catalogue of haloes; received an empty file", file=self.path)
+        if [line.split() for line in lines] == [["0"]]:
+            lines = []  # the number of haloes
+        columns = len(lines[0].split()) if lines else len(names)
         numbers = numbers_in(lines, self.path)
         if numbers.size != columns * len(lines):
             raise InputError(
@@ -63,14 +67,19 @@ class Table:
         shape = self.tree.shape(str(column)) if self.tree is not None else self._text_shape(column)
         if shape is None:
             raise InputError(
-                f"[halos]: expected a column {column!r}; received {', '.join(self.names())}", file=self.path
+                f"[halos]: expected a column {column!r}; received {', '.join(self.names()) or 'none'}",
+                file=self.path,
+                hint=None
+                if self.tree is None
+                else 'haloes in files of their own are named in the mapping: file = "halos_z*.dat"',
             )
         return shape
 
     def _text_shape(self, column: Column) -> tuple[int, ...] | None:
         names, numbers = self._text
         there = column in names if isinstance(column, str) else 1 <= column <= numbers.shape[1]
-        return (len(numbers),) if there else None
+        # At first there are no haloes, and a list of none may not have columns either.
+        return (len(numbers),) if there or (len(numbers) == 0 and not names) else None
 
     def numbers(self, column: Column) -> np.ndarray:
         """The numbers of a column, float64, one axis."""
@@ -78,6 +87,8 @@ class Table:
         if self.tree is not None:
             return StoredArray(self.tree, str(column)).numbers()
         names, numbers = self._text
+        if len(numbers) == 0:
+            return np.empty(0)
         return numbers[:, names.index(column) if isinstance(column, str) else column - 1]
 
     def unit(self, column: Column) -> str:

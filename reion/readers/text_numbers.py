@@ -70,6 +70,8 @@ def numbers_in(lines: Sequence[str], path: Path) -> np.ndarray:
 def header_names(text: str) -> list[str]:
     """The names of the columns: the last line before the numbers that has a name for each, or none.
 
+    Where there are no numbers it is the last line of names.
+
     Comment marks and what stands in brackets do not belong to a name: `#ID(1) Xc(2) [Mpc/h]`.
     """
     found: list[list[str]] = []
@@ -82,7 +84,7 @@ def header_names(text: str) -> list[str]:
         names = _words(re.sub(r"\([^)]*\)|\[[^\]]*\]", "", line.lstrip("#!%/ \t")))
         if all(_NAME.fullmatch(name) for name in names):
             found.append(names)
-    return []
+    return next((names for names in reversed(found) if len(names) > 1), [])
 
 
 def _words(line: str) -> list[str]:

@@ -73,6 +73,7 @@ _OTHER_STRUCTS = {
     "photon_nonconservation_data",
 }
 """Structs that no command uses; halo catalogues are read through `[halos]` in a mapping."""
+_SOURCE_STRUCTS = ("EmissivityFields", "HaloBox")
 _DENSITY_PARAMETERS = ("cosmo_params", "matter_options", "matter_params", "simulation_options", "user_params")
 _SOURCE_PARAMETERS = ("astro_params", "astro_options", "astro_flags")
 _OF_NO_MATTER = {"N_THREADS", "USE_FFTW_WISDOM", "MINIMIZE_MEMORY", "KEEP_3D_VELOCITIES", "NO_RNG"}
@@ -133,7 +134,7 @@ def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:  # noqa: ARG00
             _refuse_other_kinds(file, path)
             structs = _structs(file, path)
             found = [_snapshots(file, struct) for struct in structs]
-            unused += [f"{name} in {path.name}" for name in _unknown_groups(file)]
+            unused += [f"{name} in {path.name}" for name in _unknown_groups(file) + _dropped_sources(file)]
         snapshots = [snapshot for group in found for snapshot in group]
         read_structs = [struct for struct, group in zip(structs, found, strict=True) if group]
         if not snapshots:
@@ -329,6 +330,17 @@ def _unknown_groups(file: Any) -> list[str]:
         for name in file
         if name not in {*STRUCTS, *_OTHER_STRUCTS}
         and (f"{name}/OutputFields" in file or looks_like_a_field(name))
+    ]
+
+
+def _dropped_sources(file: Any) -> list[str]:
+    """Arrays of a struct of sources none of whose arrays is read."""
+    return [
+        f"{struct}/OutputFields/{name}"
+        for struct in _SOURCE_STRUCTS
+        if struct in file and f"{struct}/OutputFields" in file
+        for name in file[f"{struct}/OutputFields"]
+        if not any(read in file[f"{struct}/OutputFields"] for read in STRUCTS[struct])
     ]
 
 

@@ -13,25 +13,19 @@ from reion.readers.tree import Tree
 
 _FIELD = re.compile(
     r"dens|rho|delta|n_?igm|n_?h(?![a-z])|gas|n_?src|sourc|src|sfr|emissiv|photon|n_?ion|halo|x_?hi+|x_?h2|xfrac|"
-    r"x_?ion|(?<![a-z])x[ei]s?(?![a-z])|neutral|ioni[sz]|veloc|(?<![a-z])v[xyz](?![a-z])|mfp|mean_free",
+    r"x_?ion|x_?he|(?<![a-z])x[ei]s?(?![a-z])|neutral|ioni[sz]|veloc|(?<![a-z])v_?[xyz](?![a-z])|mfp|mean_free|"
+    r"baryon|matter|overdens|contrast|stellar|lumin|n_?dot|frac",
     re.IGNORECASE,
 )
 _NOT_FIELDS = re.compile(r"ion_?rates?|irate|mask|brightness", re.IGNORECASE)
 """What the codes write beside their fields and no command uses: the formats' pages say so."""
+_CATALOGUE = re.compile(r"halo|sourc|(?<![a-z])src|(?<![a-z])fof(?![a-z])", re.IGNORECASE)
 _DATA_ENDINGS = {
-    ".npy",
-    ".npz",
-    ".h5",
-    ".hdf5",
-    ".hdf",
-    ".nc",
-    ".nc4",
-    ".zarr",
-    ".dat",
-    ".bin",
-    ".txt",
-    ".csv",
+    *(".npy", ".npz", ".h5", ".hdf5", ".hdf", ".he5", ".nc", ".nc4", ".cdf", ".zarr", ".dat", ".bin", ".raw"),
+    *(".txt", ".csv", ".tsv", ".ascii", ".list", ".fits", ".fit", ".mat", ".vtk", ".vti", ".pkl", ".pickle"),
+    *(".parquet", ".asdf", ".bp", ".zip", ".tar", ".tgz", ".bz2", ".xz", ".zst", ".lz4"),
 }
+"""Endings of files that may hold a field, whether reion can read them or not."""
 _MOST_NAMES = 10
 
 
@@ -46,18 +40,34 @@ def warn_unused_files(paths: Sequence[Path], used: Collection[Path]) -> None:
         str(path)
         for path in paths
         if path not in used
-        and (ending_of(path.name) in _DATA_ENDINGS or (path.is_dir() and not ending_of(path.name)))
-        and looks_like_a_field(path.name)
+        and (_is_folder_of_snapshot(path) or (_may_hold_data(path) and looks_like_a_field(path.name)))
     )
 
 
-def warn_unused_arrays(trees: Sequence[Tree], used: Collection[str]) -> None:
-    """Name the arrays of three or four axes that look like fields and are not `used`, once each."""
+def _may_hold_data(path: Path) -> bool:
+    return ending_of(path.name) in _DATA_ENDINGS or (path.is_dir() and not ending_of(path.name))
+
+
+def _is_folder_of_snapshot(path: Path) -> bool:
+    return path.is_dir() and redshift_of(path) is not None
+
+
+def warn_unused_arrays(
+    trees: Sequence[Tree], used: Collection[str], *, catalogues_used: bool = False
+) -> None:
+    """Name the arrays of three or four axes that look like fields and are not `used`, once each.
+
+    Without `catalogues_used` also groups whose name says that haloes or sources are listed in them.
+    """
     found: dict[str, list[str]] = {}
     for tree in trees:
         for name in tree.names():
-            if name not in used and looks_like_a_field(name.rpartition("/")[2]) and _is_cube(tree, name):
+            group, _, array = name.rpartition("/")
+            if name not in used and looks_like_a_field(array) and _is_cube(tree, name):
                 found.setdefault(name, []).append(tree.path.name)
+            elif not catalogues_used and _CATALOGUE.search(group) and not _is_cube(tree, name):
+                files = found.setdefault(group, [])
+                files += [tree.path.name] if tree.path.name not in files else []
     warn_unused(
         f"{name} in {files[0]}{f' and {len(files) - 1} more files' if len(files) > 1 else ''}"
         for name, files in found.items()

@@ -118,6 +118,8 @@ def test_a_model_is_not_overwritten_by_its_prediction(command, sim, toy_model, t
         ("xi.npy", "not a file of format .npy"),
         ("xi.H5", "not a file of format .h5"),
         ("rep.html", "not a file of format .html"),
+        ("xi.fits", "not a file of format .fits"),
+        ("xi.tar.gz", "not a file of format .gz"),
         ("n" * 240, "at most"),
         ("/".join(["n" * 100] * 50), "cannot be written: .*too long"),
     ],

@@ -410,6 +410,21 @@ def test_nothing_there(tmp_path):
     refused(tmp_path, "--format: expected one of zarr, npz", format="fortran")
 
 
+@pytest.mark.parametrize(
+    ("head", "what"),
+    [
+        (b"CDF\x02", "box_z8.nc is NetCDF 3: `nccopy -k nc4"),
+        (b"SIMPLE  =   T", "box_z8.nc is FITS: write its arrays as HDF5"),
+        (b"\x80\x04\x95", "box_z8.nc is a Python pickle, which is never loaded"),
+        (b"\x1f\x8b\x08", "box_z8.nc is compressed by gzip: unpack it"),
+        (b"PK\x03\x04", "box_z8.nc is a zip archive"),
+    ],
+)
+def test_what_no_reader_takes_is_known_by_its_first_bytes(head, what, tmp_path):
+    (tmp_path / "box_z8.nc").write_bytes(head + bytes(100))
+    refused(tmp_path, "received box_z8.nc", hint=what)
+
+
 @pytest.mark.filterwarnings("ignore:not used")
 def test_an_ambiguous_folder_lists_the_candidates(tmp_path):
     write_npz(tmp_path, SIM)

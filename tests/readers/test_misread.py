@@ -18,6 +18,7 @@ from numcodecs import Zstd
 
 from reion.errors import InputError
 from reion.readers import open_simulation
+from reion.readers.filenames import redshift_of
 from reion.simulation.contract import check_simulation
 from tests.readers.corpus import SIM
 from tests.readers.corpus.arrays import hdf5, header, mapping
@@ -192,6 +193,80 @@ def test_links_that_lead_nowhere_and_folders_of_a_snapshots_name_are_refused(wri
     (tmp_path / name).unlink()
     (tmp_path / name).mkdir()
     refused(tmp_path, "expected a file; received a folder of that name", settings=settings)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "density_z8.000.fits",
+        "sources_z8.000.dat.bz2",
+        "xfrac_z8.000.npz.xz",
+        "v_x_z8.000.npy",
+        "baryons.npy",
+        "snap_z7.0/",
+    ],
+)
+def test_data_that_no_reader_takes_are_named(name, tmp_path):
+    write_npz(tmp_path, SIM)
+    if name.endswith("/"):
+        (tmp_path / name).mkdir()
+    else:
+        (tmp_path / name).write_bytes(b"any")
+    for left_alone in ("density.py", "density.png", "xi.log", "irate_z8.000.npy", "notes.txt"):
+        (tmp_path / left_alone).touch()
+    _, texts = said(tmp_path)
+    assert texts == [f"not used: {tmp_path / name}".rstrip("/")]
+
+
+def test_a_list_of_haloes_that_nobody_asked_for_is_named(tmp_path):
+    with h5py.File(hdf5(tmp_path), "r+") as file:
+        file["halos/mass"], file["halos/position"] = np.ones(9), np.ones((9, 3))
+        file["stars/age"] = np.ones(9)
+    assert said(tmp_path)[1] == ["not used: halos in box.h5"]
+
+
+def test_sources_of_21cmfast_under_names_of_no_version_are_named(tmp_path):
+    write_21cmfast(tmp_path, SIM)
+    for path in tmp_path.glob("*.h5"):
+        with h5py.File(path, "r+") as file:
+            fields = file["EmissivityFields/OutputFields"]
+            fields.move("fesc_weighted_sfrd", "new_sfrd")
+    sim, texts = said(tmp_path)
+    assert "n_src" not in sim
+    assert texts[0].startswith("not used: EmissivityFields/OutputFields/new_sfrd in coeval_z8.000.h5")
+
+
+@pytest.mark.parametrize(
+    ("name", "redshift"),
+    [
+        ("box_nz64_z8.0.h5", 8.0),
+        ("x64y64z64_z7.5.h5", 7.5),
+        ("x64y64z64.h5", None),
+        ("nx64_ny64_z64.h5", None),
+        ("z8p5.npy", 8.5),
+        ("xi_z8,5.npy", 8.5),
+        ("snap_z008p397.h5", 8.397),
+        ("coeval_z10.000_seed8.0.h5", 10.0),
+        ("viz8.h5", None),
+    ],
+)
+def test_the_redshift_in_a_name(name, redshift):
+    assert redshift_of(Path(name)) == redshift
+
+
+@pytest.mark.parametrize(
+    ("storage", "name"),
+    [({"compression": "lzf"}, "LZF"), ({"scaleoffset": 3}, "scale-offset")],
+)
+def test_filters_that_are_not_read_are_named(storage, name, tmp_path):
+    hdf5(tmp_path, chunks=(1, 4, 4, 4), **storage)
+    refused(tmp_path, f"fletcher32, or none; received {name}", hint="h5repack -f GZIP=4 box.h5 new.h5")
+
+
+def test_a_mapping_without_tables_is_told_how(tmp_path):
+    hdf5(tmp_path)
+    settings = mapping(tmp_path, 'n_igm = "n_igm"\n')
+    refused(tmp_path, r"expected a table, \[n_igm\]; received n_igm = 'n_igm'", settings=settings)
 
 
 def test_a_link_to_a_file_is_a_file(tmp_path):
@@ -426,6 +501,15 @@ def test_photons_depend_on_mass_as_they_are_told(tmp_path):
 def test_catalogues_that_do_not_fit(text, toml, match, tmp_path):
     settings = write_haloes(tmp_path / "run", text, f"[halos]\n{toml}\n")
     refused(tmp_path / "run", match, settings=settings)
+
+
+@pytest.mark.parametrize("nothing", ["# x y z m\n", "# a = 0.1\n0\n", "#ID Mvir X Y Z\n# Units: Msun\n"])
+def test_before_the_first_haloes_there_are_no_sources(nothing, tmp_path):
+    toml = '[halos]\nx = 1\ny = 2\nz = 3\nmass = 4\nposition_unit = "Mpc"\nmass_unit = "Msun"\n'
+    settings = write_haloes(tmp_path / "run", nothing, toml)
+    assert not read(tmp_path / "run", settings)["n_src"].values.any()
+    write_haloes(tmp_path / "run", "", toml)
+    refused(tmp_path / "run", "received an empty file", settings=settings)
 
 
 def test_haloes_that_fill_a_part_of_the_box_are_said(tmp_path):
