@@ -1,21 +1,34 @@
-"""Commands that make of an ionised fraction what is published: history."""
+"""Commands that make of an ionised fraction what is published: history, lightcone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from reion.cli.app import app, example
-from reion.cli.options import Force, Format, Json, Settings, Xi, XiFormat, XiSettings, parse_settings
+from reion.cli.environment import announce_compilation
+from reion.cli.options import (
+    Force,
+    Format,
+    Json,
+    Memory,
+    Settings,
+    Xi,
+    XiFormat,
+    XiSettings,
+    parse_bytes,
+    parse_settings,
+)
 from reion.cli.output import print_result
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from reion.sky.history import History
+    from reion.sky.light_cone import LightCone
 
 Gas = Annotated[
     list[Path] | None,
@@ -54,6 +67,93 @@ def history(
             progress=progress,
         )
     print_result(found.to_json(), lambda: _history_in_words(found), json=json)
+
+
+@app.command(epilog=example("reion lightcone sim.zarr xi.zarr --out cone.zarr --frequency 110 180"))
+def lightcone(
+    sim: Annotated[Path, typer.Argument(metavar="SIM", help="A simulation: file, folder, pattern or store.")],
+    xi: Annotated[
+        Path | None, typer.Argument(metavar="[XI]", help="Its ionised fraction, where that lies elsewhere.")
+    ] = None,
+    *,
+    out: Annotated[Path, typer.Option(help="The Zarr store to write.")],
+    redshift: Annotated[
+        tuple[float, float] | None, typer.Option(help="Lowest and highest redshift; by default all.")
+    ] = None,
+    frequency: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="Lowest and highest frequency of the 21-cm line in MHz, instead of redshifts."),
+    ] = None,
+    axis: Annotated[Literal["x", "y", "z"], typer.Option(help="Axis of the box to look along.")] = "z",
+    cell_size: Annotated[
+        float | None,
+        typer.Option(help="Thickness of a plane in comoving Mpc; by default the side of a cell."),
+    ] = None,
+    interpolation: Annotated[
+        Literal["fronts", "linear"],
+        typer.Option(help="Between snapshots: fronts of xi move, or every cell changes linearly in time."),
+    ] = "fronts",
+    turns: Annotated[
+        bool, typer.Option(help="Turn and shift the copies of the box, so that no structure repeats.")
+    ] = True,
+    distortions: Annotated[
+        bool | None,
+        typer.Option(help="Signal in redshift space; by default where there are velocities."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the turns and shifts.")] = 0,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw a slice of the cone into this PNG or PDF file too.")
+    ] = None,
+    format_: Format = None,
+    settings: Settings = None,
+    xi_format: XiFormat = None,
+    xi_set: XiSettings = None,
+    memory: Memory = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Make a light cone: xi, density and 21-cm signal along the line of sight."""
+    from reion.errors import InputError
+    from reion.readers import open_simulation
+    from reion.sky.geometry import redshift_of
+    from reion.sky.light_cone import MEMORY_BYTES, light_cone
+    from reion.sky.light_cone import Settings as ConeSettings
+    from reion.sky.strip import picture_path, write_strip
+    from reion.terminal import progress_bar
+
+    if redshift is not None and frequency is not None:
+        raise InputError("expected --redshift or --frequency; received both")
+    if frequency is not None:
+        redshift = (redshift_of(max(frequency)), redshift_of(min(frequency)))
+    sources = [sim, *([xi] if xi else [])]
+    drawn = None if picture is None else picture_path(picture, sources=[*sources, out], force=force)
+    if xi is None:
+        box = open_simulation(sim, format=format_, settings=parse_settings(settings))
+    else:
+        box = _joined(xi, xi_format, xi_set, [sim], format_, settings)
+    announce_compilation()
+    with progress_bar("light cone") as progress:
+        found = light_cone(
+            box,
+            out,
+            ConeSettings(
+                redshift=redshift,
+                line_of_sight=axis,
+                cell_mpc=cell_size,
+                interpolation=interpolation,
+                turns=turns,
+                distortions=distortions,
+                seed=seed,
+            ),
+            memory_bytes=MEMORY_BYTES if memory is None else parse_bytes(memory, "--memory"),
+            attrs={"xi_from": str(xi or sim)},
+            sources=sources,
+            force=force,
+            progress=progress,
+        )
+    if drawn is not None:
+        write_strip(found.output, drawn)
+    print_result(found.to_json(), lambda: _cone_in_words(found, drawn), json=json)
 
 
 def _joined(
@@ -97,3 +197,14 @@ def _history_in_words(found: History) -> str:
             f"{BACKWARDS:g} between two snapshots; {odd.recombined} of them fall below 0.5 again"
         )
     return "\n".join(lines)
+
+
+def _cone_in_words(found: LightCone, picture: Path | None) -> str:
+    shape = " x ".join(map(str, found.shape))
+    (near, far), (high, low) = found.redshift, found.frequency_mhz
+    lines = [
+        f"{found.output}: {', '.join(found.fields)} in {shape} cells, z = {near:.3f} to {far:.3f}, "
+        f"{high:.1f} to {low:.1f} MHz",
+        f"  {found.copies} copies of the box, {found.seconds:.1f} s",
+    ]
+    return "\n".join([*lines, *([] if picture is None else [f"picture {picture}"])])

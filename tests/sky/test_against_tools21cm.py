@@ -6,9 +6,12 @@ import warnings
 
 import numpy as np
 import pytest
+import xarray as xr
 from astropy.cosmology import FlatLambdaCDM
 from scipy import ndimage
 
+from reion.simulation.contract import make_simulation
+from reion.sky.light_cone import Settings, light_cone
 from reion.sky.signal import distorted
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -48,3 +51,23 @@ def test_redshift_space(cosmology):
     assert np.sqrt(np.mean(difference**2)) < 0.1 * np.sqrt(np.mean(change**2))
     alike = np.corrcoef(ours[..., middle].ravel(), theirs[..., middle].ravel())[0, 1]
     assert alike > 0.998
+
+
+def test_light_cone(cosmology, tmp_path):
+    redshift = [8.6, 8.3, 8.0]
+    cubes = [np.clip(0.5 + 0.2 * smooth(0, 32) + 0.1 * i * smooth(1, 32), 0, 1) for i in range(3)]
+    sim = make_simulation(
+        {"xi": np.array(cubes)},
+        redshift=redshift,
+        box_size=48.0,
+        cosmology={"H0": 70.0, "Om0": 0.27, "Ob0": 0.044},
+    )
+    theirs, z = t2c.make_lightcone(
+        dict(zip(redshift, cubes, strict=True)), 8.0, 8.6, los_axis=2, box_length_mpc=48.0
+    )
+    light_cone(sim, tmp_path / "cone.zarr", Settings(turns=False, interpolation="linear"))
+    ours = xr.open_zarr(tmp_path / "cone.zarr").load()
+    planes = min(theirs.shape[2], ours.sizes["distance"])
+    # It names each plane by the redshift of its nearer face, and interpolates in redshift instead of time.
+    assert np.abs(z[:planes] - ours["redshift"].values[:planes]).max() < 0.6 * np.diff(z).max() + 1e-3
+    assert ours["xi"].values[..., :planes] == pytest.approx(theirs[..., :planes], abs=0.01)

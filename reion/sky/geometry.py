@@ -1,0 +1,102 @@
+"""The line of sight of a light cone: planes at equal comoving distances, their redshifts and frequencies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from reion.errors import InputError
+from reion.metrics.fields import Curve
+from reion.metrics.twenty_one_cm import LINE_MHZ
+
+if TYPE_CHECKING:
+    from astropy.cosmology import FlatLambdaCDM
+
+_TABLE = 20_001
+"""Redshifts at which the comoving distance is computed: what lies between is good to 1e-7 of it."""
+
+_SLACK = 1e-6
+"""Part of a cell by which a range may fall short of whole cells, so that rounding loses no plane."""
+
+
+@dataclass(frozen=True)
+class LineOfSight:
+    """Planes of a light cone, from the nearest on.
+
+    Parameters
+    ----------
+    near_mpc
+        Comoving distance at which the first plane begins.
+    cell_mpc
+        Thickness of a plane, comoving.
+    redshift
+        Of the middle of each plane, shape (planes,), ascending.
+    """
+
+    near_mpc: float
+    cell_mpc: float
+    redshift: Curve
+
+    @classmethod
+    def between(cls, low: float, high: float, cell_mpc: float, cosmology: FlatLambdaCDM) -> LineOfSight:
+        """As many whole planes as fit between two redshifts, from the lower one on.
+
+        Raises
+        ------
+        InputError
+            If the range is none, or not one plane fits.
+        """
+        if not (0 <= low < high and np.isfinite(high)):
+            raise InputError(f"expected two redshifts, the lower one first; received {low:g} and {high:g}")
+        if not (cell_mpc > 0 and np.isfinite(cell_mpc)):
+            raise InputError(f"expected a cell size in Mpc; received {cell_mpc:g}")
+        table = np.linspace(low, high, _TABLE)
+        distance = cosmology.comoving_distance(table).to_value("Mpc")
+        planes = int((distance[-1] - distance[0]) / cell_mpc + _SLACK)
+        if planes < 1:
+            raise InputError(
+                f"from z = {low:g} to {high:g} it is {distance[-1] - distance[0]:.1f} Mpc; expected at least "
+                f"one cell of {cell_mpc:g} Mpc"
+            )
+        middles = distance[0] + (np.arange(planes) + 0.5) * cell_mpc
+        return cls(float(distance[0]), cell_mpc, np.interp(middles, distance, table))
+
+    @property
+    def planes(self) -> int:
+        """How many planes there are."""
+        return int(self.redshift.size)
+
+    @property
+    def distance_mpc(self) -> Curve:
+        """Comoving distance of the middle of each plane, shape (planes,)."""
+        distance: Curve = self.near_mpc + (np.arange(self.planes) + 0.5) * self.cell_mpc
+        return distance
+
+    @property
+    def frequency_mhz(self) -> Curve:
+        """Frequency at which the 21-cm line of each plane is observed, shape (planes,), descending."""
+        return frequency_mhz(self.redshift)
+
+
+def frequency_mhz(redshift: Curve) -> Curve:
+    """Frequency at which the 21-cm line of a redshift is observed."""
+    frequency: Curve = LINE_MHZ / (1 + redshift)
+    return frequency
+
+
+def redshift_of(frequency_mhz: float) -> float:
+    """Redshift whose 21-cm line is observed at a frequency in MHz.
+
+    Raises
+    ------
+    InputError
+        If it is not between 0 and that of the line at rest.
+    """
+    if not 0 < frequency_mhz <= LINE_MHZ:
+        raise InputError(
+            f"expected a frequency in MHz from 0 to {LINE_MHZ:.1f}, where the 21-cm line is at rest; "
+            f"received {frequency_mhz:g}"
+        )
+    return LINE_MHZ / frequency_mhz - 1

@@ -1,0 +1,417 @@
+"""`reion lightcone`: xi, density and 21-cm signal along the line of sight, from a series of snapshots."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+import reion
+from reion.errors import InputError
+from reion.jobs.outputs import whole_folder
+from reion.jobs.places import claimed
+from reion.jobs.resources import peak_memory_bytes, thread_limit
+from reion.jobs.workers import Progress
+from reion.metrics.fields import Field
+from reion.metrics.twenty_one_cm import brightness_temperature
+from reion.simulation.contract import (
+    AXES,
+    cell_size_mpc,
+    cells_of,
+    check_simulation,
+    check_values,
+    cosmology,
+    shape_of,
+)
+from reion.sky.copies import Copy, copies
+from reion.sky.fronts import Snapshot, between
+from reion.sky.geometry import LineOfSight
+from reion.sky.signal import Axis, displacement_mpc, distorted, overdensity
+from reion.storage.store import STORE, consolidate, plain
+
+Interpolation = Literal["fronts", "linear"]
+
+MEMORY_BYTES = 2 << 30
+"""What a light cone may take where nobody says."""
+
+_PROGRAM_BYTES = 260 << 20
+"""Memory of the program without any field."""
+
+_FRONT_BYTES, _LINEAR_BYTES = 28, 20
+"""Memory for each cell of a snapshot: two snapshots, their distances from the fronts and what computing those
+takes; without fronts two snapshots and the next that is read."""
+
+_CHUNK_BYTES = 4 << 20
+"""Largest chunk of the cone, whole planes of float32: about a fifth of what it takes while it is made."""
+
+_VARIABLES = {
+    "xi": ("1", "ionised fraction of hydrogen"),
+    "overdensity": ("1", "gas density over its mean, less one"),
+    "velocity": ("km s-1", "peculiar velocity away from the observer, proper"),
+    "brightness_temperature": ("mK", "21-cm brightness temperature against the CMB"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a light cone is made.
+
+    Parameters
+    ----------
+    redshift
+        The lowest and the highest; None: those of the snapshots.
+    line_of_sight
+        The axis of the box along which the first copy is seen.
+    cell_mpc
+        Resolution along the line of sight, comoving; None: the side of a cell.
+    interpolation
+        Of xi between snapshots: `fronts` (see `reion.sky.fronts.between`) or `linear` in cosmic time, as all
+        other fields are.
+    turns
+        Whether copies of the box are turned and shifted (see `reion.sky.copies.copies`).
+    distortions
+        Whether the signal is in redshift space; None: where there is a velocity along the line of sight.
+    seed
+        Of the turns.
+    """
+
+    redshift: tuple[float, float] | None = None
+    line_of_sight: Axis = "z"
+    cell_mpc: float | None = None
+    interpolation: Interpolation = "fronts"
+    turns: bool = True
+    distortions: bool | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LightCone:
+    """A light cone that was written.
+
+    Parameters
+    ----------
+    shape
+        Cells across, across and along the line of sight.
+    redshift, frequency_mhz
+        Of the first plane and the last.
+    copies
+        How many copies of the box stand behind each other.
+    fields
+        Names of the variables.
+    """
+
+    output: Path
+    shape: tuple[int, int, int]
+    redshift: tuple[float, float]
+    frequency_mhz: tuple[float, float]
+    copies: int
+    fields: tuple[str, ...]
+    seconds: float
+    peak_memory_bytes: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The light cone as `reion lightcone --json` prints it."""
+        return {**asdict(self), "output": str(self.output)}
+
+
+def light_cone(
+    sim: xr.Dataset,
+    out: str | Path,
+    settings: Settings | None = None,
+    *,
+    memory_bytes: int = MEMORY_BYTES,
+    attrs: Mapping[str, Any] | None = None,
+    sources: Sequence[str | Path] = (),
+    force: bool = False,
+    progress: Progress | None = None,
+) -> LightCone:
+    """Write the light cone of a series of snapshots as a Zarr store that `xarray.open_zarr` opens.
+
+    Its cells are those of the box across, and planes of equal comoving thickness along the line of sight, the
+    nearest first. Copies of the periodic box stand one behind the other. The variables, of dimensions (x, y,
+    distance), are `xi`, `overdensity`, `velocity` and `brightness_temperature`: those for which the
+    simulation has the fields. Two snapshots of one field are in memory at a time, however long the cone.
+
+    Parameters
+    ----------
+    sim
+        A Simulation with xi, n_igm or both (see `reion.simulation.joining.with_xi`).
+    memory_bytes
+        What the process may take.
+    attrs
+        Further attributes of the store.
+    sources
+        What the simulation is read from: `out` may not be, contain or lie in one of them.
+    force
+        Replace a store that is at `out`.
+
+    Raises
+    ------
+    InputError
+        If the simulation has fewer than two snapshots or neither xi nor n_igm, the redshifts are not between
+        its own, distortions are wanted without a velocity, the memory does not suffice, a value is out of
+        range, or something is at `out` already.
+    """
+    started = time.monotonic()
+    check_simulation(sim, values=False)
+    cone = _Cone(sim, settings or Settings())
+    needed = cone.memory_bytes()
+    if needed > memory_bytes:
+        raise InputError(
+            f"two snapshots of {cells_of(sim)} cells take {needed / 2**20:.0f} MiB; received a limit of "
+            f"{memory_bytes / 2**20:.0f} MiB",
+            hint="allow more with --memory, take --interpolation linear, or regrid the box with "
+            "`reion convert --cell-size MPC`",
+        )
+    with claimed(out, STORE, force=force, sources=sources) as place, whole_folder(place) as folder:
+        group = cone.create(folder, attrs or {})
+        cone.fill(group, progress)
+        consolidate(group)
+    line = cone.line
+    return LightCone(
+        output=place,
+        shape=(*cone.across, line.planes),
+        redshift=(float(line.redshift[0]), float(line.redshift[-1])),
+        frequency_mhz=(float(line.frequency_mhz[0]), float(line.frequency_mhz[-1])),
+        copies=len(cone.copies),
+        fields=tuple(cone.fields),
+        seconds=time.monotonic() - started,
+        peak_memory_bytes=peak_memory_bytes(),
+    )
+
+
+class _Cone:
+    """The work on one light cone."""
+
+    def __init__(self, sim: xr.Dataset, settings: Settings) -> None:
+        self._sim, self._settings = sim, settings
+        self._axis = AXES.index(settings.line_of_sight)
+        self._cosmology = cosmology(sim)
+        snapshots = sim["redshift"].values
+        if snapshots.size < 2:
+            raise InputError("a light cone needs at least two snapshots; received one")
+        low, high = settings.redshift or (float(snapshots[-1]), float(snapshots[0]))
+        if low < snapshots[-1] - 1e-9 or high > snapshots[0] + 1e-9:
+            raise InputError(
+                f"expected redshifts between those of the snapshots, {snapshots[-1]:g} and {snapshots[0]:g}; "
+                f"received {low:g} to {high:g}"
+            )
+        self._cell_mpc = cell_size_mpc(sim)
+        along_mpc = self._cell_mpc[self._axis]
+        self.line = LineOfSight.between(low, high, settings.cell_mpc or along_mpc, self._cosmology)
+        # Planes that are thicker than a cell are the mean of several samples.
+        self._samples = max(1, math.ceil(self.line.cell_mpc / along_mpc - 1e-9))
+        self._age = self._cosmology.age(snapshots).to_value("Gyr")
+        length = self.line.planes * self.line.cell_mpc
+        count = max(1, math.ceil(length / along_mpc / shape_of(sim)[self._axis] - 1e-9))
+        self.fields = self._wanted()
+        self.copies = copies(
+            shape_of(sim),
+            self._cell_mpc,
+            count,
+            line_of_sight=self._axis,
+            axes=[axis for axis in range(3) if "velocity" not in self.fields or self._has_velocity(axis)],
+            turns=settings.turns,
+            seed=settings.seed,
+        )
+        shape = shape_of(sim)
+        self.across = (shape[(self._axis + 1) % 3], shape[(self._axis + 2) % 3])
+        self._chunk = int(max(1, min(self.line.planes, _CHUNK_BYTES // (4 * math.prod(self.across)))))
+
+    def _has_velocity(self, axis: int) -> bool:
+        return f"velocity_{AXES[axis]}" in self._sim.data_vars
+
+    def _wanted(self) -> list[str]:
+        """Names of the variables that the simulation has the fields for."""
+        fields = [name for name, of in (("xi", "xi"), ("overdensity", "n_igm")) if of in self._sim.data_vars]
+        if not fields:
+            raise InputError("a light cone needs xi or n_igm; this simulation has neither")
+        moves = self._has_velocity(self._axis) and self._settings.distortions is not False
+        if self._settings.distortions and (not moves or len(fields) < 2):
+            raise InputError(
+                f"redshift-space distortions need xi, n_igm and velocity_{AXES[self._axis]}; this simulation "
+                f"has {', '.join(map(str, self._sim.data_vars))}",
+                hint="--no-distortions leaves them out",
+            )
+        if len(fields) == 2:
+            fields += [*(["velocity"] if moves else []), "brightness_temperature"]
+        return fields
+
+    def memory_bytes(self) -> int:
+        """What the work takes."""
+        fronts = "xi" in self.fields and self._settings.interpolation == "fronts"
+        a_cell = _FRONT_BYTES if fronts else _LINEAR_BYTES
+        chunk = 5 * 4 * math.prod(self.across) * self._chunk
+        return _PROGRAM_BYTES + a_cell * cells_of(self._sim) + chunk
+
+    def create(self, folder: Path, attrs: Mapping[str, Any]) -> Any:
+        """Create the store, with everything but the values of its variables."""
+        import zarr
+        from zarr.codecs import BloscCodec, Crc32cCodec
+
+        line, settings = self.line, self._settings
+        group = zarr.open_group(folder, mode="w", zarr_format=3)
+        group.attrs.update(
+            plain(
+                {
+                    **self._sim.attrs,
+                    **attrs,
+                    "line_of_sight": settings.line_of_sight,
+                    "interpolation_of_xi": settings.interpolation,
+                    "turns": int(settings.turns),
+                    "seed": settings.seed,
+                    "copies": [asdict(copy) for copy in self.copies],
+                    "snapshots": self._sim["redshift"].values,
+                    "redshift_space": int("velocity" in self.fields),
+                    "written_by": f"reion {reion.__version__}",
+                }
+            )
+        )
+        sides = [self._cell_mpc[(self._axis + step) % 3] for step in (1, 2)]
+        coordinates = {
+            "x": ("x", (np.arange(self.across[0]) + 0.5) * sides[0], "Mpc", "across, comoving"),
+            "y": ("y", (np.arange(self.across[1]) + 0.5) * sides[1], "Mpc", "across, comoving"),
+            "distance": ("distance", line.distance_mpc, "Mpc", "comoving distance"),
+            "redshift": ("distance", line.redshift, "1", "redshift"),
+            "frequency": ("distance", line.frequency_mhz, "MHz", "observed frequency of the 21-cm line"),
+        }
+        for name, (dim, values, units, long_name) in coordinates.items():
+            array = group.create_array(name, data=values, dimension_names=(dim,))
+            array.attrs.update(units=units, long_name=long_name)
+        for name in self.fields:
+            units, long_name = _VARIABLES[name]
+            array = group.create_array(
+                name,
+                shape=(*self.across, line.planes),
+                dtype=np.float32,
+                chunks=(*self.across, self._chunk),
+                compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec()],
+                fill_value=np.nan,
+                dimension_names=("x", "y", "distance"),
+            )
+            array.attrs.update(units=units, long_name=long_name, coordinates="redshift frequency")
+        return group
+
+    def fill(self, group: Any, progress: Progress | None) -> None:
+        """Write the values of all variables, one after the other."""
+        chunks = [
+            range(start, min(start + self._chunk, self.line.planes))
+            for start in range(0, self.line.planes, self._chunk)
+        ]
+        done = 0
+        for name in self.fields:
+            make = self._signal(group) if name == "brightness_temperature" else self._sampled(name)
+            for planes in chunks:
+                group[name][..., planes.start : planes.stop] = make(planes)
+                done += 1
+                if progress is not None:
+                    progress(done, len(chunks) * len(self.fields))
+
+    def _sampled(self, name: str) -> Callable[[range], Field]:
+        """What makes planes of a field from the snapshots."""
+        loaded: dict[tuple[int, int], Snapshot] = {}
+
+        def load(index: int, copy: Copy) -> Snapshot:
+            # Velocities are of the axis that the copy shows; other fields are the same in every copy.
+            key = (index, copy.axis if name == "velocity" else 0)
+            if key not in loaded:
+                loaded[key] = self._load(name, index, copy.axis)
+            return loaded[key]
+
+        def make(planes: range) -> Field:
+            out = np.zeros((*self.across, len(planes)), dtype=np.float32)
+            for index, copy, cells, numbers, part in self._runs(planes):
+                needed = {(i, copy.axis if name == "velocity" else 0) for i in (index, index + 1)}
+                for key in [key for key in loaded if key not in needed]:
+                    del loaded[key]
+                seen = [_seen(load(i, copy), copy, numbers) for i in (index, index + 1)]
+                values = between(seen[0], seen[1], part)
+                if name == "velocity":
+                    values *= copy.direction
+                for cell, plane in zip(cells - planes.start, np.moveaxis(values, 2, 0), strict=True):
+                    out[..., cell] += plane / self._samples
+            return out
+
+        return make
+
+    def _runs(self, planes: range) -> Iterator[tuple[int, Copy, np.ndarray, np.ndarray, np.ndarray]]:
+        """Samples of planes that lie in one copy, between the same two snapshots.
+
+        Yields the earlier snapshot, the copy, and for each sample the plane of the cone, the plane of the
+        copy, and the part of the time between the snapshots that has passed.
+        """
+        line = self.line
+        cells = np.repeat(np.arange(planes.start, planes.stop), self._samples)
+        within = np.tile((np.arange(self._samples) + 0.5) / self._samples, len(planes))
+        depth_mpc = (cells + within) * line.cell_mpc
+        along_mpc, length = self._cell_mpc[self._axis], shape_of(self._sim)[self._axis]
+        number = np.floor(depth_mpc / along_mpc + 1e-9).astype(np.int64)
+        redshift = np.interp(line.near_mpc + depth_mpc, line.distance_mpc, line.redshift)
+        age = self._cosmology.age(redshift).to_value("Gyr")
+        index = np.clip(np.searchsorted(self._age, age, side="right") - 1, 0, self._age.size - 2)
+        part = np.clip((age - self._age[index]) / (self._age[index + 1] - self._age[index]), 0, 1)
+        copy = np.minimum(number // length, len(self.copies) - 1)
+        for (i, c), samples in groupby(
+            range(cells.size), key=lambda sample: (int(index[sample]), int(copy[sample]))
+        ):
+            run = np.fromiter(samples, dtype=np.int64)
+            yield i, self.copies[c], cells[run], number[run] % length, part[run]
+
+    def _load(self, name: str, index: int, axis: int) -> Snapshot:
+        field = {"xi": "xi", "overdensity": "n_igm", "velocity": f"velocity_{AXES[axis]}"}[name]
+        values = self._sim[field][index].values
+        check_values(field, values, redshift=float(self._sim["redshift"][index]))
+        if name == "overdensity":
+            values = overdensity(values)
+        fronts = name == "xi" and self._settings.interpolation == "fronts"
+        if name == "xi" and not 0 <= values.min() <= values.max() <= 1:
+            values = np.clip(values, 0, 1)
+        return Snapshot.of(values, self._cell_mpc, fronts=fronts, threads=thread_limit())
+
+    def _signal(self, group: Any) -> Callable[[range], Field]:
+        """What makes planes of the signal from the cone's own fields."""
+        line, moves = self.line, "velocity" in self.fields
+
+        def read(name: str, planes: slice) -> Field:
+            values: Field = group[name][..., planes]
+            return values
+
+        margin = 0
+        if moves:
+            fastest = max(
+                float(np.abs(read("velocity", slice(start, start + self._chunk))).max())
+                for start in range(0, line.planes, self._chunk)
+            )
+            farthest = displacement_mpc(np.array(fastest), line.redshift, self._cosmology).max()
+            margin = int(farthest / line.cell_mpc) + 2
+
+        def make(planes: range) -> Field:
+            # Signal moves in from planes on either side.
+            wide = slice(max(0, planes.start - margin), min(line.planes, planes.stop + margin))
+            redshift = line.redshift[wide]
+            found = brightness_temperature(
+                read("xi", wide), read("overdensity", wide), redshift, self._cosmology
+            ).astype(np.float32)
+            if moves:
+                velocity = read("velocity", wide)
+                found = distorted(found, velocity, redshift, self._cosmology, line.cell_mpc, periodic=False)
+            return found[..., planes.start - wide.start : planes.stop - wide.start]
+
+        return make
+
+
+def _seen(snapshot: Snapshot, copy: Copy, numbers: np.ndarray) -> Snapshot:
+    """Planes of a snapshot as a copy shows them."""
+    threads = thread_limit()
+    xi = copy.planes(snapshot.xi, numbers, threads=threads)
+    distance = snapshot.distance
+    if distance is not None:
+        distance = copy.planes(distance, numbers, threads=threads)
+    return Snapshot(xi, distance)
