@@ -1,7 +1,8 @@
-"""Commands that make of an ionised fraction what is published: history, lightcone."""
+"""Commands that make of an ionised fraction what is published: report, history, lightcone."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,7 +16,9 @@ from reion.cli.options import (
     Format,
     Json,
     Memory,
+    Scheduler,
     Settings,
+    WorkerCount,
     Xi,
     XiFormat,
     XiSettings,
@@ -34,6 +37,65 @@ Gas = Annotated[
     list[Path] | None,
     typer.Argument(metavar="[SIM...]", help="The simulation that xi belongs to, for its gas."),
 ]
+
+
+@app.command(epilog=example("reion report xi.zarr sim.zarr --report report"))
+def report(
+    xi: Xi,
+    sources: Gas = None,
+    *,
+    report: Annotated[Path, typer.Option(help="Folder to write report.html into, or a file NAME.html.")],
+    against: Annotated[
+        list[Path] | None, typer.Option(help="Another xi of the same simulation; repeatable.")
+    ] = None,
+    format_: Format = None,
+    settings: Settings = None,
+    xi_format: XiFormat = None,
+    xi_set: XiSettings = None,
+    scheduler: Scheduler = None,
+    workers: WorkerCount = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Report on an ionised fraction without a truth.
+
+    Slices, history, optical depth, spectra of xi and of the 21-cm signal, bubble sizes, topology.
+    """
+    from reion.evaluation.report.page import report_kind
+    from reion.evaluation.report.survey_page import survey_headline, write_survey_report
+    from reion.evaluation.survey import survey
+    from reion.jobs.places import output_path, refuse_existing
+    from reion.jobs.workers import reachable, started
+    from reion.readers import open_simulation
+    from reion.simulation.contract import require_fields
+    from reion.simulation.joining import named_apart
+    from reion.terminal import progress_bar, say
+
+    kind = report_kind(report)
+    places = [xi, *(against or [])]
+    refuse_existing(output_path(report, kind, sources=[*places, *(sources or [])]), kind, force=force)
+    facts = parse_settings(xi_set)
+    stores = [
+        open_simulation(place, format=xi_format, settings=facts) for place in reachable(places, scheduler)
+    ]
+    for place, store in zip(places, stores, strict=True):
+        require_fields(store, ["xi"], purpose="a report on xi", file=str(place))
+    sim = stores[0]
+    if sources:
+        sim = open_simulation(
+            reachable(sources, scheduler), format=format_, settings=parse_settings(settings)
+        )
+    fields = {name: store["xi"] for name, store in zip(named_apart(places), stores, strict=True)}
+    with started(scheduler, workers) as team, progress_bar("measuring") as progress:
+        found = survey(fields, sim, workers=team, progress=progress)
+    provenance: dict[str, Any] = {
+        name: {"file": str(place), **_attributes_of(place)}
+        for name, place in zip(fields, places, strict=True)
+    }
+    provenance["command"] = {"line": " ".join(sys.argv)}
+    page = write_survey_report(found, sim, fields, report, provenance=provenance, force=force)
+    say(f"report {page}")
+    print_result({"report": str(page), **found.to_json()}, lambda: survey_headline(found), json=json)
 
 
 @app.command(epilog=example("reion history xi.zarr sim.zarr --out z_reion.zarr"))
@@ -154,6 +216,15 @@ def lightcone(
     if drawn is not None:
         write_strip(found.output, drawn)
     print_result(found.to_json(), lambda: _cone_in_words(found, drawn), json=json)
+
+
+def _attributes_of(place: Path) -> dict[str, Any]:
+    """What a store says of the xi in it, such as the model that predicted it; nothing of other files."""
+    if not (place / "zarr.json").is_file():
+        return {}
+    import zarr
+
+    return dict(zarr.open_group(place, mode="r")["xi"].attrs)
 
 
 def _joined(

@@ -29,6 +29,7 @@ from reion.cli.output import print_plans, print_result, resumable
 from reion.errors import InputError
 
 if TYPE_CHECKING:
+    from reion.studies.quickstart import Quickstart
     from reion.training.processes import Processes
     from reion.training.run_folder import Metrics
 
@@ -63,8 +64,23 @@ def quickstart(
         result = run_quickstart(out, config=config, resume=resume, force=force, progress=progress, say=say)
     print_result(result.to_json(), lambda: render(result.evaluation), json=json)
     if not json:
-        places = f"\nmodel   {result.model}\nreport  {result.report}\nrun     {result.run}\n"
-        sys.stdout.write(f"{places}{result.seconds:.0f} s\n")
+        sys.stdout.write(_quickstart_in_words(result))
+
+
+def _quickstart_in_words(result: Quickstart) -> str:
+    evaluation = result.evaluation
+    r2, excursion_set = evaluation.pooled.r2, evaluation.excursion_set
+    simple = None if excursion_set is None else excursion_set.pooled.r2
+    verdict = "It is done, and there is nothing to pool its score over."
+    if r2 is not None:
+        verb = "worked" if simple is None or r2 > simple else "is done, and needs more steps"
+        verdict = f"It {verb}: {max(r2, 0):.0%} of the variance of the ionised fraction explained"
+        verdict += "." if simple is None else f", the simple method (excursion set) {max(simple, 0):.0%}."
+    return (
+        f"\nmodel   {result.model}\nreport  {result.report.absolute().as_uri()}\nrun     {result.run}\n"
+        f"{result.seconds:.0f} s\n\n{verdict}\n"
+        f"Try next: reion predict {result.model} YOUR_SIMULATION --out xi.zarr\n"
+    )
 
 
 @app.command(epilog=example("reion train train.zarr --out run --config run.toml --set seed=1"))

@@ -13,6 +13,11 @@ _RIVAL_STYLES = range(3, 9)
 """Numbers of the line styles that rivals take in turn; 0 is the truth."""
 
 
+def line_styles(count: int) -> tuple[int, ...]:
+    """Numbers of the line styles of so many ionised fractions: the first one's, and those of its rivals."""
+    return (1, *(_RIVAL_STYLES[i % len(_RIVAL_STYLES)] for i in range(count - 1)))
+
+
 @dataclass(frozen=True)
 class Method:
     """How a method appears in tables, charts and files.
@@ -78,7 +83,7 @@ class Evaluation:
     @property
     def methods(self) -> tuple[Method, ...]:
         """Every method in the order of all tables, charts and files: predictions, then baselines."""
-        styles = (1, *(_RIVAL_STYLES[i % len(_RIVAL_STYLES)] for i in range(len(self.predictions) - 1)))
+        styles = line_styles(len(self.predictions))
         shown = [
             Method(name, name, style, is_baseline=False, scores=scores)
             for (name, scores), style in zip(self.predictions.items(), styles, strict=True)

@@ -136,16 +136,16 @@ class Agreement:
         errors = self.density_errors
         return {
             "reliability": {
-                "cells": _numbers(self.reliability.cells),
-                "mean_xi_pred": _numbers(self.reliability.mean_pred),
-                "mean_xi_true": _numbers(self.reliability.mean_true),
+                "cells": as_json(self.reliability.cells),
+                "mean_xi_pred": as_json(self.reliability.mean_pred),
+                "mean_xi_true": as_json(self.reliability.mean_true),
             },
             "error_by_density": None
             if errors is None
             else {
-                "overdensity": _numbers(errors.mean_overdensity),
-                "bias": _numbers(errors.bias),
-                "mse": _numbers(errors.mse),
+                "overdensity": as_json(errors.mean_overdensity),
+                "bias": as_json(errors.bias),
+                "mse": as_json(errors.mse),
             },
         }
 
@@ -232,13 +232,13 @@ class SnapshotScores(Agreement):
             **self._bands_json(),
             **regions,
             "bubble_sizes": {
-                "radius_mpc": _numbers(self.bins.bubble_radius_mpc),
-                **{f"probability_{name}": s and _numbers(s.probability) for name, s in sizes.items()},
+                "radius_mpc": as_json(self.bins.bubble_radius_mpc),
+                **{f"probability_{name}": s and as_json(s.probability) for name, s in sizes.items()},
                 **{f"unbounded_{name}": s and s.unbounded for name, s in sizes.items()},
             },
             "granulometry": {
-                "radius_mpc": _numbers(self.bins.ball_radius_mpc),
-                **{f"fraction_{name}": _numbers(field.ball_fraction) for name, field in fields.items()},
+                "radius_mpc": as_json(self.bins.ball_radius_mpc),
+                **{f"fraction_{name}": as_json(field.ball_fraction) for name, field in fields.items()},
             },
             "spectrum": self._spectrum_json(),
             **self._calibration_json(),
@@ -259,7 +259,7 @@ class SnapshotScores(Agreement):
             "brightness_power_true": true.brightness_power,
             "brightness_power_pred": pred.brightness_power,
         }
-        return {name: _numbers(curve) for name, curve in curves.items() if curve is not None}
+        return {name: as_json(curve) for name, curve in curves.items() if curve is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -333,7 +333,7 @@ class MethodScores:
         }
 
 
-def _numbers(curve: Curve | None) -> list[float | None] | None:
+def as_json(curve: Curve | None) -> list[float | None] | None:
     """As JSON: floats, and None for what is not defined."""
     if curve is None:
         return None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import xarray as xr
 
@@ -84,3 +87,17 @@ def with_xi(sim: xr.Dataset, other: xr.Dataset, *, file: str | None = None) -> x
         )
     xi = other["xi"].isel(redshift=list(matches.values()))
     return sim.isel(redshift=list(matches)).assign(xi=xi.variable)
+
+
+def named_apart(places: Sequence[Path]) -> list[str]:
+    """Names for ionised fractions by their places: the last part without its ending.
+
+    Raises
+    ------
+    InputError
+        If two have one name.
+    """
+    names = [place.stem for place in places]
+    if len(set(names)) < len(names):
+        raise InputError(f"expected different names; received {', '.join(names)}")
+    return names

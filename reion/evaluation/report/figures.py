@@ -4,39 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
 from reion.evaluation.field_statistics import Bins, FieldStatistics
+from reion.evaluation.report.drawing import WIDTH_INCH, add_legend, draw_line, log_ticks, new_figure
 from reion.evaluation.report.slices import COLOURS
 from reion.evaluation.result import Evaluation, Method
 from reion.evaluation.scores import SnapshotScores
+from reion.evaluation.survey import PLANCK_OPTICAL_DEPTH, Survey, SurveyMethod, SurveySnapshot
 from reion.metrics.fields import Curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-WIDTH_INCH = 7.1
-"""Two columns of a journal page."""
-
-STYLES: Mapping[int, Mapping[str, Any]] = {
-    0: {"color": "#000000", "linestyle": "-", "linewidth": 1.6},
-    1: {"color": "#0072b2", "linestyle": "-", "linewidth": 1.2},
-    2: {"color": "#c25200", "linestyle": "--", "linewidth": 1.2},
-    3: {"color": "#007d5c", "linestyle": "-.", "linewidth": 1.2},
-    4: {"color": "#a8518a", "linestyle": (0, (5, 2)), "linewidth": 1.2},
-    5: {"color": "#8a6d00", "linestyle": (0, (1, 1.5)), "linewidth": 1.4},
-    6: {"color": "#3f6fb5", "linestyle": (0, (9, 2)), "linewidth": 1.2},
-    7: {"color": "#a33d3d", "linestyle": (0, (3, 3)), "linewidth": 1.2},
-    8: {"color": "#5b5b9a", "linestyle": (0, (7, 2, 1, 2, 1, 2)), "linewidth": 1.2},
-}
-"""Line styles by number, as on the page: colours that the colour-blind can tell apart, and dashes."""
-
 Planes = Mapping[str, np.ndarray]
+AnyMethod = Method | SurveyMethod
+AnySnapshot = SnapshotScores | SurveySnapshot
 _Value = TypeVar("_Value")
 _Abscissa = tuple[str, Callable[[Bins], Curve]]
 """Label and values of a horizontal axis."""
@@ -67,13 +53,20 @@ class _Panel(Generic[_Value]):
     log: bool = False
     zero: bool = False
 
-    def true(self, snapshot: SnapshotScores) -> _Value | None:
-        return None if self.of_field is None else self.of_field(snapshot.true)
+    def true(self, snapshot: AnySnapshot) -> _Value | None:
+        return None if self.of_field is None or snapshot.true is None else self.of_field(snapshot.true)
 
-    def pred(self, snapshot: SnapshotScores) -> _Value | None:
+    def pred(self, snapshot: AnySnapshot) -> _Value | None:
         if self.of_field is not None:
             return self.of_field(snapshot.pred)
-        return None if self.of_scores is None else self.of_scores(snapshot)
+        if self.of_scores is None or isinstance(snapshot, SurveySnapshot):
+            return None
+        return self.of_scores(snapshot)
+
+    @property
+    def needs_truth(self) -> bool:
+        """Whether there is nothing to draw without a truth."""
+        return self.of_field is None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +83,10 @@ class _CurvePanel(_Panel[Curve | None]):
 
     ratio: bool = False
     cosmic_variance: bool = False
+
+    @property
+    def needs_truth(self) -> bool:
+        return self.ratio or self.of_field is None
 
 
 def figures(
@@ -122,40 +119,61 @@ def figures(
     yield "granulometry", _by_snapshot(methods, snapshots, _BALL_RADIUS, _GRANULOMETRY)
 
 
-def save_figure(name: str, figure: Figure, folder: Path) -> None:
-    """Write NAME.png (200 dots an inch) and NAME.pdf into `folder`, without dates, so that runs compare."""
-    figure.savefig(folder / f"{name}.png", dpi=200)
-    figure.set_layout_engine("none")  # laid out once is enough
-    figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
+def survey_figures(found: Survey, planes: Planes, side_mpc: Sequence[float]) -> Iterator[tuple[str, Figure]]:
+    """Every figure of a report without truth, and its file name; parameters as those of `figures`."""
+    methods = found.methods
+    snapshots = _half_way(found.snapshots)
+    history: list[_Panel[float | None]] = [panel for panel in _HISTORY if not panel.needs_truth]
+    if found.snapshots[0].pred.mass_weighted_xi is not None:
+        history.append(_MASS_WEIGHTED)
+    figure = _over_redshift(methods, history, more=1)
+    _optical_depth(figure.axes[-1], found)
+    yield "history", figure
+    yield "regions", _over_redshift(methods, _REGIONS)
+    if not snapshots:
+        return
+    redshift = [found.snapshots[index].redshift for index in snapshots]
+    yield "slices", _slices(planes, redshift, snapshots, side_mpc)
+    has_density = found.snapshots[snapshots[0]].pred.mass_weighted_xi is not None
+    spectra = [panel for panel in _POWER if not panel.needs_truth]
+    if has_density:
+        brightness = [panel for panel in _BRIGHTNESS if not panel.needs_truth]
+        spectra += [*brightness, _DENSITY_CORRELATION]
+    yield "power_spectrum", _by_snapshot(methods, snapshots, _WAVENUMBER, spectra)
+    yield "bubble_sizes", _by_snapshot(methods, snapshots, _BUBBLE_RADIUS, _BUBBLE_SIZES)
+    yield "granulometry", _by_snapshot(methods, snapshots, _BALL_RADIUS, _GRANULOMETRY)
 
 
-def _half_way(snapshots: Sequence[SnapshotScores]) -> list[int]:
+def _optical_depth(axes: Axes, found: Survey) -> None:
+    """Optical depth below each redshift, and what Planck has measured of the whole."""
+    for method in found.methods:
+        redshift = [snapshot.redshift for snapshot in method.scores.snapshots]
+        draw_line(axes, redshift, method.scores.optical_depth, method.line_style, method.label)
+    value, error = PLANCK_OPTICAL_DEPTH
+    axes.axhspan(value - error, value + error, color="0.85", zorder=0)
+    axes.axhline(value, color="0.5", linewidth=0.7, zorder=0)
+    axes.text(
+        0.98, value, "Planck 2018", fontsize=7, ha="right", va="bottom", transform=axes.get_yaxis_transform()
+    )
+    axes.set_ylim(0, None)
+    axes.set_xlabel("redshift $z$")
+    axes.set_ylabel("optical depth below $z$")
+    _finish(axes)
+
+
+def _half_way(snapshots: Sequence[AnySnapshot]) -> list[int]:
     """Up to three snapshots with spectra, by index: nearest to a quarter, half and three quarters ionised."""
     defined = [index for index, snapshot in enumerate(snapshots) if not snapshot.featureless]
     if not defined:
         return []
-    mean_xi = np.array([snapshots[index].true.mean_xi for index in defined])
+    mean_xi = np.array([mean_xi_of(snapshots[index]) for index in defined])
     nearest = {int(np.argmin(np.abs(mean_xi - target))) for target in (0.25, 0.5, 0.75)}
     return [defined[index] for index in sorted(nearest)]
 
 
-def _new(rows: int, columns: int, height: float) -> tuple[Figure, np.ndarray]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(WIDTH_INCH, height), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False)
-
-
-def _line(
-    axes: Axes, x: Sequence[float] | Curve, y: Sequence[float | None] | Curve, style: int, label: str
-) -> None:
-    """Draw the points of a curve that are defined."""
-    x_values, y_values = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    defined = np.isfinite(x_values) & np.isfinite(y_values)
-    if defined.any():
-        axes.plot(
-            x_values[defined], y_values[defined], label=label, marker=".", markersize=3.5, **STYLES[style]
-        )
+def mean_xi_of(snapshot: AnySnapshot) -> float:
+    """Mean xi of the truth, or of the field itself where there is none."""
+    return (snapshot.true or snapshot.pred).mean_xi
 
 
 def _finish(axes: Axes, panel: _Panel[Any] | None = None) -> None:
@@ -163,7 +181,7 @@ def _finish(axes: Axes, panel: _Panel[Any] | None = None) -> None:
     if panel is not None:
         if panel.log and axes.lines:
             axes.set_yscale("log")
-            _log_ticks(axes.yaxis, *axes.get_ylim())
+            log_ticks(axes.yaxis, *axes.get_ylim())
         if panel.limits is not None:
             axes.set_ylim(*panel.limits)
         if panel.zero:
@@ -173,55 +191,40 @@ def _finish(axes: Axes, panel: _Panel[Any] | None = None) -> None:
     axes.yaxis.label.set_fontsize(8)
 
 
-def _log_ticks(axis: Axis, low: float, high: float) -> None:
-    """Plain numbers, 1 2 5 in every decade where there are few decades."""
-    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
-
-    few = high < 150 * low
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,), numticks=20))
-    if few:
-        axis.set_major_formatter(FormatStrFormatter("%g"))
-    axis.set_minor_formatter(NullFormatter())
-
-
-def _legend(figure: Figure, axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        figure.legend(
-            handles, labels, loc="outside upper center", ncols=len(handles), fontsize=8, frameon=False
-        )
-
-
-def _over_redshift(methods: Sequence[Method], panels: Sequence[_Panel[float | None]]) -> Figure:
-    figure, axes = _new(1, len(panels), 2.6)
+def _over_redshift(
+    methods: Sequence[AnyMethod], panels: Sequence[_Panel[float | None]], *, more: int = 0
+) -> Figure:
+    """A panel beside the other, and room for so many `more`."""
+    figure, axes = new_figure(1, len(panels) + more, 2.6)
     snapshots = methods[0].scores.snapshots
     redshift = [snapshot.redshift for snapshot in snapshots]
-    for panel_axes, panel in zip(axes[0], panels, strict=True):
-        if panel.of_field is not None:
-            _line(panel_axes, redshift, [panel.true(snapshot) for snapshot in snapshots], 0, "truth")
+    for panel_axes in axes[0]:
+        panel_axes.set_xlim(max(redshift) + 0.3, min(redshift) - 0.3)
+    for panel_axes, panel in zip(axes[0], panels, strict=not more):
+        if panel.of_field is not None and snapshots[0].true is not None:
+            draw_line(panel_axes, redshift, [panel.true(snapshot) for snapshot in snapshots], 0, "truth")
         for method in methods:
             values = [panel.pred(snapshot) for snapshot in method.scores.snapshots]
-            _line(panel_axes, redshift, values, method.line_style, method.label)
-        panel_axes.set_xlim(max(redshift) + 0.3, min(redshift) - 0.3)
+            draw_line(panel_axes, redshift, values, method.line_style, method.label)
         panel_axes.set_xlabel("redshift $z$")
         panel_axes.set_ylabel(panel.label)
         _finish(panel_axes, panel)
-    _legend(figure, axes[0, 0])
+    add_legend(figure, axes[0, 0])
     return figure
 
 
 def _by_snapshot(
-    methods: Sequence[Method],
+    methods: Sequence[AnyMethod],
     snapshots: Sequence[int],
     x: _Abscissa,
     panels: Sequence[_CurvePanel],
 ) -> Figure:
     """A column for each of `snapshots`, a row for each panel."""
-    figure, axes = _new(len(panels), len(snapshots), 0.6 + 1.8 * len(panels))
+    figure, axes = new_figure(len(panels), len(snapshots), 0.6 + 1.8 * len(panels))
     for column, index in enumerate(snapshots):
         snapshot = methods[0].scores.snapshots[index]
         axes[0, column].set_title(
-            f"$z = {snapshot.redshift:g}$, mean xi {snapshot.true.mean_xi:.2f}", fontsize=8
+            f"$z = {snapshot.redshift:g}$, mean xi {mean_xi_of(snapshot):.2f}", fontsize=8
         )
         for row, panel in enumerate(panels):
             of_methods = [(method, method.scores.snapshots[index]) for method in methods]
@@ -231,22 +234,24 @@ def _by_snapshot(
             if column == 0:
                 axes[row, column].set_ylabel(panel.label)
             _finish(axes[row, column], panel)
-    _legend(figure, axes[0, 0])
+    add_legend(figure, axes[0, 0])
     return figure
 
 
 def _curves(
-    axes: Axes, panel: _CurvePanel, x: Curve, of_methods: Sequence[tuple[Method, SnapshotScores]]
+    axes: Axes, panel: _CurvePanel, x: Curve, of_methods: Sequence[tuple[AnyMethod, AnySnapshot]]
 ) -> None:
-    """Draw the truth and every method in one snapshot."""
+    """Draw the truth, if there is one, and every method in one snapshot."""
     snapshot = of_methods[0][1]
     true = panel.true(snapshot)
     if true is not None and not panel.ratio:
-        _line(axes, x, true, 0, "truth")
-        if panel.cosmic_variance:
-            scatter = np.sqrt(2 / snapshot.bins.modes)
-            low, high = true * np.maximum(1 - scatter, 1e-3), true * (1 + scatter)
-            axes.fill_between(x, low, high, color="0.85", zorder=0)
+        draw_line(axes, x, true, 0, "truth")
+    sure = panel.pred(snapshot) if snapshot.true is None else true
+    if sure is not None and panel.cosmic_variance and not panel.ratio:
+        scatter = np.sqrt(2 / snapshot.bins.modes)
+        axes.fill_between(
+            x, sure * np.maximum(1 - scatter, 1e-3), sure * (1 + scatter), color="0.85", zorder=0
+        )
     for method, scores in of_methods:
         pred = panel.pred(scores)
         if pred is None:
@@ -255,26 +260,26 @@ def _curves(
             pred = np.divide(pred, true, out=np.full(true.shape, np.nan), where=true != 0)
         if panel.log:
             pred = np.where(pred == 0, np.nan, pred)
-        _line(axes, x, pred, method.line_style, method.label)
+        draw_line(axes, x, pred, method.line_style, method.label)
     axes.set_xscale("log")
-    _log_ticks(axes.xaxis, *axes.get_xlim())
+    log_ticks(axes.xaxis, *axes.get_xlim())
     if panel.ratio:
         axes.axhline(1, color="0.5", linewidth=0.7, linestyle=":", zorder=0)
         axes.set_ylim(0, 2)
 
 
 def _calibration(methods: Sequence[Method]) -> Figure:
-    figure, axes = _new(1, 3, 2.6)
+    figure, axes = new_figure(1, 3, 2.6)
     reliability_axes, bias_axes, error_axes = axes[0]
     for method in methods:
         pooled, style = method.scores.pooled, method.line_style
-        _line(
+        draw_line(
             reliability_axes, pooled.reliability.mean_pred, pooled.reliability.mean_true, style, method.label
         )
         errors = pooled.density_errors
         if errors is not None:
-            _line(bias_axes, errors.mean_overdensity, errors.bias, style, method.label)
-            _line(error_axes, errors.mean_overdensity, errors.mse, style, method.label)
+            draw_line(bias_axes, errors.mean_overdensity, errors.bias, style, method.label)
+            draw_line(error_axes, errors.mean_overdensity, errors.mse, style, method.label)
     for panel_axes, x_label, y_label in (
         (reliability_axes, "predicted xi", "mean true xi"),
         (bias_axes, "density / mean", "mean of predicted $-$ true"),
@@ -285,7 +290,7 @@ def _calibration(methods: Sequence[Method]) -> Figure:
         _finish(panel_axes)
     bias_axes.axhline(0, color="0.5", linewidth=0.7, linestyle=":", zorder=0)
     reliability_axes.plot([0, 1], [0, 1], color="0.5", linewidth=0.7, linestyle=":", zorder=0)
-    _legend(figure, reliability_axes)
+    add_legend(figure, reliability_axes)
     return figure
 
 
@@ -294,11 +299,13 @@ def _slices(
 ) -> Figure:
     """A row for each of `snapshots`, whose redshifts are given."""
     shown = [
-        name for name in ("density", "true", "pred", "difference") if name in planes or name == "difference"
+        name
+        for name in ("density", "true", "pred", "difference")
+        if name in planes or (name == "difference" and "true" in planes)
     ]
     titles = {"density": "gas density / mean", "true": "true xi", "pred": "predicted xi"}
     titles["difference"] = "predicted $-$ true"
-    figure, axes = _new(len(snapshots), len(shown), WIDTH_INCH / len(shown) * len(snapshots) + 0.6)
+    figure, axes = new_figure(len(snapshots), len(shown), WIDTH_INCH / len(shown) * len(snapshots) + 0.6)
     for row, snapshot in enumerate(snapshots):
         for column, name in enumerate(shown):
             panel = axes[row, column]
@@ -347,6 +354,9 @@ _HISTORY: Sequence[_Panel[float | None]] = (
     _Panel(label="mean ionised fraction", of_field=lambda field: field.mean_xi, limits=(0, 1)),
     _Panel(label="predicted $-$ true", of_scores=lambda s: s.pred.mean_xi - s.true.mean_xi, zero=True),
     _Panel(label="$R^2$", of_scores=lambda scores: scores.r2),
+)
+_MASS_WEIGHTED: _Panel[float | None] = _Panel(
+    label="mean of the mass", of_field=lambda field: field.mass_weighted_xi, limits=(0, 1)
 )
 _REGIONS: Sequence[_Panel[float | None]] = (
     _Panel(label="mean free path [Mpc]", of_field=lambda field: field.bubble_size_mpc, log=True),

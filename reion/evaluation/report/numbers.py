@@ -29,7 +29,7 @@ def write_csv(evaluation: Evaluation, folder: Path) -> None:
     ]
     _write(folder / "scores.csv", [{**key, **dict(_scores(values))} for key, values in rows])
     for group in GROUPS:
-        points = [{**key, **point} for key, values in rows for point in _points(values.get(group))]
+        points = [{**key, **point} for key, values in rows for point in points_of(values.get(group))]
         _write(folder / f"{group}.csv", points)
 
 
@@ -46,7 +46,7 @@ def _scores(row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
-def _points(curves: Mapping[str, Any] | None) -> Iterator[dict[str, Any]]:
+def points_of(curves: Mapping[str, Any] | None) -> Iterator[dict[str, Any]]:
     """The curves of one group, point by point; what is not a curve is left out."""
     lists = {name: values for name, values in (curves or {}).items() if isinstance(values, list)}
     for values in zip(*lists.values(), strict=True):

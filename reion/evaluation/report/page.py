@@ -11,7 +11,8 @@ import numpy as np
 import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from reion.evaluation.report.figures import figures, save_figure
+from reion.evaluation.report.drawing import save_figure
+from reion.evaluation.report.figures import figures
 from reion.evaluation.report.numbers import write_csv
 from reion.evaluation.report.slices import middle_planes, slices_json
 from reion.evaluation.report.summary import cards, headline
@@ -120,14 +121,15 @@ def render_page(
     sides = " x ".join(f"{side:g}" for side in box_size_mpc(true))
     redshift = [snapshot.redshift for snapshot in evaluation.snapshots]
     return (
-        _templates()
+        templates()
         .get_template("page.html")
         .render(
+            judged=True,
             title=f"{evaluation.name}: ionised fraction against the truth",
-            subtitle=f"{shape} cells in {sides} Mpc (comoving), {_snapshots_in_words(redshift)}",
+            subtitle=f"{shape} cells in {sides} Mpc (comoving), {snapshots_in_words(redshift)}",
             headline=headline(evaluation),
             cards=list(cards(evaluation)),
-            slices_note=_slices_note(true),
+            slices_note=slices_note(true),
             pooled_snapshots=POOLED_SNAPSHOTS,
             methods=evaluation.methods,
             missing=evaluation.excursion_set_missing,
@@ -135,10 +137,11 @@ def render_page(
             redshift_rows=redshift_rows,
             bands=BANDS,
             definitions=definitions(evaluation).items(),
-            provenance=list(_flat({**provenance, "truth": _described(true), "written by": _versions()})),
+            provenance=list(flat({**provenance, "truth": described(true), "written by": versions()})),
             css=(folder / "report.css").read_text(encoding="utf-8"),
             js=(folder / "report.js").read_text(encoding="utf-8"),
             data={
+                "judged": True,
                 "evaluation": evaluation.to_json(),
                 "methods": [
                     {"name": method.label, "style": method.line_style, "result": method.scores.to_json()}
@@ -150,7 +153,8 @@ def render_page(
     )
 
 
-def _templates() -> Environment:
+def templates() -> Environment:
+    """What fills the templates of this folder."""
     environment = Environment(
         loader=PackageLoader("reion.evaluation.report", ""), autoescape=True, undefined=StrictUndefined
     )
@@ -158,13 +162,15 @@ def _templates() -> Environment:
     return environment
 
 
-def _snapshots_in_words(redshift: Sequence[float]) -> str:
+def snapshots_in_words(redshift: Sequence[float]) -> str:
+    """How many snapshots there are, and from which redshift to which."""
     if len(redshift) == 1:
         return f"one snapshot at z = {redshift[0]:g}"
     return f"{len(redshift)} snapshots from z = {redshift[0]:g} to {redshift[-1]:g}"
 
 
-def _slices_note(true: xr.Dataset) -> str:
+def slices_note(true: xr.Dataset) -> str:
+    """What the slices show, and what their colours are."""
     shown = {
         "n_igm": "gas density over its mean",
         "n_src": "ionising photon rate of the sources that switch on",
@@ -179,13 +185,14 @@ def _slices_note(true: xr.Dataset) -> str:
     )
 
 
-def _described(true: xr.Dataset) -> dict[str, Any]:
+def described(true: xr.Dataset) -> dict[str, Any]:
     """Where the truth comes from: what its attributes say, fields and units."""
     fields = [f"{name} [{variable.attrs.get('units')}]" for name, variable in true.data_vars.items()]
     return {"fields": fields, **{str(key): value for key, value in true.attrs.items()}}
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Versions of the packages that made the page."""
     import platform
 
     import matplotlib as mpl
@@ -203,13 +210,13 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Nested mappings and lists of mappings as one level: keys joined with dots."""
     for key, value in mapping.items():
         listed = list(value) if isinstance(value, (list, tuple)) else []
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         elif any(isinstance(part, Mapping) for part in listed):
-            yield from _flat({f"{key}.{number}": part for number, part in enumerate(listed, 1)}, prefix)
+            yield from flat({f"{key}.{number}": part for number, part in enumerate(listed, 1)}, prefix)
         else:
             yield f"{prefix}{key}", ", ".join(map(str, listed)) if listed else str(value)

@@ -1,7 +1,8 @@
 "use strict";
 
 const data = JSON.parse(document.getElementById("data").textContent);
-const { evaluation, slices, methods } = data;
+/* `judged`: there is a truth. Without one, `evaluation` has the redshifts alone. */
+const { evaluation, slices, methods, judged, photons_per_atom: photonsPerAtom, planck } = data;
 const byId = (id) => document.getElementById(id);
 
 function element(tag, attributes = {}, ...children) {
@@ -285,7 +286,28 @@ function overRedshift(pick) {
 }
 
 function show(id, specifications) {
-  byId(id).replaceChildren(...specifications.map((one) => chart(one)));
+  byId(id).replaceChildren(...specifications.filter((one) => judged || !one.judges).map((one) => chart(one)));
+}
+
+/* What there is beside the history where there is no truth. */
+function surveyCharts(x) {
+  if (judged) return [];
+  const ends = [redshifts[0], redshifts[redshifts.length - 1]];
+  const both = (value) => [value, value];
+  const [depth, error] = planck;
+  const charted = [
+    { title: "History of the mass", x, y: { label: "mass-weighted mean xi", range: [0, 1] },
+      series: overRedshift((row) => row.mass_weighted_xi_pred) },
+    { title: "Optical depth", x, y: { label: "optical depth below z", range: [0, null] },
+      series: [{ name: "Planck 2018", style: 0, x: ends, y: both(depth), low: both(depth - error),
+        high: both(depth + error) }, ...overRedshift((row) => row.optical_depth_below)] },
+  ];
+  if (photonsPerAtom) {
+    charted.push({ title: "Photon budget", x, y: { label: "for each hydrogen atom", range: [0, null] },
+      series: [{ name: "photons emitted", style: 2, x: redshifts, y: photonsPerAtom },
+        ...overRedshift((row) => row.mass_weighted_xi_pred)] });
+  }
+  return charted;
 }
 
 function showHistoryCharts() {
@@ -294,9 +316,10 @@ function showHistoryCharts() {
   show("history-charts", [
     { title: "Reionisation history", x, y: { label: "mean ionised fraction", range: [0, 1] },
       series: [truth((row) => row.mean_xi_true), ...overRedshift((row) => row.mean_xi_pred)] },
-    { title: "Error of the history", x, y: { label: "mean xi, predicted − true" }, rule: 0,
+    ...surveyCharts(x),
+    { title: "Error of the history", judges: true, x, y: { label: "mean xi, predicted − true" }, rule: 0,
       series: overRedshift((row) => row.mean_xi_pred - row.mean_xi_true) },
-    { title: "Cell by cell", x, y: { label: "R²", range: [null, 1] }, rule: 0, series: overRedshift((row) => row.r2) },
+    { title: "Cell by cell", judges: true, x, y: { label: "R²", range: [null, 1] }, rule: 0, series: overRedshift((row) => row.r2) },
     { title: "Mean bubble size", x, y: { label: "mean free path [Mpc]", log: true },
       series: [truth((row) => row.bubble_size_mpc_true), ...overRedshift((row) => row.bubble_size_mpc_pred)] },
     { title: "Percolation", x, y: { label: "largest region / ionised volume", range: [0, 1] },
@@ -313,8 +336,12 @@ function pairs(group, x, truth, pred, scatter) {
     .filter(({ found }) => found && found[pred]);
   const first = methods[0].result.redshifts[state.snapshot][group];
   const series = rows.map((method) => ({ ...method, x: method.found[x], y: method.found[pred] }));
+  const spread = scatter && first ? first.modes.map((modes) => Math.sqrt(2 / modes)) : null;
+  if (spread && !judged && series.length) {
+    series[0].low = series[0].y.map((p, i) => p * (1 - spread[i]));
+    series[0].high = series[0].y.map((p, i) => p * (1 + spread[i]));
+  }
   if (first && first[truth]) {
-    const spread = scatter ? first.modes.map((modes) => Math.sqrt(2 / modes)) : null;
     series.unshift({ ...TRUTH, x: first[x], y: first[truth],
       low: spread && first[truth].map((p, i) => p * (1 - spread[i])),
       high: spread && first[truth].map((p, i) => p * (1 + spread[i])) });
@@ -323,6 +350,7 @@ function pairs(group, x, truth, pred, scatter) {
 }
 
 function ratios(series) {
+  if (!judged) return [];
   const [truth, ...others] = series;
   return others.map((one) => ({ ...one, y: one.y.map((p, i) => p === null || !truth.y[i] ? null : p / truth.y[i]) }));
 }
@@ -337,14 +365,14 @@ function showSnapshotCharts() {
   const brightness = pairs("spectrum", "k", "brightness_power_true", "brightness_power_pred", true);
   show("snapshot-charts", [
     { title: "Power spectrum of xi", x: k, y: { label: "k³P/2π²", log: true }, series: spectra },
-    { title: "Power over true power", x: k, y: { label: "ratio of power", range: [0, 2] }, rule: 1,
+    { title: "Power over true power", judges: true, x: k, y: { label: "ratio of power", range: [0, 2] }, rule: 1,
       series: ratios(spectra) },
-    { title: "Cross-correlation with the truth", x: k, y: { label: "r(k)", range: [null, 1.02] }, rule: 0,
+    { title: "Cross-correlation with the truth", judges: true, x: k, y: { label: "r(k)", range: [null, 1.02] }, rule: 0,
       series: pairs("spectrum", "k", null, "cross_correlation") },
     { title: "Cross-correlation of xi with density", x: k, y: { label: "r(k)" }, rule: 0,
       series: pairs("spectrum", "k", "density_correlation_true", "density_correlation_pred") },
     { title: "21-cm power spectrum", x: k, y: { label: "k³P/2π² [mK²]", log: true }, series: brightness },
-    { title: "21-cm power over true power", x: k, y: { label: "ratio of power", range: [0, 2] }, rule: 1,
+    { title: "21-cm power over true power", judges: true, x: k, y: { label: "ratio of power", range: [0, 2] }, rule: 1,
       series: ratios(brightness) },
     { title: "Bubble sizes, mean free path", x: radius, y: { label: "dP / d ln R", range: [0, null] },
       series: pairs("bubble_sizes", "radius_mpc", "probability_true", "probability_pred") },
@@ -370,5 +398,5 @@ function showPooledCharts() {
 
 showHistoryCharts();
 showSnapshotCharts();
-showPooledCharts();
+if (judged) showPooledCharts();
 showSlices();

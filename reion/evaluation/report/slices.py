@@ -12,9 +12,16 @@ import numpy as np
 import xarray as xr
 
 from reion.evaluation.result import Evaluation
+from reion.evaluation.survey import Survey
 from reion.metrics.fields import Field
 from reion.physics import excursion_set
-from reion.simulation.contract import AXES, PHOTON_RATE_UNITS, PHOTON_UNITS, box_size_mpc, hydrogen_density
+from reion.simulation.contract import (
+    PHOTON_RATE_UNITS,
+    PHOTON_UNITS,
+    box_size_mpc,
+    hydrogen_density,
+    shape_of,
+)
 from reion.simulation.joining import matching_snapshots
 
 LARGEST_SIDE = 160
@@ -107,15 +114,9 @@ def slices_json(
     true, predictions
         What was evaluated.
     """
-    indices = evaluated_snapshots(evaluation, true)
-    nx, ny, nz = (true.sizes[axis] for axis in AXES)
-    slicer = Slicer((nx, ny, nz), len(indices))
-    fields: dict[str, str] = {}
-    scales: dict[str, Scale] = {}
-    if "n_igm" in true.data_vars:
-        fields["density"], scales["density"] = _density(slicer, true, indices)
-    if {"n_src", "n_ion"} & set(true.data_vars):
-        fields["sources"], scales["sources"] = _sources(slicer, true, indices)
+    indices = snapshots_shown(evaluation, true)
+    slicer = Slicer(shape_of(true), len(indices))
+    fields, scales = _of_the_simulation(slicer, true, indices)
     fields["true"] = pack(slicer.cut(true["xi"][index].values for index in indices), 0, 1)
     scales |= {"true": _XI, "pred": _XI, "difference": _DIFFERENCE}
     methods = []
@@ -125,13 +126,53 @@ def slices_json(
         else:
             boxes = _predicted(method.label, predictions[method.label], true, indices)
         methods.append({"name": method.label, "packed": pack(slicer.cut(boxes), 0, 1)})
-    lx, ly, lz = box_size_mpc(true)
-    # Half-way through reionisation there is most to see.
-    means = np.array([snapshot.true.mean_xi for snapshot in evaluation.snapshots])
+    means = [snapshot.true.mean_xi for snapshot in evaluation.snapshots]
+    return _page_slices(evaluation, true, slicer, means, fields=fields, methods=methods, scales=scales)
+
+
+def survey_slices_json(found: Survey, sim: xr.Dataset, xi: Mapping[str, xr.DataArray]) -> dict[str, Any]:
+    """All slices of a page without truth as JSON: the fields of the simulation, and each xi."""
+    indices = snapshots_shown(found, sim)
+    slicer = Slicer(shape_of(sim), len(indices))
+    fields, scales = _of_the_simulation(slicer, sim, indices)
+    scales["pred"] = _XI
+    methods = [
+        {"name": name, "packed": pack(slicer.cut(_predicted(name, field, sim, indices)), 0, 1)}
+        for name, field in xi.items()
+    ]
+    means = [snapshot.pred.mean_xi for snapshot in found.snapshots]
+    return _page_slices(found, sim, slicer, means, fields=fields, methods=methods, scales=scales)
+
+
+def _of_the_simulation(
+    slicer: Slicer, sim: xr.Dataset, indices: Sequence[int]
+) -> tuple[dict[str, str], dict[str, Scale]]:
+    """The packed slices of density and sources, and what their bytes stand for."""
+    fields: dict[str, str] = {}
+    scales: dict[str, Scale] = {}
+    if "n_igm" in sim.data_vars:
+        fields["density"], scales["density"] = _density(slicer, sim, indices)
+    if {"n_src", "n_ion"} & set(sim.data_vars):
+        fields["sources"], scales["sources"] = _sources(slicer, sim, indices)
+    return fields, scales
+
+
+def _page_slices(
+    found: Evaluation | Survey,
+    sim: xr.Dataset,
+    slicer: Slicer,
+    means: Sequence[float],
+    *,
+    fields: Mapping[str, str],
+    methods: Sequence[Mapping[str, str]],
+    scales: Mapping[str, Scale],
+) -> dict[str, Any]:
+    """What the page needs to show slices; half-way through reionisation, by `means`, there is most to see."""
+    lx, ly, lz = box_size_mpc(sim)
     return {
-        "redshifts": [snapshot.redshift for snapshot in evaluation.snapshots],
-        "first": int(np.argmin(np.abs(means - 0.5))),
-        "depths": [(depth + 0.5) * lz / nz for depth in slicer.depths],
+        "redshifts": [snapshot.redshift for snapshot in found.snapshots],
+        "first": int(np.argmin(np.abs(np.array(means) - 0.5))),
+        "depths": [(depth + 0.5) * lz / sim.sizes["z"] for depth in slicer.depths],
         "rows": slicer.rows,
         "columns": slicer.columns,
         "side_mpc": [lx, ly],
@@ -142,31 +183,33 @@ def slices_json(
     }
 
 
-def middle_planes(evaluation: Evaluation, true: xr.Dataset, pred: xr.DataArray) -> dict[str, np.ndarray]:
-    """The plane half-way along z of every evaluated snapshot, float32, shape (snapshot, row, column).
+def middle_planes(
+    found: Evaluation | Survey, sim: xr.Dataset, pred: xr.DataArray, *, judged: bool = True
+) -> dict[str, np.ndarray]:
+    """The plane half-way along z of every snapshot, float32, shape (snapshot, row, column).
 
     Returns
     -------
     dict
-        `true`, `pred`, and `density` (over its mean) where the simulation has n_igm. Rows from the top.
+        `pred`, `true` where it is `judged`, and `density` (over its mean) where the simulation has n_igm.
+        Rows from the top.
     """
-    indices = evaluated_snapshots(evaluation, true)
-    snapshot_of = matching_snapshots(evaluation.name, pred, true)
-    slicer = Slicer((true.sizes["x"], true.sizes["y"], 1), len(indices))
-    middle = slice(true.sizes["z"] // 2, true.sizes["z"] // 2 + 1)
-    planes = {
-        "true": slicer.cut(true["xi"][index, :, :, middle].values for index in indices)[:, 0],
-        "pred": slicer.cut(pred[snapshot_of[index], :, :, middle].values for index in indices)[:, 0],
-    }
-    if "n_igm" in true.data_vars:
-        boxes = (_density_over_mean(true["n_igm"][index].values)[:, :, middle] for index in indices)
+    indices = snapshots_shown(found, sim)
+    snapshot_of = matching_snapshots(found.name, pred, sim)
+    slicer = Slicer((sim.sizes["x"], sim.sizes["y"], 1), len(indices))
+    middle = slice(sim.sizes["z"] // 2, sim.sizes["z"] // 2 + 1)
+    planes = {"pred": slicer.cut(pred[snapshot_of[index], :, :, middle].values for index in indices)[:, 0]}
+    if judged:
+        planes["true"] = slicer.cut(sim["xi"][index, :, :, middle].values for index in indices)[:, 0]
+    if "n_igm" in sim.data_vars:
+        boxes = (_density_over_mean(sim["n_igm"][index].values)[:, :, middle] for index in indices)
         planes["density"] = slicer.cut(boxes)[:, 0]
     return planes
 
 
-def evaluated_snapshots(evaluation: Evaluation, true: xr.Dataset) -> list[int]:
-    """Indices in `true` of the snapshots that were evaluated."""
-    distance = [np.abs(true["redshift"].values - snapshot.redshift) for snapshot in evaluation.snapshots]
+def snapshots_shown(found: Evaluation | Survey, sim: xr.Dataset) -> list[int]:
+    """Indices in `sim` of the snapshots that were looked at."""
+    distance = [np.abs(sim["redshift"].values - snapshot.redshift) for snapshot in found.snapshots]
     return [int(each.argmin()) for each in distance]
 
 

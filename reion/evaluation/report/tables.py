@@ -9,6 +9,7 @@ from functools import partial
 from reion.evaluation.report.wording import figure
 from reion.evaluation.result import Evaluation
 from reion.evaluation.scores import FEATURELESS_STD, MethodScores, PooledScores, SnapshotScores
+from reion.evaluation.survey import PLANCK_OPTICAL_DEPTH, Survey, SurveyScores
 from reion.metrics.bubbles import IONISED, RAYS
 from reion.metrics.history import HELIUM_MASS_FRACTION, HELIUM_REIONISATION
 from reion.metrics.pooling import POOLED_SNAPSHOTS
@@ -112,29 +113,81 @@ def _redshift_row(label: str, scores: SnapshotScores | PooledScores) -> Redshift
     )
 
 
+_DEFINITIONS = {
+    "pooled": f"over all cells of all {POOLED_SNAPSHOTS}",
+    "R²": "1 − Σ(p − t)² / Σ(t − mean t)²; not defined where the true xi scatters less than "
+    f"{FEATURELESS_STD:g}, nor are spectra there",
+    "power ratio, cross-correlation": "Σ|P|² / Σ|T|² and Re ΣTP* / √(Σ|T|² Σ|P|²) over the modes "
+    "from 0.8 k to 1.2 k, means removed, no window; nyquist: 0.8 to 1.0 of π / cell",
+    "spectra": "k³P/2π² in shells of k; the grey band is the scatter of a Gaussian field with as many "
+    "independent modes (cosmic variance)",
+    "calibration error": "|mean predicted − mean true xi| in bins of the prediction, averaged over cells",
+    "optical depth": "of the mass-weighted history, linear in z between snapshots, fully ionised below "
+    "the last and neutral above the first; helium "
+    f"(Y = {HELIUM_MASS_FRACTION:g}) once ionised with hydrogen, twice below z = {HELIUM_REIONISATION:g}",
+    "bubble size": f"mean free path: {RAYS:,} rays from random ionised points (xi ≥ {IONISED:g}) to "
+    "the first neutral cell, at most one box side long; granulometry: ionised volume reached by "
+    "balls of radius R that fit in",
+    "largest region, Euler characteristic": "ionised cells connected through faces, in the periodic box; "
+    "Euler characteristic = regions − tunnels + enclosed neutral islands",
+    "21-cm signal": "27 mK (1 − xi)(1 + δ)(Ω_b h² / 0.023) √(0.15 / (Ω_m h²) · (1 + z) / 10): spin "
+    "temperature far above the CMB's, no peculiar velocities",
+    "mean field": "the true mean xi of each snapshot in every cell",
+}
+"""Each statistic and how it is defined, whatever was evaluated."""
+
+SURVEY_COLUMNS = (
+    "mean xi",
+    "of the mass",
+    "optical depth below z",
+    "bubbles [Mpc]",
+    "largest region",
+    "regions",
+    "tunnels",
+    "islands",
+)
+"""Headings of the table of one xi without a truth."""
+
+
+def survey_rows(scores: SurveyScores) -> Iterator[RedshiftRow]:
+    """The table of one xi without a truth: a row for each snapshot, its columns `SURVEY_COLUMNS`."""
+    for snapshot, depth in zip(scores.snapshots, scores.optical_depth, strict=True):
+        field = snapshot.pred
+        yield RedshiftRow(
+            f"{snapshot.redshift:g}",
+            (
+                figure(field.mean_xi),
+                figure(field.mass_weighted_xi),
+                figure(float(depth), 4),
+                figure(field.bubble_size_mpc, 1),
+                figure(field.largest_cluster),
+                *map(str, field.betti),
+            ),
+        )
+
+
+def survey_definitions(survey: Survey) -> dict[str, str]:
+    """Each statistic of a report without truth, and how it is defined."""
+    of_truth = ("pooled", "R²", "power ratio, cross-correlation", "calibration error", "mean field")
+    defined = {name: text for name, text in _DEFINITIONS.items() if name not in of_truth}
+    defined["regions, tunnels, islands"] = "the Betti numbers of the ionised cells in the periodic box"
+    defined["Planck 2018"] = "τ = {:g} ± {:g}: TT,TE,EE + lowE + lensing (results VI, table 2)".format(
+        *PLANCK_OPTICAL_DEPTH
+    )
+    if survey.photons_per_atom is not None:
+        defined["photon budget"] = (
+            "ionising photons emitted so far for each hydrogen atom of the box, beside the ionised fraction "
+            "of its mass: what is left over recombined, or went too far"
+        )
+    if survey.left_out:
+        listed = ", ".join(f"{z:g}" for z in survey.left_out)
+        defined["left out"] = f"redshifts that not every xi has: {listed}"
+    return defined
+
+
 def definitions(evaluation: Evaluation) -> dict[str, str]:
     """Each statistic and how it is defined."""
-    defined = {
-        "pooled": f"over all cells of all {POOLED_SNAPSHOTS}",
-        "R²": "1 − Σ(p − t)² / Σ(t − mean t)²; not defined where the true xi scatters less than "
-        f"{FEATURELESS_STD:g}, nor are spectra there",
-        "power ratio, cross-correlation": "Σ|P|² / Σ|T|² and Re ΣTP* / √(Σ|T|² Σ|P|²) over the modes "
-        "from 0.8 k to 1.2 k, means removed, no window; nyquist: 0.8 to 1.0 of π / cell",
-        "spectra": "k³P/2π² in shells of k; the grey band is the scatter of a Gaussian field with as many "
-        "independent modes (cosmic variance)",
-        "calibration error": "|mean predicted − mean true xi| in bins of the prediction, averaged over cells",
-        "optical depth": "of the mass-weighted history, linear in z between snapshots, fully ionised below "
-        "the last and neutral above the first; helium "
-        f"(Y = {HELIUM_MASS_FRACTION:g}) once ionised with hydrogen, twice below z = {HELIUM_REIONISATION:g}",
-        "bubble size": f"mean free path: {RAYS:,} rays from random ionised points (xi ≥ {IONISED:g}) to "
-        "the first neutral cell, at most one box side long; granulometry: ionised volume reached by "
-        "balls of radius R that fit in",
-        "largest region, Euler characteristic": "ionised cells connected through faces, in the periodic box; "
-        "Euler characteristic = regions − tunnels + enclosed neutral islands",
-        "21-cm signal": "27 mK (1 − xi)(1 + δ)(Ω_b h² / 0.023) √(0.15 / (Ω_m h²) · (1 + z) / 10): spin "
-        "temperature far above the CMB's, no peculiar velocities",
-        "mean field": "the true mean xi of each snapshot in every cell",
-    }
+    defined = dict(_DEFINITIONS)
     if evaluation.excursion_set is not None:
         defined["excursion set"] = (
             "ionised where in any sphere from 16 cells to one the photons emitted reach "

@@ -1,0 +1,117 @@
+"""The report of an ionised fraction without a truth says what the evaluation says of it with one."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+
+from reion import InputError, evaluate
+from reion.evaluation.report.survey_page import half_redshift, write_survey_report
+from reion.evaluation.survey import survey
+from reion.metrics import optical_depth
+from reion.simulation.contract import cosmology, hydrogen_density
+from reion.simulation.photons import with_n_ion
+from reion.storage.store import write_simulation
+
+
+@pytest.fixture(scope="module")
+def found(toy):
+    sim = toy()
+    return survey({"mine": sim["xi"], "theirs": sim["xi"].clip(0.1, 0.9)}, sim.drop_vars("xi"))
+
+
+def test_every_number_is_that_of_the_evaluation(toy, found):
+    sim = toy()
+    judged = evaluate({"mine": sim["xi"], "theirs": sim["xi"].clip(0.1, 0.9)}, sim)
+    for name, scores in found.fields.items():
+        for own, other in zip(scores.snapshots, judged.predictions[name].snapshots, strict=True):
+            assert own.redshift == other.redshift
+            assert own.pred.mean_xi == other.pred.mean_xi
+            assert own.pred.mass_weighted_xi == other.pred.mass_weighted_xi
+            assert own.pred.bubble_size_mpc == other.pred.bubble_size_mpc
+            assert own.pred.betti == other.pred.betti
+            if own.pred.spectrum is not None and other.pred.spectrum is not None:
+                assert np.array_equal(own.pred.spectrum.power, other.pred.spectrum.power)
+        assert scores.optical_depth[0] == judged.predictions[name].pooled.optical_depth_pred
+
+
+def test_optical_depth_below_a_redshift_grows_with_it(toy, found):
+    depth = found.fields["mine"].optical_depth
+    assert (np.diff(depth) < 0).all()
+    # Below the last snapshot all is ionised.
+    assert depth[-1] == pytest.approx(optical_depth([7.0], [1.0], cosmology(toy())), rel=0.1)
+
+
+def test_photons_are_counted_for_each_atom(toy, found):
+    sim = with_n_ion(toy())
+    expected = [
+        float(sim["n_ion"][i].mean(dtype=np.float64))
+        / hydrogen_density(sim["n_igm"][i].values).mean(dtype=np.float64)
+        for i in range(4)
+    ]
+    assert found.photons_per_atom == pytest.approx(expected, rel=1e-5)
+    assert survey({"mine": toy()["xi"]}, toy()[["xi"]]).photons_per_atom is None
+
+
+def test_half_is_passed_between_the_right_snapshots(toy):
+    sim = toy()
+    means = sim["xi"].mean(dim=("x", "y", "z")).values
+    found = survey({"mine": sim["xi"]}, sim)
+    half = half_redshift(found)
+    if means.max() < 0.5:
+        assert half is None
+    else:
+        after = int(np.argmax(means >= 0.5))
+        assert sim["redshift"][after] <= half <= sim["redshift"][after - 1]
+
+
+def test_only_common_redshifts_are_measured(toy):
+    sim = toy()
+    found = survey({"mine": sim["xi"].isel(redshift=[1, 3])}, sim)
+    assert [snapshot.redshift for snapshot in found.snapshots] == [10.0, 7.0]
+    assert found.left_out == (12.0, 8.0)
+    with pytest.raises(InputError, match="expected a redshift"):
+        survey({"mine": toy(redshift=(11.0, 9.0))["xi"]}, sim)
+
+
+def test_report_is_whole(toy, found, tmp_path):
+    sim = toy()
+    fields = {"mine": sim["xi"], "theirs": sim["xi"].clip(0.1, 0.9)}
+    page = write_survey_report(found, sim.drop_vars("xi"), fields, tmp_path / "report")
+    html = page.read_text(encoding="utf-8")
+    assert "Planck 2018" in html
+    assert "excursion set" not in html.partition("<script")[0]
+    data = json.loads(re.search(r'id="data">(.*?)</script>', html, re.DOTALL)[1])
+    assert data["judged"] is False
+    assert [method["name"] for method in data["methods"]] == ["mine", "theirs"]
+    assert set(data["slices"]["scales"]) == {"density", "sources", "pred"}
+    names = {path.stem for path in (page.parent / "figures").iterdir()}
+    assert names == {"history", "regions", "slices", "power_spectrum", "bubble_sizes", "granulometry"}
+    with (page.parent / "numbers" / "survey.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 8
+    assert float(rows[3]["mean_xi"]) == pytest.approx(float(sim["xi"][3].mean(dtype=np.float64)), rel=1e-6)
+    with pytest.raises(InputError, match="exists already"):
+        write_survey_report(found, sim, fields, tmp_path / "report")
+
+
+def test_command_reports_on_several_xi(command, toy, tmp_path):
+    sim = toy(shape=(8, 8, 8))
+    write_simulation(sim.drop_vars("xi"), tmp_path / "sim.zarr")
+    for name, low in (("mine", 0.0), ("theirs", 0.1)):
+        write_simulation(sim[["xi"]].clip(low, 1.0, keep_attrs=True), tmp_path / f"{name}.zarr")
+    code, printed, said = command(
+        "report", tmp_path / "mine.zarr", tmp_path / "sim.zarr", "--against", tmp_path / "theirs.zarr",
+        "--report", tmp_path / "page.html", "--json",
+    )  # fmt: skip
+    assert code == 0, said
+    result = json.loads(printed)
+    assert list(result["fields"]) == ["mine", "theirs"]
+    assert len(result["photons_per_atom"]) == 4
+    code, _, said = command("report", tmp_path / "sim.zarr", "--report", tmp_path / "other.html")
+    assert code == 2
+    assert "needs xi" in said
