@@ -97,7 +97,12 @@ def resolve(words: list[str]) -> tuple[Any, list[str]]:
 
 
 def options(command: Any) -> set[str]:
-    own = {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+    own = {
+        option
+        for parameter in command.params
+        for option in (*parameter.opts, *parameter.secondary_opts)
+        if option.startswith("--")
+    }
     return own | {"--help"}
 
 

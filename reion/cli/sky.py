@@ -175,31 +175,21 @@ def lightcone(
     json: Json = False,
 ) -> None:
     """Make a light cone: xi, density and 21-cm signal along the line of sight."""
-    from reion.errors import InputError
-    from reion.readers import open_simulation
-    from reion.sky.geometry import redshift_of
     from reion.sky.light_cone import MEMORY_BYTES, light_cone
     from reion.sky.light_cone import Settings as ConeSettings
     from reion.sky.strip import picture_path, write_strip
     from reion.terminal import progress_bar
 
-    if redshift is not None and frequency is not None:
-        raise InputError("expected --redshift or --frequency; received both")
-    if frequency is not None:
-        redshift = (redshift_of(max(frequency)), redshift_of(min(frequency)))
     sources = [sim, *([xi] if xi else [])]
     drawn = None if picture is None else picture_path(picture, sources=[*sources, out], force=force)
-    if xi is None:
-        box = open_simulation(sim, format=format_, settings=parse_settings(settings))
-    else:
-        box = _joined(xi, xi_format, xi_set, [sim], format_, settings)
+    box = _with_xi(sim, format_, settings, xi, xi_format, xi_set)
     announce_compilation()
     with progress_bar("light cone") as progress:
         found = light_cone(
             box,
             out,
             ConeSettings(
-                redshift=redshift,
+                redshift=_redshifts(redshift, frequency),
                 line_of_sight=axis,
                 cell_mpc=cell_size,
                 interpolation=interpolation,
@@ -216,6 +206,36 @@ def lightcone(
     if drawn is not None:
         write_strip(found.output, drawn)
     print_result(found.to_json(), lambda: _cone_in_words(found, drawn), json=json)
+
+
+def _redshifts(
+    redshift: tuple[float, float] | None, frequency: tuple[float, float] | None
+) -> tuple[float, float] | None:
+    """The lowest and the highest redshift that --redshift or --frequency ask for; None: neither is given."""
+    from reion.errors import InputError
+    from reion.sky.geometry import redshift_of
+
+    if frequency is None:
+        return redshift
+    if redshift is not None:
+        raise InputError("expected --redshift or --frequency; received both")
+    return redshift_of(max(frequency)), redshift_of(min(frequency))
+
+
+def _with_xi(
+    sim: Path,
+    format_: str | None,
+    settings: Sequence[str] | None,
+    xi: Path | None,
+    xi_format: str | None,
+    xi_settings: Sequence[str] | None,
+) -> xr.Dataset:
+    """The Simulation at `sim`, with the ionised fraction at `xi` where that is given."""
+    from reion.readers import open_simulation
+
+    if xi is not None:
+        return _joined(xi, xi_format, xi_settings, [sim], format_, settings)
+    return open_simulation(sim, format=format_, settings=parse_settings(settings))
 
 
 def _attributes_of(place: Path) -> dict[str, Any]:
