@@ -295,10 +295,11 @@ function surveyCharts(x) {
   const ends = [redshifts[0], redshifts[redshifts.length - 1]];
   const both = (value) => [value, value];
   const [depth, error] = planck;
+  const depths = methods.flatMap((method) => method.result.redshifts.map((row) => 1.05 * row.optical_depth_below));
   const charted = [
     { title: "History of the mass", x, y: { label: "mass-weighted mean xi", range: [0, 1] },
       series: overRedshift((row) => row.mass_weighted_xi_pred) },
-    { title: "Optical depth", x, y: { label: "optical depth below z", range: [0, null] },
+    { title: "Optical depth", x, y: { label: "optical depth below z", range: [0, Math.max(depth + 1.5 * error, ...depths)] },
       series: [{ name: "Planck 2018", style: 0, x: ends, y: both(depth), low: both(depth - error),
         high: both(depth + error) }, ...overRedshift((row) => row.optical_depth_below)] },
   ];
