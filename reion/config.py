@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,6 +27,18 @@ def _odd(width: int) -> int:
 
 
 OddWidth = Annotated[int, Field(ge=3), AfterValidator(_odd)]
+
+Length = Annotated[float, Field(gt=0)]
+"""Comoving Mpc."""
+
+
+def _rising(radii: tuple[float, ...]) -> tuple[float, ...]:
+    if any(next_one <= one for one, next_one in pairwise(radii)):
+        raise ValueError(f"the radii must rise; received {radii}")
+    return radii
+
+
+Radii = Annotated[tuple[Length, ...], Field(min_length=1), AfterValidator(_rising)]
 
 
 class FieldTransforms(Schema):
@@ -115,22 +128,51 @@ class ReionModel(Schema):
     symmetric: bool = True
 
 
+class TransportModel(Schema):
+    """One network for many worlds: photons are followed in Mpc, as far as the snapshot's `max_mfp`.
+
+    `smoothing_mpc` are the top-hat radii on which photons and atoms are compared; the photons left over
+    spread by `diffusion_mpc`, one after the other; the distance to the nearest source is known up to
+    `farthest_mpc` (see `reion.models.transport.Transport`). The trunk is that of `reion`, told reach and cell
+    size, so that its weights serve any cell.
+    """
+
+    name: Literal["transport"] = "transport"
+    smoothing_mpc: Radii = (3.7, 5.2, 8.2, 12.0, 16.5, 22.0, 28.0, 34.0)
+    diffusion_mpc: Annotated[tuple[Length, ...], Field(min_length=1)] = (
+        *(3.6, 3.6, 3.6, 6.3, 3.6, 9.0, 3.6, 11.5, 3.6, 14.0),
+        *(3.6, 11.5, 3.6, 9.0, 3.6, 6.3, 3.6, 3.6),
+    )
+    farthest_mpc: Length = 40.0
+    photons_per_source: Annotated[float, Field(gt=0)] | None = None
+    """As for `reion`."""
+    width: Annotated[int, Field(ge=1)] = 32
+    hidden: Annotated[int, Field(ge=1)] = 24
+    blocks: Annotated[int, Field(ge=0)] = 4
+    symmetric: bool = True
+
+
 ModelConfig = Annotated[
-    VoxelModel | PatchModel | PinionModel | UNetModel | ReionModel, Field(discriminator="name")
+    VoxelModel | PatchModel | PinionModel | UNetModel | ReionModel | TransportModel,
+    Field(discriminator="name"),
 ]
-MODEL_NAMES = ("reion", "unet", "pinion", "patch", "voxel")
+MODEL_NAMES = ("reion", "transport", "unet", "pinion", "patch", "voxel")
 
 UNET_STRIDE_CELLS = 4
 """What the U-Net predicts has sides that are multiples of this: it halves the mesh twice."""
 
 TRAINING_DEFAULTS: Mapping[str, Mapping[str, float]] = {
     "reion": {"crop_cells": 24, "batch_size": 4, "learning_rate": 3e-3},
+    "transport": {"crop_cells": 24, "batch_size": 4, "learning_rate": 3e-3},
     "unet": {"crop_cells": 32, "batch_size": 1, "learning_rate": 1e-3},
     "pinion": {"crop_cells": 4, "batch_size": 32, "learning_rate": 1e-2},
     "patch": {"crop_cells": 1, "batch_size": 256, "learning_rate": 1e-3},
     "voxel": {"crop_cells": 1, "batch_size": 4096, "learning_rate": 3e-3},
 }
-LOSS_TERMS: Mapping[str, Mapping[str, float]] = {"reion": {"gradient": 2.0, "power": 0.01}}
+LOSS_TERMS: Mapping[str, Mapping[str, float]] = {
+    "reion": {"gradient": 2.0, "power": 0.01},
+    "transport": {"gradient": 2.0, "power": 0.01},
+}
 """Default weights of terms that are added to the cross-entropy. With mse they are off, because the sigmoid
 would saturate."""
 
@@ -235,6 +277,12 @@ class RunConfig(Schema):
         return self
 
     @model_validator(mode="after")
+    def _check_inputs(self) -> RunConfig:
+        if isinstance(self.model, TransportModel) and self.data.inputs != "history":
+            raise ValueError("model.name=transport needs data.inputs=history")
+        return self
+
+    @model_validator(mode="after")
     def _check_crop(self) -> RunConfig:
         if isinstance(self.model, UNetModel) and self.training.crop_cells % UNET_STRIDE_CELLS:
             raise ValueError(
@@ -247,6 +295,11 @@ class RunConfig(Schema):
     def inputs(self) -> tuple[str, str]:
         """Names of the fields the network takes: n_igm and the photon field."""
         return ("n_igm", PHOTON_FIELD[self.data.inputs])
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """Names of the numbers, one a snapshot, that the network takes beside the redshift."""
+        return ("max_mfp",) if isinstance(self.model, TransportModel) else ()
 
 
 def load_config(

@@ -3,7 +3,7 @@
 from reion_exports.anatomy import Anatomy, HostileFileError, dissect
 from reion_exports.card import CardError, ModelCard
 from reion_exports.convert import PERIODIC, ExportError
-from reion_exports.onnx_file import ExportReport, export
+from reion_exports.onnx_file import ExportReport, Stages, export
 from reion_exports.parity import TOLERANCE
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "ExportReport",
     "HostileFileError",
     "ModelCard",
+    "Stages",
     "dissect",
     "export",
 ]

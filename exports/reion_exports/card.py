@@ -42,6 +42,13 @@ class ModelCard:
         Lowest and highest redshift it was trained on.
     receptive_radius_cells
         How far, along each axis, the answer in a cell depends on the inputs.
+    conditions
+        Names of the inputs that are one number a box, beside the redshift: `max_mfp`, in comoving Mpc.
+    trunk_radius_cells
+        The part of the receptive radius that belongs to the trunk, in a file whose first stage can be written
+        anew for other cells; None in all others.
+    coverage
+        What the training covered: for each quantity its range and quantiles.
     stride_cells
         Side of the blocks that the network works on: 1 for all networks but those that pool.
     normalizer
@@ -74,6 +81,9 @@ class ModelCard:
     cell_size_mpc: float
     redshift_range: tuple[float, float]
     receptive_radius_cells: int
+    conditions: tuple[str, ...] = ()
+    trunk_radius_cells: int | None = None
+    coverage: Mapping[str, Any] = field(default_factory=dict)
     stride_cells: int = 1
     normalizer: Mapping[str, Any] = field(default_factory=dict)
     training_data: tuple[str, ...] = ()
@@ -90,7 +100,7 @@ class ModelCard:
             self._expect(
                 key, isinstance(text, str) and 0 < len(text) <= _MOST_CHARACTERS, "a text, not too long"
             )
-        for key in ("normalizer", "scores", "provenance"):
+        for key in ("normalizer", "coverage", "scores", "provenance"):
             self._expect(key, isinstance(getattr(self, key), Mapping), "a mapping")
         units = self.inputs
         self._expect(
@@ -116,6 +126,17 @@ class ModelCard:
         )
         self._expect(
             "stride_cells", _is_integer(stride) and 1 <= stride <= _MOST_CELLS, "an integer from 1 on"
+        )
+        trunk = self.trunk_radius_cells
+        self._expect(
+            "trunk_radius_cells",
+            trunk is None or (_is_integer(trunk) and 0 <= trunk <= radius),
+            "an integer from 0 to the receptive radius, or nothing",
+        )
+        self._expect(
+            "conditions",
+            all(isinstance(name, str) and name not in ("redshift", *units) for name in self.conditions),
+            "a list of names",
         )
         threshold = self.excursion_set_threshold
         self._expect(
@@ -176,7 +197,7 @@ class ModelCard:
             raise CardError(
                 f"expected metadata of format {FORMAT}; received {metadata[PREFIX + 'format'][:80]}"
             )
-        for name in ("redshift_range", "training_data", "working_bytes"):
+        for name in ("redshift_range", "conditions", "training_data", "working_bytes"):
             if not isinstance(values[name], list):
                 raise CardError(f"expected a list under {PREFIX + name}; received {values[name]!r}")
             values[name] = tuple(values[name])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from reion_exports.anatomy import OPERATORS, OPSET
@@ -21,6 +21,12 @@ AXES = ("x", "y", "z")
 PERIODIC = "periodic"
 """Name of the optional input: int64[3], 1 where an axis wraps (the default), 0 where the input already
 carries a halo of the receptive radius on both sides, of which only the interior comes back."""
+
+
+CHANNELS = "channels"
+"""Name of the value between the first stage of a network, which learns nothing, and its trunk."""
+CELL_SIZE = "cell_size"
+"""Name of the constant (), Mpc, in files whose first stage can be written anew for other cells."""
 
 
 class ExportError(ValueError):
@@ -61,16 +67,9 @@ def to_onnx(network: Network, card: ModelCard) -> onnx.ModelProto:
     ExportError
         If the network has an operation that ONNX cannot express; the message names the layer.
     """
-    import keras
-
-    if keras.backend.backend() != "tensorflow":
-        raise ExportError(
-            f"expected Keras on its TensorFlow backend; received {keras.backend.backend()}: set "
-            "KERAS_BACKEND=tensorflow for the export (the network itself may come from any backend)"
-        )
+    _require_tensorflow()
     import onnx
     import tensorflow as tf
-    import tf2onnx
 
     fields = list(card.inputs)
     radius, stride = card.receptive_radius_cells, card.stride_cells
@@ -96,12 +95,79 @@ def to_onnx(network: Network, card: ModelCard) -> onnx.ModelProto:
         tf.TensorSpec([None], tf.float32, name="redshift"),
         tf.TensorSpec([3], tf.int64, name=PERIODIC),
     ]
+    model = _convert(whole_box, signature)
+    _name(model, card)
+    model = in_planes(channels_first(fold_constants(model)))
+    working = working_bytes(model, radius_cells=card.receptive_radius_cells, stride_cells=card.stride_cells)
+    onnx.helper.set_model_props(model, dataclasses.replace(card, working_bytes=working).to_metadata())
+    return model
+
+
+def trunk_to_onnx(network: Network, card: ModelCard, channels: int) -> onnx.ModelProto:
+    """Convert a network that takes channels to an ONNX graph without a first stage.
+
+    Parameters
+    ----------
+    network
+        Called with `channels` (batch, X + 2 r, Y + 2 r, Z + 2 r, channel), `redshift` and the card's
+        conditions, each (batch,), and `cell_size` (), Mpc; it returns xi, (batch, X, Y, Z).
+    channels
+        How many.
+
+    Returns
+    -------
+    The model, to be completed by `reion_exports.stem.with_stem`. Its channels are (batch, channel, x, y, z).
+
+    Raises
+    ------
+    ExportError
+        As `to_onnx`.
+    """
+    _require_tensorflow()
+    import tensorflow as tf
+
+    numbers = ["redshift", *card.conditions]
+
+    def trunk(volume: Any, *rest: Any) -> Any:
+        told = dict(zip([*numbers, CELL_SIZE], rest, strict=True))
+        return network({CHANNELS: tf.transpose(volume, [0, 2, 3, 4, 1]), **told}, training=False)
+
+    model = _convert(
+        trunk,
+        [
+            tf.TensorSpec([None, channels, None, None, None], tf.float32, name=CHANNELS),
+            *(tf.TensorSpec([None], tf.float32, name=name) for name in numbers),
+            tf.TensorSpec([], tf.float32, name=CELL_SIZE),
+        ],
+    )
+    model.graph.name, model.graph.doc_string = card.name, ""
+    model.producer_name, model.producer_version = "reion", card.version
+    return in_planes(channels_first(fold_constants(model)))
+
+
+def _require_tensorflow() -> None:
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise ExportError(
+            f"expected Keras on its TensorFlow backend; received {keras.backend.backend()}: set "
+            "KERAS_BACKEND=tensorflow for the export (the network itself may come from any backend)"
+        )
+
+
+def _convert(function: Callable[..., Any], signature: Sequence[Any]) -> onnx.ModelProto:
+    """Convert a TensorFlow function; raise `ExportError` for an operation that ONNX cannot express."""
+    import onnx
+    import tensorflow as tf
+    import tf2onnx
+
     # tf2onnx logs what it cannot convert and goes on; the checks below and those of the file raise.
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
-    function = tf.function(whole_box, autograph=False)
     model: onnx.ModelProto
     try:
-        model, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)
+        model, _ = tf2onnx.convert.from_function(
+            tf.function(function, autograph=False), input_signature=signature, opset=OPSET
+        )
     except Exception as error:
         raise ExportError(f"the network does not become a graph: {error}") from error
     _spell_out_log1p(model)
@@ -111,10 +177,8 @@ def to_onnx(network: Network, card: ModelCard) -> onnx.ModelProto:
             "expected a network whose every operation ONNX has; it has none for "
             + ", ".join(f"{operator} (layer {_layer_of(name)})" for operator, name in unknown.items())
         )
-    _name(model, card)
-    model = in_planes(channels_first(fold_constants(model)))
-    working = working_bytes(model, radius_cells=card.receptive_radius_cells, stride_cells=card.stride_cells)
-    onnx.helper.set_model_props(model, dataclasses.replace(card, working_bytes=working).to_metadata())
+    del model.opset_import[:]
+    model.opset_import.append(onnx.helper.make_opsetid("", OPSET))
     return model
 
 
@@ -163,5 +227,3 @@ def _name(model: onnx.ModelProto, card: ModelCard) -> None:
     graph.initializer.append(onnx.helper.make_tensor(PERIODIC, int64, [3], [1, 1, 1]))
     graph.name, graph.doc_string = card.name, ""
     model.producer_name, model.producer_version = "reion", card.version
-    del model.opset_import[:]
-    model.opset_import.append(onnx.helper.make_opsetid("", OPSET))

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reion_exports.anatomy import Anatomy, HostileFileError, dissect
 from reion_exports.card import ModelCard
-from reion_exports.convert import ExportError, Network, to_onnx
+from reion_exports.convert import ExportError, Network, to_onnx, trunk_to_onnx
 from reion_exports.parity import ROUNDINGS, TOLERANCE, Case, compare, haloed_inputs, own_rounding
+from reion_exports.stem import Stem, with_stem
+
+if TYPE_CHECKING:
+    import onnx
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +51,31 @@ class ExportReport:
         return max(case.difference for case in self.parity)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """A network in two stages, the first of which is written into its file node by node.
+
+    Parameters
+    ----------
+    trunk
+        See `reion_exports.convert.trunk_to_onnx`.
+    stem
+        What makes its channels.
+    channels
+        How many.
+    """
+
+    trunk: Network
+    stem: Stem
+    channels: int
+
+
 def export(
     network: Network,
     card: ModelCard,
     path: str | Path,
     *,
+    stages: Stages | None = None,
     force: bool = False,
     write: Callable[[Path, bytes], object] = Path.write_bytes,
 ) -> ExportReport:
@@ -61,6 +87,8 @@ def export(
         See `reion_exports.convert.to_onnx`.
     path
         The file.
+    stages
+        The same network in two stages, whose file serves any cell size (see `reion_exports.stem.with_stem`).
     force
         Replace an existing file.
     write
@@ -78,7 +106,7 @@ def export(
     path = Path(path)
     if path.exists() and not force:
         raise FileExistsError(f"{path} exists and is not overwritten without force")
-    content: bytes = to_onnx(network, card).SerializeToString()
+    content: bytes = (to_onnx(network, card) if stages is None else _staged(stages, card)).SerializeToString()
     anatomy = _check(content)
     parity = _compare(content, network, card)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,6 +118,12 @@ def export(
         operators=anatomy.operators,
         parity=parity,
     )
+
+
+def _staged(stages: Stages, card: ModelCard) -> onnx.ModelProto:
+    trunk_radius = card.receptive_radius_cells - stages.stem.radius_cells
+    trunk_card = dataclasses.replace(card, receptive_radius_cells=trunk_radius, trunk_radius_cells=None)
+    return with_stem(trunk_to_onnx(stages.trunk, trunk_card, stages.channels), stages.stem, trunk_card)
 
 
 def _check(content: bytes) -> Anatomy:

@@ -36,6 +36,10 @@ _TYPICAL = {
 """For each unit the magnitude in a cell that is not empty, and the share of such cells."""
 
 
+_TYPICAL_RANGE = (15.0, 45.0)
+"""Of the conditions, which are lengths in Mpc."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One comparison of the file with the network.
@@ -99,10 +103,9 @@ def haloed_inputs(card: ModelCard, batch: int, cells: tuple[int, int, int]) -> d
     radius, stride = card.receptive_radius_cells, card.stride_cells
     width = [(0, 0), *((radius, radius + -n % stride) for n in cells)]
     box = _inputs(card, batch, cells)
-    redshift = box.pop("redshift")
     return {
-        **{name: np.pad(values, width, mode="wrap") for name, values in box.items()},
-        "redshift": redshift,
+        name: np.pad(values, width, mode="wrap") if name in card.inputs else values
+        for name, values in box.items()
     }
 
 
@@ -117,7 +120,7 @@ def own_rounding(network: Network, inputs: Mapping[str, np.ndarray]) -> float:
     for _ in range(_DRAWS):
         moved = {
             name: values
-            if name == "redshift"
+            if values.ndim == 1
             else np.where(
                 values == 0,
                 values,
@@ -132,7 +135,8 @@ def own_rounding(network: Network, inputs: Mapping[str, np.ndarray]) -> float:
 
 def _inputs(card: ModelCard, batch: int, cells: tuple[int, int, int]) -> dict[str, np.ndarray]:
     redshift = np.linspace(*card.redshift_range, batch + 1, dtype=np.float32)[1:]
-    return {**realistic_fields(card, (batch, *cells), seed=batch), "redshift": redshift}
+    numbers = {name: np.geomspace(*_TYPICAL_RANGE, batch, dtype=np.float32) for name in card.conditions}
+    return {**realistic_fields(card, (batch, *cells), seed=batch), "redshift": redshift, **numbers}
 
 
 def _case(received: np.ndarray, expected: np.ndarray, cells: tuple[int, ...], *, periodic: bool) -> Case:

@@ -206,8 +206,20 @@ def compare(
 
 @export_app.command("onnx", epilog=example("reion export onnx run --out model.onnx"))
 def export_onnx(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN",
+            help="A finished run folder; or, with --cell-size, a model file or a shipped model.",
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="The ONNX file to write.")],
+    cell_size: Annotated[
+        float | None,
+        typer.Option(
+            help="Comoving side of the cells in Mpc, for a network that serves any cell size.", min=0.0
+        ),
+    ] = None,
     scores: Annotated[
         Path | None, typer.Option(help="What `reion evaluate --json` printed for the run, for the metadata.")
     ] = None,
@@ -215,12 +227,26 @@ def export_onnx(
     json: Json = False,
 ) -> None:
     """Write one self-contained ONNX file and compare it with Keras."""
+    if cell_size is not None and not Path(run).is_dir():
+        from reion.jobs.outputs import write_whole
+        from reion.jobs.places import MODEL_FILE, claimed
+        from reion.prediction.emulator import Emulator
+
+        fitted = Emulator(run, device="cpu").at_cell_size(cell_size)
+        with claimed(out, MODEL_FILE, force=force, sources=[run]) as place:
+            write_whole(place, fitted.content)
+        print_result(
+            {"output": str(place), "cell_size_mpc": cell_size, "sha256": fitted.sha256},
+            lambda: f"{place}: {fitted.card.name} for cells of {cell_size:g} Mpc",
+            json=json,
+        )
+        return
     need_training("reion export onnx", exports=True)
     from reion.jobs.outputs import read_json
-    from reion.training.run_folder import export_run, held_out_scores
+    from reion.training.export import export_run, held_out_scores
 
     held_out = None if scores is None else held_out_scores(read_json(scores))
-    written = export_run(run, out, scores=held_out, force=force)
+    written = export_run(run, out, scores=held_out, cell_size_mpc=cell_size, force=force)
     print_result(
         written.to_json(),
         lambda: (

@@ -145,6 +145,7 @@ def predict_with(
         inputs: InputSet = "history" if "n_ion" in card.inputs else "instant"
         provenance = {"model": method, "sha256": emulator.sha256, **card.provenance}
         emulator.check(sim)
+        emulator = emulator.for_cells_of(sim)
         if keep is not None:
             keep = keep / path.stem
             keep.mkdir(exist_ok=True)

@@ -78,6 +78,19 @@ class Kind:
     into_empty: bool = False
 
 
+def is_our_model(path: Path) -> bool:
+    """Whether a file is a model that `reion export` wrote."""
+    from reion_exports import dissect
+
+    try:
+        return "reion.format" in dissect(path.read_bytes()).metadata
+    except (OSError, ValueError):
+        return False
+
+
+MODEL_FILE = Kind(name="a model file", ending=".onnx", is_ours=is_our_model)
+
+
 def output_path(out: str | Path, kind: Kind, *, sources: Sequence[str | Path] = ()) -> Path:
     """The place that `out` names, `~` expanded; refused if no such output can be written there.
 

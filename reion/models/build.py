@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import keras
 
@@ -12,6 +14,7 @@ from reion.config import (
     PinionModel,
     ReionModel,
     RunConfig,
+    TransportModel,
     UNetModel,
     VoxelModel,
 )
@@ -19,7 +22,9 @@ from reion.errors import InputError
 from reion.models import trunks
 from reion.models.layers import Standardise
 from reion.models.normalizer import Normalizer
-from reion.models.stems import PhotonBalance, RawFields, build_stem
+from reion.models.shapes import Channels
+from reion.models.stems import PhotonTransport, Stem, build_stem
+from reion.models.transport import REFERENCE_CELL_SIZE_MPC, cell_size_condition, reach_condition
 
 
 @dataclass(frozen=True)
@@ -41,11 +46,22 @@ class Model:
     """
 
     config: RunConfig
-    stem: RawFields | PhotonBalance
+    stem: Stem
     trunk: keras.Model
     trunk_radius_cells: int
     symmetric: bool
     stride_cells: int = 1
+
+    def at_cell_size(self, cell_size_mpc: float) -> Model:
+        """The same trunk behind the stem for cells of this comoving side."""
+        if not isinstance(self.stem, PhotonTransport):
+            return self
+        return replace(self, stem=build_stem(self.config.model, self.config.inputs[1], cell_size_mpc))
+
+    @property
+    def any_cell_size(self) -> bool:
+        """Whether there is a stem for any cell size, behind which the trunk is the same."""
+        return isinstance(self.stem, PhotonTransport)
 
     @property
     def radius_cells(self) -> int:
@@ -58,10 +74,13 @@ class Model:
         return getattr(self.config.model, "target", "sigmoid") == "normalised"
 
 
-def build_model(config: RunConfig, *, precision: str = "float32") -> Model:
+def build_model(
+    config: RunConfig, *, precision: str = "float32", cell_size_mpc: float = REFERENCE_CELL_SIZE_MPC
+) -> Model:
     """Build the network that the schema describes, with fresh weights from its seed.
 
     `precision` is the Keras dtype policy of the trunk: training's, or float32 for everything else.
+    `cell_size_mpc` is the comoving side of the cells that the stem is for, where it depends on that.
 
     Raises
     ------
@@ -70,7 +89,7 @@ def build_model(config: RunConfig, *, precision: str = "float32") -> Model:
     """
     _require_default_settings()
     keras.utils.set_random_seed(config.seed)
-    stem = build_stem(config.model, config.inputs[1])
+    stem = build_stem(config.model, config.inputs[1], cell_size_mpc)
     channels = len(stem.channels)
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
@@ -90,6 +109,9 @@ def build_model(config: RunConfig, *, precision: str = "float32") -> Model:
                 return Model(config, stem, trunk, radius, symmetric=False, stride_cells=UNET_STRIDE_CELLS)
             case ReionModel():
                 trunk = trunks.reion(config.model, channels)
+                return Model(config, stem, trunk, config.model.blocks, symmetric=config.model.symmetric)
+            case TransportModel():
+                trunk = trunks.transport(config.model, channels)
                 return Model(config, stem, trunk, config.model.blocks, symmetric=config.model.symmetric)
     finally:
         keras.config.set_dtype_policy(policy)
@@ -113,18 +135,47 @@ def _require_default_settings() -> None:
 def build_network(model: Model, normalizer: Normalizer) -> keras.Model:
     """Join stem, normalisation and trunk: raw fields in, xi out, without padding, float32.
 
-    Inputs, by name: the two fields (batch, X, Y, Z) in the units of the data contract and redshift (batch,);
-    output xi (batch, X - 2 radius, Y - 2 radius, Z - 2 radius).
+    Inputs, by name: the two fields (batch, X, Y, Z) in the units of the data contract, redshift (batch,), and
+    max_mfp (batch,) in Mpc where the model takes it; output xi (batch, X - 2 radius, Y - 2 radius,
+    Z - 2 radius).
     """
-    fields = {name: keras.Input((None, None, None), name=name) for name in model.config.inputs}
-    redshift = keras.Input((), name="redshift")
-    values = model.stem(fields)
+    config = model.config
+    fields = {name: keras.Input((None, None, None), name=name) for name in config.inputs}
+    conditions = {name: keras.Input((), name=name) for name in ("redshift", *config.conditions)}
+    values = model.stem({**fields, **{name: conditions[name] for name in config.conditions}})
+    xi = trunk_on_channels(model, normalizer, values, conditions)
+    return keras.Model({**fields, **conditions}, xi, name=config.model.name)
+
+
+def trunk_on_channels(
+    model: Model, normalizer: Normalizer, values: Channels, conditions: Mapping[str, Any]
+) -> Any:
+    """Normalise channels and conditions and apply the trunk.
+
+    Parameters
+    ----------
+    values
+        The channels that the stem has made, (batch, X, Y, Z, channel).
+    conditions
+        redshift and, where the model takes it, max_mfp in Mpc, each (batch,). A number `cell_size`, in Mpc,
+        replaces the stem's.
+
+    Returns
+    -------
+    xi, (batch, X', Y', Z'), smaller by the trunk's radius on every side.
+    """
     values = Standardise(normalizer.mean, normalizer.std, name="normalise")(values)
-    when = Standardise([normalizer.redshift_mean], [normalizer.redshift_std], name="normalise_redshift")(
-        keras.layers.Reshape((1,))(redshift)
+    column = keras.layers.Reshape((1,))
+    told = Standardise([normalizer.redshift_mean], [normalizer.redshift_std], name="normalise_redshift")(
+        column(conditions["redshift"])
     )
-    target = model.trunk([values, when])
+    if isinstance(model.stem, PhotonTransport):
+        log = keras.ops.log
+        reach = reach_condition(column(conditions["max_mfp"]), log=log)
+        cell_size = cell_size_condition(conditions.get("cell_size", model.stem.transport.cell_size_mpc), log)
+        told = keras.ops.concatenate([told, reach, keras.ops.ones_like(reach) * cell_size], axis=-1)
+    target = model.trunk([values, told])
     if model.target_normalised:
         target = keras.layers.Rescaling(normalizer.xi_std, normalizer.xi_mean, name="denormalise")(target)
         target = keras.layers.ReLU(max_value=1.0, name="clip")(target)
-    return keras.Model({**fields, "redshift": redshift}, target[..., 0], name=model.config.model.name)
+    return target[..., 0]

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from reion.models.shapes import Channels, Redshift
+from reion.models.shapes import Channels, Conditions
 
 
 @keras.saving.register_keras_serializable(package="reion")
@@ -79,9 +79,9 @@ class SymmetricConv3D(keras.layers.Layer):
         }
 
 
-def add_redshift(values: Channels, redshift: Redshift, name: str) -> Channels:
-    """Add a learnt function of redshift to every cell: one number for each channel."""
+def add_conditions(values: Channels, conditions: Conditions, name: str, hidden: int = 16) -> Channels:
+    """Add a learnt function of redshift and other conditions to every cell: one number for each channel."""
     width = values.shape[-1]
-    hidden = keras.layers.Dense(16, activation="silu", name=f"{name}_hidden")(redshift)
-    bias = keras.layers.Dense(width, use_bias=False, name=f"{name}_bias")(hidden)
+    inner = keras.layers.Dense(hidden, activation="silu", name=f"{name}_hidden")(conditions)
+    bias = keras.layers.Dense(width, use_bias=False, name=f"{name}_bias")(inner)
     return keras.layers.Add(name=f"{name}_add")([values, keras.layers.Reshape((1, 1, 1, width))(bias)])

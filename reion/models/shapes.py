@@ -12,8 +12,8 @@ Field: TypeAlias = Any
 Channels: TypeAlias = Any
 """Keras tensor (batch, x, y, z, channel)."""
 
-Redshift: TypeAlias = Any
-"""Keras tensor (batch, 1): the redshift, normalised."""
+Conditions: TypeAlias = Any
+"""Keras tensor (batch, condition): the redshift, normalised, and what else is one number a snapshot."""
 
 Scalar: TypeAlias = Any
 """Keras tensor of no dimension."""

@@ -7,20 +7,26 @@ channels with NumPy, for a whole periodic box at once, before training crops fro
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import asdict
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 from keras import ops
 from scipy import ndimage
 
-from reion.config import FieldTransform, FieldTransforms, ModelConfig, PinionModel, ReionModel
+from reion.config import (
+    FieldTransform,
+    FieldTransforms,
+    ModelConfig,
+    PinionModel,
+    ReionModel,
+    TransportModel,
+)
 from reion.models.shapes import BoxChannels, BoxField, Channels, Field
+from reion.models.transport import REFERENCE_DENSITY, BoxFilter, Transport
 from reion.simulation.contract import hydrogen_per_density
 from reion_kernels import Transform
-
-_REFERENCE_DENSITY = 4.2108e-31
-"""Unit of the density channels: g cm-3, about the cosmic mean of n_igm, the same for every simulation."""
 
 _UNTRANSFORMED: Transform = "none"
 SHINING_TIME = 1e-2
@@ -63,7 +69,7 @@ class RawFields(keras.layers.Layer):
         count = 3 if self.mask_smoothing_cells else 2
         self.channels = (*fields[:2], "mask")[:count]
         self.transform = tuple(_kernel_transform(kind) for kind in kinds[:count])
-        self.scale = (1.0 / _REFERENCE_DENSITY, 1.0, 1.0)[:count]
+        self.scale = (1.0 / REFERENCE_DENSITY, 1.0, 1.0)[:count]
 
     def prepare(self, fields: Mapping[str, BoxField]) -> BoxChannels:
         """Stack the raw fields of one snapshot; `scale` and `transform` are applied when crops are read."""
@@ -167,7 +173,7 @@ class PhotonBalance(keras.layers.Layer):
         self.scale = (1.0,) * len(self.channels)
         self.transform = (_UNTRANSFORMED,) * len(self.channels)
         self.atoms_scale = hydrogen_per_density()
-        self.floor = self.floor_per_atom * self.atoms_scale * _REFERENCE_DENSITY
+        self.floor = self.floor_per_atom * self.atoms_scale * REFERENCE_DENSITY
 
     def prepare(self, fields: Mapping[str, BoxField]) -> BoxChannels:
         """Compute the channels of one whole periodic snapshot, in float64."""
@@ -235,11 +241,92 @@ class PhotonBalance(keras.layers.Layer):
         }
 
 
-def build_stem(model: ModelConfig, photon_field: str) -> RawFields | PhotonBalance:
-    """The stem that a model of the schema asks for."""
+@keras.saving.register_keras_serializable(package="reion")
+class PhotonTransport(keras.layers.Layer):
+    """Follows the photons around every cell in Mpc, as far as they reach: see `Transport`.
+
+    Input: n_igm (g cm-3) and the photon field, each (batch, x, y, z), and max_mfp (batch,), Mpc. Output:
+    (batch, x', y', z', channel), smaller by `radius_cells` on every side.
+    """
+
+    def __init__(self, photon_field: str, transport: Transport | Mapping[str, Any], **options: Any) -> None:
+        super().__init__(**{**options, "trainable": False})
+        if not isinstance(transport, Transport):  # as Keras stores it
+            lists = ("smoothing_mpc", "diffusion_mpc")
+            transport = Transport(**{**transport, **{name: tuple(transport[name]) for name in lists}})
+        self.photon_field = photon_field
+        self.transport = transport
+        self.channels = transport.names
+        self.radius_cells = transport.radius_cells
+        self.scale = (1.0,) * len(self.channels)
+        self.transform = (_UNTRANSFORMED,) * len(self.channels)
+
+    def prepare(self, fields: Mapping[str, Any]) -> BoxChannels:
+        """Compute the channels of one whole periodic snapshot; `max_mfp` is a number among its fields."""
+        return self.transport.prepare(fields["n_igm"], fields[self.photon_field], fields["max_mfp"])
+
+    def call(self, fields: Mapping[str, Field]) -> Channels:
+        n_igm, photons = (ops.expand_dims(fields[name], -1) for name in ("n_igm", self.photon_field))
+        reach = ops.reshape(fields["max_mfp"], (-1, 1, 1, 1, 1))
+        return ops.concatenate(self.transport.channels(_Windows(), n_igm, photons, reach), axis=-1)
+
+    def compute_output_spec(self, fields: Mapping[str, Field]) -> Channels:
+        return _smaller(fields["n_igm"], self.radius_cells, len(self.channels), self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "photon_field": self.photon_field,
+            "transport": {
+                name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self.transport).items()
+            },
+        }
+
+
+class _Windows:
+    """The `Arithmetic` of a Keras graph on windows of one channel, (batch, x, y, z, 1)."""
+
+    def mean(self, values: Channels, kernel: BoxFilter) -> Channels:
+        """The mean under a box filter along each axis."""
+        if not kernel.half:
+            return values
+        inner, half = 2 * kernel.half - 1, kernel.half
+        for axis in range(3):
+            middle = values if inner == 1 else _average_along(values, inner, axis)
+            middle = _cut(middle, axis, 1, -1)
+            ends = _cut(values, axis, 0, -2 * half) + _cut(values, axis, 2 * half, None)
+            values = middle * (inner / kernel.weight) + ends * (kernel.end / kernel.weight)
+        return values
+
+    def squared_distance(self, marked: Channels, cells: int) -> Channels:
+        """Squared distance in cells to the nearest marked cell, at most `cells` squared."""
+        squares = ops.where(marked > 0, 0.0, float(cells**2))
+        for axis in range(3):
+            for step in range(1, cells + 1):
+                nearer = ops.minimum(_cut(squares, axis, 0, -2), _cut(squares, axis, 2, None))
+                squares = ops.minimum(_cut(squares, axis, 1, -1), nearer + (2.0 * step - 1.0))
+        return squares
+
+    def crop(self, values: Channels, cells: int) -> Channels:
+        """The values without so many cells on every side."""
+        return _crop(values, cells)
+
+    log = staticmethod(ops.log)
+    sqrt = staticmethod(ops.sqrt)
+    minimum = staticmethod(ops.minimum)
+    maximum = staticmethod(ops.maximum)
+
+
+Stem: TypeAlias = RawFields | PhotonBalance | PhotonTransport
+
+
+def build_stem(model: ModelConfig, photon_field: str, cell_size_mpc: float) -> Stem:
+    """The stem that a model of the schema asks for, on cells of this size where it depends on them."""
     if isinstance(model, ReionModel):
         photons = 1.0 if model.photons_per_source is None else model.photons_per_source
         return PhotonBalance(photon_field, model.smoothing_cells, model.diffusion_cells, photons, name="stem")
+    if isinstance(model, TransportModel):
+        return PhotonTransport(photon_field, Transport.of_model(model, cell_size_mpc), name="stem")
     mask = model.mask_smoothing_cells if isinstance(model, PinionModel) else ()
     return RawFields(photon_field, model.transforms, mask, name="stem")
 
@@ -281,9 +368,19 @@ def _box_filter(values: np.ndarray, width: int, lowest: float) -> np.ndarray:
 def _average(values: Channels, width: int) -> Channels:
     """The same mean, without padding: `width // 2` cells fewer on every side."""
     for axis in range(3):
-        size = [1, 1, 1]
-        size[axis] = width
-        values = ops.average_pool(
-            values, tuple(size), strides=1, padding="valid", data_format="channels_last"
-        )
+        values = _average_along(values, width, axis)
     return values
+
+
+def _average_along(values: Channels, width: int, axis: int) -> Channels:
+    """The mean over `width` cells along one of the axes x, y, z, without padding."""
+    size = [1, 1, 1]
+    size[axis] = width
+    return ops.average_pool(values, tuple(size), strides=1, padding="valid", data_format="channels_last")
+
+
+def _cut(values: Channels, axis: int, start: int, stop: int | None) -> Channels:
+    """The cells from `start` to `stop` along one of the axes x, y, z."""
+    index = [slice(None)] * 5
+    index[axis + 1] = slice(start, stop)
+    return values[tuple(index)]

@@ -1,7 +1,8 @@
 """The learnt stage of each network: normalised channels and redshift in, ionised fraction out.
 
 Every trunk is a valid (unpadded) fully convolutional `keras.Model`: inputs `channels`
-(batch, x, y, z, channel) and `redshift` (batch, 1), both normalised; output (batch, x', y', z', 1), smaller
+(batch, x, y, z, channel) and `conditions` (batch, 1), the redshift, both normalised (see `transport` for the
+one that takes more conditions); output (batch, x', y', z', 1), smaller
 by the trunk's radius on every side. The same network is trained on neighbourhoods and run on boxes.
 """
 
@@ -10,9 +11,12 @@ from __future__ import annotations
 import keras
 from keras import layers, regularizers
 
-from reion.config import PatchModel, PinionModel, ReionModel, UNetModel, VoxelModel
-from reion.models.layers import SymmetricConv3D, add_redshift
-from reion.models.shapes import Channels, Redshift
+from reion.config import PatchModel, PinionModel, ReionModel, TransportModel, UNetModel, VoxelModel
+from reion.models.layers import SymmetricConv3D, add_conditions
+from reion.models.shapes import Channels, Conditions
+
+TRANSPORT_CONDITIONS = ("max_mfp", "cell_size")
+"""What the trunk for many worlds is told after the redshift: reach and cell size, see `conditions_of`."""
 
 UNET_RADIUS_CELLS = 20
 """Cells that the three levels of the U-Net use up on every side."""
@@ -20,17 +24,17 @@ UNET_RADIUS_CELLS = 20
 
 def voxel(config: VoxelModel, channels: int) -> keras.Model:
     """The fully connected network on one cell, as 1x1x1 convolutions."""
-    values, redshift = _inputs(channels)
+    values, conditions = _inputs(channels)
     penalty = regularizers.L2(config.l2) if config.l2 else None
     x = values
     for index, width in enumerate(config.hidden):
         x = layers.Conv3D(width, 1, kernel_regularizer=penalty, name=f"dense_{index}")(x)
         if index == 0:
-            x = add_redshift(x, redshift, "redshift")
+            x = add_conditions(x, conditions, "redshift")
         x = layers.LeakyReLU(0.01)(x)
         if config.dropout:
             x = layers.Dropout(config.dropout)(x)
-    return keras.Model([values, redshift], _target(x, config.target), name="voxel")
+    return keras.Model([values, conditions], _target(x, config.target), name="voxel")
 
 
 def patch(config: PatchModel, channels: int) -> keras.Model:
@@ -44,7 +48,7 @@ def patch(config: PatchModel, channels: int) -> keras.Model:
     a convolution of its size instead of flattening; the redshift enters the head; the output is a sigmoid
     unless `target="normalised"`.
     """
-    values, redshift = _inputs(channels)
+    values, conditions = _inputs(channels)
     penalty = regularizers.L2(config.l2) if config.l2 else None
     pool = layers.AveragePooling3D if config.pooling == "average" else layers.MaxPooling3D
 
@@ -73,11 +77,11 @@ def patch(config: PatchModel, channels: int) -> keras.Model:
         kernel = 2 * (config.radius_cells - 4) + 1 if index == 0 else 1
         x = layers.Conv3D(width, kernel, kernel_regularizer=penalty, name=f"dense_{index}")(x)
         if index == 0:
-            x = add_redshift(x, redshift, "redshift")
+            x = add_conditions(x, conditions, "redshift")
         x = layers.LeakyReLU(0.3)(x)
         if config.dropout:
             x = layers.Dropout(config.dropout)(x)
-    return keras.Model([values, redshift], _target(x, config.target), name="patch")
+    return keras.Model([values, conditions], _target(x, config.target), name="patch")
 
 
 def pinion(config: PinionModel, channels: int) -> keras.Model:
@@ -90,7 +94,7 @@ def pinion(config: PinionModel, channels: int) -> keras.Model:
     instead of divided by their maximum (`transforms` switches that off); the mask has one comoving radius at
     all redshifts; no rate equation in the loss, which needs ionisation rates that our data contract lacks.
     """
-    values, redshift = _inputs(channels)
+    values, conditions = _inputs(channels)
 
     def activate(x: Channels, name: str, dropout: type[layers.Layer]) -> Channels:
         x = layers.PReLU(shared_axes=[1, 2, 3, 4], name=f"{name}_slope")(x)
@@ -106,10 +110,10 @@ def pinion(config: PinionModel, channels: int) -> keras.Model:
         name = f"dense_{index}"
         x = layers.Conv3D(width, 1, name=name)(x)
         if index == 0:
-            time = layers.Dense(width, use_bias=False, name="time")(redshift)
+            time = layers.Dense(width, use_bias=False, name="time")(conditions)
             x = layers.Add(name="time_add")([x, layers.Reshape((1, 1, 1, width))(time)])
         x = activate(x, name, layers.Dropout)
-    return keras.Model([values, redshift], _target(x, "sigmoid"), name="pinion")
+    return keras.Model([values, conditions], _target(x, "sigmoid"), name="pinion")
 
 
 def unet(config: UNetModel, channels: int) -> keras.Model:
@@ -118,14 +122,14 @@ def unet(config: UNetModel, channels: int) -> keras.Model:
     Valid as theirs, it is exact in tiles; what it predicts has sides that are multiples of its stride. The
     redshift is added after the first convolution.
     """
-    values, redshift = _inputs(channels)
+    values, conditions = _inputs(channels)
     pool = layers.AveragePooling3D if config.pooling == "average" else layers.MaxPooling3D
 
     def convolve(x: Channels, filters: int, name: str) -> Channels:
         for index in range(2):
             x = layers.Conv3D(filters, 3, name=f"{name}_{index}")(x)
             if name == "down_0" and index == 0:
-                x = add_redshift(x, redshift, "redshift")
+                x = add_conditions(x, conditions, "redshift")
             if config.batch_normalisation:
                 x = layers.BatchNormalization(momentum=0.9, name=f"{name}_{index}_normalisation")(x)
             x = layers.LeakyReLU(0.1)(x)
@@ -146,30 +150,46 @@ def unet(config: UNetModel, channels: int) -> keras.Model:
         x = layers.Concatenate()([layers.Cropping3D(2 * lost)(skipped[level]), x])
         x = convolve(x, filters, f"up_{level}")
         lost = 2 + 2 * lost + 2
-    return keras.Model([values, redshift], _target(x, "sigmoid"), name="unet")
+    return keras.Model([values, conditions], _target(x, "sigmoid"), name="unet")
 
 
 def reion(config: ReionModel, channels: int) -> keras.Model:
     """Residual 3x3x3 convolutions over the photon balance; exactly symmetric unless `symmetric=False`."""
-    values, redshift = _inputs(channels)
+    values, conditions = _inputs(channels)
     x = layers.Conv3D(config.width, 1, name="mix")(values)
-    x = layers.Activation("silu")(add_redshift(x, redshift, "redshift"))
+    x = layers.Activation("silu")(add_conditions(x, conditions, "redshift"))
     for block in range(config.blocks):
-        if config.symmetric:
-            y = SymmetricConv3D(config.hidden, activation="silu", name=f"block{block}_spread")(x)
-        else:
-            y = layers.Conv3D(config.hidden, 3, activation="silu", name=f"block{block}_spread")(x)
-        y = layers.Conv3D(config.width, 1, name=f"block{block}_mix")(y)
-        x = layers.Add(name=f"block{block}_add")([layers.Cropping3D(1)(x), y])
-        x = layers.Activation("silu")(x)
+        x = layers.Activation("silu")(_residual(x, config, f"block{block}"))
     x = layers.Conv3D(16, 1, activation="silu", name="head")(x)
-    return keras.Model([values, redshift], _target(x, "sigmoid"), name="reion")
+    return keras.Model([values, conditions], _target(x, "sigmoid"), name="reion")
 
 
-def _inputs(channels: int) -> tuple[Channels, Redshift]:
+def transport(config: TransportModel, channels: int) -> keras.Model:
+    """The same over the photons followed in Mpc; every block is told redshift, reach and cell size."""
+    values, conditions = _inputs(channels, 1 + len(TRANSPORT_CONDITIONS))
+    x = layers.Conv3D(config.width, 1, name="mix")(values)
+    x = layers.Activation("silu")(add_conditions(x, conditions, "conditions", hidden=32))
+    for block in range(config.blocks):
+        y = _residual(x, config, f"block{block}")
+        x = layers.Activation("silu")(add_conditions(y, conditions, f"block{block}_conditions"))
+    x = layers.Conv3D(16, 1, activation="silu", name="head")(x)
+    return keras.Model([values, conditions], _target(x, "sigmoid"), name="transport")
+
+
+def _residual(x: Channels, config: ReionModel | TransportModel, name: str) -> Channels:
+    """A 3x3x3 convolution to `hidden` channels and back, added to the cells that it leaves."""
+    if config.symmetric:
+        y = SymmetricConv3D(config.hidden, activation="silu", name=f"{name}_spread")(x)
+    else:
+        y = layers.Conv3D(config.hidden, 3, activation="silu", name=f"{name}_spread")(x)
+    y = layers.Conv3D(config.width, 1, name=f"{name}_mix")(y)
+    return layers.Add(name=f"{name}_add")([layers.Cropping3D(1)(x), y])
+
+
+def _inputs(channels: int, conditions: int = 1) -> tuple[Channels, Conditions]:
     return (
         keras.Input((None, None, None, channels), name="channels"),
-        keras.Input((1,), name="redshift"),
+        keras.Input((conditions,), name="conditions"),
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from reion.errors import InputError
-from reion.simulation.contract import DIMS, FIELDS, cell_size_mpc, cosmology, require_fields
+from reion.simulation.contract import DIMS, FIELDS, MAX_MFP, cell_size_mpc, cosmology, require_fields
 from reion.simulation.lazy import CellKey, LazyField
 from reion.simulation.periodic import ball_counts
 
@@ -83,6 +83,15 @@ def max_mfp_mpc(max_mfp: float | str, redshift: float, model: Any) -> float:
             f"max_mfp: expected a comoving length in Mpc or one of {', '.join(MODELS)}; received {max_mfp!r}"
         )
     return radius
+
+
+def require_max_mfp(sim: xr.Dataset, *, purpose: str) -> None:
+    """Raise `InputError` if `sim` does not say how far photons reach, saying what needs it."""
+    if MAX_MFP not in sim.variables:
+        raise InputError(
+            f"{purpose} needs to know how far photons reach, and the simulation does not say",
+            hint="give a comoving radius in Mpc or a model: --set max_mfp=30, --set max_mfp=worseck-2014",
+        )
 
 
 def max_mfp_cells(sim: xr.Dataset, max_mfp: float | str) -> np.ndarray:

@@ -47,11 +47,12 @@ def plan_predict(
         As `reion.prediction.predict.predict`: if the model does not fit the simulation, or nothing fits in
         memory.
     """
-    card = emulator.card
     if sim is not None:
         emulator.check(sim)
-        if "n_ion" in card.inputs and "n_ion" not in sim.data_vars:
+        emulator = emulator.for_cells_of(sim)
+        if "n_ion" in emulator.card.inputs and "n_ion" not in sim.data_vars:
             sim = sim.assign(n_ion=sim["n_src"])  # of its shape and emptiness; its values do not matter here
+    card = emulator.card
     tiles = fit_tiles(emulator, mesh, default_memory_bytes() if memory_bytes is None else memory_bytes)
     tiling = tiles.tiling
     stored = sum(stored_share(name, mesh, snapshots, sources) for name in card.inputs)
@@ -106,7 +107,8 @@ class _AnyWindow(Job[tuple[int, int], None]):
         }
 
     def __call__(self, piece: tuple[int, int]) -> None:  # noqa: ARG002 (all pieces are alike)
-        self._emulator.predict_window(8.0, self._fields)
+        numbers = dict.fromkeys(self._emulator.card.conditions, 30.0)
+        self._emulator.predict_window(8.0, self._fields, conditions=numbers)
 
 
 def _chunk_cells(tiling: Tiling, tile: Tile) -> int:

@@ -7,6 +7,7 @@ import ctypes
 import hashlib
 import io
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -18,8 +19,10 @@ import xarray as xr
 
 from reion.errors import InputError
 from reion.jobs.resources import threads_to_use
-from reion.prediction.inputs import check_arrays, check_fit
-from reion.simulation.contract import AXES, DIMS, FIELDS, check_simulation
+from reion.models.coverage import Outside
+from reion.prediction.cells import at_cell_size
+from reion.prediction.inputs import check_arrays, check_fit, conditions_at
+from reion.simulation.contract import AXES, DIMS, FIELDS, check_simulation, cubic_cell_size_mpc
 from reion.simulation.photons import with_n_ion
 from reion_exports.anatomy import HostileFileError, dissect
 from reion_exports.card import CardError, ModelCard
@@ -74,6 +77,8 @@ class Emulator:
     def __init__(
         self, source: str | Path | bytes, *, device: Device = "auto", threads: int | None = None
     ) -> None:
+        self._device: Device = device
+        self._threads = threads
         self.content, self.file = _read(source)
         self.card: ModelCard = _read_card(self.content, self.file)
         self.sha256 = hashlib.sha256(self.content).hexdigest()
@@ -111,28 +116,58 @@ class Emulator:
             As `check` does.
         """
         self.check(check_simulation(sim, values=False))
+        fitted = self.for_cells_of(sim)
         if "n_ion" in self.card.inputs:
             sim = with_n_ion(sim)
         xi = np.empty(tuple(sim.sizes[dim] for dim in DIMS), dtype=np.float32)
         for index, redshift in enumerate(sim["redshift"].values):
             fields = {name: sim[name][index].values for name in self.card.inputs}
-            xi[index] = self.predict_arrays(float(redshift), symmetrise=symmetrise, **fields)
+            numbers = conditions_at(self.card, sim, index)
+            xi[index] = fitted.predict_arrays(float(redshift), symmetrise=symmetrise, **fields, **numbers)
         attrs = self.provenance(sim, symmetrise=symmetrise)
         coords = {dim: sim.coords[dim] for dim in DIMS}
         return xr.DataArray(xi, dims=DIMS, coords=coords, name="xi", attrs=attrs)
 
-    def check(self, sim: xr.Dataset) -> None:
+    def for_cells_of(self, sim: xr.Dataset) -> Emulator:
+        """The model for the cells of a simulation: itself where it fits, or with another first stage.
+
+        Raises
+        ------
+        InputError
+            If the cells are no cubes, or the model is for other cells and cannot be fitted to these.
+        """
+        cell_size = cubic_cell_size_mpc(sim)
+        if self.card.trunk_radius_cells is None or math.isclose(
+            cell_size, self.card.cell_size_mpc, rel_tol=1e-4
+        ):
+            return self
+        return self.at_cell_size(cell_size)
+
+    def at_cell_size(self, cell_size_mpc: float) -> Emulator:
+        """The model for cells of another comoving side.
+
+        Raises
+        ------
+        InputError
+            As `reion.prediction.cells.at_cell_size` does.
+        """
+        content = at_cell_size(self.content, self.card, cell_size_mpc)
+        return Emulator(content, device=self._device, threads=self._threads)
+
+    def check(self, sim: xr.Dataset) -> list[Outside]:
         """Check that this model can predict a Simulation: see `reion.prediction.inputs.check_fit`."""
-        check_fit(self.card, sim)
+        return check_fit(self.card, sim)
 
     def predict_arrays(
         self,
         redshift: float | Sequence[float] | np.ndarray,
         *,
         symmetrise: Orientations = 0,
-        **fields: np.ndarray,
+        **fields: Any,
     ) -> np.ndarray:
         """Predict the ionised fraction of whole periodic boxes from plain arrays.
+
+        A model that serves any cell size predicts for the cells of its card: see `for_cells_of`.
 
         Parameters
         ----------
@@ -142,7 +177,7 @@ class Emulator:
             As in `predict`.
         fields
             The fields of `card.inputs` in their units, (x, y, z) or (batch, x, y, z), as float32, float64 or
-            integers.
+            integers; and the conditions of the card (`max_mfp`, Mpc), each like the redshift.
 
         Returns
         -------
@@ -153,7 +188,7 @@ class Emulator:
         InputError
             As `reion.prediction.inputs.check_arrays` does; if there is not enough memory.
         """
-        arrays, redshifts = check_arrays(self.card, redshift, fields)
+        arrays, numbers = check_arrays(self.card, redshift, fields)
         if symmetrise:
             from reion_kernels import inverse, symmetry
 
@@ -162,15 +197,19 @@ class Emulator:
             total = np.zeros(next(iter(arrays.values())).shape, dtype=np.float32)
             for index in range(symmetrise):
                 turned = {name: symmetry(values, index) for name, values in arrays.items()}
-                total += symmetry(self._run(redshifts, turned, (1, 1, 1)), inverse(index))
+                total += symmetry(self._run(numbers, turned, (1, 1, 1)), inverse(index))
             xi = total / np.float32(symmetrise)
         else:
-            xi = self._run(redshifts, arrays, (1, 1, 1))
-        first = next(iter(fields.values()))
-        return xi.reshape(np.shape(first))
+            xi = self._run(numbers, arrays, (1, 1, 1))
+        return xi.reshape(np.shape(fields[next(iter(self.card.inputs))]))
 
     def predict_window(
-        self, redshift: float, fields: Mapping[str, np.ndarray], *, periodic: Sequence[int] = (0, 0, 0)
+        self,
+        redshift: float,
+        fields: Mapping[str, np.ndarray],
+        *,
+        periodic: Sequence[int] = (0, 0, 0),
+        conditions: Mapping[str, float] | None = None,
     ) -> np.ndarray:
         """Predict the interior of a window that carries its own halo.
 
@@ -184,13 +223,17 @@ class Emulator:
             from a box has checked the box.
         periodic
             For each axis, 1 where the window is the whole periodic box, without a halo, 0 otherwise.
+        conditions
+            Those of the card, by name.
 
         Returns
         -------
         xi, shape (X, Y, Z), float32.
         """
         arrays = {name: fields[name][None] for name in self.card.inputs}
-        xi: np.ndarray = self._run(np.array([redshift], dtype=np.float32), arrays, periodic)[0]
+        numbers = {"redshift": redshift, **(conditions or {})}
+        columns = {name: np.array([number], dtype=np.float32) for name, number in numbers.items()}
+        xi: np.ndarray = self._run(columns, arrays, periodic)[0]
         return xi
 
     def provenance(self, sim: xr.Dataset, *, symmetrise: int = 0) -> dict[str, Any]:
@@ -213,16 +256,19 @@ class Emulator:
         }
 
     def _run(
-        self, redshift: np.ndarray, fields: Mapping[str, np.ndarray], periodic: Sequence[int]
+        self, numbers: Mapping[str, np.ndarray], fields: Mapping[str, np.ndarray], periodic: Sequence[int]
     ) -> np.ndarray:
-        """Return xi (batch, x, y, z) of fields (batch, x, y, z), with their halo where `periodic` is 0."""
+        """Return xi (batch, x, y, z) of fields (batch, x, y, z), with their halo where `periodic` is 0.
+
+        `numbers` are redshift and conditions, each (batch,).
+        """
         # Inputs and output are bound to arrays of ours, so that onnxruntime makes no copies of them.
         inputs = {name: np.ascontiguousarray(values, dtype=np.float32) for name, values in fields.items()}
         batch, *sides = next(iter(inputs.values())).shape
         halo = 2 * self.card.receptive_radius_cells
         cells = [side if whole else side - halo for side, whole in zip(sides, periodic, strict=True)]
         xi = np.empty((batch, *cells), dtype=np.float32)
-        inputs["redshift"] = redshift
+        inputs |= numbers
         inputs[PERIODIC] = np.asarray(periodic, dtype=np.int64)
         binding = self._session.io_binding()
         for name, values in inputs.items():
@@ -350,8 +396,8 @@ def _has_nvidia_driver() -> bool:
 
 def _check_session(session: onnxruntime.InferenceSession, card: ModelCard, file: str | None) -> None:
     """Check that the graph takes and returns what the card says."""
-    field, redshift = ("tensor(float)", 4), ("tensor(float)", 1)  # element type, and number of axes
-    expected = {**dict.fromkeys(card.inputs, field), "redshift": redshift}
+    field, number = ("tensor(float)", 4), ("tensor(float)", 1)  # element type, and number of axes
+    expected = {**dict.fromkeys(card.inputs, field), **dict.fromkeys(("redshift", *card.conditions), number)}
     received = {item.name: (item.type, len(item.shape)) for item in session.get_inputs()}
     optional = {item.name: (item.type, item.shape) for item in session.get_overridable_initializers()}
     outputs = {item.name: (item.type, len(item.shape)) for item in session.get_outputs()}

@@ -11,10 +11,13 @@ import numpy as np
 import xarray as xr
 
 from reion.errors import InputError
+from reion.models.coverage import TOLERANCE, Coverage, Outside, quantities
+from reion.physics.mean_free_path import require_max_mfp
 from reion.simulation.contract import (
     AXES,
     CELL_SIZE_TOLERANCE,
     FIELDS,
+    MAX_MFP,
     cell_size_mpc,
     check_redshifts,
     check_values,
@@ -22,7 +25,7 @@ from reion.simulation.contract import (
     n_ion_units,
     require_fields,
 )
-from reion.simulation.photons import FIRST_LIGHT_REDSHIFT
+from reion.simulation.photons import FIRST_LIGHT_REDSHIFT, with_n_ion
 from reion.simulation.regridding import how_to_regrid
 from reion_exports.card import ModelCard
 
@@ -32,14 +35,21 @@ _SPARSE_TRAINING = frozenset({"rt64-history", "rt64-instant"})
 _MOST_SOURCES = 0.1
 """Share of cells with sources, far above that of the training, from which on such a model is refused."""
 
+_COVERAGE_CELLS = 128
+"""Side of the corner of a box that is compared with what the training covered."""
+
 _SAMPLE_CELLS = 64
 """Side of the corner of a box in which cells with sources are counted."""
 
 
-def check_fit(card: ModelCard, sim: xr.Dataset) -> None:
+def check_fit(card: ModelCard, sim: xr.Dataset) -> list[Outside]:
     """Check that a model can predict a Simulation: fields, units, cells, sources and redshifts.
 
     n_ion counts as there if n_src is, from which it can be derived.
+
+    Returns
+    -------
+    What the training did not cover, see `outside_training`.
 
     Raises
     ------
@@ -51,18 +61,22 @@ def check_fit(card: ModelCard, sim: xr.Dataset) -> None:
     Warns
     -----
     UserWarning
-        If a redshift lies outside the range the model was trained on.
+        If a redshift lies outside the range the model was trained on; for everything that is returned.
     """
     _check_units(card, sim)
     sides = cell_size_mpc(sim)
-    if any(abs(side / card.cell_size_mpc - 1.0) > CELL_SIZE_TOLERANCE for side in sides):
+    if card.conditions:
+        require_max_mfp(sim, purpose=f"the model {card.name}")
+    if card.trunk_radius_cells is None and any(
+        abs(side / card.cell_size_mpc - 1.0) > CELL_SIZE_TOLERANCE for side in sides
+    ):
         received_sides = " x ".join(dict.fromkeys(f"{side:g}" for side in sides))
         raise InputError(
             f"the model {card.name} was trained on cells of {card.cell_size_mpc:g} Mpc; "
             f"received cells of {received_sides} Mpc",
             hint=how_to_regrid(sim, card.cell_size_mpc),
         )
-    cubic_cell_size_mpc(sim)  # refuses other cells than cubes
+    _check_cells(card, sim)
     if "n_ion" in card.inputs:
         _check_history(card, sim)
     if "n_src" in card.inputs and card.name in _SPARSE_TRAINING:
@@ -74,6 +88,54 @@ def check_fit(card: ModelCard, sim: xr.Dataset) -> None:
             f"the model {card.name} was trained at z = {lowest:g} to {highest:g}; its answer at "
             f"z = {', '.join(f'{z:g}' for z in outside)} is an extrapolation",
             stacklevel=4,
+        )
+    missed = outside_training(card, sim)
+    for item in missed:
+        warnings.warn(str(item), stacklevel=4)
+    return missed
+
+
+def outside_training(card: ModelCard, sim: xr.Dataset) -> list[Outside]:
+    """What the training of a model did not cover, each quantity once, where it is farthest outside.
+
+    Of a large box a corner is looked at, of `_COVERAGE_CELLS` along a side.
+    """
+    coverage = Coverage.from_json(card.coverage)
+    if not coverage.ranges:
+        return []
+    corner = sim.isel({axis: slice(_COVERAGE_CELLS) for axis in AXES})
+    photon_field = next(name for name in card.inputs if name != "n_igm")
+    if photon_field == "n_ion":
+        corner = with_n_ion(corner)
+    config = card.provenance.get("config", {}).get("model", {})
+    worst: dict[str, Outside] = {}
+    for index, redshift in enumerate(sim["redshift"].values.tolist()):
+        numbers = quantities(
+            corner["n_igm"][index].values,
+            corner[photon_field][index].values,
+            photon_units=card.inputs[photon_field],
+            photons_per_source=config.get("photons_per_source") or 1.0,
+            cell_size_mpc=cubic_cell_size_mpc(sim),
+            max_mfp=float(sim[MAX_MFP][index]) if MAX_MFP in sim.variables else None,
+        )
+        for item in coverage.outside(redshift, numbers):
+            if item.quantity not in worst or item.factor > worst[item.quantity].factor:
+                worst[item.quantity] = item
+    return list(worst.values())
+
+
+def _check_cells(card: ModelCard, sim: xr.Dataset) -> None:
+    """Refuse cells that are no cubes, or far from all that a model for any cell size was trained on."""
+    cell_size = cubic_cell_size_mpc(sim)
+    trained = Coverage.from_json(card.coverage).range_of("cell_size")
+    if card.trunk_radius_cells is None or trained is None:
+        return
+    low, high = trained
+    if not low / TOLERANCE <= cell_size <= high * TOLERANCE:
+        raise InputError(
+            f"the model {card.name} was trained on cells of {low:g} to {high:g} Mpc; received cells of "
+            f"{cell_size:g} Mpc",
+            hint=how_to_regrid(sim, min(max(cell_size, low), high)),
         )
 
 
@@ -139,9 +201,14 @@ def _has_photons(field: xr.DataArray) -> bool:
     )
 
 
+def conditions_at(card: ModelCard, sim: xr.Dataset, index: int) -> dict[str, float]:
+    """The conditions of a snapshot that the model takes beside the redshift."""
+    return {name: float(sim[name][index]) for name in card.conditions}
+
+
 def check_arrays(
     card: ModelCard, redshift: float | Sequence[float] | np.ndarray, fields: Mapping[str, Any]
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Check plain arrays as the fields of a Simulation are checked.
 
     Parameters
@@ -149,11 +216,12 @@ def check_arrays(
     redshift
         One number, or one for each box.
     fields
-        The fields of the card, (x, y, z) or (batch, x, y, z), float32, float64 or integers.
+        The fields of the card, (x, y, z) or (batch, x, y, z), float32, float64 or integers; and its
+        conditions, each one number, or one for each box.
 
     Returns
     -------
-    The fields in the card's order, (batch, x, y, z) float32, and the redshifts, (batch,) float32.
+    The fields in the card's order, (batch, x, y, z) float32; redshift and conditions, each (batch,) float32.
 
     Raises
     ------
@@ -162,8 +230,8 @@ def check_arrays(
         finite or cannot be; if an array holds float16 or anything that is no real number, or hides cells by
         a mask.
     """
-    if set(fields) != set(card.inputs):
-        wanted = ", ".join(card.inputs)
+    if set(fields) != {*card.inputs, *card.conditions}:
+        wanted = ", ".join([*card.inputs, *card.conditions])
         raise InputError(f"the model {card.name} takes {wanted}; received {', '.join(fields) or 'nothing'}")
     shapes = {name: np.shape(fields[name]) for name in card.inputs}
     shape = next(iter(shapes.values()))
@@ -173,7 +241,13 @@ def check_arrays(
             + ", ".join(f"{name} {size}" for name, size in shapes.items())
         )
     batch = math.prod(shape[:-3])
-    redshifts = _check_redshifts(redshift, batch)
+    redshifts = _check_column("redshift", redshift, batch)
+    check_redshifts(redshifts.astype(np.float64))
+    numbers = {"redshift": redshifts}
+    for name in card.conditions:
+        numbers[name] = _check_column(name, fields[name], batch)
+        if not (np.isfinite(numbers[name]).all() and (numbers[name] > 0).all()):
+            raise InputError(f"{name}: expected positive lengths in Mpc; received {fields[name]!r}")
     arrays = {}
     for name in card.inputs:
         values = _check_numbers(name, fields[name]).reshape(batch, *shape[-3:])
@@ -181,19 +255,16 @@ def check_arrays(
             for box, z in zip(values, redshifts, strict=True):
                 check_values(name, box, redshift=float(z))
         arrays[name] = values
-    return arrays, redshifts
+    return arrays, numbers
 
 
-def _check_redshifts(redshift: float | Sequence[float] | np.ndarray, batch: int) -> np.ndarray:
-    """The redshift of every box, (batch,) float32."""
-    received = np.asarray(redshift)
-    if received.dtype.kind not in "fiu" or np.ma.is_masked(redshift) or received.size not in (1, batch):
-        raise InputError(
-            f"expected one finite redshift, or one for each of {batch} boxes; received {redshift!r}"
-        )
-    redshifts = received.astype(np.float64).reshape(-1)
-    check_redshifts(redshifts)
-    return np.ascontiguousarray(np.broadcast_to(redshifts.astype(np.float32), (batch,)))
+def _check_column(name: str, values: float | Sequence[float] | np.ndarray, batch: int) -> np.ndarray:
+    """One number for every box, (batch,) float32."""
+    received = np.asarray(values)
+    if received.dtype.kind not in "fiu" or np.ma.is_masked(values) or received.size not in (1, batch):
+        raise InputError(f"expected one finite {name}, or one for each of {batch} boxes; received {values!r}")
+    column = received.astype(np.float32).reshape(-1)
+    return np.ascontiguousarray(np.broadcast_to(column, (batch,)))
 
 
 def _check_numbers(name: str, values: Any) -> np.ndarray:

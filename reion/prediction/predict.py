@@ -26,7 +26,9 @@ from reion.jobs.resources import (
 )
 from reion.jobs.sources import SourceFiles
 from reion.jobs.workers import Job, Portable, Progress, ThisProcess, Workers
+from reion.models.coverage import Outside
 from reion.prediction.emulator import Device, Emulator
+from reion.prediction.inputs import conditions_at
 from reion.prediction.tiles import Field, Predictor, Tiling, fewest_tiles, predict_tile
 from reion.readers import open_simulation, source_files
 from reion.simulation.contract import DIMS, Shape, shape_of
@@ -71,6 +73,8 @@ class Prediction:
         Of the process that took most; None where the system does not tell.
     tiles, tile_cells
         Tiles of a snapshot, and cells of a tile along each axis.
+    outside_training
+        What the training of the model did not cover.
     """
 
     output: Path
@@ -82,6 +86,7 @@ class Prediction:
     tiles: int
     tiles_computed: int
     tile_cells: Shape
+    outside_training: tuple[Outside, ...]
 
     @property
     def cells_per_second(self) -> float:
@@ -100,6 +105,7 @@ class Prediction:
             "tiles": self.tiles,
             "tiles_computed": self.tiles_computed,
             "tile_cells": list(self.tile_cells),
+            "outside_training": [item.to_json() for item in self.outside_training],
         }
 
 
@@ -183,7 +189,8 @@ def predict(
     emulator = model if isinstance(model, Emulator) else Emulator(model, device=device, threads=threads)
     files = SourceFiles.list(source_files(sim_path, format=format, settings=settings))
     sim = open_simulation(sim_path, format=format, settings=settings)
-    emulator.check(sim)
+    outside = emulator.check(sim)
+    emulator = emulator.for_cells_of(sim)
     memory_bytes = default_memory_bytes() if memory_bytes is None else memory_bytes
     fitted = fit_tiles(emulator, shape_of(sim), memory_bytes)
     workers = workers or ThisProcess()
@@ -223,6 +230,7 @@ def predict(
         tiles=len(tiling),
         tiles_computed=len(missing),
         tile_cells=tiling.tile,
+        outside_training=tuple(outside),
     )
 
 
@@ -334,7 +342,8 @@ class PredictedField(Portable, LazyField):
 
 def _at_redshift(emulator: Emulator, sim: xr.Dataset, index: int) -> Predictor:
     """What predicts windows at the redshift of a snapshot."""
-    return functools.partial(emulator.predict_window, float(sim["redshift"][index]))
+    numbers = conditions_at(emulator.card, sim, index)
+    return functools.partial(emulator.predict_window, float(sim["redshift"][index]), conditions=numbers)
 
 
 def fit_tiles(emulator: Emulator, mesh: Shape, memory_bytes: int) -> FittedTiles:

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from reion.errors import InputError
-from reion.physics.mean_free_path import max_mfp_mpc
+from reion.physics.mean_free_path import max_mfp_mpc, require_max_mfp
 from reion.ray_tracing.settings import DIFFUSE_SHARE, BlackBody, RayTracing
 from reion.simulation.contract import (
     MAX_MFP,
@@ -104,12 +104,8 @@ def reach_mpc(sim: xr.Dataset, settings: RayTracing, index: int) -> float:
     """
     if settings.max_mfp is not None:
         return max_mfp_mpc(settings.max_mfp, float(sim["redshift"][index]), cosmology(sim))
-    if MAX_MFP in sim.variables:
-        return float(sim[MAX_MFP][index])
-    raise InputError(
-        "ray tracing needs to know how far photons reach, and the simulation does not say",
-        hint="give a comoving radius in Mpc or a model: --set max_mfp=30, --set max_mfp=worseck-2014",
-    )
+    require_max_mfp(sim, purpose="ray tracing")
+    return float(sim[MAX_MFP][index])
 
 
 def photo_table(settings: RayTracing) -> PhotoTable:

@@ -18,10 +18,11 @@ from reion.jobs.outputs import read_json, read_record, whole_file, write_json, w
 from reion.prediction.emulator import Emulator
 from reion.studies.results import ComparedRun, Comparison, Summary, score_against_arithmetic, to_markdown
 from reion.studies.study import Budget, load_study, run_config
+from reion.training.export import export_run
 from reion.training.loop import Loop, StepProgress
 from reion.training.provenance import Provenance, TrainingBox, describe
 from reion.training.run import train, with_photons
-from reion.training.run_folder import Metrics, export_run
+from reion.training.run_folder import Metrics
 
 FEWEST_STEPS = 20
 """A run takes at least so many steps, however small its budget."""

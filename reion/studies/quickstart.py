@@ -15,8 +15,8 @@ from reion.evaluation.report.page import write_report
 from reion.evaluation.result import Evaluation
 from reion.prediction.emulator import Emulator
 from reion.sample import load_sample
+from reion.training.export import export_run
 from reion.training.run import train
-from reion.training.run_folder import export_run
 
 STEPS = 400
 """Enough for the sample: two to four minutes on two cores."""

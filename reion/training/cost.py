@@ -9,6 +9,7 @@ import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -83,11 +84,11 @@ def training_cost(config: RunConfig, meshes: Sequence[Shape]) -> TrainingCost:
     rng = np.random.default_rng(0)
     side = training.crop_cells + 2 * model.trunk_radius_cells
     values = rng.normal(size=(training.batch_size, side, side, side, count)).astype(np.float32)
-    redshift = np.zeros((training.batch_size, 1), dtype=np.float32)
+    conditions = np.zeros((training.batch_size, model.trunk.inputs[1].shape[1]), dtype=np.float32)
     xi = rng.random((training.batch_size, *(training.crop_cells,) * 3, 1), dtype=np.float32)
 
     def step() -> None:
-        model.trunk.train_on_batch([values, redshift], xi)
+        model.trunk.train_on_batch([values, conditions], xi)
 
     prepare_bytes_a_cell = _prepare_bytes_a_cell(model)
     checkpoint_bytes = _checkpoint_bytes(model)
@@ -102,7 +103,7 @@ def training_cost(config: RunConfig, meshes: Sequence[Shape]) -> TrainingCost:
         computing_bytes=max(step_bytes, validating_bytes),
         checkpoint_bytes=checkpoint_bytes,
         model_bytes=model_bytes,
-        forward_flops=_forward_flops(model.trunk, values, redshift),
+        forward_flops=_forward_flops(model.trunk, values, conditions),
         step=step,
     )
 
@@ -117,7 +118,7 @@ def _validating_bytes(model: Model, meshes: Sequence[Shape]) -> float:
 
     def memory_after(window: Sequence[int]) -> int:
         values = np.zeros((1, *window, len(model.stem.channels)), dtype=np.float32)
-        model.trunk([values, np.zeros((1, 1), dtype=np.float32)], training=False)
+        model.trunk([values, np.zeros((1, model.trunk.inputs[1].shape[1]), dtype=np.float32)], training=False)
         return resident_memory_bytes() or 0
 
     windows = [
@@ -143,7 +144,8 @@ def _prepare_bytes_a_cell(model: Model) -> float:
         for name in model.config.inputs
     }
     tracemalloc.start()
-    model.stem.prepare(fields)
+    inputs: dict[str, Any] = {**fields, **dict.fromkeys(model.config.conditions, 30.0)}
+    model.stem.prepare(inputs)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return peak / side**3 + 4 * len(fields)
@@ -166,13 +168,13 @@ def _checkpoint_bytes(model: Model) -> int:
         return sum(file.stat().st_size for file in checkpoint.iterdir())
 
 
-def _forward_flops(trunk: keras.Model, values: np.ndarray, redshift: np.ndarray) -> int:
+def _forward_flops(trunk: keras.Model, values: np.ndarray, conditions: np.ndarray) -> int:
     """Operations of all convolutions and matrix products for a batch; zero without TensorFlow."""
     if keras.backend.backend() != "tensorflow":
         return 0
     import tensorflow as tf
 
-    specs = [tf.TensorSpec(array.shape, tf.float32) for array in (values, redshift)]
+    specs = [tf.TensorSpec(array.shape, tf.float32) for array in (values, conditions)]
     graph = tf.function(lambda x, z: trunk([x, z], training=False)).get_concrete_function(*specs).graph
     total = 0
     for operation in graph.get_operations():

@@ -16,6 +16,7 @@ from reion.config import RunConfig
 from reion.errors import InputError
 from reion.metrics.pooling import is_partly_ionised
 from reion.models.build import Model, build_model
+from reion.models.coverage import Coverage
 from reion.models.normalizer import Normalizer, fit_normalizer
 from reion.training.devices import has_gpu, resolve_precision
 from reion.training.gradients import average_gradients
@@ -95,6 +96,11 @@ class Loop:
         compile_trunk(model, normalizer, processes)
         return cls(State(model), snapshots, normalizer, processes=processes, progress=progress)
 
+    @property
+    def coverage(self) -> Coverage:
+        """What the training boxes cover."""
+        return Coverage.of((snapshot.redshift, snapshot.quantities) for snapshot in self.snapshots)
+
     def rounds(self) -> Iterator[Round]:
         """Go on to the end of the schema's steps or of its patience; yield each round when it is validated.
 
@@ -165,10 +171,10 @@ class Loop:
 
     def _take_step(self, batch: Batch) -> float:
         """Update the network by this process's rows of a batch; return the loss of the whole batch."""
-        (values, redshift), target = batch
+        (values, conditions), target = batch
         processes = self._processes
         try:
-            loss = float(self.state.trunk.train_on_batch([values, redshift], target))
+            loss = float(self.state.trunk.train_on_batch([values, conditions], target))
         except Exception:
             # Backends wrap what is raised inside a compiled step.
             if processes.failure is not None:
@@ -193,8 +199,8 @@ class Loop:
             mean = float(snapshot.xi.mean())
             if not is_partly_ionised(mean):
                 continue
-            (values, redshift), true = validation_pair(snapshot, normalizer, model)
-            pred = keras.ops.convert_to_numpy(model.trunk([values, redshift], training=False))
+            (values, conditions), true = validation_pair(snapshot, normalizer, model)
+            pred = keras.ops.convert_to_numpy(model.trunk([values, conditions], training=False))
             if model.target_normalised:
                 pred = np.clip(pred * normalizer.xi_std + normalizer.xi_mean, 0, 1)
             error = pred.astype(np.float64) - true

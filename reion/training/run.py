@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from reion.config import ReionModel, RunConfig, differences, load_config
+from reion.config import ReionModel, RunConfig, TransportModel, differences, load_config
 from reion.errors import InputError
 from reion.jobs.outputs import alone_at, read_record, scratch_folder
 from reion.jobs.places import output_path, refuse_existing
 from reion.models.build import build_model, build_network
 from reion.models.normalizer import fit_photons_per_source
 from reion.models.stems import SHINING_TIME
+from reion.models.transport import REFERENCE_CELL_SIZE_MPC
 from reion.physics.excursion_set import fit_threshold
 from reion.simulation.contract import CELL_SIZE_TOLERANCE, FIELDS, PHOTON_RATE_UNITS, cubic_cell_size_mpc
 from reion.training.checkpoints import Checkpoint, load_newest
@@ -81,7 +82,7 @@ def train(
     """
     folder = RunFolder(output_path(out, RUN))
     config = config or load_config()
-    _check_together(simulations)
+    _check_together(config, simulations)
     config = with_photons(config, simulations)
     provenance = Provenance.of_run(config, simulations)
     with processes or Processes() as processes, ExitStack() as stack:
@@ -116,7 +117,9 @@ def train(
 def _finish(folder: RunFolder, loop: Loop, simulations: Sequence[xr.Dataset]) -> Metrics:
     """Write the trained network and its metrics."""
     state, config = loop.state, loop.state.model.config
-    single = build_model(config)
+    sizes = [cubic_cell_size_mpc(sim) for sim in simulations]
+    cell_size = sizes[0] if _are_alike(sizes) else min(max(REFERENCE_CELL_SIZE_MPC, min(sizes)), max(sizes))
+    single = build_model(config, cell_size_mpc=cell_size)
     single.trunk.set_weights(state.best_weights())
     last, training = state.history[-1], config.training
     metrics = Metrics(
@@ -130,10 +133,11 @@ def _finish(folder: RunFolder, loop: Loop, simulations: Sequence[xr.Dataset]) ->
         waiting_share=last.waiting_share,
         parameters=int(single.trunk.count_params()),
         receptive_radius_cells=single.radius_cells,
-        cell_size_mpc=cubic_cell_size_mpc(simulations[0]),
+        cell_size_mpc=cell_size,
         redshift_range=_redshift_range(simulations),
         n_src_units=_n_src_units(simulations),
         excursion_set_threshold=fit_threshold(simulations, config.data.inputs),
+        coverage=loop.coverage.to_json(),
     )
     folder.finish(build_network(single, loop.normalizer), metrics)
     return metrics
@@ -185,7 +189,7 @@ def _enter(
 def with_photons(config: RunConfig, simulations: Sequence[xr.Dataset]) -> RunConfig:
     """Say how many photons a unit of the sources is, where neither their unit nor the schema does."""
     model = config.model
-    if not isinstance(model, ReionModel) or model.photons_per_source is not None:
+    if not isinstance(model, ReionModel | TransportModel) or model.photons_per_source is not None:
         return config
     if _n_src_units(simulations) == PHOTON_RATE_UNITS:
         return config
@@ -194,18 +198,24 @@ def with_photons(config: RunConfig, simulations: Sequence[xr.Dataset]) -> RunCon
     return config.model_copy(update={"model": model.model_copy(update={"photons_per_source": photons})})
 
 
-def _check_together(simulations: Sequence[xr.Dataset]) -> None:
+def _check_together(config: RunConfig, simulations: Sequence[xr.Dataset]) -> None:
     if not simulations:
         raise InputError("expected at least one simulation to train on; received none")
     sizes = [cubic_cell_size_mpc(sim) for sim in simulations]
-    if max(sizes) > min(sizes) * (1 + CELL_SIZE_TOLERANCE):
+    if not _are_alike(sizes) and not isinstance(config.model, TransportModel):
         raise InputError(
             "expected simulations of one cell size; received " + ", ".join(f"{size:g} Mpc" for size in sizes),
-            hint="bring them to one with `reion convert --cell-size MPC`",
+            hint="bring them to one with `reion convert --cell-size MPC`, or train the network for any: "
+            "--set model.name=transport",
         )
     units = {sim["n_src"].attrs["units"] for sim in simulations if "n_src" in sim}
     if len(units) > 1:
         raise InputError(f"expected n_src in one unit; received {', '.join(sorted(units))}")
+
+
+def _are_alike(sizes_mpc: Sequence[float]) -> bool:
+    """Whether these cell sizes count as one."""
+    return max(sizes_mpc) <= min(sizes_mpc) * (1 + CELL_SIZE_TOLERANCE)
 
 
 def _n_src_units(simulations: Sequence[xr.Dataset]) -> str:

@@ -14,21 +14,19 @@ import keras
 import numpy as np
 import xarray as xr
 
-import reion
 from reion.config import RunConfig, load_config, write_config
 from reion.errors import InputError
 from reion.jobs.outputs import clear_stale, read_record, whole_file, whole_folder, write_json, write_whole
-from reion.jobs.places import Kind, claimed, holds_only
+from reion.jobs.places import Kind, holds_only
 from reion.models.build import Model, build_model, build_network
 from reion.models.normalizer import Normalizer
-from reion.simulation.contract import DENSITY_UNITS, DIMS, n_ion_units, require_fields
+from reion.physics.mean_free_path import require_max_mfp
+from reion.simulation.contract import DIMS, cubic_cell_size_mpc, require_fields
 from reion.simulation.photons import with_n_ion
 from reion.training.checkpoints import Checkpoint, save_checkpoint
 from reion.training.history import Round, to_csv, to_events
 from reion.training.provenance import Provenance
 from reion.training.sampler import Batch
-
-LICENCE = "MIT"
 
 _FILES = (
     *("config.toml", "normalizer.json", "provenance.json", "checkpoints", "history.csv", "logs"),
@@ -44,18 +42,7 @@ def is_our_run(path: Path) -> bool:
     )
 
 
-def is_our_model(path: Path) -> bool:
-    """Whether a file is a model that `reion export` wrote."""
-    from reion_exports import dissect
-
-    try:
-        return "reion.format" in dissect(path.read_bytes()).metadata
-    except (OSError, ValueError):
-        return False
-
-
 RUN = Kind(name="a run folder", is_ours=is_our_run, into_empty=True)
-MODEL_FILE = Kind(name="a model file", ending=".onnx", is_ours=is_our_model)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +66,9 @@ class Metrics:
     receptive_radius_cells
         Cells of raw fields that the network needs on every side of what it predicts.
     cell_size_mpc, redshift_range, n_src_units
-        Of the training boxes.
+        Of the training boxes; where they have different cells, the size that an export is for by default.
+    coverage
+        What the training boxes covered: see `reion.models.coverage.Coverage`.
     excursion_set_threshold
         Photons per hydrogen atom at which the excursion set fits the training boxes best.
     """
@@ -96,6 +85,7 @@ class Metrics:
     redshift_range: tuple[float, float]
     n_src_units: str
     excursion_set_threshold: float
+    coverage: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values."""
@@ -174,10 +164,10 @@ class RunFolder:
         OSError
             If it cannot be written.
         """
-        (values, redshift), xi = batch
+        (values, conditions), xi = batch
         path = self.path / "diverged.npz"
         with whole_file(path) as partial:
-            np.savez(partial, channels=values, redshift=redshift, xi=xi)
+            np.savez(partial, channels=values, conditions=conditions, xi=xi)
         return path
 
     def finish(self, network: keras.Model, metrics: Metrics) -> None:
@@ -233,14 +223,21 @@ class Run:
         if "n_ion" in names:
             sim = with_n_ion(sim)
         require_fields(sim, names, purpose="prediction")
-        radius = self.model.radius_cells
+        if self.config.conditions:
+            require_max_mfp(sim, purpose="prediction")
+        model, network = self.model, self.network
+        if model.any_cell_size:
+            model = model.at_cell_size(cubic_cell_size_mpc(sim))
+            network = build_network(model, self.normalizer)
+        radius = model.radius_cells
         xi = np.empty(sim[names[0]].shape, dtype=np.float32)
         for index, redshift in enumerate(sim["redshift"].values):
             # Up to the stride the box goes on periodically; what lies beyond it is dropped.
-            width = [(radius, radius + -n % self.model.stride_cells) for n in xi.shape[1:]]
+            width = [(radius, radius + -n % model.stride_cells) for n in xi.shape[1:]]
             inputs = {name: np.pad(sim[name][index].values, width, mode="wrap")[None] for name in names}
-            inputs["redshift"] = np.array([redshift], dtype=np.float32)
-            answer = keras.ops.convert_to_numpy(self.network(inputs, training=False))[0]
+            numbers = {"redshift": redshift, **{name: sim[name][index] for name in self.config.conditions}}
+            inputs |= {name: np.array([number], dtype=np.float32) for name, number in numbers.items()}
+            answer = keras.ops.convert_to_numpy(network(inputs, training=False))[0]
             xi[index] = answer[tuple(map(slice, xi.shape[1:]))]
         attrs = {"units": "1", "model": str(self.folder)}
         return xr.DataArray(
@@ -274,7 +271,7 @@ def load_run(folder: str | Path) -> Run:
     normalizer = read_record(folder / "normalizer.json", Normalizer)
     metrics = read_record(folder / "metrics.json", Metrics)
     provenance = read_record(folder / "provenance.json", Provenance)
-    model = build_model(config)
+    model = build_model(config, cell_size_mpc=metrics.cell_size_mpc)
     if normalizer.channels != model.stem.channels:
         raise InputError(
             f"expected the channels {', '.join(model.stem.channels)}, as config.toml has them; received "
@@ -308,102 +305,3 @@ def _load_weights(network: keras.Model, path: Path) -> None:
         ) from error
     if not all(np.isfinite(weights).all() for weights in network.get_weights()):
         raise InputError("holds weights that are NaN or infinite", file=path)
-
-
-@dataclass(frozen=True)
-class Export:
-    """An ONNX file that was written.
-
-    Attributes
-    ----------
-    output, bytes, sha256
-        The file, its size and its checksum.
-    nodes
-        Of its graph.
-    max_difference
-        From Keras, in xi: the largest that was found.
-    """
-
-    output: Path
-    bytes: int
-    sha256: str
-    nodes: int
-    max_difference: float
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON-ready values."""
-        return {**asdict(self), "output": str(self.output)}
-
-
-def export_run(
-    folder: str | Path,
-    out: str | Path,
-    *,
-    name: str | None = None,
-    scores: Mapping[str, Any] | None = None,
-    force: bool = False,
-) -> Export:
-    """Export a finished run as a self-contained ONNX file.
-
-    Parameters
-    ----------
-    folder, out
-        The run folder and the file to write.
-    name
-        Of the model, in the file's metadata; the default is the file's name.
-    scores
-        Held-out scores for the metadata (see `held_out_scores`); by default the training's own validation
-        score, named as such.
-
-    Raises
-    ------
-    InputError
-        If the run is not finished, the file is there (with `force`: if it is no model of reion's), or file
-        and Keras disagree; nothing is written then.
-    """
-    from reion_exports import ExportError, ModelCard, export
-
-    run = load_run(folder)
-    out = Path(out)
-    n_src_units = run.metrics.n_src_units
-    units = {"n_igm": DENSITY_UNITS, "n_src": n_src_units, "n_ion": n_ion_units(n_src_units)}
-    card = ModelCard(
-        name=name or out.stem,
-        version=reion.__version__,
-        inputs={field: units[field] for field in run.config.inputs},
-        cell_size_mpc=run.metrics.cell_size_mpc,
-        redshift_range=run.metrics.redshift_range,
-        receptive_radius_cells=run.model.radius_cells,
-        stride_cells=run.model.stride_cells,
-        normalizer=run.normalizer.to_dict(),
-        training_data=tuple(box.sha256 for box in run.provenance.data),
-        scores=dict(scores or {"validation_r2": run.metrics.validation_r2}),
-        excursion_set_threshold=run.metrics.excursion_set_threshold,
-        symmetric=run.model.symmetric,
-        licence=LICENCE,
-        provenance={"training": run.provenance.to_json(), "config": run.config.model_dump(mode="json")},
-    )
-    with claimed(out, MODEL_FILE, force=force) as out:
-        try:
-            report = export(run.network, card, out, force=True, write=write_whole)
-        except ExportError as error:
-            raise InputError(f"the network does not export: {error}", file=folder) from error
-    return Export(out, report.bytes, report.sha256, report.nodes, report.difference)
-
-
-def held_out_scores(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """The scores of an evaluation (`reion evaluate --json`) that a model file carries.
-
-    Raises
-    ------
-    InputError
-        If it is not an evaluation.
-    """
-    kept = ("redshift", "r2", "mean_xi_true", "mean_xi_pred", "power_ratio", "cross_correlation")
-    try:
-        rows = [{name: row[name] for name in kept} for row in evaluation["redshifts"]]
-        pooled = {name: evaluation["pooled"][name] for name in kept[1:]}
-        excursion_set = evaluation["baselines"]["excursion_set"]["pooled"]["r2"]
-    except (KeyError, TypeError) as error:
-        raise InputError(f"expected the JSON of `reion evaluate`; missing {error}") from error
-    return {"pooled": pooled, "redshifts": rows, "excursion_set_r2": excursion_set}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,12 @@ import xarray as xr
 from reion.config import DataConfig, RunConfig
 from reion.errors import InputError
 from reion.models.build import Model
+from reion.models.coverage import quantities
 from reion.models.normalizer import Normalizer
 from reion.models.shapes import BoxChannels, BoxField
-from reion.simulation.contract import require_fields
+from reion.models.transport import cell_size_condition, reach_condition
+from reion.physics.mean_free_path import require_max_mfp
+from reion.simulation.contract import MAX_MFP, cubic_cell_size_mpc, require_fields
 from reion.simulation.photons import with_n_ion
 from reion_kernels import N_ROTATIONS, N_SYMMETRIES, crop, crop_batch
 
@@ -31,8 +35,13 @@ IN_MEMORY_BYTES = 4 << 30
 _VALUES_AT_ONCE = 1 << 18
 """Small batches are read in groups of about so many values: one call costs less than several."""
 
+_CONDITION_NOISE = 0.1
+"""Half width of the uniform noise on reach and cell size, relative, that training gives the trunk: its boxes
+have few of either, and it must not tell worlds apart by them."""
+
 Batch = tuple[tuple[np.ndarray, np.ndarray], np.ndarray]
-"""((channels, redshift), xi), float32: (batch, x, y, z, channel), (batch, 1) and (batch, x, y, z, 1)."""
+"""((channels, conditions), xi), float32: (batch, x, y, z, channel), (batch, condition) and, for xi,
+(batch, x, y, z, 1)."""
 
 
 @dataclass(frozen=True)
@@ -43,18 +52,24 @@ class TrainingSnapshot:
     ----------
     redshift
         Redshift of the snapshot.
+    conditions
+        What the trunk is told besides it: reach and cell size, where the network takes them.
     channels
         Channels that the stem has made of the fields, before they are scaled.
     xi
         The true ionised fraction.
     validation_cells
         Thickness of the slab across x, from cell 0, that is kept for validation.
+    quantities
+        What it adds to the coverage of the training, see `reion.models.coverage.quantities`.
     """
 
     redshift: float
+    conditions: tuple[float, ...]
     channels: BoxChannels
     xi: BoxField
     validation_cells: int
+    quantities: Mapping[str, float]
 
 
 def prepare_snapshots(simulations: Sequence[xr.Dataset], model: Model, cache: Path) -> list[TrainingSnapshot]:
@@ -67,10 +82,10 @@ def prepare_snapshots(simulations: Sequence[xr.Dataset], model: Model, cache: Pa
     InputError
         If a box is too small to train on beside its validation slab, or a field is missing.
     """
-    config, stem = model.config, model.stem
+    config = model.config
     crop_cells = config.training.crop_cells
     cells = sum(int(np.prod([*sim.sizes.values()])) for sim in simulations)
-    on_disk = cells * 4 * (len(stem.channels) + 1) > IN_MEMORY_BYTES
+    on_disk = cells * 4 * (len(model.stem.channels) + 1) > IN_MEMORY_BYTES
     snapshots: list[TrainingSnapshot] = []
     for sim in simulations:
         require_fields(sim, ["n_igm", "xi"], purpose="training")
@@ -85,16 +100,29 @@ def prepare_snapshots(simulations: Sequence[xr.Dataset], model: Model, cache: Pa
                 f"{sim.sizes['x']} cells along x",
                 hint="give a smaller --set training.crop_cells",
             )
+        if config.conditions:
+            require_max_mfp(sim, purpose="training")
+        stem = model.at_cell_size(cubic_cell_size_mpc(sim)).stem
         for index, redshift in enumerate(sim["redshift"].values):
             fields = {name: sim[name][index].values for name in config.inputs}
-            channels = stem.prepare(fields)
+            numbers = {name: float(sim[name][index]) for name in config.conditions}
+            inputs: dict[str, Any] = {**fields, **numbers}
+            channels = stem.prepare(inputs)
             if on_disk:
                 cache.mkdir(parents=True, exist_ok=True)
                 path = cache / f"{len(snapshots):05d}.npy"
                 np.save(path, channels)
                 channels = np.load(path, mmap_mode="r")
             xi = np.clip(sim["xi"][index].values.astype(np.float32), 0.0, 1.0)
-            snapshots.append(TrainingSnapshot(float(redshift), channels, xi, validation_cells))
+            told = told_conditions(model, cell_size_mpc=cubic_cell_size_mpc(sim), **numbers)
+            covered = quantities(
+                *fields.values(),
+                photon_units=str(sim[config.inputs[1]].attrs["units"]),
+                photons_per_source=getattr(config.model, "photons_per_source", None) or 1.0,
+                cell_size_mpc=cubic_cell_size_mpc(sim),
+                max_mfp=float(sim[MAX_MFP][index]) if MAX_MFP in sim.variables else None,
+            )
+            snapshots.append(TrainingSnapshot(float(redshift), told, channels, xi, validation_cells, covered))
     return snapshots
 
 
@@ -164,7 +192,7 @@ class CropSequence(keras.utils.PyDataset):
         inner, outer = self._crop_cells, self._crop_cells + 2 * self._radius_cells
         channels = len(self._normalizer.channels)
         values = np.empty((len(chosen), outer, outer, outer, channels), dtype=np.float32)
-        redshift = np.empty((len(chosen), 1), dtype=np.float32)
+        conditions = np.empty((len(chosen), noise.shape[1]))
         xi = np.empty((len(chosen), inner, inner, inner, 1), dtype=np.float32)
         for number in np.unique(chosen):
             snapshot, places = self._snapshots[number], np.flatnonzero(chosen == number)
@@ -181,10 +209,13 @@ class CropSequence(keras.utils.PyDataset):
                 transform=self._normalizer.transform,
             )
             crop_batch(snapshot.xi[None], starts, out=xi, places=places, indices=symmetries)
-            redshift[places, 0] = normalise_redshift(snapshot.redshift + noise[places], self._normalizer)
+            known = np.array([snapshot.redshift, *snapshot.conditions])
+            conditions[places] = known + noise[places]
+        conditions[:, 0] = normalise_redshift(conditions[:, 0], self._normalizer)
+        conditions = conditions.astype(np.float32)
         size = len(chosen) // len(drawn)
         parts = [slice(start, start + size) for start in range(0, len(chosen), size)]
-        return [((values[part], redshift[part]), xi[part]) for part in parts]
+        return [((values[part], conditions[part]), xi[part]) for part in parts]
 
     def ahead(self) -> Iterator[Batch]:
         """Yield every batch; a thread reads the next ones while the caller works with the ones before."""
@@ -201,14 +232,16 @@ class CropSequence(keras.utils.PyDataset):
                 yield from batches
 
     def _draw(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Draw the crops of a whole batch: snapshot, first cell (batch, 3), orientation, redshift noise."""
+        """Draw the crops of a whole batch: snapshot, first cell, orientation, noise on the conditions."""
         rng = np.random.default_rng((self._seed, self._first + index))
         size = self._batch_size
         chosen = rng.choice(len(self._snapshots), size=size, p=self._probability)
         first, free = self._first_origin[chosen], self._origins[chosen]
         origins = first + rng.integers(0, free)
         orientations = rng.integers(0, _ORIENTATIONS[self._data.augmentation], size=size)
-        noise = self._data.redshift_noise * rng.uniform(-1.0, 1.0, size)
+        others = len(self._snapshots[0].conditions)
+        widths = np.array([self._data.redshift_noise, *(_CONDITION_NOISE,) * others])
+        noise = widths * rng.uniform(-1.0, 1.0, (size, 1 + others))
         return chosen, origins, orientations, noise
 
 
@@ -228,6 +261,13 @@ def crop_channels(
     )
 
 
+def told_conditions(model: Model, *, cell_size_mpc: float, max_mfp: float = math.nan) -> tuple[float, ...]:
+    """What the trunk is told of a snapshot besides its redshift."""
+    if not model.config.conditions:
+        return ()
+    return (float(reach_condition(max_mfp)), float(cell_size_condition(cell_size_mpc)))
+
+
 def normalise_redshift(redshift: Any, normalizer: Normalizer) -> Any:
     """(z − mean) / σ of the training snapshots, of a number or an array."""
     return (redshift - normalizer.redshift_mean) / normalizer.redshift_std
@@ -243,8 +283,9 @@ def validation_pair(snapshot: TrainingSnapshot, normalizer: Normalizer, model: M
     shape = tuple(side // model.stride_cells * model.stride_cells for side in sides)
     values = np.empty((1, *(n + 2 * radius for n in shape), len(normalizer.channels)), dtype=np.float32)
     crop_channels(snapshot.channels, [-radius] * 3, normalizer, out=values[0])
-    redshift = np.array([[normalise_redshift(snapshot.redshift, normalizer)]], dtype=np.float32)
-    return (values, redshift), snapshot.xi[None, : shape[0], : shape[1], : shape[2], None]
+    redshift = normalise_redshift(snapshot.redshift, normalizer)
+    conditions = np.array([[redshift, *snapshot.conditions]], dtype=np.float32)
+    return (values, conditions), snapshot.xi[None, : shape[0], : shape[1], : shape[2], None]
 
 
 def _free_origins(cells: int, validation_cells: int, data: DataConfig, crop_cells: int) -> int:

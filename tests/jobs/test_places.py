@@ -157,7 +157,8 @@ def test_a_link_to_a_place_leads_there(toy, tmp_path):
 
 def test_what_is_ours_is_known(tmp_path):
     pytest.importorskip("keras")
-    from reion.training.run_folder import MODEL_FILE, RUN
+    from reion.jobs.places import MODEL_FILE
+    from reion.training.run_folder import RUN
 
     for name in shipped_models():
         assert MODEL_FILE.is_ours(Path(reion.__file__).parent / "weights" / f"{name}.onnx")

@@ -27,8 +27,9 @@ from reion.simulation.contract import make_simulation
 from reion.storage.store import write_simulation
 from reion.training import loop, run_folder
 from reion.training.checkpoints import load_newest
+from reion.training.export import export_run
 from reion.training.run import TrainingDivergedError, train
-from reion.training.run_folder import export_run, load_run
+from reion.training.run_folder import load_run
 from tests.tiny import TINY_NETWORK
 
 ON_TORCH = keras.backend.backend() == "torch"

@@ -1,0 +1,129 @@
+"""The first stage of a network, written into its file: from raw fields to the channels that the trunk takes.
+
+The trunk of such a file serves any cell size; the stage before it is written for one, and can be written anew
+for another with `onnx` alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from reion_exports.card import ModelCard
+from reion_exports.convert import AXES, CELL_SIZE, CHANNELS, PERIODIC
+from reion_exports.cost import working_bytes
+from reion_exports.field_graph import PREFIX, FieldGraph
+
+if TYPE_CHECKING:
+    import onnx
+
+_XI_OF_CHANNELS = "xi_of_channels"
+
+
+class Stem(Protocol):
+    """What computes channels of raw fields, with whatever arithmetic it is given."""
+
+    @property
+    def cell_size_mpc(self) -> float:
+        """Comoving side of the cells that it is for."""
+
+    @property
+    def radius_cells(self) -> int:
+        """Cells of a window that are needed on every side of what is computed."""
+
+    @property
+    def widest_cells(self) -> int:
+        """The farthest that one of its operations looks."""
+
+    def channels(self, do: Any, /, *inputs: Any) -> Sequence[Any]:
+        """Compute the channels of the card's fields and conditions, in its order."""
+
+
+def with_stem(model: onnx.ModelProto, stem: Stem, card: ModelCard) -> onnx.ModelProto:
+    """Return a model whose first stage is `stem`, in the place of the one that it has.
+
+    Parameters
+    ----------
+    model
+        From `reion_exports.convert.trunk_to_onnx`, or from here.
+    card
+        Of the file; its cell size and receptive radius are made those of the stem and the trunk. `card`'s
+        receptive radius is that of the trunk alone.
+
+    Returns
+    -------
+    A new model: the card's fields as (batch, x, y, z) for any x, y, z, its conditions as (batch,), and
+    `periodic`; the output `xi`. Its metadata are the card's.
+    """
+    trunk_radius = card.receptive_radius_cells
+    radius = stem.radius_cells + trunk_radius
+    whole = _complete(model, stem, card, periodic=PERIODIC, radius_cells=radius, trunk_radius=trunk_radius)
+    windows = _complete(model, stem, card, periodic=None, radius_cells=radius, trunk_radius=trunk_radius)
+    card = dataclasses.replace(
+        card,
+        cell_size_mpc=stem.cell_size_mpc,
+        receptive_radius_cells=radius,
+        trunk_radius_cells=trunk_radius,
+        working_bytes=working_bytes(windows, radius_cells=radius, stride_cells=card.stride_cells),
+    )
+    import onnx
+
+    onnx.helper.set_model_props(whole, card.to_metadata())
+    return whole
+
+
+def _complete(
+    model: onnx.ModelProto,
+    stem: Stem,
+    card: ModelCard,
+    *,
+    periodic: str | None,
+    radius_cells: int,
+    trunk_radius: int,
+) -> onnx.ModelProto:
+    """The model with the nodes of the stem before those of its trunk, for whole boxes or for windows only."""
+    import onnx
+
+    complete = onnx.ModelProto()
+    complete.CopyFrom(model)
+    graph = complete.graph
+    trunk = [node for node in graph.node if not node.output[0].startswith(PREFIX) and node.output[0] != "xi"]
+    if CHANNELS in {value.name for value in graph.input}:  # a trunk alone
+        (output,) = graph.output
+        trunk = list(graph.node)
+        for node in trunk:
+            node.input[:] = [_XI_OF_CHANNELS if name == output.name else name for name in node.input]
+            node.output[:] = [_XI_OF_CHANNELS if name == output.name else name for name in node.output]
+    else:
+        trunk = [node for node in trunk if node.output[0] != CHANNELS]
+    constants = [
+        tensor
+        for tensor in graph.initializer
+        if not tensor.name.startswith(PREFIX) and tensor.name not in (CELL_SIZE, PERIODIC)
+    ]
+    do = FieldGraph(periodic)
+    least = max(stem.widest_cells, trunk_radius)
+    fields = [do.repeated(name, least) for name in card.inputs]
+    numbers = [do.number(name) for name in card.conditions]
+    do.wrapped_volume(stem.channels(do, *fields, *numbers), trunk_radius, CHANNELS)
+    before = len(do.nodes)
+    do.first_cells(_XI_OF_CHANNELS, next(iter(card.inputs)), radius_cells, "xi")
+    nodes = [*do.nodes[:before], *trunk, *do.nodes[before:]]
+    float32, int64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
+    tensor = onnx.helper.make_tensor_value_info
+    dims = ["batch", *AXES]
+    inputs = [tensor(name, float32, dims) for name in card.inputs]
+    inputs += [tensor(name, float32, dims[:1]) for name in ("redshift", *card.conditions)]
+    if periodic is not None:
+        inputs.append(tensor(PERIODIC, int64, [3]))
+        constants.append(onnx.helper.make_tensor(PERIODIC, int64, [3], [1, 1, 1]))
+    constants.append(onnx.numpy_helper.from_array(np.array(stem.cell_size_mpc, dtype=np.float32), CELL_SIZE))
+    del graph.node[:], graph.input[:], graph.output[:], graph.initializer[:], graph.value_info[:]
+    graph.node.extend(nodes)
+    graph.input.extend(inputs)
+    graph.output.append(tensor("xi", float32, dims))
+    graph.initializer.extend([*constants, *do.initializers])
+    return complete

@@ -1,0 +1,66 @@
+"""A model file for other cells: the same trunk behind a first stage that is written anew."""
+
+from __future__ import annotations
+
+import dataclasses
+from importlib.util import find_spec
+
+from pydantic import TypeAdapter, ValidationError
+
+from reion.config import TransportModel
+from reion.errors import InputError
+from reion.models.transport import Transport
+from reion_exports.card import ModelCard
+
+
+def at_cell_size(content: bytes, card: ModelCard, cell_size_mpc: float) -> bytes:
+    """The bytes of a model file, fitted to cells of another comoving side.
+
+    Raises
+    ------
+    InputError
+        If the model serves one cell size only, its file does not say how its first stage is made, or the
+        package `onnx` is not installed.
+    """
+    if card.trunk_radius_cells is None:
+        raise InputError(
+            f"the model {card.name} serves the cells that it was trained on, of {card.cell_size_mpc:g} Mpc; "
+            f"received cells of {cell_size_mpc:g} Mpc",
+            hint="`reion models` lists those that serve any",
+        )
+    if find_spec("onnx") is None:
+        raise InputError(
+            f"the model {card.name} is fitted to cells of {cell_size_mpc:g} Mpc with the package onnx, which "
+            "is not installed",
+            hint="pip install onnx, or have the file made by `reion export onnx MODEL --cell-size "
+            f"{cell_size_mpc:g}`",
+        )
+    import onnx
+
+    from reion_exports.stem import with_stem
+
+    model = onnx.load_from_string(content)
+    trunk_card = dataclasses.replace(
+        card, receptive_radius_cells=card.trunk_radius_cells, trunk_radius_cells=None
+    )
+    fitted: bytes = with_stem(model, transport_of(card, cell_size_mpc), trunk_card).SerializeToString()
+    return fitted
+
+
+def transport_of(card: ModelCard, cell_size_mpc: float) -> Transport:
+    """The first stage of the model, for cells of this size.
+
+    Raises
+    ------
+    InputError
+        If the card does not say what it is.
+    """
+    try:
+        model = TypeAdapter(TransportModel).validate_python(card.provenance["config"]["model"])
+    except (KeyError, TypeError, ValidationError) as error:
+        raise InputError(
+            f"the model {card.name} does not say how its first stage is made, and cannot be fitted to cells "
+            f"of {cell_size_mpc:g} Mpc",
+            hint=f"it is for cells of {card.cell_size_mpc:g} Mpc",
+        ) from error
+    return Transport.of_model(model, cell_size_mpc)

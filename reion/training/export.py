@@ -1,0 +1,148 @@
+"""A finished run as one self-contained ONNX file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import reion
+from reion.errors import InputError
+from reion.jobs.outputs import write_whole
+from reion.jobs.places import MODEL_FILE, claimed
+from reion.models.build import Model, build_network, trunk_on_channels
+from reion.models.normalizer import Normalizer
+from reion.models.stems import PhotonTransport
+from reion.simulation.contract import DENSITY_UNITS, n_ion_units
+from reion.training.run_folder import load_run
+
+LICENCE = "MIT"
+
+
+@dataclass(frozen=True)
+class Export:
+    """An ONNX file that was written.
+
+    Attributes
+    ----------
+    output, bytes, sha256
+        The file, its size and its checksum.
+    nodes
+        Of its graph.
+    max_difference
+        From Keras, in xi: the largest that was found.
+    """
+
+    output: Path
+    bytes: int
+    sha256: str
+    nodes: int
+    max_difference: float
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {**asdict(self), "output": str(self.output)}
+
+
+def export_run(
+    folder: str | Path,
+    out: str | Path,
+    *,
+    name: str | None = None,
+    scores: Mapping[str, Any] | None = None,
+    cell_size_mpc: float | None = None,
+    force: bool = False,
+) -> Export:
+    """Export a finished run as a self-contained ONNX file.
+
+    Parameters
+    ----------
+    folder, out
+        The run folder and the file to write.
+    name
+        Of the model, in the file's metadata; the default is the file's name.
+    scores
+        Held-out scores for the metadata (see `held_out_scores`); by default the training's own validation
+        score, named as such.
+    cell_size_mpc
+        Comoving side of the cells that the file is for, where the network serves any; by default that of the
+        training.
+
+    Raises
+    ------
+    InputError
+        If the run is not finished, the file is there (with `force`: if it is no model of reion's), or file
+        and Keras disagree; nothing is written then.
+    """
+    from reion_exports import ExportError, ModelCard, Stages, export
+
+    run = load_run(folder)
+    model, network, stages = run.model, run.network, None
+    if model.any_cell_size:
+        model = model.at_cell_size(cell_size_mpc or run.metrics.cell_size_mpc)
+        network = build_network(model, run.normalizer)
+    elif cell_size_mpc is not None:
+        raise InputError(
+            f"the network {run.config.model.name} serves the cells that it was trained on, of "
+            f"{run.metrics.cell_size_mpc:g} Mpc",
+            hint="leave out --cell-size, or train --set model.name=transport",
+        )
+    out = Path(out)
+    n_src_units = run.metrics.n_src_units
+    units = {"n_igm": DENSITY_UNITS, "n_src": n_src_units, "n_ion": n_ion_units(n_src_units)}
+    card = ModelCard(
+        name=name or out.stem,
+        version=reion.__version__,
+        inputs={field: units[field] for field in run.config.inputs},
+        conditions=run.config.conditions,
+        coverage=run.metrics.coverage,
+        cell_size_mpc=cell_size_mpc or run.metrics.cell_size_mpc,
+        redshift_range=run.metrics.redshift_range,
+        receptive_radius_cells=model.radius_cells,
+        trunk_radius_cells=model.trunk_radius_cells if model.any_cell_size else None,
+        stride_cells=model.stride_cells,
+        normalizer=run.normalizer.to_dict(),
+        training_data=tuple(box.sha256 for box in run.provenance.data),
+        scores=dict(scores or {"validation_r2": run.metrics.validation_r2}),
+        excursion_set_threshold=run.metrics.excursion_set_threshold,
+        symmetric=model.symmetric,
+        licence=LICENCE,
+        provenance={"training": run.provenance.to_json(), "config": run.config.model_dump(mode="json")},
+    )
+    if isinstance(model.stem, PhotonTransport):
+        stages = Stages(
+            trunk=partial(_trunk, model, run.normalizer),
+            stem=model.stem.transport,
+            channels=len(model.stem.channels),
+        )
+    with claimed(out, MODEL_FILE, force=force) as out:
+        try:
+            report = export(network, card, out, stages=stages, force=True, write=write_whole)
+        except ExportError as error:
+            raise InputError(f"the network does not export: {error}", file=folder) from error
+    return Export(out, report.bytes, report.sha256, report.nodes, report.difference)
+
+
+def _trunk(model: Model, normalizer: Normalizer, inputs: Mapping[str, Any], *, training: bool) -> Any:  # noqa: ARG001 (a network's)
+    """The network behind its stem, as `reion_exports.Stages` takes it."""
+    return trunk_on_channels(model, normalizer, inputs["channels"], inputs)
+
+
+def held_out_scores(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """The scores of an evaluation (`reion evaluate --json`) that a model file carries.
+
+    Raises
+    ------
+    InputError
+        If it is not an evaluation.
+    """
+    kept = ("redshift", "r2", "mean_xi_true", "mean_xi_pred", "power_ratio", "cross_correlation")
+    try:
+        rows = [{name: row[name] for name in kept} for row in evaluation["redshifts"]]
+        pooled = {name: evaluation["pooled"][name] for name in kept[1:]}
+        excursion_set = evaluation["baselines"]["excursion_set"]["pooled"]["r2"]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"expected the JSON of `reion evaluate`; missing {error}") from error
+    return {"pooled": pooled, "redshifts": rows, "excursion_set_r2": excursion_set}
