@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Group
 
 from reion.cli.app import app, example
 from reion.cli.environment import announce_compilation
@@ -23,6 +25,10 @@ from reion.cli.options import (
     parse_settings,
 )
 from reion.cli.output import print_plans, print_result, resumable
+from reion.errors import InputError
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 @app.command(epilog=example("reion convert c2ray_run --out sim.zarr --set preset=500/h"))
@@ -83,6 +89,10 @@ def inspect(
     format_: Format = None,
     settings: Settings = None,
     plot: Annotated[Path | None, typer.Option(help="Folder to write pictures into.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--for", metavar="MODEL", help="Say too what a model would say of this simulation."),
+    ] = None,
     scheduler: Scheduler = None,
     workers: WorkerCount = None,
     dry_run: DryRun = False,
@@ -108,4 +118,30 @@ def inspect(
         return
     with started(scheduler, workers) as team, progress_bar("reading") as progress:
         inspection = run_inspect(sim, plot=plot, force=force, workers=team, progress=progress)
-    print_result(inspection.to_json(), lambda: render(inspection), json=json)
+    fit = None if model is None else _fit(model, sim)
+    print_result(
+        {**inspection.to_json(), **({} if fit is None else {"for": fit})},
+        lambda: render(inspection) if fit is None else Group(render(inspection), _fit_in_words(fit)),
+        json=json,
+    )
+
+
+def _fit(model: str, sim: xr.Dataset) -> dict[str, Any]:
+    """What a model says of a simulation before it predicts: why it refuses, and what it has not learnt."""
+    from reion.prediction.emulator import Emulator
+
+    emulator = Emulator(model, device="cpu")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            emulator.check(sim)
+            refused = None
+        except InputError as error:
+            refused = str(error)
+    return {"model": model, "refused": refused, "warnings": [str(warning.message) for warning in said]}
+
+
+def _fit_in_words(fit: Mapping[str, Any]) -> str:
+    lines = [*([fit["refused"]] if fit["refused"] else []), *fit["warnings"]]
+    found = "".join(f"\n  {line}" for line in lines) or " nothing, it lies within what the model learnt."
+    return f"{fit['model']} says of it:{found}"

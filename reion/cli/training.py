@@ -90,6 +90,14 @@ def train(
     config: Annotated[Path | None, typer.Option(help="TOML file with the configuration of the run.")] = None,
     format_: Format = None,
     settings: ValuesAndFacts = None,
+    parent: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="MODEL",
+            help="Train a shipped model or a finished run further.",
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(min=1, help="Processes to train with, one GPU each where there are GPUs."),
@@ -108,7 +116,12 @@ def train(
     from reion.training.run import train as run_train
 
     values, facts = split_settings(settings, RunConfig.model_fields)
-    schema = load_config(config, values)
+    older = None
+    if parent is not None:
+        from reion.training.parent import load_parent
+
+        older = load_parent(parent)
+    schema = load_config(config, values, base=None if older is None else older.defaults())
     simulations = open_each(sources, format=format_, settings=facts)
     if dry_run:
         from reion.training.cost import plan_train
@@ -121,7 +134,14 @@ def train(
         progress_bar("training") if processes.is_chief else nullcontext() as progress,
     ):
         metrics = run_train(
-            simulations, out, schema, resume=resume, force=force, progress=progress, processes=processes
+            simulations,
+            out,
+            schema,
+            parent=older,
+            resume=resume,
+            force=force,
+            progress=progress,
+            processes=processes,
         )
     if processes.is_chief:
         print_result({"run": str(out), **metrics.to_json()}, lambda: _run_in_words(out, metrics), json=json)

@@ -130,6 +130,17 @@ class Coverage:
             for name, rows in self.ranges.items()
         }
 
+    def with_others(self, other: Coverage) -> Coverage:
+        """What either covers."""
+        ends = [
+            (z, {name: value})
+            for coverage in (self, other)
+            for name, rows in coverage.ranges.items()
+            for z, low, high in rows
+            for value in (low, high)
+        ]
+        return Coverage.of(ends)
+
     def range_of(self, name: str) -> tuple[float, float] | None:
         """Lowest and highest value of a quantity at any redshift; None where it is not known."""
         rows = self.ranges.get(name)

@@ -321,7 +321,7 @@ class PeriodicBox:
 
     def squared_distance(self, marked: np.ndarray, cells: int) -> np.ndarray:
         """Squared distance in cells to the nearest marked cell, at most `cells` squared."""
-        # In one dimension exact after `cells` steps: a path of n steps from a marked cell costs 1 + 3 + ... = n².
+        # Exact along an axis: a path of n steps away from a marked cell costs 1 + 3 + ... = n².
         squares = np.where(marked > 0, 0.0, float(cells**2)).astype(np.float32)
         for axis in range(3):
             index = np.arange(-cells, squares.shape[axis] + cells) % squares.shape[axis]

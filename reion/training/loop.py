@@ -22,6 +22,7 @@ from reion.training.devices import has_gpu, resolve_precision
 from reion.training.gradients import average_gradients
 from reion.training.history import Round
 from reion.training.losses import build_loss
+from reion.training.parent import Parent
 from reion.training.processes import Processes
 from reion.training.sampler import Batch, CropSequence, TrainingSnapshot, prepare_snapshots, validation_pair
 from reion.training.state import State
@@ -69,10 +70,13 @@ class Loop:
         config: RunConfig,
         cache: Path,
         *,
+        parent: Parent | None = None,
         processes: Processes | None = None,
         progress: StepProgress | None = None,
     ) -> Loop:
-        """Prepare the simulations, measure their normalisation, build and compile a fresh network.
+        """Prepare the simulations, measure their normalisation, build and compile a network.
+
+        It is a fresh one, or starts as `parent`, whose normalisation it keeps.
 
         The folder `cache` is for channels that do not fit in memory (`reion.training.sampler`).
 
@@ -90,10 +94,14 @@ class Loop:
             model.stem.transform,
             ((snapshot.redshift, snapshot.channels, snapshot.xi) for snapshot in snapshots),
         )
+        if parent is not None:
+            normalizer = parent.normalizer
         # Sums of floats may differ between machines: the chief's are everybody's.
         agreed = processes.broadcast(json.dumps(normalizer.to_dict()).encode())
         normalizer = Normalizer.from_dict(json.loads(agreed))
         compile_trunk(model, normalizer, processes)
+        if parent is not None:
+            model.trunk.set_weights(parent.weights)
         return cls(State(model), snapshots, normalizer, processes=processes, progress=progress)
 
     @property

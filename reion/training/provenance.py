@@ -60,6 +60,8 @@ class Provenance:
         Of reion's checkout; None where it does not run from one.
     data
         The simulations, in order.
+    parent
+        The network that the run started from, by name and checksum of its weights; None for a fresh one.
     """
 
     versions: dict[str, str]
@@ -67,13 +69,16 @@ class Provenance:
     seed: int
     git_commit: str | None
     data: list[TrainingBox]
+    parent: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values."""
         return asdict(self)
 
     @classmethod
-    def of_run(cls, config: RunConfig, simulations: Sequence[xr.Dataset]) -> Provenance:
+    def of_run(
+        cls, config: RunConfig, simulations: Sequence[xr.Dataset], parent: dict[str, Any] | None = None
+    ) -> Provenance:
         """Write down what a run that starts now is made of; reads every value of the simulations."""
         packages = ("reion", "keras", "numpy", "numba", "xarray", keras.backend.backend())
         return cls(
@@ -82,6 +87,7 @@ class Provenance:
             seed=config.seed,
             git_commit=_git_commit(),
             data=[describe(sim) for sim in simulations],
+            parent=parent,
         )
 
     def digest(self, config: RunConfig) -> bytes:
@@ -89,6 +95,7 @@ class Provenance:
         common = {
             "config": config.model_dump(mode="json"),
             "data": [asdict(box) for box in self.data],
+            "parent": self.parent,
             "reion": self.versions["reion"],
         }
         return hashlib.sha256(json.dumps(common, sort_keys=True).encode()).digest()

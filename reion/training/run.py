@@ -24,6 +24,7 @@ from reion.physics.excursion_set import fit_threshold
 from reion.simulation.contract import CELL_SIZE_TOLERANCE, FIELDS, PHOTON_RATE_UNITS, cubic_cell_size_mpc
 from reion.training.checkpoints import Checkpoint, load_newest
 from reion.training.loop import Loop, NotFiniteError, StepProgress
+from reion.training.parent import Parent
 from reion.training.processes import Processes
 from reion.training.provenance import Provenance
 from reion.training.run_folder import RUN, Metrics, RunFolder
@@ -38,6 +39,7 @@ def train(
     out: str | Path,
     config: RunConfig | None = None,
     *,
+    parent: Parent | None = None,
     resume: bool = False,
     force: bool = False,
     progress: StepProgress | None = None,
@@ -54,6 +56,9 @@ def train(
         model.keras, metrics.json, provenance.json.
     config
         The schema; the default trains the default model.
+    parent
+        The network to start from (see `reion.training.parent.load_parent`), by default a fresh one. Its
+        `defaults()` are a sensible base of the schema.
     resume
         Go on from the newest whole checkpoint in `out`, which must come from the same schema and data.
         The result is the one an unbroken run would have given.
@@ -84,7 +89,9 @@ def train(
     config = config or load_config()
     _check_together(config, simulations)
     config = with_photons(config, simulations)
-    provenance = Provenance.of_run(config, simulations)
+    if parent is not None:
+        parent.require_fit(config)
+    provenance = Provenance.of_run(config, simulations, None if parent is None else parent.to_json())
     with processes or Processes() as processes, ExitStack() as stack:
         processes.require_same(provenance.digest(config))
         checkpoint = None
@@ -95,7 +102,7 @@ def train(
         # Nobody writes anything, not even beside the folder, before the chief has taken it.
         processes.broadcast(b"entered")
         cache = stack.enter_context(scratch_folder(folder.path))
-        loop = Loop.prepare(simulations, config, cache, processes=processes, progress=progress)
+        loop = Loop.prepare(simulations, config, cache, parent=parent, processes=processes, progress=progress)
         if processes.is_chief and not resume:
             folder.create(config, loop.normalizer, provenance)
         if checkpoint is not None:
@@ -108,14 +115,19 @@ def train(
                     folder.save(loop.state.to_checkpoint(), loop.state.history)
         except NotFiniteError as error:
             raise _diverged(folder, loop, error, keep=processes.is_chief) from error
-        written = json.dumps(_finish(folder, loop, simulations).to_json()) if processes.is_chief else ""
+        written = (
+            json.dumps(_finish(folder, loop, simulations, parent).to_json()) if processes.is_chief else ""
+        )
         # The others wait as long as the excursion set takes to fit the boxes.
         metrics = processes.broadcast(written.encode(), patience_s=math.inf)
         return Metrics.from_json(json.loads(metrics))
 
 
-def _finish(folder: RunFolder, loop: Loop, simulations: Sequence[xr.Dataset]) -> Metrics:
+def _finish(
+    folder: RunFolder, loop: Loop, simulations: Sequence[xr.Dataset], parent: Parent | None
+) -> Metrics:
     """Write the trained network and its metrics."""
+    coverage = loop.coverage if parent is None else loop.coverage.with_others(parent.coverage)
     state, config = loop.state, loop.state.model.config
     sizes = [cubic_cell_size_mpc(sim) for sim in simulations]
     cell_size = sizes[0] if _are_alike(sizes) else min(max(REFERENCE_CELL_SIZE_MPC, min(sizes)), max(sizes))
@@ -137,7 +149,7 @@ def _finish(folder: RunFolder, loop: Loop, simulations: Sequence[xr.Dataset]) ->
         redshift_range=_redshift_range(simulations),
         n_src_units=_n_src_units(simulations),
         excursion_set_threshold=fit_threshold(simulations, config.data.inputs),
-        coverage=loop.coverage.to_json(),
+        coverage=coverage.to_json(),
     )
     folder.finish(build_network(single, loop.normalizer), metrics)
     return metrics
@@ -173,8 +185,16 @@ def _enter(
                 file=out / "config.toml",
                 hint=f"resume with --config {out / 'config.toml'}, or start a new run",
             )
-        if read_record(out / "provenance.json", Provenance).data != provenance.data:
+        started = read_record(out / "provenance.json", Provenance)
+        if started.data != provenance.data:
             raise InputError("the run was started with other simulations", file=out)
+        if started.parent != provenance.parent:
+            before, now = (parent and parent["name"] for parent in (started.parent, provenance.parent))
+            raise InputError(
+                f"the run was started from {before or 'a fresh network'}; received {now or 'none'}",
+                file=out,
+                hint=f"resume with --from {before}" if before else "resume without --from",
+            )
         checkpoint = load_newest(folder.checkpoints)
         if checkpoint is None and any(folder.checkpoints.glob("step-*")):
             warnings.warn(

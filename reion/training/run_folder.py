@@ -279,11 +279,11 @@ def load_run(folder: str | Path) -> Run:
             file=folder / "normalizer.json",
         )
     network = build_network(model, normalizer)
-    _load_weights(network, folder / "model.keras")
+    load_weights(network, folder / "model.keras")
     return Run(folder, config, model, normalizer, network, metrics, provenance)
 
 
-def _load_weights(network: keras.Model, path: Path) -> None:
+def load_weights(network: keras.Model, path: Path) -> None:
     """Read the weights of a network.
 
     Raises

@@ -21,10 +21,14 @@ def transport(cell_size_mpc: float, **changes) -> Transport:
     return Transport.of_model(TransportModel(**changes), cell_size_mpc)
 
 
-def world(cells: int, *, share: float = 0.01, photons: float = 20.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def world(
+    cells: int, *, share: float = 0.01, photons: float = 20.0, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     n_igm = REFERENCE_DENSITY * rng.lognormal(-0.1, 0.5, (cells,) * 3)
-    emitted = np.where(rng.random((cells,) * 3) < share, photons * ATOMS * rng.lognormal(0, 1, (cells,) * 3), 0.0)
+    emitted = np.where(
+        rng.random((cells,) * 3) < share, photons * ATOMS * rng.lognormal(0, 1, (cells,) * 3), 0.0
+    )
     return n_igm.astype(np.float32), emitted.astype(np.float32)
 
 
@@ -49,7 +53,9 @@ def test_a_box_filter_has_the_variance_that_is_asked_for(variance):
 def test_the_scales_are_the_same_in_mpc_whatever_the_cells(cell_size_mpc):
     stem = transport(cell_size_mpc)
     for filters, radii in ((stem.smoothing, stem.smoothing_mpc), (stem.diffusion, stem.spread_mpc)):
-        variances = np.cumsum([kernel.variance for kernel in filters]) * cell_size_mpc**2 + cell_size_mpc**2 / 12
+        variances = (
+            np.cumsum([kernel.variance for kernel in filters]) * cell_size_mpc**2 + cell_size_mpc**2 / 12
+        )
         np.testing.assert_allclose(np.sqrt(5 * variances), radii, rtol=1e-6)
 
 
@@ -106,6 +112,7 @@ def test_the_farther_photons_reach_the_more_is_ionised():
 
 def test_a_smooth_world_has_the_same_channels_on_finer_cells():
     """A field that hardly changes from cell to cell looks the same to every scale, whatever the mesh."""
+
     def field(cells: int) -> np.ndarray:
         place = (np.arange(cells) + 0.5) / cells
         wave = np.sin(2 * np.pi * place)
@@ -140,7 +147,9 @@ def test_keras_computes_the_same_channels():
     stem = PhotonTransport("n_ion", transport(4.0))
     expected = stem.prepare({"n_igm": n_igm, "n_ion": photons, "max_mfp": 17.0})
     radius = stem.radius_cells
-    windows = {name: np.pad(f, radius, mode="wrap")[None] for name, f in (("n_igm", n_igm), ("n_ion", photons))}
+    windows = {
+        name: np.pad(f, radius, mode="wrap")[None] for name, f in (("n_igm", n_igm), ("n_ion", photons))
+    }
     received = np.asarray(stem({**windows, "max_mfp": np.array([17.0], dtype=np.float32)}))[0]
     np.testing.assert_allclose(np.moveaxis(received, -1, 0), expected, atol=2e-3)
     assert PhotonTransport.from_config(stem.get_config()).transport == stem.transport

@@ -1,0 +1,143 @@
+"""A trained network that another run starts from."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from pydantic import ValidationError
+
+from reion.config import RunConfig, differences
+from reion.errors import InputError
+from reion.models.build import build_model, build_network
+from reion.models.coverage import Coverage
+from reion.models.normalizer import Normalizer
+from reion.training.run_folder import load_run, load_weights
+
+_STEPS = 300
+_RATE_SHARE = 0.2
+"""A run that starts from another takes so many steps by default, at this share of its learning rate."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parent:
+    """A trained network that another run starts from.
+
+    Attributes
+    ----------
+    name, sha256
+        The model's or the run's name, and the checksum of its weights.
+    config, normalizer, coverage
+        Its schema, normalisation and coverage, which the run takes over.
+    weights
+        Of its trunk.
+    """
+
+    name: str
+    sha256: str
+    config: RunConfig
+    normalizer: Normalizer
+    coverage: Coverage
+    weights: list[np.ndarray]
+
+    def defaults(self) -> dict[str, Any]:
+        """What the schema of a run that starts here is by default: the same network, trained more gently."""
+        values: dict[str, Any] = self.config.model_dump(mode="json", exclude_none=True)
+        training = values["training"]
+        training |= {
+            "steps": _STEPS,
+            "learning_rate": round(_RATE_SHARE * training["learning_rate"], 8),
+            "round_steps": min(_STEPS, training["round_steps"]),
+        }
+        return values
+
+    def require_fit(self, config: RunConfig) -> None:
+        """Refuse a schema of another network.
+
+        Raises
+        ------
+        InputError
+            If model or inputs differ.
+        """
+        if (self.config.model, self.config.data.inputs) != (config.model, config.data.inputs):
+            other = self.config.model_copy(update={"seed": config.seed, "training": config.training})
+            raise InputError(
+                f"the run cannot start from {self.name}, whose network is another: "
+                + ", ".join(differences(other, config)),
+                hint="leave out what changes the network or its inputs",
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """What the provenance of the run says of it."""
+        return {"name": self.name, "weights_sha256": self.sha256}
+
+
+def load_parent(source: str | Path) -> Parent:
+    """Read a network to start from.
+
+    Parameters
+    ----------
+    source
+        A finished run folder, or the name of a shipped model that comes with its weights.
+
+    Raises
+    ------
+    InputError
+        If it is neither.
+    """
+    folder = resources.files("reion") / "weights"
+    shipped = sorted(
+        item.name.removesuffix(".keras") for item in folder.iterdir() if item.name.endswith(".keras")
+    )
+    if str(source) in shipped:
+        with (
+            resources.as_file(folder / f"{source}.onnx") as file,
+            resources.as_file(folder / f"{source}.keras") as weights,
+        ):
+            return _shipped(str(source), file, weights)
+    if not Path(source).is_dir():
+        raise InputError(
+            "expected a finished run folder, or a shipped model that can be trained further "
+            f"({', '.join(shipped) or 'there is none'})",
+            file=source,
+        )
+    run = load_run(source)
+    return Parent(
+        name=run.folder.name,
+        sha256=_sha256(run.folder / "model.keras"),
+        config=run.config,
+        normalizer=run.normalizer,
+        coverage=Coverage.from_json(run.metrics.coverage),
+        weights=run.model.trunk.get_weights(),
+    )
+
+
+def _shipped(name: str, file: Path, weights: Path) -> Parent:
+    from reion_exports import CardError, HostileFileError, ModelCard, dissect
+
+    try:
+        card = ModelCard.from_metadata(dissect(file.read_bytes()).metadata)
+        config = RunConfig.model_validate(card.provenance["config"])
+        normalizer = Normalizer.from_dict(dict(card.normalizer))
+    except (CardError, HostileFileError, ValidationError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"the model does not say what its network is: {error}", file=file) from error
+    model = build_model(config, cell_size_mpc=card.cell_size_mpc)
+    network: keras.Model = build_network(model, normalizer)
+    load_weights(network, weights)
+    return Parent(
+        name=name,
+        sha256=_sha256(weights),
+        config=config,
+        normalizer=normalizer,
+        coverage=Coverage.from_json(card.coverage),
+        weights=model.trunk.get_weights(),
+    )
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
