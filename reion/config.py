@@ -150,6 +150,8 @@ class TransportModel(Schema):
     hidden: Annotated[int, Field(ge=1)] = 24
     blocks: Annotated[int, Field(ge=0)] = 4
     symmetric: bool = True
+    spread: bool = True
+    """Learn beside xi how far it is off, the standard deviation of its error in every cell."""
 
 
 ModelConfig = Annotated[

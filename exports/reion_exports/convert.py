@@ -26,7 +26,7 @@ carries a halo of the receptive radius on both sides, of which only the interior
 CHANNELS = "channels"
 """Name of the value between the first stage of a network, which learns nothing, and its trunk."""
 CELL_SIZE = "cell_size"
-"""Name of the constant (), Mpc, in files whose first stage can be written anew for other cells."""
+"""Name of the constant () that tells the trunk its cell size, in files for any cells."""
 
 
 class ExportError(ValueError):
@@ -110,7 +110,7 @@ def trunk_to_onnx(network: Network, card: ModelCard, channels: int) -> onnx.Mode
     ----------
     network
         Called with `channels` (batch, X + 2 r, Y + 2 r, Z + 2 r, channel), `redshift` and the card's
-        conditions, each (batch,), and `cell_size` (), Mpc; it returns xi, (batch, X, Y, Z).
+        conditions, each (batch,), and `cell_size` (), see `Stem`; it returns xi, (batch, X, Y, Z).
     channels
         How many.
 

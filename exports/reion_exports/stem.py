@@ -31,6 +31,10 @@ class Stem(Protocol):
         """Comoving side of the cells that it is for."""
 
     @property
+    def cell_size_condition(self) -> float:
+        """What the trunk is told of that."""
+
+    @property
     def radius_cells(self) -> int:
         """Cells of a window that are needed on every side of what is computed."""
 
@@ -120,7 +124,9 @@ def _complete(
     if periodic is not None:
         inputs.append(tensor(PERIODIC, int64, [3]))
         constants.append(onnx.helper.make_tensor(PERIODIC, int64, [3], [1, 1, 1]))
-    constants.append(onnx.numpy_helper.from_array(np.array(stem.cell_size_mpc, dtype=np.float32), CELL_SIZE))
+    constants.append(
+        onnx.numpy_helper.from_array(np.array(stem.cell_size_condition, dtype=np.float32), CELL_SIZE)
+    )
     del graph.node[:], graph.input[:], graph.output[:], graph.initializer[:], graph.value_info[:]
     graph.node.extend(nodes)
     graph.input.extend(inputs)

@@ -24,7 +24,7 @@ from reion.models.layers import Standardise
 from reion.models.normalizer import Normalizer
 from reion.models.shapes import Channels
 from reion.models.stems import PhotonTransport, Stem, build_stem
-from reion.models.transport import REFERENCE_CELL_SIZE_MPC, cell_size_condition, reach_condition
+from reion.models.transport import REFERENCE_CELL_SIZE_MPC, reach_condition
 
 
 @dataclass(frozen=True)
@@ -157,8 +157,8 @@ def trunk_on_channels(
     values
         The channels that the stem has made, (batch, X, Y, Z, channel).
     conditions
-        redshift and, where the model takes it, max_mfp in Mpc, each (batch,). A number `cell_size`, in Mpc,
-        replaces the stem's.
+        redshift and, where the model takes it, max_mfp in Mpc, each (batch,). A number `cell_size` replaces
+        the stem's `cell_size_condition`.
 
     Returns
     -------
@@ -170,9 +170,8 @@ def trunk_on_channels(
         column(conditions["redshift"])
     )
     if isinstance(model.stem, PhotonTransport):
-        log = keras.ops.log
-        reach = reach_condition(column(conditions["max_mfp"]), log=log)
-        cell_size = cell_size_condition(conditions.get("cell_size", model.stem.transport.cell_size_mpc), log)
+        reach = reach_condition(column(conditions["max_mfp"]), log=keras.ops.log)
+        cell_size = conditions.get("cell_size", model.stem.transport.cell_size_condition)
         told = keras.ops.concatenate([told, reach, keras.ops.ones_like(reach) * cell_size], axis=-1)
     target = model.trunk([values, told])
     if model.target_normalised:

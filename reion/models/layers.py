@@ -79,6 +79,17 @@ class SymmetricConv3D(keras.layers.Layer):
         }
 
 
+@keras.saving.register_keras_serializable(package="reion")
+class StopGradient(keras.layers.Layer):
+    """The same values, through which what comes after does not change what comes before in training."""
+
+    def call(self, values: Channels) -> Channels:
+        return ops.stop_gradient(values)
+
+    def compute_output_spec(self, values: Channels) -> Channels:
+        return keras.KerasTensor(values.shape, dtype=self.compute_dtype)
+
+
 def add_conditions(values: Channels, conditions: Conditions, name: str, hidden: int = 16) -> Channels:
     """Add a learnt function of redshift and other conditions to every cell: one number for each channel."""
     width = values.shape[-1]

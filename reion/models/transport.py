@@ -198,6 +198,11 @@ class Transport:
         return max(sum(kernel.half for kernel in self.smoothing), reach)
 
     @property
+    def cell_size_condition(self) -> float:
+        """What the trunk is told of the cell size."""
+        return math.log(self.cell_size_mpc / REFERENCE_CELL_SIZE_MPC)
+
+    @property
     def widest_cells(self) -> int:
         """The farthest that one operation looks."""
         return max(self.farthest_cells, *(kernel.half for kernel in (*self.smoothing, *self.diffusion)))
@@ -359,8 +364,3 @@ def _hat(do: Arithmetic, value: Values, places: Sequence[float], index: int) -> 
 def reach_condition(max_mfp: Any, log: Callable[[Any], Any] = np.log) -> Any:
     """What the trunk is told of the reach, a number or an array of them, in Mpc."""
     return log(max_mfp * (1.0 / _REFERENCE_REACH_MPC))
-
-
-def cell_size_condition(cell_size_mpc: Any, log: Callable[[Any], Any] = np.log) -> Any:
-    """What the trunk is told of the cell size, a number in Mpc."""
-    return log(cell_size_mpc * (1.0 / REFERENCE_CELL_SIZE_MPC))

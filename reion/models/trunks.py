@@ -12,11 +12,14 @@ import keras
 from keras import layers, regularizers
 
 from reion.config import PatchModel, PinionModel, ReionModel, TransportModel, UNetModel, VoxelModel
-from reion.models.layers import SymmetricConv3D, add_conditions
+from reion.models.layers import StopGradient, SymmetricConv3D, add_conditions
 from reion.models.shapes import Channels, Conditions
 
 TRANSPORT_CONDITIONS = ("max_mfp", "cell_size")
 """What the trunk for many worlds is told after the redshift: reach and cell size, see `conditions_of`."""
+
+LEAST_SPREAD, MOST_SPREAD = 1e-3, 0.6
+"""Range of the standard deviation that the network for many worlds gives its error."""
 
 UNET_RADIUS_CELLS = 20
 """Cells that the three levels of the U-Net use up on every side."""
@@ -173,7 +176,20 @@ def transport(config: TransportModel, channels: int) -> keras.Model:
         y = _residual(x, config, f"block{block}")
         x = layers.Activation("silu")(add_conditions(y, conditions, f"block{block}_conditions"))
     x = layers.Conv3D(16, 1, activation="silu", name="head")(x)
-    return keras.Model([values, conditions], _target(x, "sigmoid"), name="transport")
+    xi = _target(x, "sigmoid")
+    if config.spread:
+        xi = layers.Concatenate(name="xi_and_spread")([xi, _spread(x)])
+    return keras.Model([values, conditions], xi, name="transport")
+
+
+def _spread(features: Channels) -> Channels:
+    """The standard deviation of the error of xi, from the same features, which it does not change."""
+    x = StopGradient(name="spread_features")(features)
+    x = layers.Conv3D(16, 1, activation="silu", name="spread_hidden")(x)
+    x = layers.Conv3D(1, 1, bias_initializer=keras.initializers.Constant(-3.0), name="spread_output")(x)
+    # float32 as for xi itself
+    x = layers.Activation("sigmoid", dtype="float32", name="spread_sigmoid")(x)
+    return layers.Rescaling(MOST_SPREAD - LEAST_SPREAD, LEAST_SPREAD, dtype="float32", name="spread")(x)
 
 
 def _residual(x: Channels, config: ReionModel | TransportModel, name: str) -> Channels:

@@ -208,7 +208,7 @@ class Loop:
             if not is_partly_ionised(mean):
                 continue
             (values, conditions), true = validation_pair(snapshot, normalizer, model)
-            pred = keras.ops.convert_to_numpy(model.trunk([values, conditions], training=False))
+            pred = keras.ops.convert_to_numpy(model.trunk([values, conditions], training=False))[..., :1]
             if model.target_normalised:
                 pred = np.clip(pred * normalizer.xi_std + normalizer.xi_mean, 0, 1)
             error = pred.astype(np.float64) - true

@@ -14,7 +14,8 @@ _LEAST_VARIANCE = 1e-4
 """Added to the variances of xi that `power` compares: a crop with less than this has no edges to keep."""
 
 Loss = Callable[[Channels, Channels], Scalar]
-"""A mean loss of true and predicted xi, each (batch, x, y, z, 1)."""
+"""A mean loss of true xi (batch, x, y, z, 1) and what the trunk predicts: xi, and its spread in a second
+channel where it learns one."""
 
 
 def build_loss(config: LossConfig, *, target_mean: float = 0.0, target_std: float = 1.0) -> Loss:
@@ -29,16 +30,28 @@ def build_loss(config: LossConfig, *, target_mean: float = 0.0, target_std: floa
         "focal": lambda true, pred: ops.mean(losses.binary_focal_crossentropy(true, pred)),
     }[config.kind]
 
-    def loss(true: Channels, pred: Channels) -> Scalar:
+    def loss(true: Channels, predicted: Channels) -> Scalar:
+        pred = predicted[..., :1]
         true = (ops.cast(true, pred.dtype) - target_mean) / target_std
         total = pointwise(true, pred)
         if config.gradient:
             total = total + config.gradient * _gradient_error(true, pred)
         if config.power:
             total = total + config.power * _power_error(true, pred)
+        if predicted.shape[-1] == 2:
+            total = total + _spread_error(true, pred, predicted[..., 1:])
         return total
 
     return loss
+
+
+def _spread_error(true: Channels, pred: Channels, spread: Channels) -> Scalar:
+    """Mean negative logarithm of a Gaussian's likelihood whose standard deviation is the spread.
+
+    It is least where the spread is the root mean square of the error, and leaves xi alone.
+    """
+    error = (true - ops.stop_gradient(pred)) / spread
+    return ops.mean(0.5 * ops.square(error) + ops.log(spread))
 
 
 def _gradient_error(true: Channels, pred: Channels) -> Scalar:

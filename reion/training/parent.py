@@ -68,7 +68,7 @@ class Parent:
             other = self.config.model_copy(update={"seed": config.seed, "training": config.training})
             raise InputError(
                 f"the run cannot start from {self.name}, whose network is another: "
-                + ", ".join(differences(other, config)),
+                + ", ".join(differences(config, other)),
                 hint="leave out what changes the network or its inputs",
             )
 

@@ -19,7 +19,8 @@ from reion.models.build import Model
 from reion.models.coverage import quantities
 from reion.models.normalizer import Normalizer
 from reion.models.shapes import BoxChannels, BoxField
-from reion.models.transport import cell_size_condition, reach_condition
+from reion.models.stems import PhotonTransport, Stem
+from reion.models.transport import reach_condition
 from reion.physics.mean_free_path import require_max_mfp
 from reion.simulation.contract import MAX_MFP, cubic_cell_size_mpc, require_fields
 from reion.simulation.photons import with_n_ion
@@ -114,7 +115,7 @@ def prepare_snapshots(simulations: Sequence[xr.Dataset], model: Model, cache: Pa
                 np.save(path, channels)
                 channels = np.load(path, mmap_mode="r")
             xi = np.clip(sim["xi"][index].values.astype(np.float32), 0.0, 1.0)
-            told = told_conditions(model, cell_size_mpc=cubic_cell_size_mpc(sim), **numbers)
+            told = told_conditions(stem, **numbers)
             covered = quantities(
                 *fields.values(),
                 photon_units=str(sim[config.inputs[1]].attrs["units"]),
@@ -261,11 +262,11 @@ def crop_channels(
     )
 
 
-def told_conditions(model: Model, *, cell_size_mpc: float, max_mfp: float = math.nan) -> tuple[float, ...]:
-    """What the trunk is told of a snapshot besides its redshift."""
-    if not model.config.conditions:
+def told_conditions(stem: Stem, max_mfp: float = math.nan) -> tuple[float, ...]:
+    """What the trunk behind this stem is told of a snapshot besides its redshift."""
+    if not isinstance(stem, PhotonTransport):
         return ()
-    return (float(reach_condition(max_mfp)), float(cell_size_condition(cell_size_mpc)))
+    return (float(reach_condition(max_mfp)), stem.transport.cell_size_condition)
 
 
 def normalise_redshift(redshift: Any, normalizer: Normalizer) -> Any:

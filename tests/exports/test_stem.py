@@ -1,3 +1,0 @@
-"""A file whose first stage is written node by node, and anew for other cells."""
-
-from __future__ import annotations
