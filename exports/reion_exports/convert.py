@@ -23,6 +23,9 @@ PERIODIC = "periodic"
 carries a halo of the receptive radius on both sides, of which only the interior comes back."""
 
 
+OUTPUTS = ("xi", "xi_std")
+"""What a file gives: the ionised fraction and, where the network has learnt it, the spread of its error."""
+
 CHANNELS = "channels"
 """Name of the value between the first stage of a network, which learns nothing, and its trunk."""
 CELL_SIZE = "cell_size"
@@ -110,7 +113,8 @@ def trunk_to_onnx(network: Network, card: ModelCard, channels: int) -> onnx.Mode
     ----------
     network
         Called with `channels` (batch, X + 2 r, Y + 2 r, Z + 2 r, channel), `redshift` and the card's
-        conditions, each (batch,), and `cell_size` (), see `Stem`; it returns xi, (batch, X, Y, Z).
+        conditions, each (batch,), and `cell_size` (), see `Stem`; it returns xi, (batch, X, Y, Z), or a
+        dictionary of the two `OUTPUTS`.
     channels
         How many.
 
@@ -130,7 +134,8 @@ def trunk_to_onnx(network: Network, card: ModelCard, channels: int) -> onnx.Mode
 
     def trunk(volume: Any, *rest: Any) -> Any:
         told = dict(zip([*numbers, CELL_SIZE], rest, strict=True))
-        return network({CHANNELS: tf.transpose(volume, [0, 2, 3, 4, 1]), **told}, training=False)
+        answer = network({CHANNELS: tf.transpose(volume, [0, 2, 3, 4, 1]), **told}, training=False)
+        return tuple(answer[name] for name in OUTPUTS) if isinstance(answer, Mapping) else answer
 
     model = _convert(
         trunk,

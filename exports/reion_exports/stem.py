@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from reion_exports.card import ModelCard
-from reion_exports.convert import AXES, CELL_SIZE, CHANNELS, PERIODIC
+from reion_exports.convert import AXES, CELL_SIZE, CHANNELS, OUTPUTS, PERIODIC
 from reion_exports.cost import working_bytes
 from reion_exports.field_graph import PREFIX, FieldGraph
 
 if TYPE_CHECKING:
     import onnx
-
-_XI_OF_CHANNELS = "xi_of_channels"
 
 
 class Stem(Protocol):
@@ -60,7 +58,7 @@ def with_stem(model: onnx.ModelProto, stem: Stem, card: ModelCard) -> onnx.Model
     Returns
     -------
     A new model: the card's fields as (batch, x, y, z) for any x, y, z, its conditions as (batch,), and
-    `periodic`; the output `xi`. Its metadata are the card's.
+    `periodic`; the output `xi`, and `xi_std` where the network learnt it. Its metadata are the card's.
     """
     trunk_radius = card.receptive_radius_cells
     radius = stem.radius_cells + trunk_radius
@@ -94,15 +92,21 @@ def _complete(
     complete = onnx.ModelProto()
     complete.CopyFrom(model)
     graph = complete.graph
-    trunk = [node for node in graph.node if not node.output[0].startswith(PREFIX) and node.output[0] != "xi"]
+    trunk = list(graph.node)
     if CHANNELS in {value.name for value in graph.input}:  # a trunk alone
-        (output,) = graph.output
-        trunk = list(graph.node)
+        renamed = {
+            value.name: f"{name}_{CHANNELS}" for value, name in zip(graph.output, OUTPUTS, strict=False)
+        }
         for node in trunk:
-            node.input[:] = [_XI_OF_CHANNELS if name == output.name else name for name in node.input]
-            node.output[:] = [_XI_OF_CHANNELS if name == output.name else name for name in node.output]
+            node.input[:] = [renamed.get(name, name) for name in node.input]
+            node.output[:] = [renamed.get(name, name) for name in node.output]
     else:
-        trunk = [node for node in trunk if node.output[0] != CHANNELS]
+        trunk = [
+            node
+            for node in trunk
+            if not node.output[0].startswith(PREFIX) and node.output[0] not in (CHANNELS, *OUTPUTS)
+        ]
+    outputs = OUTPUTS[: len(graph.output)]
     constants = [
         tensor
         for tensor in graph.initializer
@@ -114,7 +118,8 @@ def _complete(
     numbers = [do.number(name) for name in card.conditions]
     do.wrapped_volume(stem.channels(do, *fields, *numbers), trunk_radius, CHANNELS)
     before = len(do.nodes)
-    do.first_cells(_XI_OF_CHANNELS, next(iter(card.inputs)), radius_cells, "xi")
+    for name in outputs:
+        do.first_cells(f"{name}_{CHANNELS}", next(iter(card.inputs)), radius_cells, name)
     nodes = [*do.nodes[:before], *trunk, *do.nodes[before:]]
     float32, int64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
     tensor = onnx.helper.make_tensor_value_info
@@ -130,6 +135,6 @@ def _complete(
     del graph.node[:], graph.input[:], graph.output[:], graph.initializer[:], graph.value_info[:]
     graph.node.extend(nodes)
     graph.input.extend(inputs)
-    graph.output.append(tensor("xi", float32, dims))
+    graph.output.extend(tensor(name, float32, dims) for name in outputs)
     graph.initializer.extend([*constants, *do.initializers])
     return complete

@@ -40,6 +40,10 @@ def predict(
     settings: Settings = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
     memory: Memory = None,
+    uncertainty: Annotated[
+        bool,
+        typer.Option("--uncertainty", help="Write xi_std too: how far xi is off, in every cell."),
+    ] = False,
     scheduler: Scheduler = None,
     workers: WorkerCount = None,
     resume: Resume = False,
@@ -77,6 +81,7 @@ def predict(
             reachable([out], scheduler)[0],
             device=device,
             memory_bytes=memory_bytes,
+            uncertainty=uncertainty,
             format=format_,
             settings=parse_settings(settings),
             resume=resume,

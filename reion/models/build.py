@@ -137,7 +137,7 @@ def build_network(model: Model, normalizer: Normalizer) -> keras.Model:
 
     Inputs, by name: the two fields (batch, X, Y, Z) in the units of the data contract, redshift (batch,), and
     max_mfp (batch,) in Mpc where the model takes it; output xi (batch, X - 2 radius, Y - 2 radius,
-    Z - 2 radius).
+    Z - 2 radius), or a dictionary of `xi` and `xi_std` where the model learns the spread of its error.
     """
     config = model.config
     fields = {name: keras.Input((None, None, None), name=name) for name in config.inputs}
@@ -162,7 +162,8 @@ def trunk_on_channels(
 
     Returns
     -------
-    xi, (batch, X', Y', Z'), smaller by the trunk's radius on every side.
+    xi, (batch, X', Y', Z'), smaller by the trunk's radius on every side; or a dictionary, see
+    `build_network`.
     """
     values = Standardise(normalizer.mean, normalizer.std, name="normalise")(values)
     column = keras.layers.Reshape((1,))
@@ -177,4 +178,6 @@ def trunk_on_channels(
     if model.target_normalised:
         target = keras.layers.Rescaling(normalizer.xi_std, normalizer.xi_mean, name="denormalise")(target)
         target = keras.layers.ReLU(max_value=1.0, name="clip")(target)
-    return target[..., 0]
+    if target.shape[-1] == 1:
+        return target[..., 0]
+    return {"xi": target[..., 0], "xi_std": target[..., 1]}

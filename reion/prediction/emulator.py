@@ -26,7 +26,7 @@ from reion.simulation.contract import AXES, DIMS, FIELDS, check_simulation, cubi
 from reion.simulation.photons import with_n_ion
 from reion_exports.anatomy import HostileFileError, dissect
 from reion_exports.card import CardError, ModelCard
-from reion_exports.convert import PERIODIC
+from reion_exports.convert import OUTPUTS, PERIODIC
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -86,6 +86,11 @@ class Emulator:
         self.provider: str = self._session.get_providers()[0]
         _check_session(self._session, self.card, self.file)
 
+    @property
+    def has_spread(self) -> bool:
+        """Whether the model says how far its xi is off."""
+        return OUTPUTS[1] in {item.name for item in self._session.get_outputs()}
+
     def __repr__(self) -> str:
         inputs = ", ".join(self.card.inputs)
         return f"<Emulator {self.card.name} {self.card.version}: {inputs} to xi, {self.provider}>"
@@ -127,6 +132,45 @@ class Emulator:
         attrs = self.provenance(sim, symmetrise=symmetrise)
         coords = {dim: sim.coords[dim] for dim in DIMS}
         return xr.DataArray(xi, dims=DIMS, coords=coords, name="xi", attrs=attrs)
+
+    def predict_with_spread(self, sim: xr.Dataset) -> xr.Dataset:
+        """Predict the ionised fraction and how far it is off.
+
+        Returns
+        -------
+        `xi` as `predict` gives it, and `xi_std`, the standard deviation of its error in every cell.
+
+        Raises
+        ------
+        InputError
+            As `predict` does; if the model has not learnt its error.
+        """
+        self.require_spread()
+        self.check(check_simulation(sim, values=False))
+        fitted = self.for_cells_of(sim)
+        if "n_ion" in self.card.inputs:
+            sim = with_n_ion(sim)
+        answers = np.empty((len(OUTPUTS), *(sim.sizes[dim] for dim in DIMS)), dtype=np.float32)
+        for index, redshift in enumerate(sim["redshift"].values):
+            fields = {name: sim[name][index].values for name in self.card.inputs}
+            arrays, numbers = check_arrays(
+                self.card, redshift, {**fields, **conditions_at(self.card, sim, index)}
+            )
+            answers[:, index] = fitted._run(numbers, arrays, (1, 1, 1), spread=True)[:, 0]
+        coords = {dim: sim.coords[dim] for dim in DIMS}
+        attrs = self.provenance(sim)
+        return xr.Dataset(
+            {name: (DIMS, values, attrs) for name, values in zip(OUTPUTS, answers, strict=True)},
+            coords=coords,
+        )
+
+    def require_spread(self) -> None:
+        """Raise `InputError` if the model does not say how far its xi is off."""
+        if not self.has_spread:
+            raise InputError(
+                f"the model {self.card.name} does not say how far its xi is off",
+                hint="`reion models` lists the models; rt-worlds does",
+            )
 
     def for_cells_of(self, sim: xr.Dataset) -> Emulator:
         """The model for the cells of a simulation: itself where it fits, or with another first stage.
@@ -210,6 +254,7 @@ class Emulator:
         *,
         periodic: Sequence[int] = (0, 0, 0),
         conditions: Mapping[str, float] | None = None,
+        spread: bool = False,
     ) -> np.ndarray:
         """Predict the interior of a window that carries its own halo.
 
@@ -225,16 +270,19 @@ class Emulator:
             For each axis, 1 where the window is the whole periodic box, without a halo, 0 otherwise.
         conditions
             Those of the card, by name.
+        spread
+            Return the spread of the error too.
 
         Returns
         -------
-        xi, shape (X, Y, Z), float32.
+        xi, shape (X, Y, Z), float32; with `spread` xi and xi_std, shape (2, X, Y, Z).
         """
         arrays = {name: fields[name][None] for name in self.card.inputs}
         numbers = {"redshift": redshift, **(conditions or {})}
         columns = {name: np.array([number], dtype=np.float32) for name, number in numbers.items()}
-        xi: np.ndarray = self._run(columns, arrays, periodic)[0]
-        return xi
+        answer = self._run(columns, arrays, periodic, spread=spread)
+        window: np.ndarray = answer[:, 0] if spread else answer[0]
+        return window
 
     def provenance(self, sim: xr.Dataset, *, symmetrise: int = 0) -> dict[str, Any]:
         """Return the attributes of a prediction: units, model, file, and the box it belongs to."""
@@ -256,24 +304,32 @@ class Emulator:
         }
 
     def _run(
-        self, numbers: Mapping[str, np.ndarray], fields: Mapping[str, np.ndarray], periodic: Sequence[int]
+        self,
+        numbers: Mapping[str, np.ndarray],
+        fields: Mapping[str, np.ndarray],
+        periodic: Sequence[int],
+        *,
+        spread: bool = False,
     ) -> np.ndarray:
         """Return xi (batch, x, y, z) of fields (batch, x, y, z), with their halo where `periodic` is 0.
 
-        `numbers` are redshift and conditions, each (batch,).
+        `numbers` are redshift and conditions, each (batch,). With `spread` come xi and xi_std, along a first
+        axis.
         """
         # Inputs and output are bound to arrays of ours, so that onnxruntime makes no copies of them.
         inputs = {name: np.ascontiguousarray(values, dtype=np.float32) for name, values in fields.items()}
         batch, *sides = next(iter(inputs.values())).shape
         halo = 2 * self.card.receptive_radius_cells
         cells = [side if whole else side - halo for side, whole in zip(sides, periodic, strict=True)]
-        xi = np.empty((batch, *cells), dtype=np.float32)
+        outputs = OUTPUTS if spread else OUTPUTS[:1]
+        answers = np.empty((len(outputs), batch, *cells), dtype=np.float32)
         inputs |= numbers
         inputs[PERIODIC] = np.asarray(periodic, dtype=np.int64)
         binding = self._session.io_binding()
         for name, values in inputs.items():
             binding.bind_input(name, "cpu", 0, values.dtype.type, values.shape, values.ctypes.data)
-        binding.bind_output("xi", "cpu", 0, np.float32, xi.shape, xi.ctypes.data)
+        for name, values in zip(outputs, answers, strict=True):
+            binding.bind_output(name, "cpu", 0, np.float32, values.shape, values.ctypes.data)
         try:
             self._session.run_with_iobinding(binding)
         except Exception as error:  # onnxruntime's exceptions have no common base of their own
@@ -287,13 +343,13 @@ class Emulator:
                 file=self.file,
                 hint=_UNCHANGED,
             ) from error
-        if not (xi.min() >= -_ROUNDING and xi.max() <= 1.0 + _ROUNDING):
+        if not (answers.min() >= -_ROUNDING and answers.max() <= 1.0 + _ROUNDING):
             raise InputError(
                 "expected ionised fractions from 0 to 1; the model returned others, or no numbers at all",
                 file=self.file,
                 hint=_UNCHANGED,
             )
-        return xi
+        return answers if spread else answers[0]
 
 
 def shipped_models() -> tuple[str, ...]:
@@ -401,7 +457,8 @@ def _check_session(session: onnxruntime.InferenceSession, card: ModelCard, file:
     received = {item.name: (item.type, len(item.shape)) for item in session.get_inputs()}
     optional = {item.name: (item.type, item.shape) for item in session.get_overridable_initializers()}
     outputs = {item.name: (item.type, len(item.shape)) for item in session.get_outputs()}
-    if received != expected or optional != {PERIODIC: ("tensor(int64)", [3])} or outputs != {"xi": field}:
+    gives = [dict.fromkeys(OUTPUTS[:count], field) for count in (1, 2)]
+    if received != expected or optional != {PERIODIC: ("tensor(int64)", [3])} or outputs not in gives:
         raise InputError(
             f"the model's metadata promise the inputs {', '.join(expected)} and the output xi, as float32 "
             f"boxes of (batch, {', '.join(AXES)}); the graph has {received} and {outputs}",

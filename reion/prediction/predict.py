@@ -36,6 +36,7 @@ from reion.simulation.lazy import CellKey, LazyField
 from reion.simulation.photons import EmittedPhotons
 from reion.storage.conversion import described_conditions, grow_store
 from reion.storage.store import STORE, consolidate, create_group, plain
+from reion_exports.convert import OUTPUTS
 
 _DEFAULT_MEMORY_BYTES = 2 << 30
 
@@ -47,6 +48,8 @@ _PROGRAM_BYTES = 256 << 20
 
 _READING_BYTES = 96 << 20
 """Room for the chunks of the store that are being read, which hold at most 32 MiB each."""
+
+_SPREAD_LONG_NAME = "standard deviation of the error of the predicted ionised fraction"
 
 _SCRATCH = 1.6
 """Bytes that onnxruntime takes over bytes of the values that the graph holds at once; the rest is scratch
@@ -139,6 +142,7 @@ def predict(
     device: Device = "auto",
     memory_bytes: int | None = None,
     threads: int | None = None,
+    uncertainty: bool = False,
     format: str | None = None,  # noqa: A002 (the name of the command's flag)
     settings: Mapping[str, str] | None = None,
     force: bool = False,
@@ -164,6 +168,8 @@ def predict(
         Zarr store with `xi` (redshift, x, y, z), float32, that `xarray.open_zarr` opens.
     memory_bytes
         How much memory a process may take on the CPU; by default `default_memory_bytes()`.
+    uncertainty
+        Write `xi_std` too, the standard deviation of the error of xi in every cell.
     force
         Replace a store of reion's at `out`.
     resume
@@ -187,6 +193,8 @@ def predict(
     growing = GrowingStore(out, STORE, "predicting", force)
     growing.refuse_existing()
     emulator = model if isinstance(model, Emulator) else Emulator(model, device=device, threads=threads)
+    if uncertainty:
+        emulator.require_spread()
     files = SourceFiles.list(source_files(sim_path, format=format, settings=settings))
     sim = open_simulation(sim_path, format=format, settings=settings)
     outside = emulator.check(sim)
@@ -196,13 +204,17 @@ def predict(
     workers = workers or ThisProcess()
     with growing.alone():
         common = {"model": emulator.sha256, "files or sources": files.digest, **described_conditions(sim)}
+        if uncertainty:
+            common["uncertainty"] = True
         earlier = growing.conditions()
         tiling, memory = fitted.tiling, memory_bytes
         # Where there is less memory now, the tiles may be what did not fit.
         if all(earlier.get(name) == value for name, value in common.items()) and earlier["memory"] <= memory:
             memory = earlier["memory"]
             tiling = Tiling(mesh=tiling.mesh, tile=_shape(earlier["tiles"]), halo_cells=tiling.halo_cells)
-        create = functools.partial(create_xi_store, sim=sim, emulator=emulator, tiling=tiling)
+        create = functools.partial(
+            create_xi_store, sim=sim, emulator=emulator, tiling=tiling, spread=uncertainty
+        )
         growing.begin({**common, "memory": memory, "tiles": tiling.tile}, create, resume=resume)
         pieces = [] if growing.is_moved_in() else list(np.ndindex(sim.sizes["redshift"], len(tiling)))
         done = growing.done()
@@ -213,7 +225,7 @@ def predict(
         if missing:
             sim = _with_history(sim, emulator, growing, workers)
         fitted = FittedTiles(tiling, fitted.keep_fields)
-        job = PredictTiles(emulator, sim, growing.store, fitted, device=device)
+        job = PredictTiles(emulator, sim, growing.store, fitted, device=device, spread=uncertainty)
         for _, number in growing.do(workers, job, missing):
             cells_computed += tiling.cells(number)
             if progress is not None:
@@ -261,15 +273,19 @@ class PredictTiles(Job[StorePiece, int | None]):
         tiles: FittedTiles,
         *,
         device: Device,
+        spread: bool = False,
     ) -> None:
         self._model = PortableEmulator(emulator, device)
         self._sim, self._store, self._tiles = sim, store, tiles
+        self._spread = spread
 
     @cached_property
-    def _xi(self) -> Any:
+    def _outputs(self) -> list[Any]:
+        """The arrays of the store that are written: xi, and with `spread` xi_std."""
         import zarr
 
-        return zarr.open_array(self._store, path="xi", mode="r+")
+        names = OUTPUTS if self._spread else OUTPUTS[:1]
+        return [zarr.open_array(self._store, path=name, mode="r+") for name in names]
 
     @cached_property
     def _fields_in_memory(self) -> dict[int, dict[str, xr.DataArray]]:
@@ -289,10 +305,11 @@ class PredictTiles(Job[StorePiece, int | None]):
     def __call__(self, piece: StorePiece) -> int | None:
         """Predict one tile."""
         index, number = piece
-        predict_window = _at_redshift(self._model.emulator, self._sim, index)
+        predict_window = _at_redshift(self._model.emulator, self._sim, index, spread=self._spread)
         tiling = self._tiles.tiling
-        xi = predict_tile(predict_window, self._fields(index), tiling, number)
-        self._xi[(index, *tiling.place(number))] = xi
+        values = predict_tile(predict_window, self._fields(index), tiling, number)
+        for array, output in zip(self._outputs, values if self._spread else [values], strict=True):
+            array[(index, *tiling.place(number))] = output
         return peak_memory_bytes()
 
 
@@ -340,10 +357,12 @@ class PredictedField(Portable, LazyField):
         return xi[key]
 
 
-def _at_redshift(emulator: Emulator, sim: xr.Dataset, index: int) -> Predictor:
+def _at_redshift(emulator: Emulator, sim: xr.Dataset, index: int, *, spread: bool = False) -> Predictor:
     """What predicts windows at the redshift of a snapshot."""
     numbers = conditions_at(emulator.card, sim, index)
-    return functools.partial(emulator.predict_window, float(sim["redshift"][index]), conditions=numbers)
+    return functools.partial(
+        emulator.predict_window, float(sim["redshift"][index]), conditions=numbers, spread=spread
+    )
 
 
 def fit_tiles(emulator: Emulator, mesh: Shape, memory_bytes: int) -> FittedTiles:
@@ -405,16 +424,20 @@ def _with_history(sim: xr.Dataset, emulator: Emulator, growing: GrowingStore, wo
     return sim.assign(n_ion=open_simulation(history.out.absolute())["n_ion"])
 
 
-def create_xi_store(path: Path, *, sim: xr.Dataset, emulator: Emulator, tiling: Tiling) -> None:
+def create_xi_store(
+    path: Path, *, sim: xr.Dataset, emulator: Emulator, tiling: Tiling, spread: bool = False
+) -> None:
     """Create the store the tiles go into."""
     group = create_group(sim, path, {})
-    xi = group.create_array(
-        "xi",
-        shape=(sim.sizes["redshift"], *tiling.mesh),
-        dtype=np.float32,
-        chunks=(1, *tiling.chunk),
-        fill_value=np.nan,
-        dimension_names=DIMS,
-    )
-    xi.attrs.update(plain(emulator.provenance(sim)))
+    attrs = plain(emulator.provenance(sim))
+    for name in OUTPUTS if spread else OUTPUTS[:1]:
+        array = group.create_array(
+            name,
+            shape=(sim.sizes["redshift"], *tiling.mesh),
+            dtype=np.float32,
+            chunks=(1, *tiling.chunk),
+            fill_value=np.nan,
+            dimension_names=DIMS,
+        )
+        array.attrs.update(attrs if name == "xi" else {**attrs, "long_name": _SPREAD_LONG_NAME})
     consolidate(group)

@@ -33,7 +33,7 @@ class Predictor(Protocol):
         """Predict a tile (X, Y, Z).
 
         The fields have the shape (X + 2 R, Y + 2 R, Z + 2 R), but along an axis where `periodic` is 1 they
-        are as long as the box and have no halo.
+        are as long as the box and have no halo. Several values a cell come along a first axis.
         """
         ...
 
@@ -204,4 +204,4 @@ def predict_tile(predict: Predictor, fields: Mapping[str, Any], tiling: Tiling, 
     windows = {name: read_window(box, origin, shape) for name, box in fields.items()}
     x, y, z = tiling.place(number)
     values = predict(windows, periodic=tiling.periodic)
-    return values[: x.stop - x.start, : y.stop - y.start, : z.stop - z.start]
+    return values[..., : x.stop - x.start, : y.stop - y.start, : z.stop - z.start]

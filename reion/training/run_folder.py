@@ -237,7 +237,9 @@ class Run:
             inputs = {name: np.pad(sim[name][index].values, width, mode="wrap")[None] for name in names}
             numbers = {"redshift": redshift, **{name: sim[name][index] for name in self.config.conditions}}
             inputs |= {name: np.array([number], dtype=np.float32) for name, number in numbers.items()}
-            answer = keras.ops.convert_to_numpy(network(inputs, training=False))[0]
+            answer = network(inputs, training=False)
+            answer = answer["xi"] if isinstance(answer, Mapping) else answer
+            answer = keras.ops.convert_to_numpy(answer)[0]
             xi[index] = answer[tuple(map(slice, xi.shape[1:]))]
         attrs = {"units": "1", "model": str(self.folder)}
         return xr.DataArray(

@@ -60,7 +60,7 @@ def test_fitting_a_file_and_exporting_for_these_cells_give_the_same_bytes(run, m
 
 def test_the_weights_are_the_same_but_the_answer_depends_on_reach_and_cells(toy, model):
     sim = world(toy, 2.0, 15.0)
-    near, far = (Emulator(model).predict(with_max_mfp(sim, [reach] * 4)) for reach in (10.0, 40.0))
+    near, far = (Emulator(model).predict(with_max_mfp(sim, [reach] * 4)) for reach in (16.0, 30.0))
     assert np.abs(near - far).max() > 1e-4
     coarse = Emulator(model).predict(world(toy, 3.0, 15.0))
     assert np.abs(near.values - coarse.values).max() > 1e-4
@@ -83,11 +83,31 @@ def test_tiles_are_parts_of_the_whole(toy, model, tmp_path):
     np.testing.assert_allclose(xr.open_zarr(tmp_path / "xi.zarr")["xi"], whole, atol=1e-6)
 
 
+def test_it_says_how_far_it_is_off(toy, model, tmp_path, command):
+    sim = world(toy, 3.0, 15.0)
+    write_simulation(sim, tmp_path / "sim.zarr")
+    code, _, _ = command(
+        "predict", model, tmp_path / "sim.zarr", "--out", tmp_path / "xi.zarr", "--uncertainty"
+    )
+    assert code == 0
+    written = xr.open_zarr(tmp_path / "xi.zarr")
+    expected = Emulator(model).predict_with_spread(sim)
+    np.testing.assert_allclose(written["xi_std"], expected["xi_std"], atol=1e-6)
+    np.testing.assert_allclose(written["xi"], expected["xi"], atol=1e-6)
+    assert written["xi_std"].min() > 0
+    code, _, said = command(
+        "predict", "rt64-history", tmp_path / "sim.zarr", "--out", tmp_path / "no.zarr", "--uncertainty"
+    )
+    assert code == 2
+    assert "does not say how far" in said
+    assert not (tmp_path / "no.zarr").exists()
+
+
 def test_it_asks_for_the_reach_and_refuses_cells_far_from_its_own(toy, model):
     emulator = Emulator(model)
     with pytest.raises(InputError, match=r"(?s)how far photons reach.*--set max_mfp="):
         emulator.predict(toy())
-    with pytest.raises(InputError, match=r"(?s)cells of 2 to 4 Mpc; received cells of 0\.5 Mpc.*--cell-size"):
+    with pytest.raises(InputError, match=r"(?s)cells of 2 to 4 Mpc; received cells of 0\.5 Mpc.*regrid"):
         emulator.predict(world(toy, 0.5, 15.0))
     with pytest.raises(InputError, match="takes n_igm, n_ion, max_mfp"):
         emulator.predict_arrays(8.0, n_igm=np.ones((4, 4, 4)), n_ion=np.ones((4, 4, 4)))
