@@ -17,7 +17,7 @@ from reion.simulation.contract import make_simulation
 @pytest.fixture(autouse=True)
 def _program_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is left of `--memory` does not depend on what the tests before have taken of this process."""
-    monkeypatch.setattr("reion.prediction.predict.resident_memory_bytes", lambda: 256 << 20)
+    monkeypatch.setattr("reion.prediction.memory.resident_memory_bytes", lambda: 256 << 20)
 
 
 def toy_simulation(shape=(12, 10, 8), redshift=(12.0, 10.0, 8.0, 7.0), cell_mpc=2.0, seed=0) -> xr.Dataset:

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 import reion
-from reion.prediction.emulator import shipped_models
+from reion.prediction.model_file import shipped_models
 
 WEIGHTS = Path(reion.__file__).parent / "weights"
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import reion
-from reion.prediction.emulator import shipped_models
+from reion.prediction.model_file import shipped_models
 
 TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial.md"
 

@@ -21,7 +21,7 @@ def models(json: Json = False) -> None:
 
     Their names can be given wherever MODEL is asked for.
     """
-    from reion.prediction.emulator import read_card, shipped_models
+    from reion.prediction.model_file import read_card, shipped_models
 
     cards = {name: read_card(name)[0] for name in shipped_models()}
     result = {"models": [{"name": name, **_summary(card)} for name, card in cards.items()]}
@@ -31,7 +31,7 @@ def models(json: Json = False) -> None:
 @app.command(epilog=example("reion info rt64-history"))
 def info(model: Model, json: Json = False) -> None:
     """Show the card of a model: what it takes, where it is valid, how well it does, what it was made of."""
-    from reion.prediction.emulator import read_card
+    from reion.prediction.model_file import read_card
 
     card, sha256 = read_card(model)
     result = {

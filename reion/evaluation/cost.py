@@ -13,7 +13,7 @@ from reion.evaluation.evaluate import ScoringJob
 from reion.evaluation.methods import predict_with
 from reion.jobs.plan import TERMS, Measurement, Plan, Terms, time_pieces
 from reion.physics.excursion_set import Photons
-from reion.prediction.predict import prediction_bytes
+from reion.prediction.memory import prediction_bytes
 from reion.simulation.contract import AXES, box_size_mpc, cells_of, few_of, require_fields, shape_of
 from reion.simulation.joining import matching_snapshots
 from reion.storage.cost import field_bytes

@@ -17,7 +17,8 @@ from reion.evaluation.report.page import write_report
 from reion.evaluation.result import Evaluation
 from reion.jobs.outputs import scratch_folder
 from reion.jobs.workers import Workers
-from reion.prediction.emulator import Emulator, shipped_models
+from reion.prediction.emulator import Emulator
+from reion.prediction.model_file import shipped_models
 from reion.prediction.predict import PredictedField
 from reion.readers import open_simulation
 from reion.simulation.contract import DIMS, require_fields

@@ -160,7 +160,8 @@ class Coverage:
             low, high = (
                 float(np.interp(redshift, redshifts, [row[side] for row in rows])) for side in (1, 2)
             )
-            if not low / TOLERANCE <= numbers[name] <= high * TOLERANCE:
+            known = math.isfinite(numbers[name])  # what is not is refused by those who read the values
+            if known and not low / TOLERANCE <= numbers[name] <= high * TOLERANCE:
                 missed.append(Outside(name, redshift, numbers[name], low, high))
         return missed
 

@@ -15,14 +15,8 @@ import xarray as xr
 from reion.jobs.plan import TERMS, Measurement, Plan, Terms, bytes_below, spread_evenly, time_pieces
 from reion.jobs.workers import Job
 from reion.prediction.emulator import Emulator
-from reion.prediction.predict import (
-    FittedTiles,
-    PredictTiles,
-    create_xi_store,
-    default_memory_bytes,
-    expected_peak_bytes,
-    fit_tiles,
-)
+from reion.prediction.memory import FittedTiles, default_memory_bytes, expected_peak_bytes, fit_tiles
+from reion.prediction.predict import PredictTiles, create_xi_store
 from reion.prediction.tiles import Field, Tile, Tiling
 from reion.simulation.contract import Shape
 from reion.storage.cost import stored_share

@@ -10,7 +10,6 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,10 +21,10 @@ from reion.jobs.resources import threads_to_use
 from reion.models.coverage import Outside
 from reion.prediction.cells import at_cell_size
 from reion.prediction.inputs import check_arrays, check_fit, conditions_at
+from reion.prediction.model_file import UNCHANGED, card_of, read_model
 from reion.simulation.contract import AXES, DIMS, FIELDS, check_simulation, cubic_cell_size_mpc
 from reion.simulation.photons import with_n_ion
-from reion_exports.anatomy import HostileFileError, dissect
-from reion_exports.card import CardError, ModelCard
+from reion_exports.card import ModelCard
 from reion_exports.convert import OUTPUTS, PERIODIC
 
 if TYPE_CHECKING:
@@ -36,13 +35,8 @@ Device = Literal["auto", "cpu", "cuda"]
 Orientations = Literal[0, 24, 48]
 """Over how many orientations of the box to average: none, all rotations, or reflections too."""
 
-MAX_FILE_BYTES = 2**31
-"""ONNX files from this size on need external data, which no model of ours has."""
-
 _ROUNDING = 1e-6
 """How far outside of 0 to 1 xi may lie: onnxruntime's sigmoid may round to the next number above 1."""
-
-_UNCHANGED = "expected a file that `reion export onnx` wrote, unchanged"
 
 
 class Emulator:
@@ -79,8 +73,8 @@ class Emulator:
     ) -> None:
         self._device: Device = device
         self._threads = threads
-        self.content, self.file = _read(source)
-        self.card: ModelCard = _read_card(self.content, self.file)
+        self.content, self.file = read_model(source)
+        self.card: ModelCard = card_of(self.content, self.file)
         self.sha256 = hashlib.sha256(self.content).hexdigest()
         self._session = _open(self.content, device, threads, self.file)
         self.provider: str = self._session.get_providers()[0]
@@ -341,61 +335,15 @@ class Emulator:
             raise InputError(
                 f"onnxruntime cannot run the model: {str(error).splitlines()[0][:300]}",
                 file=self.file,
-                hint=_UNCHANGED,
+                hint=UNCHANGED,
             ) from error
         if not (answers.min() >= -_ROUNDING and answers.max() <= 1.0 + _ROUNDING):
             raise InputError(
                 "expected ionised fractions from 0 to 1; the model returned others, or no numbers at all",
                 file=self.file,
-                hint=_UNCHANGED,
+                hint=UNCHANGED,
             )
         return answers if spread else answers[0]
-
-
-def shipped_models() -> tuple[str, ...]:
-    """Names of the models that come with reion."""
-    folder = resources.files("reion") / "weights"
-    names = (item.name for item in folder.iterdir()) if folder.is_dir() else ()
-    return tuple(sorted(name.removesuffix(".onnx") for name in names if name.endswith(".onnx")))
-
-
-def read_card(source: str | Path | bytes) -> tuple[ModelCard, str]:
-    """The card of a model file and the file's SHA-256, without opening the model.
-
-    Raises
-    ------
-    InputError
-        As `Emulator` does for a file that is not there, damaged or not a model of ours.
-    """
-    content, file = _read(source)
-    return _read_card(content, file), hashlib.sha256(content).hexdigest()
-
-
-def _read(source: str | Path | bytes) -> tuple[bytes, str | None]:
-    """The bytes of a model, and the name of the file they are from."""
-    if isinstance(source, bytes):
-        return source, None
-    if str(source) in shipped_models():
-        return (resources.files("reion") / "weights" / f"{source}.onnx").read_bytes(), f"{source}.onnx"
-    path = Path(source)
-    if not path.is_file():
-        shipped = ", ".join(shipped_models())
-        raise InputError(
-            "expected an ONNX file" + (f" or the name of a shipped model ({shipped})" if shipped else ""),
-            file=path,
-            hint="`reion export onnx RUN --out MODEL.onnx` makes one from a run folder",
-        )
-    if path.stat().st_size >= MAX_FILE_BYTES:
-        raise InputError("expected a self-contained ONNX file, which is smaller than 2 GiB", file=path)
-    return path.read_bytes(), str(path)
-
-
-def _read_card(content: bytes, file: str | None) -> ModelCard:
-    """Check the bytes before onnxruntime sees them, and read the card."""
-    try:
-        return ModelCard.from_metadata(dissect(content).metadata)
-    except (HostileFileError, CardError) as error:
-        raise InputError(str(error), file=file, hint=_UNCHANGED) from None
 
 
 def _open(
@@ -463,7 +411,7 @@ def _check_session(session: onnxruntime.InferenceSession, card: ModelCard, file:
             f"the model's metadata promise the inputs {', '.join(expected)} and the output xi, as float32 "
             f"boxes of (batch, {', '.join(AXES)}); the graph has {received} and {outputs}",
             file=file,
-            hint=_UNCHANGED,
+            hint=UNCHANGED,
         )
     fixed = [
         item.name

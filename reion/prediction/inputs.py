@@ -106,7 +106,9 @@ def outside_training(card: ModelCard, sim: xr.Dataset) -> list[Outside]:
     corner = sim.isel({axis: slice(_COVERAGE_CELLS) for axis in AXES})
     photon_field = next(name for name in card.inputs if name != "n_igm")
     if photon_field == "n_ion":
-        corner = with_n_ion(corner)
+        with warnings.catch_warnings():  # that the series starts late is said where it is predicted
+            warnings.simplefilter("ignore", UserWarning)
+            corner = with_n_ion(corner)
     config = card.provenance.get("config", {}).get("model", {})
     worst: dict[str, Outside] = {}
     for index, redshift in enumerate(sim["redshift"].values.tolist()):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,18 +17,15 @@ import xarray as xr
 from reion.jobs.growing import GrowingStore, StorePiece
 from reion.jobs.outputs import whole_file
 from reion.jobs.places import output_path
-from reion.jobs.resources import (
-    memory_limit_bytes,
-    peak_memory_bytes,
-    resident_memory_bytes,
-    thread_limit,
-)
+from reion.jobs.resources import peak_memory_bytes, thread_limit
 from reion.jobs.sources import SourceFiles
 from reion.jobs.workers import Job, Portable, Progress, ThisProcess, Workers
 from reion.models.coverage import Outside
+from reion.prediction.budget import SnapshotBudget, budgets, tile_sums
 from reion.prediction.emulator import Device, Emulator
 from reion.prediction.inputs import conditions_at
-from reion.prediction.tiles import Field, Predictor, Tiling, fewest_tiles, predict_tile
+from reion.prediction.memory import FittedTiles, default_memory_bytes, fit_tiles
+from reion.prediction.tiles import Field, Predictor, Tiling, predict_tile
 from reion.readers import open_simulation, source_files
 from reion.simulation.contract import DIMS, Shape, shape_of
 from reion.simulation.lazy import CellKey, LazyField
@@ -38,22 +34,7 @@ from reion.storage.conversion import described_conditions, grow_store
 from reion.storage.store import STORE, consolidate, create_group, plain
 from reion_exports.convert import OUTPUTS
 
-_DEFAULT_MEMORY_BYTES = 2 << 30
-
-_PART_OF_LIMIT = 0.8
-"""How much of the memory there is a process takes by default: how much it will take is known to a quarter."""
-
-_PROGRAM_BYTES = 256 << 20
-"""What the program itself takes, where the system does not tell."""
-
-_READING_BYTES = 96 << 20
-"""Room for the chunks of the store that are being read, which hold at most 32 MiB each."""
-
 _SPREAD_LONG_NAME = "standard deviation of the error of the predicted ionised fraction"
-
-_SCRATCH = 1.6
-"""Bytes that onnxruntime takes over bytes of the values that the graph holds at once; the rest is scratch
-space and gaps. Measured on the default network, tiles of 64³ to 128³ cells: 1.33 to 1.42."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +59,8 @@ class Prediction:
         Tiles of a snapshot, and cells of a tile along each axis.
     outside_training
         What the training of the model did not cover.
+    history
+        What became of the photons, snapshot by snapshot; nothing where an earlier call had finished.
     """
 
     output: Path
@@ -90,6 +73,7 @@ class Prediction:
     tiles_computed: int
     tile_cells: Shape
     outside_training: tuple[Outside, ...]
+    history: tuple[SnapshotBudget, ...]
 
     @property
     def cells_per_second(self) -> float:
@@ -109,29 +93,8 @@ class Prediction:
             "tiles_computed": self.tiles_computed,
             "tile_cells": list(self.tile_cells),
             "outside_training": [item.to_json() for item in self.outside_training],
+            "history": [row.to_json() for row in self.history],
         }
-
-
-@dataclass(frozen=True)
-class FittedTiles:
-    """Tiles that are predicted within some memory.
-
-    Parameters
-    ----------
-    tiling
-        The tiles.
-    keep_fields
-        Whether there is room for all fields of a snapshot while its tiles are predicted.
-    """
-
-    tiling: Tiling
-    keep_fields: bool
-
-
-def default_memory_bytes() -> int:
-    """Memory that a process may take by default: 2 GiB, or four fifths of what there is if that is less."""
-    limit = memory_limit_bytes()
-    return min(_DEFAULT_MEMORY_BYTES, sys.maxsize if limit is None else int(_PART_OF_LIMIT * limit))
 
 
 def predict(
@@ -230,7 +193,8 @@ def predict(
             cells_computed += tiling.cells(number)
             if progress is not None:
                 progress(cells_before + cells_computed, cells)
-        peaks = [peak for piece in missing if (peak := growing.result(piece)) is not None]
+        results = {piece: growing.result(piece) for piece in pieces}
+        peaks = [peak for piece in missing if (peak := results[piece]["peak"]) is not None]
         growing.move_in(files)
     return Prediction(
         output=out,
@@ -243,7 +207,17 @@ def predict(
         tiles_computed=len(missing),
         tile_cells=tiling.tile,
         outside_training=tuple(outside),
+        history=budgets(sim, emulator.card.inputs, _sums(results, sim.sizes["redshift"])) if results else (),
     )
+
+
+def _sums(results: Mapping[StorePiece, Any], snapshots: int) -> list[dict[str, float]]:
+    """The sums of `tile_sums` over all tiles of each snapshot."""
+    totals: list[dict[str, float]] = [{} for _ in range(snapshots)]
+    for (index, _), result in results.items():
+        for name, value in result["sums"].items():
+            totals[index][name] = totals[index].get(name, 0.0) + value
+    return totals
 
 
 class PortableEmulator(Portable):
@@ -259,10 +233,10 @@ class PortableEmulator(Portable):
         return Emulator(self._content, device=self._device, threads=thread_limit())
 
 
-class PredictTiles(Job[StorePiece, int | None]):
+class PredictTiles(Job[StorePiece, dict[str, Any]]):
     """Predicts a tile of a snapshot into the store. No two tiles share a chunk of it.
 
-    The result is the peak of the process's memory in bytes, where the system tells.
+    The result is the `peak` of the process's memory in bytes, where the system tells, and the tile's `sums`.
     """
 
     def __init__(
@@ -302,15 +276,23 @@ class PredictTiles(Job[StorePiece, int | None]):
             self._fields_in_memory[index] = {name: field.load() for name, field in fields.items()}
         return self._fields_in_memory[index]
 
-    def __call__(self, piece: StorePiece) -> int | None:
+    def __call__(self, piece: StorePiece) -> dict[str, Any]:
         """Predict one tile."""
         index, number = piece
         predict_window = _at_redshift(self._model.emulator, self._sim, index, spread=self._spread)
         tiling = self._tiles.tiling
-        values = predict_tile(predict_window, self._fields(index), tiling, number)
-        for array, output in zip(self._outputs, values if self._spread else [values], strict=True):
-            array[(index, *tiling.place(number))] = output
-        return peak_memory_bytes()
+        place = tiling.place(number)
+        inner: dict[str, Field] = {}
+
+        def predict(windows: Mapping[str, Field], /, *, periodic: Shape) -> Field:
+            inner.update({name: tiling.inner(window, number) for name, window in windows.items()})
+            return predict_window(windows, periodic=periodic)
+
+        values = predict_tile(predict, self._fields(index), tiling, number)
+        outputs = values if self._spread else [values]
+        for array, output in zip(self._outputs, outputs, strict=True):
+            array[(index, *place)] = output
+        return {"peak": peak_memory_bytes(), "sums": tile_sums(outputs[0], inner)}
 
 
 class PredictedField(Portable, LazyField):
@@ -363,50 +345,6 @@ def _at_redshift(emulator: Emulator, sim: xr.Dataset, index: int, *, spread: boo
     return functools.partial(
         emulator.predict_window, float(sim["redshift"][index]), conditions=numbers, spread=spread
     )
-
-
-def fit_tiles(emulator: Emulator, mesh: Shape, memory_bytes: int) -> FittedTiles:
-    """Choose the fewest tiles of a box whose prediction takes no more than `memory_bytes` of a process.
-
-    Raises
-    ------
-    InputError
-        If not even the smallest tile fits; the message says what it takes.
-    """
-    card = emulator.card
-    allowed = memory_bytes - (resident_memory_bytes() or _PROGRAM_BYTES) - _READING_BYTES
-    snapshot_bytes = 4 * len(card.inputs) * math.prod(mesh)
-    keep_fields = snapshot_bytes <= allowed // 4
-    tiling = fewest_tiles(
-        mesh,
-        halo_cells=card.receptive_radius_cells,
-        stride_cells=card.stride_cells,
-        needed_bytes=functools.partial(_tile_bytes, emulator),
-        allowed_bytes=allowed - snapshot_bytes if keep_fields else allowed,
-    )
-    return FittedTiles(tiling, keep_fields)
-
-
-def expected_peak_bytes(emulator: Emulator, tiles: FittedTiles) -> int:
-    """Peak of the memory of a process that predicts these tiles, if its program takes what this one does."""
-    cells = math.prod(tiles.tiling.mesh)
-    chunks = min(_READING_BYTES, 12 * cells)
-    fields = 4 * len(emulator.card.inputs) * cells if tiles.keep_fields else 0
-    program = resident_memory_bytes() or _PROGRAM_BYTES
-    return round(program + chunks + fields + _tile_bytes(emulator, tiles.tiling.tile))
-
-
-def prediction_bytes(emulator: Emulator, mesh: Shape) -> float:
-    """What `PredictedField` takes to predict a box of so many cells, the program not counted."""
-    return _tile_bytes(emulator, fit_tiles(emulator, mesh, default_memory_bytes()).tiling.tile)
-
-
-def _tile_bytes(emulator: Emulator, tile: Shape) -> float:
-    """Bytes that predicting a tile of that shape takes."""
-    card = emulator.card
-    window = math.prod(side + 2 * card.receptive_radius_cells for side in tile)
-    alive = card.working_bytes[0] * window + card.working_bytes[1] * math.prod(tile)
-    return _SCRATCH * alive + 4 * len(card.inputs) * window
 
 
 def _shape(sides: Sequence[int]) -> Shape:

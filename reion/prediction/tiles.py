@@ -114,6 +114,14 @@ class Tiling:
             shape.append(n if whole else side + 2 * self.halo_cells)
         return (origin[0], origin[1], origin[2]), (shape[0], shape[1], shape[2])
 
+    def inner(self, window: Field, number: int) -> Field:
+        """The cells of a window that belong to its tile and lie in the box."""
+        x, y, z = (
+            slice(halo := 0 if whole else self.halo_cells, halo + axis.stop - axis.start)
+            for axis, whole in zip(self.place(number), self.periodic, strict=True)
+        )
+        return window[x, y, z]
+
 
 def fewest_tiles(
     mesh: Sequence[int],

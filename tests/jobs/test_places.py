@@ -13,7 +13,7 @@ from reion.errors import InputError
 from reion.evaluation.report.page import PAGE, REPORT
 from reion.inspection.pictures import PICTURES
 from reion.jobs.places import Kind, claimed, output_path, refuse_existing
-from reion.prediction.emulator import shipped_models
+from reion.prediction.model_file import shipped_models
 from reion.storage.conversion import convert
 from reion.storage.store import STORE, write_simulation
 

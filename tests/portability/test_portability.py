@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from reion.demo import RUNTIME_FILES, write_demo_page
-from reion.prediction.emulator import Emulator, shipped_models
+from reion.prediction.emulator import Emulator
+from reion.prediction.model_file import shipped_models
 from reion.sample import load_sample
 from reion.simulation.photons import with_n_ion
 

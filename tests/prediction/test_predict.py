@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from reion.errors import InputError
 from reion.prediction import predict as prediction
 from reion.prediction.emulator import Emulator
-from reion.prediction.predict import FittedTiles, predict
+from reion.prediction.memory import FittedTiles
+from reion.prediction.predict import predict
 from reion.prediction.tiles import Tiling
 from reion.simulation.contract import make_simulation
 from reion.storage.store import write_simulation

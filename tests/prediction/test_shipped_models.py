@@ -7,7 +7,8 @@ import pytest
 
 import reion
 from reion.metrics import r2
-from reion.prediction.emulator import Emulator, shipped_models
+from reion.prediction.emulator import Emulator
+from reion.prediction.model_file import shipped_models
 from reion.simulation.contract import hydrogen_per_density
 
 

@@ -1,0 +1,94 @@
+"""How much memory a prediction takes, and the tiles that fit in what there is."""
+
+from __future__ import annotations
+
+import functools
+import math
+import sys
+from dataclasses import dataclass
+
+from reion.jobs.resources import memory_limit_bytes, resident_memory_bytes
+from reion.prediction.emulator import Emulator
+from reion.prediction.tiles import Tiling, fewest_tiles
+from reion.simulation.contract import Shape
+
+_DEFAULT_MEMORY_BYTES = 2 << 30
+
+_PART_OF_LIMIT = 0.8
+"""How much of the memory there is a process takes by default: how much it will take is known to a quarter."""
+
+_PROGRAM_BYTES = 256 << 20
+"""What the program itself takes, where the system does not tell."""
+
+_READING_BYTES = 96 << 20
+"""Room for the chunks of the store that are being read, which hold at most 32 MiB each."""
+
+_SCRATCH = 1.6
+"""Bytes that onnxruntime takes over bytes of the values that the graph holds at once; the rest is scratch
+space and gaps. Measured on the default network, tiles of 64³ to 128³ cells: 1.33 to 1.42."""
+
+
+@dataclass(frozen=True)
+class FittedTiles:
+    """Tiles that are predicted within some memory.
+
+    Parameters
+    ----------
+    tiling
+        The tiles.
+    keep_fields
+        Whether there is room for all fields of a snapshot while its tiles are predicted.
+    """
+
+    tiling: Tiling
+    keep_fields: bool
+
+
+def default_memory_bytes() -> int:
+    """Memory that a process may take by default: 2 GiB, or four fifths of what there is if that is less."""
+    limit = memory_limit_bytes()
+    return min(_DEFAULT_MEMORY_BYTES, sys.maxsize if limit is None else int(_PART_OF_LIMIT * limit))
+
+
+def fit_tiles(emulator: Emulator, mesh: Shape, memory_bytes: int) -> FittedTiles:
+    """Choose the fewest tiles of a box whose prediction takes no more than `memory_bytes` of a process.
+
+    Raises
+    ------
+    InputError
+        If not even the smallest tile fits; the message says what it takes.
+    """
+    card = emulator.card
+    allowed = memory_bytes - (resident_memory_bytes() or _PROGRAM_BYTES) - _READING_BYTES
+    snapshot_bytes = 4 * len(card.inputs) * math.prod(mesh)
+    keep_fields = snapshot_bytes <= allowed // 4
+    tiling = fewest_tiles(
+        mesh,
+        halo_cells=card.receptive_radius_cells,
+        stride_cells=card.stride_cells,
+        needed_bytes=functools.partial(_tile_bytes, emulator),
+        allowed_bytes=allowed - snapshot_bytes if keep_fields else allowed,
+    )
+    return FittedTiles(tiling, keep_fields)
+
+
+def expected_peak_bytes(emulator: Emulator, tiles: FittedTiles) -> int:
+    """Peak of the memory of a process that predicts these tiles, if its program takes what this one does."""
+    cells = math.prod(tiles.tiling.mesh)
+    chunks = min(_READING_BYTES, 12 * cells)
+    fields = 4 * len(emulator.card.inputs) * cells if tiles.keep_fields else 0
+    program = resident_memory_bytes() or _PROGRAM_BYTES
+    return round(program + chunks + fields + _tile_bytes(emulator, tiles.tiling.tile))
+
+
+def prediction_bytes(emulator: Emulator, mesh: Shape) -> float:
+    """What `PredictedField` takes to predict a box of so many cells, the program not counted."""
+    return _tile_bytes(emulator, fit_tiles(emulator, mesh, default_memory_bytes()).tiling.tile)
+
+
+def _tile_bytes(emulator: Emulator, tile: Shape) -> float:
+    """Bytes that predicting a tile of that shape takes."""
+    card = emulator.card
+    window = math.prod(side + 2 * card.receptive_radius_cells for side in tile)
+    alive = card.working_bytes[0] * window + card.working_bytes[1] * math.prod(tile)
+    return _SCRATCH * alive + 4 * len(card.inputs) * window

@@ -1,0 +1,62 @@
+"""The file of a model: found, read and looked at before anything runs it."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+from pathlib import Path
+
+from reion.errors import InputError
+from reion_exports.anatomy import HostileFileError, dissect
+from reion_exports.card import CardError, ModelCard
+
+MAX_FILE_BYTES = 2**31
+"""ONNX files from this size on need external data, which no model of ours has."""
+
+UNCHANGED = "expected a file that `reion export onnx` wrote, unchanged"
+
+
+def shipped_models() -> tuple[str, ...]:
+    """Names of the models that come with reion."""
+    folder = resources.files("reion") / "weights"
+    names = (item.name for item in folder.iterdir()) if folder.is_dir() else ()
+    return tuple(sorted(name.removesuffix(".onnx") for name in names if name.endswith(".onnx")))
+
+
+def read_card(source: str | Path | bytes) -> tuple[ModelCard, str]:
+    """The card of a model file and the file's SHA-256, without opening the model.
+
+    Raises
+    ------
+    InputError
+        As `Emulator` does for a file that is not there, damaged or not a model of ours.
+    """
+    content, file = read_model(source)
+    return card_of(content, file), hashlib.sha256(content).hexdigest()
+
+
+def read_model(source: str | Path | bytes) -> tuple[bytes, str | None]:
+    """The bytes of a model, and the name of the file they are from."""
+    if isinstance(source, bytes):
+        return source, None
+    if str(source) in shipped_models():
+        return (resources.files("reion") / "weights" / f"{source}.onnx").read_bytes(), f"{source}.onnx"
+    path = Path(source)
+    if not path.is_file():
+        shipped = ", ".join(shipped_models())
+        raise InputError(
+            "expected an ONNX file" + (f" or the name of a shipped model ({shipped})" if shipped else ""),
+            file=path,
+            hint="`reion export onnx RUN --out MODEL.onnx` makes one from a run folder",
+        )
+    if path.stat().st_size >= MAX_FILE_BYTES:
+        raise InputError("expected a self-contained ONNX file, which is smaller than 2 GiB", file=path)
+    return path.read_bytes(), str(path)
+
+
+def card_of(content: bytes, file: str | None) -> ModelCard:
+    """Check the bytes before onnxruntime sees them, and read the card."""
+    try:
+        return ModelCard.from_metadata(dissect(content).metadata)
+    except (HostileFileError, CardError) as error:
+        raise InputError(str(error), file=file, hint=UNCHANGED) from None
