@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Group
 
 from reion.cli.app import app, example
 from reion.cli.environment import announce_compilation
@@ -118,6 +117,8 @@ def inspect(
         return
     with started(scheduler, workers) as team, progress_bar("reading") as progress:
         inspection = run_inspect(sim, plot=plot, force=force, workers=team, progress=progress)
+    from rich.console import Group
+
     fit = None if model is None else _fit(model, sim)
     print_result(
         {**inspection.to_json(), **({} if fit is None else {"for": fit})},

@@ -12,7 +12,6 @@ import numpy as np
 import xarray as xr
 
 from reion.simulation.contract import PHOTON_UNITS, cosmology, hydrogen_per_density, hydrogen_per_gram
-from reion_kernels.chemistry import RECOMBINATION_CM3_S
 
 _BACKWARDS = 1e-3
 """By how much mean xi must fall from a snapshot to the next to be told."""
@@ -90,6 +89,8 @@ def budgets(
     UserWarning
         If the mean ionised fraction falls from a snapshot to the next.
     """
+    from reion_kernels.chemistry import RECOMBINATION_CM3_S  # brings Numba, which prediction goes without
+
     redshifts = sim["redshift"].values.astype(float)
     age_s = cosmology(sim).age(redshifts).to_value("s")
     has_photons = units.get("n_ion") == PHOTON_UNITS

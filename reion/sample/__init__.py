@@ -10,7 +10,10 @@ import h5py
 import numpy as np
 import xarray as xr
 
-from reion.simulation.contract import make_simulation
+from reion.simulation.contract import make_simulation, with_max_mfp
+
+_MAX_MFP_MPC = 30.0
+"""The comoving radius that the photons of both boxes were followed to."""
 
 
 class Sample(NamedTuple):
@@ -36,7 +39,7 @@ def _load(name: str) -> xr.Dataset:
         for index, (start, stop) in enumerate(pairwise(offset)):
             n_src[index, file["source_cell"][start:stop]] = file["source_rate"][start:stop]
         mean = file["mean_n_igm"][:].reshape(-1, 1, 1, 1)
-        return make_simulation(
+        sim = make_simulation(
             {
                 "n_igm": (overdensity * mean).astype(np.float32),
                 "n_src": n_src.reshape(overdensity.shape),
@@ -47,3 +50,4 @@ def _load(name: str) -> xr.Dataset:
             cosmology={key: float(file.attrs[key]) for key in ("H0", "Om0", "Ob0")},
             source_code=str(file.attrs["source_code"]),
         )
+        return with_max_mfp(sim, [_MAX_MFP_MPC] * sim.sizes["redshift"])

@@ -70,7 +70,7 @@ def small_pieces(monkeypatch):
     def tiles(mesh, *, halo_cells, **_):
         return Tiling(mesh=tuple(mesh), tile=(12, 12, 12), halo_cells=halo_cells)
 
-    monkeypatch.setattr(prediction, "fewest_tiles", tiles)
+    monkeypatch.setattr("reion.prediction.memory.fewest_tiles", tiles)
 
 
 def contents(store):
@@ -157,7 +157,6 @@ def test_workers_share_the_cores_of_their_machine(any_workers):
 
 
 def count_sessions():
-    from reion.prediction import predict as prediction
 
     class Counted(prediction.Emulator):
         opened = 0
@@ -170,7 +169,6 @@ def count_sessions():
 
 
 def sessions():
-    from reion.prediction import predict as prediction
 
     return prediction.Emulator.opened
 
