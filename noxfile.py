@@ -29,7 +29,9 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The whole test suite."""
     session.install("-e", ".[train,test]")
-    session.run("pytest", *session.posargs, env={"CUDA_VISIBLE_DEVICES": "-1"})
+    # Two processes, each with whole files of tests, so that what a module sets up once is set up once.
+    spread = ("-n", "2", "--dist", "loadfile")
+    session.run("pytest", *spread, *session.posargs, env={"CUDA_VISIBLE_DEVICES": "-1"})
 
 
 @nox.session

@@ -66,7 +66,7 @@ def fit_tiles(emulator: Emulator, mesh: Shape, memory_bytes: int) -> FittedTiles
         mesh,
         halo_cells=card.receptive_radius_cells,
         stride_cells=card.stride_cells,
-        needed_bytes=functools.partial(_tile_bytes, emulator),
+        needed_bytes=functools.partial(_tile_bytes, emulator, mesh),
         allowed_bytes=allowed - snapshot_bytes if keep_fields else allowed,
     )
     return FittedTiles(tiling, keep_fields)
@@ -78,17 +78,25 @@ def expected_peak_bytes(emulator: Emulator, tiles: FittedTiles) -> int:
     chunks = min(_READING_BYTES, 12 * cells)
     fields = 4 * len(emulator.card.inputs) * cells if tiles.keep_fields else 0
     program = resident_memory_bytes() or _PROGRAM_BYTES
-    return round(program + chunks + fields + _tile_bytes(emulator, tiles.tiling.tile))
+    return round(program + chunks + fields + _tile_bytes(emulator, tiles.tiling.mesh, tiles.tiling.tile))
 
 
 def prediction_bytes(emulator: Emulator, mesh: Shape) -> float:
     """What `PredictedField` takes to predict a box of so many cells, the program not counted."""
-    return _tile_bytes(emulator, fit_tiles(emulator, mesh, default_memory_bytes()).tiling.tile)
+    return _tile_bytes(emulator, mesh, fit_tiles(emulator, mesh, default_memory_bytes()).tiling.tile)
 
 
-def _tile_bytes(emulator: Emulator, tile: Shape) -> float:
-    """Bytes that predicting a tile of that shape takes."""
+def _tile_bytes(emulator: Emulator, mesh: Shape, tile: Shape) -> float:
+    """Bytes that predicting a tile of that shape takes.
+
+    Along an axis where the tile is the whole box, a file with a first stage of its own wraps the box for each
+    filter and for the trunk, and has no halo.
+    """
     card = emulator.card
-    window = math.prod(side + 2 * card.receptive_radius_cells for side in tile)
+    whole_halo = card.receptive_radius_cells if card.trunk_radius_cells is None else card.trunk_radius_cells
+    window = math.prod(
+        side + 2 * (whole_halo if side >= n else card.receptive_radius_cells)
+        for side, n in zip(tile, mesh, strict=True)
+    )
     alive = card.working_bytes[0] * window + card.working_bytes[1] * math.prod(tile)
     return _SCRATCH * alive + 4 * len(card.inputs) * window
