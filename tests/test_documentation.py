@@ -324,6 +324,7 @@ def schema_rows() -> dict[str, dict[str, tuple[str, str]]]:
     for heading, definition, prefix in (
         ("data", "DataConfig", "data."),
         ("reion", "ReionModel", "model."),
+        ("transport", "TransportModel", "model."),
         ("unet", "UNetModel", "model."),
         ("pinion", "PinionModel", "model."),
         ("patch", "PatchModel", "model."),

@@ -32,7 +32,12 @@ def test_all_that_is_shipped_is_listed(command, metadata):
         {
             "name": name,
             "inputs": card["inputs"],
+            "conditions": card["conditions"],
             "cell_size_mpc": card["cell_size_mpc"],
+            "cell_sizes_mpc": [
+                min(low for _, low, _ in card["coverage"]["cell_size"]),
+                max(high for _, _, high in card["coverage"]["cell_size"]),
+            ],
             "redshift_range": card["redshift_range"],
             "r2": card["scores"]["pooled"]["r2"],
             "licence": card["licence"],

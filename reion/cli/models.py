@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reion.cli.app import app, example
@@ -39,6 +39,7 @@ def info(model: Model, json: Json = False) -> None:
         "version": card.version,
         **_summary(card),
         "receptive_radius_cells": card.receptive_radius_cells,
+        "trunk_radius_cells": card.trunk_radius_cells,
         "stride_cells": card.stride_cells,
         "symmetric": card.symmetric,
         "excursion_set_threshold": card.excursion_set_threshold,
@@ -46,6 +47,7 @@ def info(model: Model, json: Json = False) -> None:
         "training_data": list(card.training_data),
         "scores": dict(card.scores),
         "normalizer": dict(card.normalizer),
+        "coverage": dict(card.coverage),
         "provenance": dict(card.provenance),
     }
     print_result(result, lambda: _card_in_words(result), json=json)
@@ -55,11 +57,23 @@ def _summary(card: ModelCard) -> dict[str, Any]:
     """What decides whether a model suits a simulation, and its score."""
     return {
         "inputs": dict(card.inputs),
+        "conditions": list(card.conditions),
         "cell_size_mpc": card.cell_size_mpc,
+        "cell_sizes_mpc": list(_cell_sizes(card)),
         "redshift_range": list(card.redshift_range),
         "r2": _r2(card.scores),
         "licence": card.licence,
     }
+
+
+def _cell_sizes(card: ModelCard) -> tuple[float, float]:
+    """Smallest and largest cells that the model serves: its own, or all that its training covered."""
+    from reion.models.coverage import Coverage
+
+    covered = Coverage.from_json(card.coverage).range_of("cell_size")
+    if card.trunk_radius_cells is None or covered is None:
+        return (card.cell_size_mpc, card.cell_size_mpc)
+    return covered
 
 
 def _r2(scores: Mapping[str, Any]) -> float | None:
@@ -84,8 +98,8 @@ def _table(listed: list[dict[str, Any]]) -> RenderableType:
         lowest, highest = model["redshift_range"]
         table.add_row(
             model["name"],
-            ", ".join(model["inputs"]),
-            f"{model['cell_size_mpc']:.4g} Mpc",
+            ", ".join([*model["inputs"], *model["conditions"]]),
+            _span(model["cell_sizes_mpc"]),
             f"{lowest:g} to {highest:g}",
             _number(model["r2"]),
             model["licence"],
@@ -93,12 +107,18 @@ def _table(listed: list[dict[str, Any]]) -> RenderableType:
     return table
 
 
+def _span(lengths_mpc: Sequence[float]) -> str:
+    smallest, largest = lengths_mpc
+    return f"{smallest:.4g} Mpc" if smallest == largest else f"{smallest:.4g} to {largest:.4g} Mpc"
+
+
 def _card_in_words(card: Mapping[str, Any]) -> str:
     lowest, highest = card["redshift_range"]
     threshold = card["excursion_set_threshold"]
     rows = {
-        "takes": ", ".join(f"{name} [{units}]" for name, units in card["inputs"].items()) + ", redshift",
-        "cells": f"{card['cell_size_mpc']:.6g} Mpc comoving",
+        "takes": ", ".join(f"{name} [{units}]" for name, units in card["inputs"].items())
+        + "".join(f", {name}" for name in ("redshift", *card["conditions"])),
+        "cells": f"{_span(card['cell_sizes_mpc'])} comoving",
         "redshifts": f"{lowest:g} to {highest:g}",
         "looks": f"{card['receptive_radius_cells']} cells far along each axis, in blocks of "
         f"{card['stride_cells']}",
@@ -108,12 +128,25 @@ def _card_in_words(card: Mapping[str, Any]) -> str:
         else f"threshold {threshold:.4g} on the same boxes",
         "licence": card["licence"],
         "sha256": card["sha256"],
-        "trained on": ", ".join(card["training_data"]) or "not said",
+        "training boxes": ", ".join(card["training_data"]) or "not said",
     }
     lines = [f"{card['name']} {card['version']}"]
     lines += [f"  {name:<19}{text}" for name, text in rows.items()]
+    lines += ["training covered", *_covered(card["coverage"])] if card["coverage"] else []
     lines += ["scores", *_nested(card["scores"]), "made with", *_nested(card["provenance"])]
     return "\n".join(lines)
+
+
+def _covered(coverage: Mapping[str, Any]) -> list[str]:
+    """Lowest and highest value of each quantity, at any redshift."""
+    from reion.models.coverage import QUANTITIES, Coverage
+
+    lines = []
+    for name in coverage:
+        span = Coverage.from_json(coverage).range_of(name)
+        if span is not None:
+            lines.append(f"  {name:<19}{span[0]:.3g} to {span[1]:.3g}{QUANTITIES[name].unit}")
+    return lines
 
 
 def _nested(values: Mapping[str, Any], indent: int = 2) -> list[str]:
