@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from importlib.util import find_spec
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -19,21 +18,13 @@ def at_cell_size(content: bytes, card: ModelCard, cell_size_mpc: float) -> bytes
     Raises
     ------
     InputError
-        If the model serves one cell size only, its file does not say how its first stage is made, or the
-        package `onnx` is not installed.
+        If the model serves one cell size only, or its file does not say how its first stage is made.
     """
     if card.trunk_radius_cells is None:
         raise InputError(
             f"the model {card.name} serves the cells that it was trained on, of {card.cell_size_mpc:g} Mpc; "
             f"received cells of {cell_size_mpc:g} Mpc",
             hint="`reion models` lists those that serve any",
-        )
-    if find_spec("onnx") is None:
-        raise InputError(
-            f"the model {card.name} is fitted to cells of {cell_size_mpc:g} Mpc with the package onnx, which "
-            "is not installed",
-            hint="pip install onnx, or have the file made by `reion export onnx MODEL --cell-size "
-            f"{cell_size_mpc:g}`",
         )
     import onnx
 
