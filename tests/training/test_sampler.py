@@ -33,7 +33,8 @@ def make(augmentation="symmetries", seed=0, crop=3, redshift_jitter=0.0, **optio
     count = len(model.stem.channels)
     cell = (np.arange(np.prod(SHAPE)) / np.prod(SHAPE)).astype(np.float32).reshape(SHAPE)
     snapshots = [
-        TrainingSnapshot(z, rng.normal(size=(count, *SHAPE)).astype(np.float32), cell, 2) for z in (9.0, 7.0)
+        TrainingSnapshot(z, (), rng.normal(size=(count, *SHAPE)).astype(np.float32), cell, 2, {})
+        for z in (9.0, 7.0)
     ]
     normalizer = fit_normalizer(
         model.stem.channels,
