@@ -12,8 +12,8 @@ from reion.prediction.model_file import shipped_models
 from reion.simulation.contract import hydrogen_per_density
 
 
-def test_both_are_there():
-    assert set(shipped_models()) == {"rt64-history", "rt64-instant"}
+def test_all_are_there():
+    assert set(shipped_models()) == {"rt-worlds", "rt64-history", "rt64-instant"}
 
 
 @pytest.mark.parametrize("name", shipped_models())
