@@ -35,6 +35,17 @@ Device = Literal["auto", "cpu", "cuda"]
 Orientations = Literal[0, 24, 48]
 """Over how many orientations of the box to average: none, all rotations, or reflections too."""
 
+_LONG_NAMES = dict(
+    zip(
+        OUTPUTS,
+        (
+            f"{FIELDS['xi'].long_name}, predicted",
+            "standard deviation of the error of the predicted ionised fraction",
+        ),
+        strict=True,
+    )
+)
+
 _ROUNDING = 1e-6
 """How far outside of 0 to 1 xi may lie: onnxruntime's sigmoid may round to the next number above 1."""
 
@@ -73,6 +84,7 @@ class Emulator:
     ) -> None:
         self._device: Device = device
         self._threads = threads
+        self._fitted: dict[float, Emulator] = {}
         self.content, self.file = read_model(source)
         self.card: ModelCard = card_of(self.content, self.file)
         self.sha256 = hashlib.sha256(self.content).hexdigest()
@@ -114,15 +126,11 @@ class Emulator:
         UserWarning
             As `check` does.
         """
-        self.check(check_simulation(sim, values=False))
-        fitted = self.for_cells_of(sim)
-        if "n_ion" in self.card.inputs:
-            sim = with_n_ion(sim)
+        fitted, sim = self._fit(sim)
         xi = np.empty(tuple(sim.sizes[dim] for dim in DIMS), dtype=np.float32)
         for index, redshift in enumerate(sim["redshift"].values):
-            fields = {name: sim[name][index].values for name in self.card.inputs}
-            numbers = conditions_at(self.card, sim, index)
-            xi[index] = fitted.predict_arrays(float(redshift), symmetrise=symmetrise, **fields, **numbers)
+            given = self._snapshot(sim, index)
+            xi[index] = fitted.predict_arrays(float(redshift), symmetrise=symmetrise, **given)
         attrs = self.provenance(sim, symmetrise=symmetrise)
         coords = {dim: sim.coords[dim] for dim in DIMS}
         return xr.DataArray(xi, dims=DIMS, coords=coords, name="xi", attrs=attrs)
@@ -140,23 +148,29 @@ class Emulator:
             As `predict` does; if the model has not learnt its error.
         """
         self.require_spread()
-        self.check(check_simulation(sim, values=False))
-        fitted = self.for_cells_of(sim)
-        if "n_ion" in self.card.inputs:
-            sim = with_n_ion(sim)
+        fitted, sim = self._fit(sim)
         answers = np.empty((len(OUTPUTS), *(sim.sizes[dim] for dim in DIMS)), dtype=np.float32)
         for index, redshift in enumerate(sim["redshift"].values):
-            fields = {name: sim[name][index].values for name in self.card.inputs}
-            arrays, numbers = check_arrays(
-                self.card, redshift, {**fields, **conditions_at(self.card, sim, index)}
-            )
+            arrays, numbers = check_arrays(self.card, redshift, self._snapshot(sim, index))
             answers[:, index] = fitted._run(numbers, arrays, (1, 1, 1), spread=True)[:, 0]
         coords = {dim: sim.coords[dim] for dim in DIMS}
-        attrs = self.provenance(sim)
         return xr.Dataset(
-            {name: (DIMS, values, attrs) for name, values in zip(OUTPUTS, answers, strict=True)},
+            {
+                name: (DIMS, values, self.provenance(sim, output=name))
+                for name, values in zip(OUTPUTS, answers, strict=True)
+            },
             coords=coords,
         )
+
+    def _fit(self, sim: xr.Dataset) -> tuple[Emulator, xr.Dataset]:
+        """The model for the cells of a simulation, which is checked, and the simulation with its history."""
+        self.check(check_simulation(sim, values=False))
+        return self.for_cells_of(sim), with_n_ion(sim) if "n_ion" in self.card.inputs else sim
+
+    def _snapshot(self, sim: xr.Dataset, index: int) -> dict[str, Any]:
+        """Fields and conditions of a snapshot, as `predict_arrays` takes them."""
+        fields = {name: sim[name][index].values for name in self.card.inputs}
+        return {**fields, **conditions_at(self.card, sim, index)}
 
     def require_spread(self) -> None:
         """Raise `InputError` if the model does not say how far its xi is off."""
@@ -182,15 +196,17 @@ class Emulator:
         return self.at_cell_size(cell_size)
 
     def at_cell_size(self, cell_size_mpc: float) -> Emulator:
-        """The model for cells of another comoving side.
+        """The model for cells of another comoving side; a second call for the same cells gives the same.
 
         Raises
         ------
         InputError
             As `reion.prediction.cells.at_cell_size` does.
         """
-        content = at_cell_size(self.content, self.card, cell_size_mpc)
-        return Emulator(content, device=self._device, threads=self._threads)
+        if cell_size_mpc not in self._fitted:
+            content = at_cell_size(self.content, self.card, cell_size_mpc)
+            self._fitted[cell_size_mpc] = Emulator(content, device=self._device, threads=self._threads)
+        return self._fitted[cell_size_mpc]
 
     def check(self, sim: xr.Dataset) -> list[Outside]:
         """Check that this model can predict a Simulation: see `reion.prediction.inputs.check_fit`."""
@@ -278,15 +294,15 @@ class Emulator:
         window: np.ndarray = answer[:, 0] if spread else answer[0]
         return window
 
-    def provenance(self, sim: xr.Dataset, *, symmetrise: int = 0) -> dict[str, Any]:
-        """Return the attributes of a prediction: units, model, file, and the box it belongs to."""
+    def provenance(self, sim: xr.Dataset, *, symmetrise: int = 0, output: str = "xi") -> dict[str, Any]:
+        """Return the attributes of a predicted output: units, model, file, and the box it belongs to."""
         import onnxruntime
 
         from reion import __version__
 
         return {
             "units": FIELDS["xi"].units[0],
-            "long_name": f"{FIELDS['xi'].long_name}, predicted",
+            "long_name": _LONG_NAMES[output],
             "model": f"{self.card.name} {self.card.version}",
             "model_sha256": self.sha256,
             "model_provenance": json.dumps(dict(self.card.provenance)),

@@ -34,8 +34,6 @@ from reion.storage.conversion import described_conditions, grow_store
 from reion.storage.store import STORE, consolidate, create_group, plain
 from reion_exports.convert import OUTPUTS
 
-_SPREAD_LONG_NAME = "standard deviation of the error of the predicted ionised fraction"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
@@ -367,7 +365,6 @@ def create_xi_store(
 ) -> None:
     """Create the store the tiles go into."""
     group = create_group(sim, path, {})
-    attrs = plain(emulator.provenance(sim))
     for name in OUTPUTS if spread else OUTPUTS[:1]:
         array = group.create_array(
             name,
@@ -377,5 +374,5 @@ def create_xi_store(
             fill_value=np.nan,
             dimension_names=DIMS,
         )
-        array.attrs.update(attrs if name == "xi" else {**attrs, "long_name": _SPREAD_LONG_NAME})
+        array.attrs.update(plain(emulator.provenance(sim, output=name)))
     consolidate(group)

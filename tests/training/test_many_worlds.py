@@ -95,6 +95,12 @@ def test_it_says_how_far_it_is_off(toy, model, tmp_path, command):
     np.testing.assert_allclose(written["xi_std"], expected["xi_std"], atol=1e-6)
     np.testing.assert_allclose(written["xi"], expected["xi"], atol=1e-6)
     assert written["xi_std"].min() > 0
+    for name in ("xi", "xi_std"):
+        assert written[name].attrs["long_name"] == expected[name].attrs["long_name"]
+    assert written["xi_std"].attrs["long_name"] != written["xi"].attrs["long_name"]
+    # Fitted once to the cells, however often it is asked.
+    emulator = Emulator(model)
+    assert emulator.at_cell_size(3.0) is emulator.at_cell_size(3.0)
     code, _, said = command(
         "predict", "rt64-history", tmp_path / "sim.zarr", "--out", tmp_path / "no.zarr", "--uncertainty"
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -76,15 +77,49 @@ def write_report(
         If something is there and `force` is not given, or if it is not a report that reion wrote.
     """
     by_name = predictions if isinstance(predictions, Mapping) else {evaluation.name: predictions}
+    html = partial(render_page, evaluation, true, by_name, provenance or {})
+    return put_report(folder_or_file, html, partial(_write_files, evaluation, true, by_name), force=force)
+
+
+def put_report(
+    folder_or_file: Path | str,
+    html: Callable[[], str],
+    write_files: Callable[[Path], None],
+    *,
+    force: bool = False,
+) -> Path:
+    """Write a page to its place; into a folder, its figures and numbers too.
+
+    Parameters
+    ----------
+    folder_or_file, force
+        See `write_report`.
+    html
+        Makes the page.
+    write_files
+        Writes into the empty folders `figures` and `numbers` of a folder.
+
+    Returns
+    -------
+    Path
+        The page's path.
+
+    Raises
+    ------
+    InputError
+        As `write_report`.
+    """
     kind = report_kind(Path(folder_or_file))
     with claimed(folder_or_file, kind, force=force) as place:
-        html = render_page(evaluation, true, by_name, provenance or {})
+        text = html()
         if kind is PAGE:
-            write_whole(place, html)
+            write_whole(place, text)
             return place
         with whole_folder(place) as folder:
-            write_whole(folder / "report.html", html)
-            _write_files(evaluation, true, by_name, folder)
+            write_whole(folder / "report.html", text)
+            (folder / "figures").mkdir()
+            (folder / "numbers").mkdir()
+            write_files(folder)
         return place / "report.html"
 
 
@@ -100,8 +135,6 @@ def _write_files(
     folder: Path,
 ) -> None:
     """Figures as PNG and PDF, numbers as CSV and JSON."""
-    (folder / "figures").mkdir()
-    (folder / "numbers").mkdir()
     write_json(folder / "numbers" / "evaluation.json", evaluation.to_json())
     write_csv(evaluation, folder / "numbers")
     planes = middle_planes(evaluation, true, predictions[evaluation.name])

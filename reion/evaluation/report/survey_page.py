@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping
+from functools import partial
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
@@ -15,10 +16,9 @@ from reion.evaluation.report.drawing import save_figure
 from reion.evaluation.report.figures import survey_figures
 from reion.evaluation.report.numbers import points_of
 from reion.evaluation.report.page import (
-    PAGE,
     described,
     flat,
-    report_kind,
+    put_report,
     slices_note,
     snapshots_in_words,
     templates,
@@ -29,8 +29,7 @@ from reion.evaluation.report.summary import Card
 from reion.evaluation.report.tables import SURVEY_COLUMNS, survey_definitions, survey_rows
 from reion.evaluation.report.wording import figure
 from reion.evaluation.survey import PLANCK_OPTICAL_DEPTH, Survey
-from reion.jobs.outputs import whole_folder, write_json, write_whole
-from reion.jobs.places import claimed
+from reion.jobs.outputs import write_json
 from reion.simulation.contract import AXES, box_size_mpc
 
 _CURVES = ("spectrum", "bubble_sizes", "granulometry")
@@ -64,22 +63,17 @@ def write_survey_report(
     InputError
         If something is there and `force` is not given, or if it is not a report that reion wrote.
     """
-    kind = report_kind(Path(folder_or_file))
-    with claimed(folder_or_file, kind, force=force) as place:
-        html = render_survey(found, sim, xi, provenance or {})
-        if kind is PAGE:
-            write_whole(place, html)
-            return place
-        with whole_folder(place) as folder:
-            write_whole(folder / "report.html", html)
-            (folder / "figures").mkdir()
-            (folder / "numbers").mkdir()
-            write_json(folder / "numbers" / "survey.json", found.to_json())
-            _write_csv(found, folder / "numbers")
-            planes = middle_planes(found, sim, xi[found.name], judged=False)
-            for name, drawn in survey_figures(found, planes, box_size_mpc(sim)[:2]):
-                save_figure(name, drawn, folder / "figures")
-        return place / "report.html"
+    html = partial(render_survey, found, sim, xi, provenance or {})
+    return put_report(folder_or_file, html, partial(_write_files, found, sim, xi), force=force)
+
+
+def _write_files(found: Survey, sim: xr.Dataset, xi: Mapping[str, xr.DataArray], folder: Path) -> None:
+    """Figures as PNG and PDF, numbers as CSV and JSON."""
+    write_json(folder / "numbers" / "survey.json", found.to_json())
+    _write_csv(found, folder / "numbers")
+    planes = middle_planes(found, sim, xi[found.name], judged=False)
+    for name, drawn in survey_figures(found, planes, box_size_mpc(sim)[:2]):
+        save_figure(name, drawn, folder / "figures")
 
 
 def render_survey(
