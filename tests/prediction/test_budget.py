@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
 from reion.prediction.budget import budgets, tile_sums
-from reion.simulation.contract import cosmology, hydrogen_density, make_simulation, with_max_mfp
+from reion.prediction.predict import predict
+from reion.prediction.tiles import Tiling
+from reion.simulation.contract import cosmology, hydrogen_density, make_simulation
 from reion.storage.store import write_simulation
 
 UNITS = {"n_igm": "g cm-3", "n_ion": "1e66 Mpc-3"}
@@ -58,18 +58,18 @@ def test_a_history_that_goes_backwards_is_said():
         budgets(series([8.0, 7.0]), UNITS, [uniform(0.5, 1.0), uniform(0.4, 1.0)])
 
 
-def test_predict_tells_it_whatever_the_tiles(toy, tmp_path, command):
-    write_simulation(with_max_mfp(toy(), [30.0] * 4), tmp_path / "sim.zarr")
+def test_predict_tells_it_whatever_the_tiles(toy, toy_model, tmp_path, monkeypatch):
+    write_simulation(toy(), tmp_path / "sim.zarr")
     histories = []
-    for name, memory in (("one", "2GiB"), ("many", "330MiB")):
-        out = tmp_path / f"{name}.zarr"
-        code, printed, _ = command(
-            "predict", "rt64-history", tmp_path / "sim.zarr", "--out", out, "--memory", memory, "--json"
-        )
-        assert code == 0
-        result = json.loads(printed)
-        histories.append([[row[key] for key in sorted(row)] for row in result["history"]])
-        assert (result["tiles"] > 1) == (name == "many")
-    np.testing.assert_allclose(
-        np.array(histories[0], dtype=float), np.array(histories[1], dtype=float), rtol=1e-4
-    )
+    for name, tile in (("one", (12, 10, 8)), ("many", (5, 10, 3))):
+
+        def tiles(mesh, *, halo_cells, tile=tile, **_):
+            return Tiling(mesh=tuple(mesh), tile=tile, halo_cells=halo_cells)
+
+        monkeypatch.setattr("reion.prediction.memory.fewest_tiles", tiles)
+        result = predict(toy_model, tmp_path / "sim.zarr", tmp_path / f"{name}.zarr", device="cpu")
+        assert (result.tiles > 1) == (name == "many")
+        rows = [row.to_json() for row in result.history]
+        assert len(rows) == 4
+        histories.append([[row[key] or 0.0 for key in sorted(row)] for row in rows])
+    np.testing.assert_allclose(histories[0], histories[1], rtol=1e-4)
