@@ -213,22 +213,40 @@ def _layer_of(node_name: str) -> str:
 
 
 def _name(model: onnx.ModelProto, card: ModelCard) -> None:
-    """Name inputs, output and dimensions, and give `periodic` its default."""
-    import onnx
-
+    """Name the output, the graph and who made it, and set its interface."""
     graph = model.graph
     (output,) = graph.output
     for node in graph.node:
         node.output[:] = ["xi" if name == output.name else name for name in node.output]
         node.input[:] = ["xi" if name == output.name else name for name in node.input]
+    set_interface(graph, card, OUTPUTS[:1])
+    graph.name, graph.doc_string = card.name, ""
+    model.producer_name, model.producer_version = "reion", card.version
+
+
+def set_interface(
+    graph: onnx.GraphProto, card: ModelCard, outputs: Sequence[str], *, periodic: bool = True
+) -> None:
+    """Set inputs and outputs of a graph, their dimensions named, in place of those that it has.
+
+    Parameters
+    ----------
+    card
+        Says fields and conditions.
+    outputs
+        Names of the outputs, (batch, x, y, z).
+    periodic
+        Whether `periodic` is an input; it is 1 for each axis by default.
+    """
+    import onnx
+
     dims = ["batch", *AXES]
     tensor = onnx.helper.make_tensor_value_info
     float32, int64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
-    inputs = [tensor(name, float32, dims) for name in card.inputs]
-    inputs += [tensor("redshift", float32, dims[:1]), tensor(PERIODIC, int64, [3])]
     del graph.input[:], graph.output[:], graph.value_info[:]
-    graph.input.extend(inputs)
-    graph.output.append(tensor("xi", float32, dims))
-    graph.initializer.append(onnx.helper.make_tensor(PERIODIC, int64, [3], [1, 1, 1]))
-    graph.name, graph.doc_string = card.name, ""
-    model.producer_name, model.producer_version = "reion", card.version
+    graph.input.extend(tensor(name, float32, dims) for name in card.inputs)
+    graph.input.extend(tensor(name, float32, dims[:1]) for name in ("redshift", *card.conditions))
+    graph.output.extend(tensor(name, float32, dims) for name in outputs)
+    if periodic:
+        graph.input.append(tensor(PERIODIC, int64, [3]))
+        graph.initializer.append(onnx.helper.make_tensor(PERIODIC, int64, [3], [1, 1, 1]))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from reion_exports.card import ModelCard
-from reion_exports.convert import AXES, CELL_SIZE, CHANNELS, OUTPUTS, PERIODIC
+from reion_exports.convert import CELL_SIZE, CHANNELS, OUTPUTS, PERIODIC, set_interface
 from reion_exports.cost import working_bytes
 from reion_exports.field_graph import PREFIX, FieldGraph
 
@@ -121,20 +121,10 @@ def _complete(
     for name in outputs:
         do.first_cells(f"{name}_{CHANNELS}", next(iter(card.inputs)), radius_cells, name)
     nodes = [*do.nodes[:before], *trunk, *do.nodes[before:]]
-    float32, int64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
-    tensor = onnx.helper.make_tensor_value_info
-    dims = ["batch", *AXES]
-    inputs = [tensor(name, float32, dims) for name in card.inputs]
-    inputs += [tensor(name, float32, dims[:1]) for name in ("redshift", *card.conditions)]
-    if periodic is not None:
-        inputs.append(tensor(PERIODIC, int64, [3]))
-        constants.append(onnx.helper.make_tensor(PERIODIC, int64, [3], [1, 1, 1]))
-    constants.append(
-        onnx.numpy_helper.from_array(np.array(stem.cell_size_condition, dtype=np.float32), CELL_SIZE)
-    )
-    del graph.node[:], graph.input[:], graph.output[:], graph.initializer[:], graph.value_info[:]
+    cell_size = np.array(stem.cell_size_condition, dtype=np.float32)
+    del graph.node[:], graph.initializer[:]
     graph.node.extend(nodes)
-    graph.input.extend(inputs)
-    graph.output.extend(tensor(name, float32, dims) for name in outputs)
-    graph.initializer.extend([*constants, *do.initializers])
+    graph.initializer.extend([*constants, onnx.numpy_helper.from_array(cell_size, CELL_SIZE)])
+    graph.initializer.extend(do.initializers)
+    set_interface(graph, card, outputs, periodic=periodic is not None)
     return complete

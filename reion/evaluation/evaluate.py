@@ -15,7 +15,7 @@ from reion.config import InputSet
 from reion.errors import InputError
 from reion.evaluation.result import Evaluation
 from reion.evaluation.scores import Agreement, MethodScores, SnapshotScores, Truth
-from reion.jobs.workers import Job, ThisProcess, Workers
+from reion.jobs.workers import Job, Workers, in_order
 from reion.metrics.pooling import POOLED_MEAN_XI, POOLED_REDSHIFT
 from reion.metrics.spectra import Modes
 from reion.physics import excursion_set
@@ -92,14 +92,8 @@ def evaluate(
     missing = _excursion_set_lacks(true, excursion_inputs)
     photons = None if missing else excursion_set.Photons(true, excursion_inputs)
     job = ScoringJob(by_name, true, indices, photons, threshold)
-    snapshots: dict[int, AllScores] = {}
-    for done, (number, scores) in enumerate((workers or ThisProcess()).map(job, common), start=1):
-        snapshots[number] = scores
-        if progress is not None:
-            progress(done, len(common))
+    ordered = in_order(workers, job, common, progress)
     model = cosmology(true)
-    # In order of time, whoever computed them: sums round the same way whatever the number of workers.
-    ordered = [snapshots[number] for number in range(len(common))]
     excursion = [scores.excursion_set for scores in ordered if scores.excursion_set is not None]
     return Evaluation(
         predictions={

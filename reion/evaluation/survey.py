@@ -14,7 +14,7 @@ from reion.errors import InputError
 from reion.evaluation.field_statistics import Bins, FieldStatistics, Gas
 from reion.evaluation.result import line_styles
 from reion.evaluation.scores import FEATURELESS_STD, as_json
-from reion.jobs.workers import Job, ThisProcess, Workers
+from reion.jobs.workers import Job, Workers, in_order
 from reion.metrics.fields import Curve
 from reion.metrics.history import optical_depth
 from reion.metrics.spectra import Modes
@@ -200,13 +200,7 @@ def survey(
     common = [i for i in range(redshift.size) if all(i in index for index in indices.values())]
     if not common:
         raise InputError("expected a redshift that the simulation and every xi share; received none")
-    found: dict[int, Mapping[str, SurveySnapshot]] = {}
-    job = MeasuringJob(fields, sim, indices)
-    for done, (number, measured) in enumerate((workers or ThisProcess()).map(job, common), start=1):
-        found[number] = measured
-        if progress is not None:
-            progress(done, len(common))
-    ordered = [found[number] for number in range(len(common))]
+    ordered = in_order(workers, MeasuringJob(fields, sim, indices), common, progress)
     return Survey(
         fields={name: _scores([snapshot[name] for snapshot in ordered], sim) for name in fields},
         photons_per_atom=_photons_per_atom(sim, common),

@@ -15,7 +15,7 @@ from reion.inspection.result import FieldInspection, FieldSnapshot, HistoryPoint
 from reion.jobs.outputs import whole_folder
 from reion.jobs.places import claimed, output_path, refuse_existing
 from reion.jobs.resources import peak_memory_bytes
-from reion.jobs.workers import Progress, ThisProcess, Workers
+from reion.jobs.workers import Progress, Workers, in_order
 from reion.simulation.contract import (
     DEFAULT_COSMOLOGY,
     FIELDS,
@@ -70,19 +70,13 @@ def inspect(
         pictures = Pictures(sim)
     blocks = len(blocks_of(shape_of(sim)))
     pieces = [(index, block) for index in range(sim.sizes["redshift"]) for block in range(blocks)]
-    by_piece: dict[int, Findings] = {}
-    job = InspectBlock(sim, pictures)
-    for number, findings in (workers or ThisProcess()).map(job, pieces):
-        by_piece[number] = findings
-        if progress is not None:
-            progress(len(by_piece), len(pieces))
-    in_order = [by_piece[number] for number in range(len(pieces))]
+    found = in_order(workers, InspectBlock(sim, pictures), pieces, progress)
     snapshots = [
-        merged(in_order[start : start + blocks], shape_of(sim)) for start in range(0, len(pieces), blocks)
+        merged(found[start : start + blocks], shape_of(sim)) for start in range(0, len(pieces), blocks)
     ]
     inspection = _inspection(sim, snapshots)
     if pictures is not None and plot is not None:
-        for findings in in_order:
+        for findings in found:
             if findings.pictures is not None:
                 pictures.merge(findings.pictures)
         with claimed(plot, PICTURES, force=force) as place, whole_folder(place) as folder:

@@ -92,6 +92,31 @@ class ThisProcess:
             yield number, job(piece)
 
 
+def in_order(
+    workers: Workers | None,
+    job: Job[Piece, Result],
+    pieces: Sequence[Piece],
+    progress: Progress | None = None,
+) -> list[Result]:
+    """The results of all pieces in the order of the pieces, whoever does them and whoever is done first.
+
+    So sums over them round the same way whatever the number of workers.
+
+    Parameters
+    ----------
+    workers
+        This process where it is None.
+    progress
+        Called after every piece with the number done and the number of all.
+    """
+    found: dict[int, Result] = {}
+    for number, result in (workers or ThisProcess()).map(job, pieces):
+        found[number] = result
+        if progress is not None:
+            progress(len(found), len(pieces))
+    return [found[number] for number in range(len(pieces))]
+
+
 class Cluster:
     """Does pieces on the workers of a Dask scheduler.
 
