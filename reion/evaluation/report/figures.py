@@ -303,7 +303,9 @@ def _slices(
         for name in ("density", "true", "pred", "difference")
         if name in planes or (name == "difference" and "true" in planes)
     ]
-    titles = {"density": "gas density / mean", "true": "true xi", "pred": "predicted xi"}
+    titles = {"density": "gas density / mean", "true": "true xi"}
+    # Without a truth beside it, xi may be anybody's: a ray tracer's as well as a network's.
+    titles["pred"] = "predicted xi" if "true" in planes else "ionised fraction xi"
     titles["difference"] = "predicted $-$ true"
     figure, axes = new_figure(len(snapshots), len(shown), WIDTH_INCH / len(shown) * len(snapshots) + 0.6)
     for row, snapshot in enumerate(snapshots):
@@ -356,7 +358,7 @@ _HISTORY: Sequence[_Panel[float | None]] = (
     _Panel(label="$R^2$", of_scores=lambda scores: scores.r2),
 )
 _MASS_WEIGHTED: _Panel[float | None] = _Panel(
-    label="mean of the mass", of_field=lambda field: field.mass_weighted_xi, limits=(0, 1)
+    label="mass-weighted mean xi", of_field=lambda field: field.mass_weighted_xi, limits=(0, 1)
 )
 _REGIONS: Sequence[_Panel[float | None]] = (
     _Panel(label="mean free path [Mpc]", of_field=lambda field: field.bubble_size_mpc, log=True),
