@@ -33,7 +33,13 @@ if TYPE_CHECKING:
 @app.command(epilog=example("reion convert c2ray_run --out sim.zarr --set preset=500/h"))
 def convert(
     sources: Sources,
-    out: Annotated[Path, typer.Option(help="The Zarr store to write; a folder for several simulations.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="The Zarr store to write; a file if it ends in .h5, .nc or .npz; a folder for several "
+            "simulations."
+        ),
+    ],
     format_: Format = None,
     settings: Settings = None,
     cell_size: Annotated[

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 def predict(
     model: Model,
     sources: Sources,
-    out: Annotated[Path, typer.Option(help="The Zarr store to write.")],
+    out: Annotated[
+        Path, typer.Option(help="The Zarr store to write; a file if it ends in .h5, .nc or .npz.")
+    ],
     format_: Format = None,
     settings: Settings = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",

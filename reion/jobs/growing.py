@@ -19,6 +19,9 @@ from reion.jobs.workers import ClusterError, Job, Workers
 StorePiece = tuple[int, int]
 """A piece of a store: the number of a snapshot, and that of a tile or block of it."""
 
+_PACKED = "packed"
+"""The file in the folder that will be moved to `out` where that is no store."""
+
 _GOES_ON = "--resume goes on with the pieces that are done"
 
 
@@ -26,7 +29,8 @@ _GOES_ON = "--resume goes on with the pieces that are done"
 class GrowingStore:
     """A Zarr store on its way to `out`: the folder `.OUT.VERB` beside it.
 
-    `store.zarr` is what will be moved to `out`. `done/SNAPSHOT/NUMBER` holds the result, as JSON, of each
+    `store.zarr` is what will be moved to `out`, or `packed`, the file that `pack` makes of it when all is
+    done. `done/SNAPSHOT/NUMBER` holds the result, as JSON, of each
     piece whose values are in the store. `conditions.json` holds what a command must have in common with the
     one that began (which model, which files, ...) in order to go on; where it is, there is a store. An error
     deletes nothing that is done, unless no command could go on with it, because the files must change.
@@ -36,6 +40,7 @@ class GrowingStore:
     kind: Kind
     verb: str
     force: bool = False
+    pack: Callable[[Path, Path], None] | None = None
 
     @property
     def folder(self) -> Path:
@@ -46,6 +51,11 @@ class GrowingStore:
     def store(self) -> Path:
         """The store, until it is moved to `out`."""
         return self.folder / "store.zarr"
+
+    @property
+    def _whole(self) -> Path:
+        """What is moved to `out`."""
+        return self.store if self.pack is None else self.folder / _PACKED
 
     def conditions(self) -> dict[str, Any]:
         """What the command that began here wrote down; empty if none did."""
@@ -58,7 +68,7 @@ class GrowingStore:
     def is_moved_in(self) -> bool:
         """Whether `out` is this store, moved in by a command that was killed before it cleared the folder."""
         written = self.conditions().get("written_ns")
-        return written is not None and not self.store.exists() and written == _written_ns(self.out)
+        return written is not None and not self._whole.exists() and written == _written_ns(self.out)
 
     def refuse_existing(self) -> None:
         """Refuse to write over what is at `out`, unless it is this very store.
@@ -182,9 +192,11 @@ class GrowingStore:
             if sources is not None:
                 sources.check_unchanged()
             refuse_existing(self.out, self.kind, force=self.force)
-            conditions = {**self.conditions(), "written_ns": _written_ns(self.store)}
+            if self.pack is not None:
+                self.pack(self.store, self._whole)
+            conditions = {**self.conditions(), "written_ns": _written_ns(self._whole)}
             write_json(self.folder / "conditions.json", conditions)
-            move_in(self.store, self.out)
+            move_in(self._whole, self.out)
         for entry in self.folder.iterdir():
             if entry.name != "conditions.json":
                 shutil.rmtree(entry, ignore_errors=True)
@@ -196,7 +208,8 @@ class GrowingStore:
         if bool(self.done()) or not self.folder.exists():
             return True
         return any(
-            entry.name not in ("store.zarr", "done", "conditions.json") for entry in self.folder.iterdir()
+            entry.name not in ("store.zarr", "done", "conditions.json", _PACKED)
+            for entry in self.folder.iterdir()
         )
 
     def _discard(self) -> None:
@@ -219,8 +232,8 @@ class _NotedJob(Job[StorePiece, Any]):
 
 
 def _written_ns(store: Path) -> int | None:
-    """When the metadata of a store were last written, which moving it does not change; None without any."""
+    """When a file, or the metadata of a store, was last written, which moving it does not change; or None."""
     try:
-        return (store / "zarr.json").stat().st_mtime_ns
+        return (store if store.is_file() else store / "zarr.json").stat().st_mtime_ns
     except OSError:
         return None

@@ -101,15 +101,17 @@ def whole_folder(path: Path) -> Iterator[Path]:
         _remove(partial)
 
 
-def move_in(folder: Path, path: Path) -> None:
-    """Bring a folder that is whole to the disk and to `path`, in place of what is there.
+def move_in(whole: Path, path: Path) -> None:
+    """Bring a folder or a file that is whole to the disk and to `path`, in place of what is there.
 
     Raises
     ------
     OSError
         If that fails; what was at `path` is then still there.
     """
-    for root, _, names in os.walk(folder):
+    if whole.is_file():
+        _sync(whole)
+    for root, _, names in os.walk(whole):
         for name in names:
             _sync(Path(root) / name)
         _sync(Path(root))
@@ -117,7 +119,7 @@ def move_in(folder: Path, path: Path) -> None:
     if path.exists():
         path.rename(replaced)
     try:
-        folder.rename(path)
+        whole.rename(path)
     except OSError:
         if replaced.exists():
             replaced.rename(path)

@@ -31,6 +31,7 @@ from reion.simulation.contract import DIMS, Shape, shape_of
 from reion.simulation.lazy import CellKey, LazyField
 from reion.simulation.photons import EmittedPhotons
 from reion.storage.conversion import described_conditions, grow_store
+from reion.storage.single_file import kind_of, packing_of
 from reion.storage.store import STORE, consolidate, create_group, plain
 from reion_exports.convert import OUTPUTS
 
@@ -126,7 +127,8 @@ def predict(
     sim_path, format, settings
         See `reion.readers.open_simulation`.
     out
-        Zarr store with `xi` (redshift, x, y, z), float32, that `xarray.open_zarr` opens.
+        Zarr store with `xi` (redshift, x, y, z), float32, that `xarray.open_zarr` opens; or a file, HDF5 or
+        `.npz`, by its ending (see `reion.storage.single_file`).
     memory_bytes
         How much memory a process may take on the CPU; by default `default_memory_bytes()`.
     uncertainty
@@ -150,8 +152,9 @@ def predict(
     started = time.perf_counter()
     sources = [sim_path] if isinstance(sim_path, str | Path) else list(sim_path)
     models = [model] if isinstance(model, str | Path) else []
-    out = output_path(out, STORE, sources=[*sources, *models])
-    growing = GrowingStore(out, STORE, "predicting", force)
+    kind = kind_of(out)
+    out = output_path(out, kind, sources=[*sources, *models])
+    growing = GrowingStore(out, kind, "predicting", force, packing_of(out))
     growing.refuse_existing()
     emulator = model if isinstance(model, Emulator) else Emulator(model, device=device, threads=threads)
     if uncertainty:

@@ -18,11 +18,12 @@ from reion.jobs.places import output_path
 from reion.jobs.resources import peak_memory_bytes
 from reion.jobs.sources import SourceFiles
 from reion.jobs.workers import Progress, ThisProcess, Workers
-from reion.readers import Source, open_simulations, source_files
+from reion.readers import Source, open_simulation, open_simulations, source_files
 from reion.readers.zarr import is_store
 from reion.simulation.contract import AXES, DEFAULT_COSMOLOGY, FIELDS, box_size_mpc, check_simulation
 from reion.simulation.contract import cell_size_mpc as cell_sides_mpc
-from reion.storage.store import STORE, WriteFields, create_store, finish_store, pieces_of
+from reion.storage.single_file import check_packable, digests_in, kind_of, packing_of
+from reion.storage.store import WriteFields, create_store, finish_store, pieces_of
 
 
 def convert(
@@ -37,7 +38,7 @@ def convert(
     workers: Workers | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Convert one simulation to a Zarr store, or several to one store each in a folder.
+    """Convert one simulation to a Zarr store, or to one file, or several to one store each in a folder.
 
     Every value is checked on its way. A store appears at its place when it is whole. Interrupted and called
     again with the same arguments, the conversion goes on with the first piece that is missing. A store never
@@ -48,8 +49,9 @@ def convert(
     sources, format, settings
         As for `reion.readers.open_simulation`.
     out
-        The store to write. A folder (one that exists and is no store, or any name that does not end in
-        `.zarr` where there are several simulations) receives `LABEL.zarr` for each simulation.
+        The store to write, or a file: HDF5 or `.npz`, by its ending (see `reion.storage.single_file`). A
+        folder (one that exists and is no store, or any name that does not end in `.zarr` or as a file does,
+        where there are several simulations) receives `LABEL.zarr` for each simulation.
     cell_size_mpc
         Regrid, conservatively, to cells of about this comoving size (see
         `reion.simulation.regridding.regrid`).
@@ -85,6 +87,9 @@ def convert(
         from reion.simulation.regridding import regrid
 
         sims = {label: regrid(sim, cell_size_mpc) for label, sim in sims.items()}
+    for label, sim in sims.items():
+        units = {name: sim[name].attrs["units"] for name in FIELDS if name in sim.data_vars}
+        check_packable(growing[label].out, units)
     workers = workers or ThisProcess()
     stores = []
     for label, sim in sims.items():
@@ -167,7 +172,8 @@ def _growing_stores(
         is_folder = out.is_dir() and not is_store(out)
     except OSError as error:
         raise InputError(f"cannot be written: {error}", file=out) from error
-    if len(labels) > 1 and not is_folder and (out.suffix == ".zarr" or is_store(out)):
+    one_only = out.suffix == ".zarr" or is_store(out) or packing_of(out) is not None
+    if len(labels) > 1 and not is_folder and one_only:
         raise InputError(
             f"expected one simulation; received {len(labels)}: {', '.join(labels)}",
             hint=f"give a folder as --out: one store each; or name the files of one of them ('{labels[0]}*')",
@@ -178,7 +184,13 @@ def _growing_stores(
         else {labels[0]: out}
     )
     stores = {
-        label: GrowingStore(output_path(place, STORE, sources=sources), STORE, "converting", force)
+        label: GrowingStore(
+            output_path(place, kind_of(place), sources=sources),
+            kind_of(place),
+            "converting",
+            force,
+            packing_of(place),
+        )
         for label, place in places.items()
     }
     existing = [label for label, store in stores.items() if store.out.exists() and not store.is_moved_in()]
@@ -201,8 +213,10 @@ def _provenance(sources: Sequence[str | Path]) -> dict[str, Any]:
 
 
 def _described(path: Path, label: str) -> dict[str, Any]:
-    sim = xr.open_zarr(path, chunks=None)
+    packed = packing_of(path) is not None
+    sim = open_simulation(path) if packed else xr.open_zarr(path, chunks=None)
     present = [name for name in FIELDS if name in sim]
+    sha256 = digests_in(path) if packed else {name: sim[name].attrs["sha256"] for name in present}
     return {
         "path": str(path),
         "label": label,
@@ -215,5 +229,5 @@ def _described(path: Path, label: str) -> dict[str, Any]:
             **{key: sim.attrs[key] for key in DEFAULT_COSMOLOGY},
             "assumed": bool(sim.attrs["cosmology_assumed"]),
         },
-        "sha256": {name: sim[name].attrs["sha256"] for name in present},
+        "sha256": sha256,
     }

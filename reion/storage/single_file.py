@@ -1,0 +1,193 @@
+"""A store as one file, where the name of an output ends in `.h5`, `.hdf5`, `.nc` or `.npz`.
+
+HDF5 and NetCDF 4 are the same file: every array of the store with its attributes, fields deflated, the
+coordinates as dimension scales, so that h5py, xarray and the NetCDF library read it. An `.npz` archive holds
+arrays of numbers and no units: fields of (redshift, x, y, z) in the units of the Simulation, `redshift`,
+`box_size`, and `H0`, `Om0`, `Ob0` where they are known; the attributes are in its member `attributes`, as
+JSON. reion reads all of them again. One block is in memory at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reion.errors import InputError
+from reion.jobs.places import Kind
+from reion.simulation.contract import AXES, DEFAULT_COSMOLOGY, DIMS, FIELDS, MAX_MFP
+from reion.storage.store import STORE, blocks_of
+
+_HDF5_ENDINGS = (".h5", ".hdf5", ".nc")
+_NPZ_ENDING = ".npz"
+_OURS = {*DIMS, *FIELDS, MAX_MFP, *DEFAULT_COSMOLOGY, "box_size", "attributes"}
+"""What a file that was written here may hold: one with anything else is not replaced."""
+
+_LONGEST_ATTRIBUTE = 60_000
+"""Bytes of a text that still fit among the attributes of an HDF5 object, which take 64 KiB each."""
+
+
+def kind_of(out: str | Path) -> Kind:
+    """What a command writes at `out`: a file where its name ends as one does, a Zarr store otherwise."""
+    ending = Path(out).suffix.lower()
+    if ending in _HDF5_ENDINGS:
+        return Kind(name="an HDF5 file", ending=ending, is_ours=_is_our_hdf5)
+    return (
+        Kind(name="an .npz archive", ending=ending, is_ours=_is_our_npz) if ending == _NPZ_ENDING else STORE
+    )
+
+
+def packing_of(out: str | Path) -> Callable[[Path, Path], None] | None:
+    """What makes the file at `out` of a store: called with both paths; None where `out` is a store itself."""
+    ending = Path(out).suffix.lower()
+    return _write_hdf5 if ending in _HDF5_ENDINGS else _write_npz if ending == _NPZ_ENDING else None
+
+
+def check_packable(out: str | Path, units: Mapping[str, str]) -> None:
+    """Refuse to write fields of these units (by their names) as `.npz` if they would be taken for others.
+
+    Raises
+    ------
+    InputError
+        If the file at `out` would be one and a field is not in the first of its units.
+    """
+    for name, unit in units.items():
+        if Path(out).suffix.lower() == _NPZ_ENDING and unit != FIELDS[name].units[0]:
+            raise InputError(
+                f"{name} is in {unit}, which an .npz archive cannot say: it would be read as "
+                f"{FIELDS[name].units[0]}",
+                file=out,
+                hint="give a name that ends in .h5, .nc or .zarr",
+            )
+
+
+def digests_in(file: Path) -> dict[str, str]:
+    """The `sha256` of each field in a file that was written here."""
+    if file.suffix.lower() == _NPZ_ENDING:
+        found = _npz_attributes(file)["fields"]
+        return {name: str(found[name]["sha256"]) for name in FIELDS if "sha256" in found.get(name, {})}
+    import h5py
+
+    with h5py.File(file, "r") as stored:
+        return {
+            name: str(stored[name].attrs["sha256"])
+            for name in FIELDS
+            if name in stored and "sha256" in stored[name].attrs
+        }
+
+
+def _write_hdf5(store: Path, file: Path) -> None:
+    """Write the arrays and attributes of a store as HDF5 that is NetCDF 4 as well."""
+    import h5py
+    import zarr
+
+    group = zarr.open_group(store, mode="r")
+    try:
+        with h5py.File(file, "w", track_order=True) as written:
+            _set_attributes(written, group.attrs)
+            arrays = dict(group.arrays())
+            for name in sorted(arrays, key=lambda name: (name not in DIMS, name)):
+                array: Any = arrays[name]
+                storage = (
+                    {
+                        "chunks": tuple(map(min, array.chunks, array.shape)),
+                        "compression": "gzip",
+                        "compression_opts": 1,
+                        "shuffle": True,
+                    }
+                    if array.ndim > 1
+                    else {}
+                )
+                dataset = written.create_dataset(
+                    name, array.shape, array.dtype, fletcher32=array.ndim > 1, track_order=True, **storage
+                )
+                if name in DIMS:
+                    dataset.make_scale(name)
+                _set_attributes(dataset, array.attrs)
+                for part in _parts(array):
+                    dataset[part] = array[part]
+            for name, array in arrays.items():
+                dims: Any = array.metadata.dimension_names
+                for number, dim in enumerate(dims if name not in DIMS else ()):
+                    written[name].dims[number].attach_scale(written[dim])
+    except (RuntimeError, ValueError) as error:  # how h5py says that the disk is full
+        raise OSError(str(error)) from error
+
+
+def _set_attributes(item: Any, attrs: Any) -> None:
+    for key, value in attrs.items():
+        too_long = isinstance(value, str) and len(value.encode()) > _LONGEST_ATTRIBUTE
+        if value is not None and value != [] and not too_long:
+            item.attrs[key] = json.dumps(value) if isinstance(value, dict) else value
+
+
+def _write_npz(store: Path, file: Path) -> None:
+    """Write the arrays of a store as an `.npz` archive."""
+    import zarr
+
+    group = zarr.open_group(store, mode="r")
+    arrays: dict[str, Any] = dict(group.arrays())
+    attributes = {"store": dict(group.attrs), "fields": {name: dict(a.attrs) for name, a in arrays.items()}}
+    known = () if group.attrs.get("cosmology_assumed") else tuple(DEFAULT_COSMOLOGY)
+    scalars = {
+        "attributes": np.array(json.dumps(attributes)),
+        **{name: np.asarray(group.attrs[name], dtype=np.float64) for name in ("box_size", *known)},
+    }
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, values in scalars.items():
+            with archive.open(f"{name}.npy", "w") as stream:
+                np.lib.format.write_array(stream, values, allow_pickle=False)
+        for name, array in arrays.items():
+            if name in AXES:
+                continue
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                header = {"descr": array.dtype.str, "fortran_order": False, "shape": tuple(array.shape)}
+                np.lib.format.write_array_header_1_0(stream, header)
+                for part in _parts(array, whole_planes=True):
+                    stream.write(np.ascontiguousarray(array[part]).tobytes())
+
+
+def _parts(array: Any, *, whole_planes: bool = False) -> Iterator[tuple[int | slice, ...]]:
+    """Keys of the parts of an array that are copied one after another.
+
+    With `whole_planes` they follow one another as the numbers do in C order: chunks of planes along x.
+    """
+    if array.ndim != len(DIMS):
+        yield (slice(None),) * array.ndim
+        return
+    planes = array.chunks[1]
+    slabs = [
+        (slice(start, start + planes), slice(None), slice(None)) for start in range(0, array.shape[1], planes)
+    ]
+    for index in range(array.shape[0]):
+        for block in slabs if whole_planes else blocks_of(array.shape[1:]):
+            yield (index, *block)
+
+
+def _is_our_hdf5(path: Path) -> bool:
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            return str(file.attrs["written_by"]).startswith("reion ") and set(file) <= _OURS
+    except (OSError, KeyError, RuntimeError, ValueError):
+        return False
+
+
+def _is_our_npz(path: Path) -> bool:
+    try:
+        written_by = str(_npz_attributes(path)["store"]["written_by"])
+        with np.load(path, allow_pickle=False) as archive:
+            return written_by.startswith("reion ") and set(archive.files) <= _OURS
+    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile):
+        return False
+
+
+def _npz_attributes(path: Path) -> dict[str, Any]:
+    with np.load(path, allow_pickle=False) as archive:
+        found: dict[str, Any] = json.loads(str(archive["attributes"]))
+        return found
