@@ -10,9 +10,13 @@ import xarray as xr
 
 from reion.inspection.result import Check, FieldInspection, FieldSnapshot, HistoryPoint
 from reion.simulation.contract import AXES, DEFAULT_COSMOLOGY, cosmology, mean_baryon_density
+from reion.simulation.units import field_conversion
 
 _DENSITY_TOLERANCE = 0.05
 """Relative difference from an expected mean density that still counts as equal."""
+
+_TAKEN_AS_THEY_ARE = ("1 + overdensity", "kg m-3", "Msun Mpc-3", "hydrogen cm-3", "baryon cm-3")
+"""Units of densities that are named where their numbers were taken as g cm-3."""
 
 _BRIGHTEST = 10_000
 """Number of the brightest sources at which xi is looked up."""
@@ -127,6 +131,7 @@ def _mean_density(sim: xr.Dataset, means: np.ndarray) -> Check:
         return _plausible("mean density", f"n_igm is comoving and has the cosmic mean (ratio {ratio:.3f})")
     model = cosmology(sim)
     h = float(model.H0.value) / 100
+    assumed = {key: float(sim.attrs.get(key, value)) for key, value in DEFAULT_COSMOLOGY.items()}
     expansion = (1 + sim["redshift"].values) ** 3
     usual_mistakes = {
         "proper instead of comoving (--set n_igm_unit='proper g cm-3')": expansion,
@@ -139,6 +144,9 @@ def _mean_density(sim: xr.Dataset, means: np.ndarray) -> Check:
             for power in (-3, -2, -1, 1, 2, 3)
         },
     }
+    for unit in _TAKEN_AS_THEY_ARE:
+        scale = field_conversion("n_igm", unit, redshift=0.0, cosmology=assumed, cell_volume_mpc3=1.0).scale
+        usual_mistakes[f"in {unit}, taken as g cm-3 (--set n_igm_unit='{unit}')"] = 1 / scale
     # Several can be near, as h-2 and 2 are: the nearest at all redshifts is named.
     deviation = {
         mistake: float(np.max(np.abs(np.log(ratios / expected)))) if np.all(ratios > 0) else np.inf

@@ -3,9 +3,9 @@
 .. code-block:: toml
 
     [halos]
-    file = "halos_z*.txt"        # text, HDF5 or .npz, one file a redshift; left out: a catalogue among the
+    file = "halos_z*.txt"        # text, HDF5, .npz or .npy, one a redshift; left out: a catalogue among the
                                  # files that are named, or the arrays of the density's own HDF5, Zarr or .npz
-    x = 2                        # columns of a text file by number, from 1, or by their names in its header;
+    x = 2                        # columns of a text (or .npy) by number, from 1, or by names in its header;
     y = 3                        # arrays by their paths. positions = "Pos" in place of x, y and z: an array
     z = 4                        # of shape (haloes, 3)
     position_unit = "kpc/h"      # comoving; also "cells" (0 is where the box begins), "cells from 1" (whole

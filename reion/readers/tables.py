@@ -1,4 +1,4 @@
-"""Columns of numbers in a catalogue file: text, HDF5, Zarr or `.npz`."""
+"""Columns of numbers in a catalogue file: text, HDF5, Zarr, `.npz` or `.npy`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from reion.readers.filenames import ending_of
 from reion.readers.hdf5 import Hdf5Tree
 from reion.readers.hdf5_file import is_hdf5
 from reion.readers.names import Column
+from reion.readers.npy import file_header
 from reion.readers.npz import NpzTree
 from reion.readers.text_numbers import data_lines, header_names, numbers_in, text_of
 from reion.readers.tree import StoredArray, Tree
@@ -29,6 +30,8 @@ class Table:
     @cached_property
     def _text(self) -> tuple[list[str], np.ndarray]:
         """Names of the columns (none where there is no header), and numbers, (haloes, columns) float64."""
+        if ending_of(self.path.name) == ".npy":
+            return [], _npy_columns(self.path)
         text = text_of(self.path)
         names = header_names(text)
         lines = data_lines(text)
@@ -71,7 +74,8 @@ class Table:
                 file=self.path,
                 hint=None
                 if self.tree is None
-                else 'haloes in files of their own are named in the mapping: file = "halos_z*.dat"',
+                else "a column is an array of numbers; tables of records are not read. Haloes in files of "
+                'their own are named in the mapping: file = "halos_z*.dat"',
             )
         return shape
 
@@ -94,6 +98,20 @@ class Table:
     def unit(self, column: Column) -> str:
         """The unit that the file gives a column, empty if it gives none."""
         return "" if self.tree is None else StoredArray(self.tree, str(column)).units
+
+
+def _npy_columns(path: Path) -> np.ndarray:
+    """The columns of an array in a `.npy` file, (haloes, columns) float64."""
+    header = file_header(path)
+    if len(header.shape) != 2:
+        raise InputError(f"expected shape (haloes, columns); received {header.shape}", file=path)
+    order = "F" if header.fortran_order else "C"
+    return np.array(
+        np.memmap(path, header.dtype, "r", header.start, header.shape, order)  # type: ignore[call-overload]
+        if 0 not in header.shape
+        else np.empty(header.shape),
+        dtype=np.float64,
+    )
 
 
 def table_of(path: Path) -> Table:

@@ -81,13 +81,17 @@ def digests_in(file: Path) -> dict[str, str]:
 
 
 def _write_hdf5(store: Path, file: Path) -> None:
-    """Write the arrays and attributes of a store as HDF5 that is NetCDF 4 as well."""
+    """Write the arrays and attributes of a store as HDF5 that is NetCDF 4 as well.
+
+    The order of attributes is not tracked: where it is, more than eight are kept where our reader takes no
+    texts of variable length from.
+    """
     import h5py
     import zarr
 
     group = zarr.open_group(store, mode="r")
     try:
-        with h5py.File(file, "w", track_order=True) as written:
+        with h5py.File(file, "w") as written:
             _set_attributes(written, group.attrs)
             arrays = dict(group.arrays())
             for name in sorted(arrays, key=lambda name: (name not in DIMS, name)):
@@ -103,7 +107,7 @@ def _write_hdf5(store: Path, file: Path) -> None:
                     else {}
                 )
                 dataset = written.create_dataset(
-                    name, array.shape, array.dtype, fletcher32=array.ndim > 1, track_order=True, **storage
+                    name, array.shape, array.dtype, fletcher32=array.ndim > 1, **storage
                 )
                 if name in DIMS:
                     dataset.make_scale(name)

@@ -111,6 +111,12 @@ def compare(
 def _check_budget(written: Path, budget: Budget) -> None:
     """Refuse to go on with a study whose runs had another budget."""
     before = read_json(written)
+    if not before.keys() >= asdict(budget).keys():
+        raise InputError(
+            f"expected the budget of a study, {', '.join(asdict(budget))}; received {', '.join(before)}",
+            file=written,
+            hint="the file is damaged: remove it, and --resume writes it again from the runs",
+        )
     differing = [
         f"{key}={before[key]} instead of {value}"
         for key, value in asdict(budget).items()
@@ -198,7 +204,7 @@ def _read_run(name: str, folder: Path) -> tuple[ComparedRun, Summary | None]:
 
     from reion_exports.cost import convolution_flops
 
-    evaluation = read_json(folder / "evaluation.json")
+    scores, excursion_set = _read_scores(folder / "evaluation.json")
     metrics = read_record(folder / "metrics.json", Metrics)
     config = load_config(folder / "config.toml")
     model = onnx.load(folder / "model.onnx")
@@ -212,7 +218,30 @@ def _read_run(name: str, folder: Path) -> tuple[ComparedRun, Summary | None]:
         kflop_per_cell=convolution_flops(model, window) / cells**3 / 1e3,
         steps=metrics.steps,
         minutes=metrics.seconds / 60,
-        scores=Summary.from_json(evaluation),
+        scores=scores,
     )
-    excursion_set = evaluation["baselines"]["excursion_set"]
-    return run, Summary.from_json(excursion_set) if excursion_set["pooled"] else None
+    return run, excursion_set
+
+
+def _read_scores(path: Path) -> tuple[Summary, Summary | None]:
+    """The scores of a run, and those of the excursion set beside it; None where there are none.
+
+    Raises
+    ------
+    InputError
+        If the file holds something else.
+    """
+    hint = "the file is damaged: remove it, and --resume judges the run again"
+    try:
+        evaluation = read_json(path)
+        excursion_set = evaluation["baselines"]["excursion_set"]
+        return (
+            Summary.from_json(evaluation),
+            Summary.from_json(excursion_set) if excursion_set["pooled"] else None,
+        )
+    except InputError as error:
+        error.hint = hint
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        message = f"expected the evaluation of a run; {type(error).__name__}: {error}".splitlines()[0]
+        raise InputError(message, file=path, hint=hint) from error

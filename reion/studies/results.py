@@ -57,7 +57,15 @@ class Summary:
 
     @classmethod
     def from_json(cls, scores: Mapping[str, Any]) -> Summary:
-        """Take what is kept from `pooled` and `redshifts` of a method in the JSON of an evaluation."""
+        """Take what is kept from `pooled` and `redshifts` of a method in the JSON of an evaluation.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError, AttributeError
+            If it holds something else.
+        """
+        from pydantic import TypeAdapter
+
         rows = scores["redshifts"]
         names = [field.name for field in fields(RedshiftScores)]
         low, high = _PARTLY_IONISED
@@ -71,13 +79,15 @@ class Summary:
             return {k: float(np.mean(values)) if values else None for k, values in defined.items()}
 
         pooled = scores["pooled"]
-        return cls(
-            r2=pooled["r2"],
-            calibration_error=pooled["calibration_error"],
-            power_ratio=mean("power_ratio"),
-            cross_correlation=mean("cross_correlation"),
-            bubble_size_mpc=(pooled["bubble_size_mpc_pred"], pooled["bubble_size_mpc_true"]),
-            redshifts=tuple(RedshiftScores(**{name: row[name] for name in names}) for row in rows),
+        return TypeAdapter(cls).validate_python(
+            {
+                "r2": pooled["r2"],
+                "calibration_error": pooled["calibration_error"],
+                "power_ratio": mean("power_ratio"),
+                "cross_correlation": mean("cross_correlation"),
+                "bubble_size_mpc": (pooled["bubble_size_mpc_pred"], pooled["bubble_size_mpc_true"]),
+                "redshifts": [{name: row[name] for name in names} for row in rows],
+            }
         )
 
     def to_json(self) -> dict[str, Any]:

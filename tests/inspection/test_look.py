@@ -166,6 +166,14 @@ def test_what_is_wrong_is_said_in_words(cosmic):
             for power in (-3, -2, -1, 1, 2, 3)
         },
         "hydrogen": remake(cosmic, n_igm=density * np.float32(0.76)),
+        "in kg m-3, taken as g cm-3": remake(cosmic, n_igm=density * np.float32(1e3)),
+        "in Msun Mpc-3, taken as g cm-3": remake(
+            cosmic, n_igm=(density.astype(np.float64) / 6.76963e-41).astype(np.float32)
+        ),
+        "in hydrogen cm-3, taken as g cm-3": remake(
+            cosmic, n_igm=density * np.float32(1 / 1.222 / 1.67262e-24)
+        ),
+        "in 1 + overdensity, taken as g cm-3": remake(cosmic, n_igm=density / density.mean()),
         "its unit right": remake(cosmic, n_igm=density * np.float32(3e3)),
     }
     for word, sim in wrong.items():

@@ -1,6 +1,6 @@
 """Kill a command before every step that moves or removes something, and give the same command again.
 
-    python -m tests.jobs.kills COMMAND SIM FOLDER [MODEL]
+    python -m tests.jobs.kills COMMAND SIM FOLDER [MODEL [ENDING]]
 
 A child process runs the command, which replaces an older output, and ends itself, as a kill would, before the
 n-th step; n grows until the command ends by itself. Prints the steps at which it was killed.
@@ -84,8 +84,8 @@ def in_child(function) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def main(command: str, sim: Path, folder: Path, model: str = "") -> None:
-    old, out = folder / "old.zarr", folder / "place" / "out.zarr"
+def main(command: str, sim: Path, folder: Path, model: str = "", ending: str = ".zarr") -> None:
+    old, out = folder / f"old{ending}", folder / "place" / f"out{ending}"
     out.parent.mkdir(parents=True)
 
     def run(path: Path = out) -> None:
@@ -97,7 +97,7 @@ def main(command: str, sim: Path, folder: Path, model: str = "") -> None:
             write_simulation(open_simulation(sim), path, force=True)
 
     def check(*snapshots: int) -> None:
-        with xr.open_zarr(out, chunks=None) as found:
+        with xr.open_zarr(out, chunks=None) if ending == ".zarr" else open_simulation(out) as found:
             assert found.sizes["redshift"] in snapshots, found.sizes
             assert np.isfinite(found["xi"].values).all()
 
@@ -107,10 +107,18 @@ def main(command: str, sim: Path, folder: Path, model: str = "") -> None:
         run()
         check(2)
 
-    assert in_child(lambda: write_simulation(open_simulation(sim).isel(redshift=slice(0, 1)), old)) == 0
+    def write_old() -> None:
+        write_simulation(open_simulation(sim).isel(redshift=slice(0, 1)), folder / "first.zarr")
+        convert(folder / "first.zarr", old)
+
+    assert in_child(write_old) == 0
     for step in count(1):
         shutil.rmtree(out.parent)
-        shutil.copytree(old, out)
+        out.parent.mkdir()
+        if old.is_dir():
+            shutil.copytree(old, out)
+        else:
+            shutil.copy2(old, out)
 
         def killed(step: int = step) -> None:
             die_at(step, folder)
@@ -121,7 +129,7 @@ def main(command: str, sim: Path, folder: Path, model: str = "") -> None:
         if status == KILLED:
             assert in_child(go_on) == 0, f"step {step}: the same command does not go on"
         left = [path.name for path in out.parent.iterdir()]
-        assert left == ["out.zarr"], f"step {step}: {left} is left"
+        assert left == [out.name], f"step {step}: {left} is left"
         if status == 0:
             return
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -65,6 +66,7 @@ def test_a_study_is_trained_and_judged_once(study, toy, tmp_path, monkeypatch):
 
     monkeypatch.setattr(comparison, "train", None)
     assert compare(study, boxes, test, out, resume=True) == result
+    check_damaged(study, boxes, test, out, result)
     with pytest.raises(InputError, match="core_minutes=1 instead of 2"):
         compare(study, boxes, test, out, resume=True, core_minutes=2)
     # Also where the first run has yet to be trained.
@@ -77,6 +79,28 @@ def test_a_study_is_trained_and_judged_once(study, toy, tmp_path, monkeypatch):
     study.write_text(STUDY.replace("seed = 3", "seed = 4"), encoding="utf-8")
     with pytest.raises(InputError, match=r"seed=3 instead of 4"):
         compare(study, boxes, test, out, resume=True)
+
+
+def check_damaged(study, boxes, test, out, result):
+    """A damaged file is one error that names it, and what it says to do leads out."""
+    for name, damage in (
+        ("first/evaluation.json", lambda text: text[: len(text) // 2]),
+        ("first/evaluation.json", lambda text: text.replace('"pooled"', '"poled"')),
+        ("second/evaluation.json", lambda text: text.replace('"redshifts": [', '"redshifts": [3,')),
+        ("second/evaluation.json", lambda text: re.sub('"r2": [-0-9.e]+', '"r2": "good"', text, count=1)),
+        ("first/evaluation.json", lambda _: "{}"),
+        ("comparison.json", lambda text: text[:20]),
+        ("comparison.json", lambda _: '{"runs": []}'),
+    ):
+        path = out / name
+        whole = path.read_text(encoding="utf-8")
+        path.write_text(damage(whole), encoding="utf-8")
+        with pytest.raises(InputError) as error:
+            compare(study, boxes, test, out, resume=True)
+        assert error.value.file == str(path)
+        path.unlink()
+        assert compare(study, boxes, test, out, resume=True) == result
+        assert json.loads(path.read_text(encoding="utf-8")) == json.loads(whole)
 
 
 def test_a_box_is_not_judged_that_was_trained_on(study, toy, tmp_path):

@@ -137,6 +137,23 @@ def haloes_as_arrays_of_one_axis(folder: Path) -> dict[str, str]:
     }
 
 
+@situation()
+def haloes_as_rows_of_an_npy_array(folder: Path) -> dict[str, str]:
+    write_density(folder)
+    for z, arrays in snapshots(SIM):
+        positions, masses = haloes(arrays["n_src"])
+        np.save(folder / f"rows_z{z}.npy", np.column_stack([masses, positions]))
+    return {
+        **COSMOLOGY,
+        **SHINING,
+        **mapping(
+            folder,
+            '[halos]\nfile = "rows_z*.npy"\nmass = 1\nx = 2\ny = 3\nz = 4\nposition_unit = "Mpc"\n'
+            'mass_unit = "Msun"\n',
+        ),
+    }
+
+
 @situation("n_src")
 def haloes_and_nothing_else(folder: Path) -> dict[str, str]:
     """Photons per second in a column, cells counted from 1, a mesh that is set."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import xarray as xr
 from astropy import constants, units
 
 from tests.readers.corpus import COSMOLOGY, SIM, situation
@@ -208,10 +209,16 @@ def twentyonecmfast_without_a_box_length(folder: Path) -> dict[str, str]:
 @situation()
 def twentyonecmfast_cache(folder: Path) -> dict[str, str]:
     """A file for each struct, in folders of hashes; those of structs that nobody needs beside them."""
+    write_cache(folder, SIM)
+    return {}
+
+
+def write_cache(folder: Path, sim: xr.Dataset) -> None:
+    """The files of a cache of 21cmFAST 4.3, in a folder that is there."""
     coeval = folder.parent / f"{folder.name}_coeval"
     coeval.mkdir()
-    write_21cmfast(coeval, SIM)
-    for z, _ in snapshots(SIM):
+    write_21cmfast(coeval, sim)
+    for z, _ in snapshots(sim):
         with h5py.File(coeval / f"coeval_z{z}.h5") as whole:
             for name in whole:
                 astro = [] if name == "PerturbedField" else ["51d1a7"]
@@ -224,7 +231,6 @@ def twentyonecmfast_cache(folder: Path) -> dict[str, str]:
         with h5py.File(folder / "3f8a1c" / "11" / f"{name}.h5", "w") as file:
             file.attrs["21cmFAST-version"] = "4.3.1"
             file[f"{name}/OutputFields/lowres_density"] = np.zeros((4, 4, 4), np.float32)
-    return {}
 
 
 @situation("n_igm", "n_src", "xi", warns="not used: GalaxyField in coeval_z")
