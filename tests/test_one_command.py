@@ -76,7 +76,7 @@ def write_all(folder: Path, sim) -> None:
         (folder / name).write_text(toml, encoding="utf-8")
 
 
-@pytest.mark.filterwarnings("ignore:the series starts at")
+@pytest.mark.filterwarnings("ignore:the series starts at", "ignore:n_ion is zero everywhere at z = 9")
 def test_one_command_predicts_from_the_files_of_every_code(command, sim, toy_model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_all(tmp_path, sim)

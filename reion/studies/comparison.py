@@ -110,12 +110,17 @@ def compare(
 
 def _check_budget(written: Path, budget: Budget) -> None:
     """Refuse to go on with a study whose runs had another budget."""
-    before = read_json(written)
+    hint = "the file is damaged: remove it, and --resume writes it again from the runs"
+    try:
+        before = read_json(written)
+    except InputError as error:
+        error.hint = hint
+        raise
     if not before.keys() >= asdict(budget).keys():
         raise InputError(
             f"expected the budget of a study, {', '.join(asdict(budget))}; received {', '.join(before)}",
             file=written,
-            hint="the file is damaged: remove it, and --resume writes it again from the runs",
+            hint=hint,
         )
     differing = [
         f"{key}={before[key]} instead of {value}"

@@ -25,6 +25,7 @@ training = { crop_cells = 4, batch_size = 1 }
 data.inputs = "instant"
 model = { name = "voxel", hidden = [4] }
 """
+JUDGED = ("second/evaluation.json", "comparison.json")
 
 
 @pytest.fixture
@@ -96,11 +97,18 @@ def check_damaged(study, boxes, test, out, result):
         whole = path.read_text(encoding="utf-8")
         path.write_text(damage(whole), encoding="utf-8")
         with pytest.raises(InputError) as error:
-            compare(study, boxes, test, out, resume=True)
+            if name == "comparison.json":
+                comparison._check_budget(path, result.budget)
+            else:
+                comparison._read_scores(path)
         assert error.value.file == str(path)
-        path.unlink()
-        assert compare(study, boxes, test, out, resume=True) == result
-        assert json.loads(path.read_text(encoding="utf-8")) == json.loads(whole)
+        assert "remove it" in str(error.value.hint)
+        path.write_text(whole, encoding="utf-8")
+    removed = {name: json.loads((out / name).read_text(encoding="utf-8")) for name in JUDGED}
+    for name in JUDGED:
+        (out / name).unlink()
+    assert compare(study, boxes, test, out, resume=True) == result
+    assert removed == {name: json.loads((out / name).read_text(encoding="utf-8")) for name in JUDGED}
 
 
 def test_a_box_is_not_judged_that_was_trained_on(study, toy, tmp_path):
