@@ -31,6 +31,10 @@ def files(toy, tmp_path):
     return paths
 
 
+def exit_as_done():
+    raise SystemExit(0)
+
+
 def arguments(verb, file, model, folder):
     out = ["--out", folder / "out"]
     return {
@@ -53,7 +57,12 @@ def arguments(verb, file, model, folder):
         *("evaluate", "plan", "simulate", "train"),
     ],
 )
-def test_what_is_not_used_is_said_once_by_every_command(verb, command, files, toy_model, tmp_path):
+def test_what_is_not_used_is_said_once_by_every_command(
+    verb, command, files, toy_model, tmp_path, monkeypatch
+):
+    for place in ("training.cost.plan_train", "ray_tracing.cost.plan_simulate"):
+        if verb in place:
+            monkeypatch.setattr(f"reion.{place}", lambda *_: exit_as_done())  # they time a step
     if verb == "train" and not find_spec("tensorflow"):
         pytest.skip("trains with TensorFlow")
     words = [verb.split()[0], *arguments(verb, files[0], toy_model, tmp_path)]
