@@ -15,16 +15,52 @@ write `z008p500` for 8.5, some write 8,5."""
 _MESH = re.compile(r"y[=_-]?\d+[_x-]?$", re.IGNORECASE)
 """What stands before the z of `x64y64z64` and `nx64_ny64_z64`, which is a number of cells."""
 
+_GOES_ON = re.compile(
+    r"(?:-|_?to_?|\.\.+)(?:redshift|zred|z)?[=_]?\d+[.,p]\d"  # z8.0-9.0, z6to12.5, z6.0-z12.0
+    r"|_?to_?z?\d|[-_]\d{1,2}(?![A-Za-z0-9])",
+    re.IGNORECASE,
+)
+"""What makes a range of a number before it (`z6.0-12.0`, `z6-12`), or may be its decimals (`z8_5`)."""
+_RANGE_BEFORE = re.compile(r"z[=_]?\d+(?:[.,p]\d+)?(?:-|_?to_?)$", re.IGNORECASE)
+"""What makes a range of a number behind it, which has its own z: `z6.0-z12.0`."""
+_HIGHEST_WHOLE = 50
+"""A whole number above is rather a redshift without its point: `z0850`, `z85`."""
+
 _COMPRESSED = ".gz"
 
 
 def redshift_of(path: Path) -> float | None:
     """The redshift in a name like `xi_z8.397.npy`, `snap_z008p397.h5` or `redshift=8.4.h5`; None without one.
 
-    Of several the last counts: `box_z64cells_z8.0.h5` and `z64_z8.0.h5` are at 8.
+    Of several the last counts: `box_z64cells_z8.0.h5` and `z64_z8.0.h5` are at 8. A range, `z8.0-9.0`, is
+    none, nor is a whole number behind which there may be decimals: `z8_5`.
     """
-    match = _last_redshift(ending_removed(path.name))
-    return None if match is None else float(match["number"].lower().replace("p", ".").replace(",", "."))
+    stem = ending_removed(path.name)
+    match = _last_redshift(stem)
+    if match is None or _may_go_on(match, stem):
+        return None
+    return float(match["number"].lower().replace("p", ".").replace(",", "."))
+
+
+def why_no_redshift(path: Path) -> str:
+    """What is wrong with the redshift in a name of which `redshift_of` takes none; empty if there is none."""
+    stem = ending_removed(path.name)
+    match = _last_redshift(stem)
+    if match is None or not _may_go_on(match, stem):
+        return ""
+    return f": {stem!r} may be a range of redshifts, or have decimals behind {match[0]}"
+
+
+def lacks_a_point(path: Path, redshift: float) -> bool:
+    """Whether a redshift is likely one of a name without its point: 850 of `xi_z0850.npy`."""
+    stem = ending_removed(path.name)
+    match = _last_redshift(stem)
+    return (
+        match is not None
+        and match["number"].isdigit()
+        and float(match["number"]) == redshift
+        and redshift > _HIGHEST_WHOLE
+    )
 
 
 def label_of(path: Path) -> str:
@@ -49,6 +85,16 @@ def ending_removed(name: str) -> str:
     stem = name[: -len(_COMPRESSED)] if name.lower().endswith(_COMPRESSED) else name
     suffix = Path(stem).suffix
     return stem if suffix[1:].isdigit() else stem.removesuffix(suffix)
+
+
+def _may_go_on(match: re.Match[str], stem: str) -> bool:
+    if _RANGE_BEFORE.search(stem[: match.start()]):
+        return True
+    behind = _GOES_ON.match(stem, match.end())
+    # With decimals of its own a number has none behind it: `z8.0_2` is a second file at 8, `z8.0-9` another.
+    return behind is not None and (
+        match["number"].isdigit() or re.search(r"to|[.,p]\d", behind[0]) is not None
+    )
 
 
 def _last_redshift(stem: str) -> re.Match[str] | None:

@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 
 from reion.errors import InputError
-from reion.readers.filenames import ending_of, redshift_of
+from reion.readers.filenames import ending_of, redshift_of, why_no_redshift
 from reion.readers.names import Column, Halos
 from reion.readers.settings import HALO_SETTINGS, Settings
 from reion.readers.snapshot import SAME_REDSHIFT, Box, Region, Snapshot
@@ -315,7 +315,7 @@ def _tables(box: Box, catalogues: Sequence[Path]) -> list[tuple[float, Table]]:
             redshift = redshifts[0]
         if redshift is None:
             raise InputError(
-                "the redshift of the haloes is not in the file's name",
+                f"the redshift of the haloes is not in the file's name{why_no_redshift(path)}",
                 file=path,
                 hint="name it like halos_z8.397.txt",
             )

@@ -15,6 +15,7 @@ from reion.readers.hdf5_file import (
     dataset_names,
     dimension_names,
     find,
+    find_column,
     is_hdf5,
     is_scale_without_data,
     open_hdf5,
@@ -40,17 +41,17 @@ class Hdf5Tree:
     def shape(self, name: str) -> tuple[int, ...] | None:
         """Shape of a dataset; None if there is none of that name."""
         with open_hdf5(self.path) as file:
-            dataset = find(file, name, self.path)
+            dataset, member = find_column(file, name, self.path)
             if dataset is None or is_scale_without_data(dataset):
                 return None
-            return shape_of(dataset, name, self.path, whole=False)
+            return shape_of(dataset, name, self.path, whole=False, member=member)
 
     def read(self, name: str, key: ArrayKey) -> np.ndarray:
         """Numbers of a dataset."""
         with open_hdf5(self.path) as file:
-            dataset = find(file, name, self.path)
-            shape_of(dataset, name, self.path, whole=False)
-            return read(dataset, key, name, self.path)
+            dataset, member = find_column(file, name, self.path)
+            shape_of(dataset, name, self.path, whole=False, member=member)
+            return read(dataset, key, name, self.path, member=member)
 
     def array_attributes(self, name: str) -> Mapping[str, Any]:
         """The attributes of a dataset."""
@@ -66,11 +67,12 @@ class Hdf5Tree:
     def unwritten(self, name: str) -> tuple[int, int]:
         """How many chunks were never written and read as a number, and how many there are."""
         with open_hdf5(self.path) as file:
-            dataset = find(file, name, self.path)
+            dataset, member = find_column(file, name, self.path)
             if dataset is None:
                 return 0, 0
             missing, count = unwritten(dataset)
-            return (0 if np.isnan(dataset.fillvalue) else missing), count
+            fill = dataset.fillvalue if member is None else dataset.fillvalue[member]
+            return (0 if np.all(np.isnan(fill)) else missing), count
 
     def attribute(self, name: str) -> Any | None:
         """An attribute, `group/name`."""
@@ -90,7 +92,7 @@ class Hdf5Tree:
         return self._attributes_of[name]
 
     def names(self) -> list[str]:
-        """Datasets of floating-point numbers, the first ones of many."""
+        """Datasets of floating-point numbers and columns of tables, the first ones of many."""
         with open_hdf5(self.path) as file:
             return dataset_names(file)
 

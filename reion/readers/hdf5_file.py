@@ -24,6 +24,7 @@ import numpy as np
 from reion.errors import InputError
 from reion.readers.filenames import ending_of
 from reion.readers.object_header import ObjectHeader
+from reion.readers.records import member_type, members_of
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 ENDINGS = (".h5", ".hdf5")
@@ -123,8 +124,19 @@ def find(file: Any, name: str, path: Path) -> Any | None:
     return here
 
 
-def dataset_names(file: Any, kinds: str = "f") -> list[str]:
-    """Paths of the first datasets of numbers of these kinds, to be shown to a person."""
+def find_column(file: Any, name: str, path: Path) -> tuple[Any | None, str | None]:
+    """The dataset `name`; where that is `table/member`, the dataset of records and the name of the member."""
+    dataset = find(file, name, path)
+    table, _, member = name.rpartition("/")
+    if dataset is not None or not table:
+        return dataset, None
+    records = find(file, table, path)
+    there = records is not None and member_type(getattr(records, "dtype", np.dtype("f8")), member) is not None
+    return (records, member) if there else (None, None)
+
+
+def dataset_names(file: Any) -> list[str]:
+    """Paths of the first datasets of floating-point numbers, tables by their columns, shown to a person."""
     import h5py
 
     names: list[str] = []
@@ -134,7 +146,7 @@ def dataset_names(file: Any, kinds: str = "f") -> list[str]:
         group, prefix, depth = groups.pop()
         for name in group:
             looked += 1
-            if looked > _MOST_LOOKED_AT or len(names) == _MOST_NAMES:
+            if looked > _MOST_LOOKED_AT or len(names) >= _MOST_NAMES:
                 return names
             # A neighbour that cannot be read does not matter to those that can.
             with contextlib.suppress(Exception):
@@ -142,10 +154,9 @@ def dataset_names(file: Any, kinds: str = "f") -> list[str]:
                     item = group[name]
                     if isinstance(item, h5py.Group) and depth < _DEEPEST:
                         groups.append((item, f"{prefix}{name}/", depth + 1))
-                    elif (
-                        isinstance(item, h5py.Dataset) and item.dtype.kind in kinds and item.shape is not None
-                    ):
-                        names.append(prefix + name)
+                    elif isinstance(item, h5py.Dataset) and item.shape is not None:
+                        names += [prefix + name] if item.dtype.kind == "f" else []
+                        names += [f"{prefix}{name}/{member}" for member in members_of(item.dtype)]
     return names
 
 
@@ -217,13 +228,17 @@ def is_scale_without_data(dataset: Any) -> bool:
     )
 
 
-def shape_of(dataset: Any, name: str, path: Path, *, whole: bool = True) -> tuple[int, ...]:
+def shape_of(
+    dataset: Any, name: str, path: Path, *, whole: bool = True, member: str | None = None
+) -> tuple[int, ...]:
     """The shape of a dataset of numbers.
 
     Parameters
     ----------
     whole
         All of it must be there; otherwise chunks (or all of the data) may never have been written.
+    member
+        Of records this one, whose own shape stands behind that of the dataset.
 
     Raises
     ------
@@ -232,12 +247,11 @@ def shape_of(dataset: Any, name: str, path: Path, *, whole: bool = True) -> tupl
     """
     import h5py
 
-    if (
-        not isinstance(dataset, h5py.Dataset)
-        or dataset.dtype.kind not in "fiu"
-        or dataset.dtype.itemsize > 8
-        or dataset.shape is None
-    ):
+    is_dataset = isinstance(dataset, h5py.Dataset) and dataset.shape is not None
+    numbers, inner = (dataset.dtype, ()) if is_dataset else (np.dtype("V"), ())
+    if is_dataset and member is not None:
+        numbers, inner = member_type(numbers, member) or (numbers, ())
+    if numbers.kind not in "fiu" or numbers.itemsize > 8:
         kind = dataset.dtype if isinstance(dataset, h5py.Dataset) else "a group"
         raise InputError(
             f"{name}: expected a dataset of numbers; received {kind}",
@@ -273,7 +287,7 @@ def shape_of(dataset: Any, name: str, path: Path, *, whole: bool = True) -> tupl
             f"{name}: shape {shape} of {dataset.dtype} needs {needed} bytes; the file holds {held_bytes}",
             file=path,
         )
-    return shape
+    return (*shape, *inner)
 
 
 def unwritten(dataset: Any) -> tuple[int, int]:
@@ -284,8 +298,12 @@ def unwritten(dataset: Any) -> tuple[int, int]:
     return expected - int(dataset.id.get_num_chunks()), expected
 
 
-def read(dataset: Any, key: tuple[int | slice, ...], name: str, path: Path) -> np.ndarray:
+def read(
+    dataset: Any, key: tuple[int | slice, ...], name: str, path: Path, *, member: str | None = None
+) -> np.ndarray:
     """The numbers of `dataset` (checked by `shape_of`) at `key`, in the file's number type.
+
+    Of records those of the `member`, whose own axes are the last ones of `key`.
 
     Raises
     ------
@@ -293,8 +311,11 @@ def read(dataset: Any, key: tuple[int | slice, ...], name: str, path: Path) -> n
         If a chunk expands to more or less than its shape needs.
     """
     if dataset.chunks is not None and _DEFLATE in _filters(dataset):
-        _check_expansion(dataset, key, name, path)
-    return np.asarray(dataset[key])
+        _check_expansion(dataset, key[: len(dataset.shape)], name, path)
+    if member is None:
+        return np.asarray(dataset[key])
+    inner = key[len(dataset.shape) :]
+    return np.asarray(dataset.fields(member)[key[: len(dataset.shape)]])[(..., *inner)]
 
 
 def _filters(dataset: Any) -> list[int]:

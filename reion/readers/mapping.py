@@ -40,7 +40,7 @@ from typing import Any
 import numpy as np
 
 from reion.errors import InputError
-from reion.readers.filenames import label_of, redshift_of
+from reion.readers.filenames import label_of, redshift_of, why_no_redshift
 from reion.readers.names import Names, NumberPlace, names_from
 from reion.readers.settings import Settings
 from reion.readers.snapshot import Box, Snapshot
@@ -141,7 +141,7 @@ def _redshifts(tree: Tree, names: Names) -> np.ndarray:
         from_name = redshift_of(tree.path)
         if from_name is None:
             raise InputError(
-                "the redshift is neither in the file nor in its name",
+                f"the redshift is neither in the file nor in its name{why_no_redshift(tree.path)}",
                 file=tree.path,
                 hint="say where it is in the mapping, under [redshift], or name the file like sim_z8.397",
             )

@@ -45,13 +45,13 @@ class Header:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def read_header(stream: IO[bytes], *, file: Path, name: str) -> Header:
+def read_header(stream: IO[bytes], *, file: Path, name: str, records: bool = False) -> Header:
     """Read the header at the start of `stream`; `name` says which array it is in messages.
 
     Raises
     ------
     InputError
-        If it is not the header of an array of plain numbers.
+        If it is not the header of an array of plain numbers, or, with `records`, of records.
     """
     # NumPy reads as many bytes as the header claims to have before it looks whether they are too many.
     head = io.BytesIO(stream.read(_MOST_HEADER_BYTES))
@@ -59,7 +59,7 @@ def read_header(stream: IO[bytes], *, file: Path, name: str) -> Header:
         version = npy_format.read_magic(head)
     except ValueError as error:
         raise InputError(f"{name}: expected .npy data starting with {MAGIC!r}: {error}", file=file) from error
-    if version not in ((1, 0), (2, 0)):  # version 3 is for the names of fields only
+    if version not in ((1, 0), (2, 0)):  # version 3 is for names that are not Latin, of a record's members
         raise InputError(f"{name}: expected an .npy header of version 1 or 2; received {version}", file=file)
     try:
         with warnings.catch_warnings():
@@ -72,23 +72,28 @@ def read_header(stream: IO[bytes], *, file: Path, name: str) -> Header:
         raise InputError(
             f"{name}: expected numbers; received pickled Python objects, which are never loaded", file=file
         )
-    if dtype.kind not in "fiu" or dtype.itemsize > 8:
-        raise InputError(f"{name}: expected numbers; received {dtype}", file=file)
+    if not records:
+        _check_plain(dtype, file=file, name=name)
     if not all(type(n) is int and n >= 0 for n in shape):
         raise InputError(f"{name}: the .npy header is damaged: it declares the shape {shape}", file=file)
     return Header(dtype, shape, fortran_order, head.tell())
 
 
-def file_header(path: Path) -> Header:
+def _check_plain(dtype: np.dtype, *, file: Path, name: str) -> None:
+    if dtype.kind not in "fiu" or dtype.itemsize > 8:
+        raise InputError(f"{name}: expected numbers; received {dtype}", file=file)
+
+
+def file_header(path: Path, *, records: bool = False) -> Header:
     """The header of a `.npy` file, compared with the size of the file.
 
     Raises
     ------
     InputError
-        If it is damaged, of another size than it says, or no array of plain numbers.
+        If it is damaged, of another size than it says, or no array of plain numbers (or of `records`).
     """
     with path.open("rb") as stream:
-        header = read_header(stream, file=path, name=path.name)
+        header = read_header(stream, file=path, name=path.name, records=records)
     size = path.stat().st_size
     if header.start + header.nbytes != size:
         raise InputError(
@@ -120,13 +125,13 @@ class Archive:
         """Names of the arrays, whatever they hold."""
         return list(self._entries)
 
-    def header(self, name: str) -> Header:
+    def header(self, name: str, *, records: bool = False) -> Header:
         """The header of the array `name`, compared with the bytes that the archive has for it.
 
         Raises
         ------
         InputError
-            If it is not an array of plain numbers, or damaged.
+            If it is not an array of plain numbers (or of `records`), or damaged.
         """
         if name not in self._headers:
             try:
@@ -134,11 +139,13 @@ class Archive:
                     self._headers[name] = self._header(archive, name, self._entries[name])
             except _ZIP_ERRORS as error:
                 raise InputError(f"{name}: the archive is damaged: {error}", file=self.path) from error
+        if not records:
+            _check_plain(self._headers[name].dtype, file=self.path, name=name)
         return self._headers[name]
 
-    def array(self, name: str) -> np.ndarray:
+    def array(self, name: str, *, records: bool = False) -> np.ndarray:
         """The whole array `name`, decompressed and checked against its checksum."""
-        header = self.header(name)
+        header = self.header(name, records=records)
         try:
             with zipfile.ZipFile(self.path) as archive, archive.open(name + ".npy") as stream:
                 stream.read(header.start)
@@ -163,7 +170,7 @@ class Archive:
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or entry.flag_bits & 1:
             raise InputError(f"{name}: expected a stored or deflated, unencrypted member", file=self.path)
         with archive.open(entry) as stream:
-            header = read_header(stream, file=self.path, name=name)
+            header = read_header(stream, file=self.path, name=name, records=True)
         if header.start + header.nbytes != entry.file_size:
             raise InputError(
                 f"{name}: shape {header.shape} of {header.dtype} needs {header.start + header.nbytes} bytes; "

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from reion.errors import InputError
-from reion.readers.filenames import ending_of, label_of, redshift_of
+from reion.readers.filenames import ending_of, label_of, redshift_of, why_no_redshift
 from reion.readers.format import Format
 from reion.readers.mapping import box_from
 from reion.readers.names import names_from
@@ -87,10 +87,17 @@ def claim(paths: Sequence[Path]) -> list[Path]:
 def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:
     """One box for each redshift in the names of a folder's files; those without one belong to all."""
     names = names_from(settings)
+    wanted = {place.array.removesuffix(".npy") for place in names.arrays().values()}
     folders: dict[Path, dict[float | None, dict[str, Path]]] = {}
     for path in paths:
         files = folders.setdefault(path.resolve().parent, {}).setdefault(redshift_of(path), {})
         label = _plain(path.name) if redshift_of(path) is None else label_of(path)
+        if why_no_redshift(path) and label not in wanted and label.startswith(tuple(wanted)):
+            raise InputError(
+                f"expected a redshift in the name{why_no_redshift(path)}",
+                file=path,
+                hint="name it like density_z8.500.npy",
+            )
         if label in files:
             raise InputError(
                 f"expected one file of {label} at a redshift; {files[label]} is another", file=path
@@ -104,7 +111,7 @@ def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:
             ordered = dict(sorted(files.items(), key=lambda item: redshift_of(item[1]) is None))
             trees.append(NpyTree(ordered))
             boxes.append(box_from(trees[-1], names, settings, label=folder.name))
-    warn_unused_arrays(trees, {place.array.removesuffix(".npy") for place in names.arrays().values()})
+    warn_unused_arrays(trees, wanted)
     return boxes
 
 

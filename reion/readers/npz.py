@@ -21,6 +21,7 @@ from reion.readers.filenames import ending_of
 from reion.readers.format import Format
 from reion.readers.mapping import boxes_from
 from reion.readers.npy import MAGIC, Archive
+from reion.readers.records import member_at, member_type, members_of
 from reion.readers.settings import Settings
 from reion.readers.snapshot import Box
 from reion.readers.tree import ArrayKey
@@ -37,11 +38,20 @@ class NpzTree:
     def shape(self, name: str) -> tuple[int, ...] | None:
         """Shape of a member; None if there is none of that name."""
         name = name.removesuffix(".npy")
-        return self._archive.header(name).shape if name in self._archive.members else None
+        table, _, column = name.rpartition("/")
+        if name in self._archive.members or table not in self._archive.members:
+            return self._archive.header(name).shape if name in self._archive.members else None
+        header = self._archive.header(table, records=True)
+        found = member_type(header.dtype, column)
+        return None if found is None else (*header.shape, *found[1])
 
     def read(self, name: str, key: ArrayKey) -> np.ndarray:
         """Numbers of a member, which is decompressed whole."""
-        return np.asarray(self._archive.array(name.removesuffix(".npy"))[key])
+        name = name.removesuffix(".npy")
+        if name in self._archive.members:
+            return np.asarray(self._archive.array(name)[key])
+        table, _, column = name.rpartition("/")
+        return member_at(self._archive.array(table, records=True), column, key)
 
     def array_attributes(self, name: str) -> Mapping[str, Any]:
         """The unit of a field of ours."""
@@ -64,15 +74,17 @@ class NpzTree:
         return {}
 
     def names(self) -> list[str]:
-        """Members of floating-point numbers."""
-        return [name for name in self._archive.members if self._is_real(name)]
+        """Members of floating-point numbers, and the columns of those that are tables of records."""
+        return [column for name in self._archive.members for column in self._real(name)]
 
-    def _is_real(self, name: str) -> bool:
+    def _real(self, name: str) -> list[str]:
         try:
-            header = self._archive.header(name)
-            return header.dtype.kind == "f" and bool(header.shape)
+            header = self._archive.header(name, records=True)
         except InputError:  # a neighbour that cannot be read
-            return False
+            return []
+        if header.dtype.kind == "f" and header.shape:
+            return [name]
+        return [f"{name}/{member}" for member in members_of(header.dtype)]
 
 
 def claim(paths: Sequence[Path]) -> list[Path]:

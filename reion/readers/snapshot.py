@@ -19,6 +19,7 @@ import xarray as xr
 
 from reion.errors import InputError
 from reion.physics.mean_free_path import max_mfp_mpc, with_propagation_mask
+from reion.readers.filenames import lacks_a_point
 from reion.readers.settings import COMMON, Settings
 from reion.simulation import contract
 from reion.simulation.contract import (
@@ -37,6 +38,8 @@ from reion.simulation.units import Conversion, field_conversion, photon_rate_per
 
 SAME_REDSHIFT = 1e-3
 """Redshifts that differ by less are one."""
+_HIGHEST = 200.0
+"""No simulation of galaxies begins earlier."""
 _WIDEST_STEP, _WIDEST_ONLY_STEP, _UNUSUAL = np.log(1.3), np.log(2.5), 4.0
 """A step in ln(1 + z) is implausible above this, if it is also so many times the usual one of its series."""
 
@@ -267,6 +270,7 @@ def _series(box: Box, settings: Settings) -> dict[str, list[Snapshot]]:
                     file=later.file,
                 )
     series = _selected(series, settings.redshifts())
+    _check_plausible(series)
     _warn_of_odd_redshifts(series)
     reference = next(iter(series))
     expected = {snapshot.redshift for snapshot in series[reference]}
@@ -322,9 +326,37 @@ def _selected(
     return selected
 
 
+def _check_plausible(series: Mapping[str, list[Snapshot]]) -> None:
+    """Refuse redshifts that no simulation of galaxies has, and those that a name gives without their point.
+
+    Raises
+    ------
+    InputError
+        Naming the first of them and its file.
+    """
+    for snapshot in itertools.chain.from_iterable(series.values()):
+        redshift = snapshot.redshift
+        from_name = lacks_a_point(snapshot.file, redshift)
+        if from_name or not 0 <= redshift <= _HIGHEST:
+            raise InputError(
+                f"{snapshot.name}: expected a redshift between 0 and {_HIGHEST:g}; received z = {redshift:g}"
+                + (", a whole number from the file's name: does it lack its point?" if from_name else ""),
+                file=snapshot.file,
+                hint="name the file like xi_z8.500 for 8.5, or say it in a mapping: [redshift] value = 8.5; "
+                "--set redshifts=9,8.5 leaves other snapshots out",
+            )
+
+
 def _warn_of_odd_redshifts(series: Mapping[str, list[Snapshot]]) -> None:
     """Say where two snapshots are at almost one redshift, or one lies far from all others."""
     snapshots = max(series.values(), key=len)
+    if snapshots and snapshots[0].redshift < 1:
+        warnings.warn(
+            f"all redshifts are below 1, the first is z = {snapshots[0].redshift:g} "
+            f"({snapshots[0].file.name}): are they scale factors? A mapping says so: "
+            "[redshift] unit = 'scale factor'",
+            stacklevel=2,
+        )
     steps = [
         (np.log1p(earlier.redshift) - np.log1p(later.redshift), earlier, later)
         for earlier, later in itertools.pairwise(snapshots)

@@ -1,4 +1,4 @@
-"""Columns of numbers in a catalogue file: text, HDF5, Zarr, `.npz` or `.npy`."""
+"""Columns of numbers in a catalogue file: text, HDF5, Zarr, `.npz` or `.npy`; records by their members."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from reion.readers.hdf5_file import is_hdf5
 from reion.readers.names import Column
 from reion.readers.npy import file_header
 from reion.readers.npz import NpzTree
+from reion.readers.records import NpyRecords
 from reion.readers.text_numbers import data_lines, header_names, numbers_in, text_of
 from reion.readers.tree import StoredArray, Tree
 from reion.readers.zarr import ZarrTree, is_store
@@ -74,8 +75,8 @@ class Table:
                 file=self.path,
                 hint=None
                 if self.tree is None
-                else "a column is an array of numbers; tables of records are not read. Haloes in files of "
-                'their own are named in the mapping: file = "halos_z*.dat"',
+                else "a column is an array of numbers, or a member of records: 'table/Mvir'. "
+                'Haloes in files of their own are named in the mapping: file = "halos_z*.dat"',
             )
         return shape
 
@@ -120,4 +121,6 @@ def table_of(path: Path) -> Table:
         return Table(path, ZarrTree(path))
     if is_hdf5(path):
         return Table(path, Hdf5Tree(path))
+    if ending_of(path.name) == ".npy" and file_header(path, records=True).dtype.names:
+        return Table(path, NpyRecords(path))
     return Table(path, NpzTree(path)) if ending_of(path.name) == ".npz" else Table(path)

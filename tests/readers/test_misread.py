@@ -248,10 +248,59 @@ def test_sources_of_21cmfast_under_names_of_no_version_are_named(tmp_path):
         ("snap_z008p397.h5", 8.397),
         ("coeval_z10.000_seed8.0.h5", 10.0),
         ("viz8.h5", None),
+        ("z8.0-9.0.npy", None),
+        ("xi_z8,5-9,5.npy", None),
+        ("z6-12.h5", None),
+        ("z6to12.h5", None),
+        ("z6.0_to_12.0.h5", None),
+        ("z6.0-z12.0.h5", None),
+        ("z8_5.npy", None),
+        ("z8.0-2.npz", 8.0),
+        ("z8.0_2048.npz", 8.0),
+        ("z9_64x64x64.npy", 9.0),
+        ("z10_2024-01-02.h5", 10.0),
     ],
 )
 def test_the_redshift_in_a_name(name, redshift):
     assert redshift_of(Path(name)) == redshift
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("z8.0-9.0", "'xi_z8.0-9.0' may be a range of redshifts, or have decimals behind z8.0"),
+        ("z8_5", "'xi_z8_5' may be a range"),
+        ("z0850", "received z = 850, a whole number from the file's name: does it lack its point"),
+        ("z085", "received z = 85, a whole number"),
+        ("z850.0", "expected a redshift between 0 and 200; received z = 850"),
+    ],
+)
+@pytest.mark.parametrize("ending", [".npy", ".h5"])
+def test_a_redshift_that_cannot_be_is_asked_about(name, match, ending, tmp_path):
+    path = tmp_path / f"xi_{name}{ending}"
+    if ending == ".npy":
+        np.save(path, SIM["xi"].values[0])
+    else:
+        with h5py.File(path, "w") as file:
+            file["xi"] = SIM["xi"].values[0]
+            file["xi"].attrs["units"] = "1"
+    settings = {"box_size": "9", **mapping(tmp_path, '[xi]\narray = "xi"\n')}
+    refused(tmp_path, match, settings=settings)
+    with pytest.raises(InputError) as error:
+        open_simulation(tmp_path, settings=settings)
+    assert "8.5" in str(error.value.hint) or "sim_z8.397" in str(error.value.hint)
+    said_so = mapping(tmp_path, '[xi]\narray = "xi"\n[redshift]\nvalue = 8.5\n')
+    if ending == ".h5":
+        assert read(tmp_path, {**settings, **said_so})["redshift"].values.tolist() == [8.5]
+
+
+def test_scale_factors_that_are_taken_for_redshifts_are_said(tmp_path):
+    for scale_factor in (0.1, 0.11, 0.12):
+        np.savez(
+            tmp_path / f"box_{scale_factor}.npz", xi=SIM["xi"].values[0], redshift=scale_factor, box_size=9.0
+        )
+    with pytest.warns(UserWarning, match=r"all redshifts are below 1, .*: are they scale factors"):
+        open_simulation(tmp_path / "box_0.1.npz")
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,14 @@ def test_a_study_is_trained_and_judged_once(study, toy, tmp_path, monkeypatch):
         compare(study, boxes, test, out, resume=True)
 
 
+def read(path, budget):
+    """Read a file as `compare` does."""
+    if path.name == "comparison.json":
+        comparison._check_budget(path, budget)
+    else:
+        comparison._read_scores(path)
+
+
 def check_damaged(study, boxes, test, out, result):
     """A damaged file is one error that names it, and what it says to do leads out."""
     for name, damage in (
@@ -97,10 +105,7 @@ def check_damaged(study, boxes, test, out, result):
         whole = path.read_text(encoding="utf-8")
         path.write_text(damage(whole), encoding="utf-8")
         with pytest.raises(InputError) as error:
-            if name == "comparison.json":
-                comparison._check_budget(path, result.budget)
-            else:
-                comparison._read_scores(path)
+            read(path, result.budget)
         assert error.value.file == str(path)
         assert "remove it" in str(error.value.hint)
         path.write_text(whole, encoding="utf-8")

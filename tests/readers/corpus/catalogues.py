@@ -154,6 +154,77 @@ def haloes_as_rows_of_an_npy_array(folder: Path) -> dict[str, str]:
     }
 
 
+RECORD = np.dtype([("id", "<i8"), ("pos", "<f8", (3,)), ("Mvir", "<f8"), ("name", "S4")])
+"""A halo as catalogues in tables have it: with what is no number, and a position of three."""
+
+
+def records(n_src: np.ndarray) -> np.ndarray:
+    positions, masses = haloes(n_src)
+    table = np.zeros(len(masses), RECORD)
+    table["pos"], table["Mvir"], table["id"], table["name"] = (
+        positions,
+        masses,
+        np.arange(len(masses)),
+        b"halo",
+    )
+    return table
+
+
+@situation()
+def haloes_as_a_table_of_records_in_hdf5(folder: Path) -> dict[str, str]:
+    """A compound type, deflated, as PyTables, astropy and h5py write tables; columns by their usual names."""
+    write_density(folder)
+    for z, arrays in snapshots(SIM):
+        with h5py.File(folder / f"fof_z{z}.hdf5", "w") as file:
+            file.create_dataset(
+                "halos", data=records(arrays["n_src"]), chunks=(7,), compression="gzip", shuffle=True
+            )
+    return {
+        **COSMOLOGY,
+        **SHINING,
+        **mapping(folder, '[halos]\nfile = "fof_z*.hdf5"\nposition_unit = "Mpc"\nmass_unit = "Msun"\n'),
+    }
+
+
+@situation()
+def haloes_as_records_in_npy(folder: Path) -> dict[str, str]:
+    write_density(folder)
+    for z, arrays in snapshots(SIM):
+        np.save(folder / f"fof_z{z}.npy", records(arrays["n_src"]))
+    return {
+        **COSMOLOGY,
+        **SHINING,
+        **mapping(
+            folder,
+            '[halos]\nfile = "fof_z*.npy"\npositions = "pos"\nmass = "Mvir"\nposition_unit = "Mpc"\n'
+            'mass_unit = "Msun"\n',
+        ),
+    }
+
+
+@situation()
+def haloes_as_records_in_npz(folder: Path) -> dict[str, str]:
+    """In the density's own archive."""
+    for z, arrays in snapshots(SIM):
+        np.savez_compressed(
+            folder / f"box_z{z}.npz",
+            n_igm=arrays["n_igm"],
+            xi=arrays["xi"],
+            redshift=float(z),
+            box_size=16.0,
+            halos=records(arrays["n_src"]),
+        )
+    return {
+        **COSMOLOGY,
+        **SHINING,
+        **mapping(
+            folder,
+            '[halos]\npositions = "halos/pos"\nmass = "halos/Mvir"\nposition_unit = "Mpc"\n'
+            'mass_unit = "Msun"\n',
+        ),
+    }
+
+
 @situation("n_src")
 def haloes_and_nothing_else(folder: Path) -> dict[str, str]:
     """Photons per second in a column, cells counted from 1, a mesh that is set."""

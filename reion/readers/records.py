@@ -1,0 +1,79 @@
+"""Tables of records: compound types of HDF5, structured arrays of NumPy. Each member is a column of its own.
+
+A column is called `table/member`, or, in a `.npy` file, which holds one table, `member`. A member may be an
+array in each record, such as a position of shape (3,): the column's shape is then (records, 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reion.readers.npy import file_header
+from reion.readers.tree import ArrayKey
+
+
+def member_type(records: np.dtype, member: str) -> tuple[np.dtype, tuple[int, ...]] | None:
+    """Number type and shape of one member of a record; None if these are no records, or none has it."""
+    if records.names is None or member not in records.names:
+        return None
+    return records[member].base, records[member].shape
+
+
+def members_of(records: np.dtype, kinds: str = "f") -> list[str]:
+    """The members of a record that are numbers of these kinds, or arrays of them."""
+    return [name for name in records.names or () if records[name].base.kind in kinds]
+
+
+def member_at(table: np.ndarray, member: str, key: ArrayKey) -> np.ndarray:
+    """A member of the records of `table` (or of what a file gives for it) at `key`, which may go into it."""
+    return np.asarray(table[member])[key]
+
+
+class NpyRecords:
+    """The records of a `.npy` file as `reion.readers.tree.Tree`: an array for each member."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._header = file_header(path, records=True)
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """Records, and the shape of the member; None if there is none of that name."""
+        found = member_type(self._header.dtype, name)
+        return None if found is None else (*self._header.shape, *found[1])
+
+    def read(self, name: str, key: ArrayKey) -> np.ndarray:
+        """Numbers of a member; only its part of the file is read."""
+        header = self._header
+        if 0 in header.shape:
+            return np.empty(self.shape(name) or (0,))[key]
+        return np.array(
+            member_at(np.memmap(self.path, header.dtype, "r", header.start, header.shape), name, key)
+        )
+
+    def array_attributes(self, name: str) -> Mapping[str, Any]:  # noqa: ARG002 (files have none)
+        """None are in such files."""
+        return {}
+
+    def dimension_names(self, name: str) -> Sequence[str | None]:  # noqa: ARG002 (files have none)
+        """None are in such files."""
+        return []
+
+    def unwritten(self, name: str) -> tuple[int, int]:  # noqa: ARG002 (checked with the header)
+        """All of the records are there."""
+        return 0, 1
+
+    def attribute(self, name: str) -> Any | None:  # noqa: ARG002 (files have none)
+        """None are in such files."""
+        return None
+
+    def attributes(self) -> dict[str, Any]:
+        """None are in such files."""
+        return {}
+
+    def names(self) -> list[str]:
+        """The members that are floating-point numbers."""
+        return members_of(self._header.dtype)
