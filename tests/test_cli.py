@@ -172,9 +172,18 @@ def test_interrupted_is_code_130(command, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("reion.readers.open_simulation", interrupt)
-    code, printed, said = command("inspect", tmp_path)
-    assert (code, printed) == (130, "")
-    assert "Traceback" not in said
+    monkeypatch.setattr("reion.prediction.emulator.Emulator", interrupt)
+    out = ["--out", tmp_path / "out.zarr"]
+    for line in (
+        ["inspect", tmp_path],
+        ["history", tmp_path, *out],
+        ["lightcone", tmp_path, tmp_path, *out, "--redshift", "8", "9"],
+        ["export", "onnx", "rt-worlds", "--cell-size", "2", "--out", tmp_path / "out.onnx"],
+    ):
+        code, printed, said = command(*line)
+        assert (code, printed) == (130, "")
+        assert said.endswith("interrupted: no output is half written\n")
+        assert "Traceback" not in said
 
 
 @pytest.mark.parametrize(
@@ -224,7 +233,13 @@ def snapshots_without_box_size(folder, sim):
     return sorted(folder.glob("box_z*.npz"))
 
 
-def test_facts_and_several_files_are_taken_wherever_a_simulation_is_read(command, tmp_path, toy, toy_model):
+def test_facts_and_several_files_are_taken_wherever_a_simulation_is_read(
+    command, tmp_path, toy, toy_model, monkeypatch
+):
+    def stop(*_, **__):
+        raise SystemExit(0)
+
+    monkeypatch.setattr("reion.training.cost.plan_train", stop)  # which times a training step
     files = snapshots_without_box_size(tmp_path, toy())
     write_simulation(toy(), tmp_path / "sim.zarr")
     facts = ["--set", "box_size=24,20,16", "--set", "H0=67.66", "--format", "npz", "--json"]

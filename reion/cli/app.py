@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import reion
 
+
+class _Commands(TyperGroup):
+    """The commands; one that is interrupted says so, in its own words where it has any."""
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interruption:
+            from reion.terminal import say
+
+            say(str(interruption) or "interrupted: no output is half written")
+            raise
+
+
 app = typer.Typer(
     name="reion",
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,

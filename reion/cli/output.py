@@ -48,14 +48,11 @@ def resumable(out: Path) -> Iterator[None]:
     """Say, if the block is interrupted, whether the work on `out` goes on."""
     try:
         yield
-    except KeyboardInterrupt:
-        from reion.terminal import say
-
+    except KeyboardInterrupt as interruption:
+        line = f"interrupted before anything was done for {out}"
         if _is_begun(out.expanduser()):
-            say(f"interrupted: what is done for {out} is kept, and the same command with --resume goes on")
-        else:
-            say(f"interrupted before anything was done for {out}")
-        raise
+            line = f"interrupted: what is done for {out} is kept, and the same command with --resume goes on"
+        raise KeyboardInterrupt(line) from interruption
 
 
 def _is_begun(out: Path) -> bool:

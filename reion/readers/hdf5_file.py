@@ -248,8 +248,9 @@ def shape_of(
     import h5py
 
     is_dataset = isinstance(dataset, h5py.Dataset) and dataset.shape is not None
-    numbers, inner = (dataset.dtype, ()) if is_dataset else (np.dtype("V"), ())
-    if is_dataset and member is not None:
+    numbers = dataset.dtype if is_dataset else np.dtype("V")
+    inner: tuple[int, ...] = ()
+    if member is not None:
         numbers, inner = member_type(numbers, member) or (numbers, ())
     if numbers.kind not in "fiu" or numbers.itemsize > 8:
         kind = dataset.dtype if isinstance(dataset, h5py.Dataset) else "a group"

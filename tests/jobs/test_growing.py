@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "ending"),
-    [("write", ".zarr"), ("convert", ".zarr"), ("predict", ".zarr"), ("convert", ".h5"), ("predict", ".npz")],
+    [("write", ".zarr"), ("convert", ".zarr"), ("predict", ".zarr"), ("convert", ".h5")],
 )
 def test_killed_before_any_rename_or_removal_the_same_command_goes_on(name, ending, toy, toy_model, tmp_path):
     # With n_ion in place of n_src, which would need the kernels in every child.
