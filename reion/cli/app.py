@@ -14,7 +14,7 @@ import reion
 class _Commands(TyperGroup):
     """The commands; one that is interrupted says so, in its own words where it has any."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:  # typer has no public name for this context
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as interruption:

@@ -87,6 +87,17 @@ def ending_removed(name: str) -> str:
     return stem if suffix[1:].isdigit() else stem.removesuffix(suffix)
 
 
+def another_in_name(path: Path, redshift: float) -> float | None:
+    """The redshift with decimals in a file's name, if it is another than `redshift`, which the file says."""
+    stem = ending_removed(path.name)
+    match, named = _last_redshift(stem), redshift_of(path)
+    if match is None or named is None or match["number"].isdigit():
+        return None
+    # It may be rounded or cut off.
+    decimals = len(re.split(r"[.,p]", match["number"], flags=re.IGNORECASE)[1])
+    return named if abs(named - redshift) > 1.001 * 10.0**-decimals else None
+
+
 def _may_go_on(match: re.Match[str], stem: str) -> bool:
     if _RANGE_BEFORE.search(stem[: match.start()]):
         return True

@@ -6,8 +6,9 @@
     file = "halos_z*.txt"        # text, HDF5, .npz or .npy, one a redshift; left out: a catalogue among the
                                  # files that are named, or the arrays of the density's own HDF5, Zarr or .npz
     x = 2                        # columns of a text (or .npy) by number, from 1, or by names in its header;
-    y = 3                        # arrays by their paths. positions = "Pos" in place of x, y and z: an array
-    z = 4                        # of shape (haloes, 3)
+    y = 3                        # arrays by their paths, members of records as "table/member", columns of
+    z = 4                        # arrays of two axes as "array/2". positions = "Pos" in place of
+                                 # x, y and z: an array of shape (haloes, 3)
     position_unit = "kpc/h"      # comoving; also "cells" (0 is where the box begins), "cells from 1" (whole
                                  # numbers of cells, as in Fortran) and "box" (from 0 to 1)
     mass = 1
@@ -311,7 +312,7 @@ def _tables(box: Box, catalogues: Sequence[Path]) -> list[tuple[float, Table]]:
     tables = []
     for path in catalogues:
         redshift = redshift_of(path)
-        if redshift is None and len(redshifts) == 1 and len(catalogues) == 1:
+        if redshift is None and not why_no_redshift(path) and len(redshifts) == len(catalogues) == 1:
             redshift = redshifts[0]
         if redshift is None:
             raise InputError(

@@ -33,6 +33,7 @@ are those of the Simulation. `[halos]` reads sources from a catalogue: `reion.re
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -40,7 +41,7 @@ from typing import Any
 import numpy as np
 
 from reion.errors import InputError
-from reion.readers.filenames import label_of, redshift_of, why_no_redshift
+from reion.readers.filenames import another_in_name, label_of, redshift_of, why_no_redshift
 from reion.readers.names import Names, NumberPlace, names_from
 from reion.readers.settings import Settings
 from reion.readers.snapshot import Box, Snapshot
@@ -152,6 +153,12 @@ def _redshifts(tree: Tree, names: Names) -> np.ndarray:
                 f"redshift: expected scale factors above 0; received {redshifts}", file=tree.path
             )
         redshifts = 1.0 / redshifts - 1.0
+    named = another_in_name(tree.path, float(redshifts[0])) if redshifts.size == 1 else None
+    if named is not None and (place is None or place.value is None):
+        warnings.warn(
+            f"{tree.path}: the file says z = {redshifts[0]:g}, its name z = {named:g}; the file's is taken",
+            stacklevel=2,
+        )
     return redshifts
 
 

@@ -10,13 +10,14 @@ import numpy as np
 
 from reion.errors import InputError
 from reion.readers.filenames import ending_of
+from reion.readers.foreign import said_of_foreign
 from reion.readers.hdf5 import Hdf5Tree
 from reion.readers.hdf5_file import is_hdf5
 from reion.readers.names import Column
 from reion.readers.npy import file_header
 from reion.readers.npz import NpzTree
 from reion.readers.records import NpyRecords
-from reion.readers.text_numbers import data_lines, header_names, numbers_in, text_of
+from reion.readers.text_numbers import data_lines, header_names, rows_in, text_of
 from reion.readers.tree import StoredArray, Tree
 from reion.readers.zarr import ZarrTree, is_store
 
@@ -44,14 +45,13 @@ class Table:
             raise InputError("expected a catalogue of haloes; received an empty file", file=self.path)
         if [line.split() for line in lines] == [["0"]]:
             lines = []  # the number of haloes
-        columns = len(lines[0].split()) if lines else len(names)
-        numbers = numbers_in(lines, self.path)
-        if numbers.size != columns * len(lines):
-            raise InputError(
-                f"expected {columns} numbers on each of {len(lines)} lines; received {numbers.size} in all",
-                file=self.path,
-            )
-        return names, numbers.reshape(len(lines), columns)
+        if not lines:
+            return names, np.empty((0, len(names)))
+        try:
+            return names, rows_in(lines, self.path)
+        except InputError as error:
+            error.hint = said_of_foreign([self.path]) or None
+            raise
 
     def names(self) -> list[str]:
         """The columns that there are, as a mapping may name them."""
@@ -68,14 +68,19 @@ class Table:
         InputError
             If it is not there.
         """
-        shape = self.tree.shape(str(column)) if self.tree is not None else self._text_shape(column)
+        shape = self._text_shape(column) if self.tree is None else self.tree.shape(str(column))
+        numbered = _numbered(column)
+        if shape is None and self.tree is not None and numbered is not None:
+            rows = self.tree.shape(numbered[0]) or ()
+            shape = rows[:1] if len(rows) == 2 and 1 <= numbered[1] <= rows[1] else None
         if shape is None:
             raise InputError(
                 f"[halos]: expected a column {column!r}; received {', '.join(self.names()) or 'none'}",
                 file=self.path,
                 hint=None
                 if self.tree is None
-                else "a column is an array of numbers, or a member of records: 'table/Mvir'. "
+                else "a column is an array of numbers, a member of records ('table/Mvir'), or a column of an "
+                "array of shape (haloes, columns) by its number ('table/1'). "
                 'Haloes in files of their own are named in the mapping: file = "halos_z*.dat"',
             )
         return shape
@@ -90,7 +95,11 @@ class Table:
         """The numbers of a column, float64, one axis."""
         self.shape(column)
         if self.tree is not None:
-            return StoredArray(self.tree, str(column)).numbers()
+            numbered = _numbered(column)
+            if numbered is None or self.tree.shape(str(column)) is not None:
+                return StoredArray(self.tree, str(column)).numbers()
+            array = StoredArray(self.tree, numbered[0])
+            return array.numbers().reshape(array.shape)[:, numbered[1] - 1]
         names, numbers = self._text
         if len(numbers) == 0:
             return np.empty(0)
@@ -99,6 +108,12 @@ class Table:
     def unit(self, column: Column) -> str:
         """The unit that the file gives a column, empty if it gives none."""
         return "" if self.tree is None else StoredArray(self.tree, str(column)).units
+
+
+def _numbered(column: Column) -> tuple[str, int] | None:
+    """Array and number of `array/3`: the third column, from 1, of an array of shape (haloes, columns)."""
+    array, _, number = str(column).rpartition("/")
+    return (array, int(number)) if array and number.isdecimal() else None
 
 
 def _npy_columns(path: Path) -> np.ndarray:

@@ -1,8 +1,9 @@
 """Numbers in text files, in the dialects that people write.
 
 Comments begin with `#`, `!`, `%` or `//`. Numbers are separated by blanks, tabs, commas or semicolons; their
-exponents may be Fortran's (`1.0D+54`, `1d54`, `1.0+100`). A byte-order mark, empty lines and any ends of
-lines do not matter, and the file may be gzipped.
+exponents may be Fortran's (`1.0D+54`, `1d54`, `1.0+100`), and where blanks or semicolons separate them their
+decimals may stand behind a comma (`1,5;2,5`). Nothing between two commas is no number (NaN). Quotation marks,
+a byte-order mark, empty lines and any ends of lines do not matter, and the file may be gzipped.
 """
 
 from __future__ import annotations
@@ -22,12 +23,19 @@ _COMMENT = re.compile(r"(?:[#!%]|//).*")
 _FORTRAN_EXPONENT = re.compile(r"(?<=[\d.])[dDqQ](?=[+-]?\d)")
 _NO_LETTER = re.compile(r"(?<=[\d.])(?=[+-]\d{2,3}(?:\s|$))")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eEdDqQ]?[+-]?\d+)?|[+-]?(?:nan|inf)", re.IGNORECASE)
+_WITH_COMMA = r"[+-]?\d+(?:,\d+)?(?:[eEdD][+-]?\d+)?"
+_DECIMAL_COMMAS = re.compile(
+    rf"^(?=.*\d,\d)[ \t]*{_WITH_COMMA}(?:[ \t]*;[ \t]*{_WITH_COMMA}|[ \t]+{_WITH_COMMA})+[ \t;]*$",
+    re.MULTILINE,
+)
+"""A line of numbers in which a comma stands for the point."""
+_EMPTY = re.compile(r"(?:^|(?<=[,;]))[ \t]*(?=[,;])", re.MULTILINE)
 _NAME = re.compile(r"[A-Za-z_][\w.+-]*")
 _ENCODINGS = ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"), (b"", "utf-8-sig"))
 
 
 def text_of(path: Path) -> str:
-    """The text in a file.
+    """The text in a file, without quotation marks, its decimals behind points and NaN for what is empty.
 
     Raises
     ------
@@ -37,9 +45,12 @@ def text_of(path: Path) -> str:
     try:
         raw = read_plain(path)
         encoding = next(name for mark, name in _ENCODINGS if raw.startswith(mark))
-        return raw.decode(encoding)
+        text = raw.decode(encoding).replace('"', "")
     except UnicodeDecodeError as error:
         raise InputError(f"expected text; {error}", file=path) from error
+    if _DECIMAL_COMMAS.search(text):
+        text = re.sub(r"(?<=\d),(?=\d)", ".", text)
+    return _EMPTY.sub("nan", text) if "," in text or ";" in text else text
 
 
 def data_lines(text: str) -> list[str]:
@@ -65,6 +76,32 @@ def numbers_in(lines: Sequence[str], path: Path) -> np.ndarray:
             return np.fromstring(joined, dtype=np.float64, sep=" ")
     except (ValueError, DeprecationWarning) as error:
         raise InputError(f"expected numbers only; received {joined[:40]!r}", file=path) from error
+
+
+def rows_in(lines: Sequence[str], path: Path) -> np.ndarray:
+    """The numbers in each line, (lines, columns) float64; NaN in a column that holds words.
+
+    Raises
+    ------
+    InputError
+        If a line has more or fewer columns than the first, none of which is of numbers; or if there is a word
+        in a column of numbers.
+    """
+    first = lines[0].split() if lines else []
+    for number, line in enumerate(lines, start=1):
+        if len(line.split()) != len(first):
+            raise InputError(
+                f"expected {len(first)} numbers on each of {len(lines)} lines; received {len(line.split())} "
+                f"on line {number} of them",
+                file=path,
+            )
+    words = {column for column, word in enumerate(first) if not _NUMBER.fullmatch(word)}
+    if words and len(words) < len(first):
+        lines = [
+            " ".join("nan" if column in words else word for column, word in enumerate(line.split()))
+            for line in lines
+        ]
+    return numbers_in(lines, path).reshape(len(lines), len(first))
 
 
 def header_names(text: str) -> list[str]:

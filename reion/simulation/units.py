@@ -38,7 +38,7 @@ EXAMPLES = {
     "n_src": "'1e48 s-1 Mpc-3', 's-1 per cell', 'Msun Mpc-3', 'Msun/h per cell', 'Mpc-3', 'per cell'",
     "propagation_mask": "that of n_src",
     "n_ion": "'1e66 Mpc-3', 'cm-3', 'per cell'",
-    "xi": "'1', 'neutral fraction'",
+    "xi": "'1', 'neutral fraction', '%'",
     **dict.fromkeys(("velocity_x", "velocity_y", "velocity_z"), "'km s-1', 'cm s-1', 'comoving Mpc s-1'"),
 }
 """Units of each field, as they are shown to a person."""
@@ -127,6 +127,8 @@ def field_conversion(
             return Conversion("1", -1.0, 1.0)
         if text in ("", "ionised fraction", "ionized fraction"):
             return Conversion("1")
+        if text == "%":
+            return Conversion("1", 0.01)
         raise _unknown(name, unit, "expected a fraction", file)
     if name.startswith("velocity_"):
         speed = velocity_km_s(text, cosmology)

@@ -294,6 +294,14 @@ def test_a_redshift_that_cannot_be_is_asked_about(name, match, ending, tmp_path)
         assert read(tmp_path, {**settings, **said_so})["redshift"].values.tolist() == [8.5]
 
 
+def test_a_name_that_says_another_redshift_than_the_file_is_said(tmp_path):
+    for name in ("box_z9.0.npz", "box_z8.4.npz", "box_z8.npz"):
+        np.savez(tmp_path / name, xi=SIM["xi"].values[0], redshift=8.397, box_size=9.0)
+        texts = said(tmp_path / name)[1]
+        assert len(texts) == (name == "box_z9.0.npz"), (name, texts)
+    assert "the file says z = 8.397, its name z = 9" in said(tmp_path / "box_z9.0.npz")[1][0]
+
+
 def test_scale_factors_that_are_taken_for_redshifts_are_said(tmp_path):
     for scale_factor in (0.1, 0.11, 0.12):
         np.savez(
@@ -542,6 +550,22 @@ def test_photons_depend_on_mass_as_they_are_told(tmp_path):
             'x = 1\ny = 2\nz = 3\nposition_unit = "Mpc"',
             "expected 4 numbers on each of 2 lines",
         ),
+        (  # as many in all as there should be
+            "1 1 1 1e9\n1 1 1\n1 1 1 1e9 1\n",
+            'x = 1\ny = 2\nz = 3\nmass = 4\nposition_unit = "Mpc"\nmass_unit = "Msun"',
+            "expected 4 numbers on each of 3 lines; received 3 on line 2",
+        ),
+        (  # nothing in the second column
+            "1,,1,1e9\n",
+            'x = 1\ny = 2\nz = 3\nmass = 4\nposition_unit = "Mpc"\nmass_unit = "Msun"',
+            "halo 1: expected a position",
+        ),
+        (
+            "x,y,z,m\n1,1,1,1e9\n1,1,1,many\n",
+            'position_unit = "Mpc"\nmass_unit = "Msun"',
+            "expected numbers only",
+        ),
+        ("SIMPLE  =        T\n", 'position_unit = "Mpc"\nmass_unit = "Msun"', "is FITS: write its arrays"),
         ("hello\n", 'x = 1\ny = 2\nz = 3\nposition_unit = "Mpc"', "expected numbers only"),
         ("# x y z m\n1 1 1 1e9\n", 'file = "other_*.txt"', "there is no other_"),
         ("# x y z m\n1 1 1 1e9\n", 'deposit = "tsc"', "halos.deposit: Input should be"),
@@ -550,6 +574,39 @@ def test_photons_depend_on_mass_as_they_are_told(tmp_path):
 def test_catalogues_that_do_not_fit(text, toml, match, tmp_path):
     settings = write_haloes(tmp_path / "run", text, f"[halos]\n{toml}\n")
     refused(tmp_path / "run", match, settings=settings)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"x","y","z","m"\n2,6,10,64\n',
+        "x;y;z;m\n2,0;6,0;10,0;6,4e1\n",
+        "# x y z m\n2,0 6,0 10,0 64\n",
+        "name,x,,y,z,m\n1,2,,6,10,64\n",
+        "x,y,z,type,m\n2,6,10,central,64\n",
+    ],
+)
+def test_tables_as_programs_of_many_kinds_write_them(text, tmp_path):
+    settings = write_haloes(tmp_path / "run", text, '[halos]\nposition_unit = "Mpc"\nmass_unit = "Msun"\n')
+    n_src = read(tmp_path / "run", settings)["n_src"].values[0]
+    assert np.argwhere(n_src).tolist() == [[0, 1, 2]]
+    assert n_src.sum() * 64 == pytest.approx(64)
+
+
+def test_the_columns_of_one_array_are_taken_by_their_numbers(tmp_path):
+    toml = (
+        '[halos]\nfile = "rows_*.h5"\nx = "halos/rows/2"\ny = "halos/rows/3"\nz = "halos/rows/4"\n'
+        'mass = "halos/rows/{}"\nposition_unit = "Mpc"\nmass_unit = "Msun"\n'
+    )
+    settings = write_haloes(tmp_path / "run", "", toml.format(1))
+    (tmp_path / "run" / "cat_z9.000.txt").unlink()
+    with h5py.File(tmp_path / "run" / "rows_z9.0.h5", "w") as file:
+        file["halos/rows"] = [[64.0, 2.0, 6.0, 10.0]]
+    files = [str(path) for path in (tmp_path / "run").glob("*.h5")]
+    n_src = read(files, settings)["n_src"].values[0]
+    assert np.argwhere(n_src).tolist() == [[0, 1, 2]]
+    settings.update(mapping(tmp_path / "run", toml.format(5)))
+    refused(files, "expected a column 'halos/rows/5'; received halos/rows", settings=settings)
 
 
 @pytest.mark.parametrize("nothing", ["# x y z m\n", "# a = 0.1\n0\n", "#ID Mvir X Y Z\n# Units: Msun\n"])

@@ -125,6 +125,7 @@ def test_fractions():
     raw = np.array([0.0, 0.25, 1.0])
     np.testing.assert_array_equal(convert("xi", "1")(raw), raw.astype(np.float32))
     np.testing.assert_array_equal(convert("xi", "neutral fraction")(raw), (1 - raw).astype(np.float32))
+    np.testing.assert_allclose(convert("xi", "%")(100 * raw), raw, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
