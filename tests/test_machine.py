@@ -120,6 +120,8 @@ runpy.run_module("reion", run_name="__main__")
 
 def test_a_user_without_a_home_predicts_and_draws(tmp_path, toy, toy_model):
     write_simulation(toy(), tmp_path / "sim.zarr")
+    # What other programs of a user, or a notebook, make of matplotlib does not matter either.
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nsavefig.format: pdf\n")
     python = f"{shlex.quote(sys.executable)} -c {shlex.quote(HOMELESS)}"
     homeless = {"without": ("HOME", "USER", "LOGNAME", "MPLCONFIGDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")}
     code, _, said = shell(
@@ -127,6 +129,7 @@ def test_a_user_without_a_home_predicts_and_draws(tmp_path, toy, toy_model):
         f"reion predict {toy_model} sim.zarr --out xi.zarr && reion inspect sim.zarr --plot pictures",
         tmp_path,
         **homeless,
+        MPLBACKEND="nonsense",
     )
     assert code == 0, said
     assert {"xi.zarr", "pictures"} <= {path.name for path in tmp_path.iterdir()}

@@ -23,7 +23,7 @@ from reion.cli.options import (
     WorkerCount,
     parse_settings,
 )
-from reion.cli.output import print_plans, print_result, resumable
+from reion.cli.output import check_place, print_plans, print_result, resumable
 from reion.errors import InputError
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def convert(
     if dry_run:
         from reion.storage.cost import plan_each
 
+        check_place(out, sources)
         print_plans(plan_each(sources, format_, parse_settings(settings), cell_size), json=json)
         return
     with resumable(out), started(scheduler, workers) as team, progress_bar("converting") as progress:

@@ -34,6 +34,14 @@ def print_result(result: Mapping[str, Any], in_words: Callable[[], RenderableTyp
         print_table(words)
 
 
+def check_place(out: Path, sources: Sequence[Path]) -> None:
+    """Refuse a place where `convert` and `predict` could not write what they read from `sources`."""
+    from reion.jobs.places import output_path
+    from reion.storage.single_file import kind_of
+
+    output_path(out, kind_of(out), sources=sources)
+
+
 def print_plans(plans: Sequence[Plan], *, json: bool) -> None:
     """Print what commands will cost: as one JSON object, or as a table each."""
     from rich.console import Group

@@ -25,7 +25,7 @@ from reion.cli.options import (
     parse_bytes,
     parse_settings,
 )
-from reion.cli.output import print_plans, print_result, resumable
+from reion.cli.output import check_place, print_plans, print_result, resumable
 
 if TYPE_CHECKING:
     from reion.prediction.predict import Prediction
@@ -65,6 +65,7 @@ def predict(
         from reion.readers import open_simulation
         from reion.simulation.contract import shape_of
 
+        check_place(out, sources)
         sim = open_simulation(sources, format=format_, settings=parse_settings(settings))
         plan = plan_predict(
             Emulator(model, device=device),

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from reion.inspection.result import FieldInspection, HistoryPoint, Inspection
+from reion.jobs.figures import own_settings
 from reion.jobs.places import Kind, holds_only
 from reion.simulation.contract import AXES, box_size_mpc, mean_baryon_density
 from reion.storage.store import Block
@@ -112,6 +113,7 @@ class Pictures:
             values[x : x + part.shape[0], y : y + part.shape[1]] = part
         return values
 
+    @own_settings()
     def write(self, folder: Path, inspection: Inspection) -> list[str]:
         """Draw into `folder` and return the names of the files."""
         figures = {

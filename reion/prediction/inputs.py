@@ -13,6 +13,7 @@ import xarray as xr
 from reion.errors import InputError
 from reion.models.coverage import TOLERANCE, Coverage, Outside, quantities
 from reion.physics.mean_free_path import require_max_mfp
+from reion.simulation.arrays import plain_values
 from reion.simulation.contract import (
     AXES,
     CELL_SIZE_TOLERANCE,
@@ -229,8 +230,8 @@ def check_arrays(
     ------
     InputError
         If the fields are not those of the card or have different shapes; if a redshift or a value is not
-        finite or cannot be; if an array holds float16 or anything that is no real number, or hides cells by
-        a mask.
+        finite or cannot be; if an array holds float16 or anything that is no real number, hides cells by a
+        mask, or is in a unit or an order of axes that is not the card's.
     """
     if set(fields) != {*card.inputs, *card.conditions}:
         wanted = ", ".join([*card.inputs, *card.conditions])
@@ -252,7 +253,8 @@ def check_arrays(
             raise InputError(f"{name}: expected positive lengths in Mpc; received {fields[name]!r}")
     arrays = {}
     for name in card.inputs:
-        values = _check_numbers(name, fields[name]).reshape(batch, *shape[-3:])
+        plain = plain_values(name, fields[name], card.inputs[name])
+        values = _check_numbers(name, plain).reshape(batch, *shape[-3:])
         if name in FIELDS:
             for box, z in zip(values, redshifts, strict=True):
                 check_values(name, box, redshift=float(z))

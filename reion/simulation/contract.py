@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from reion.errors import BadValuesError, InputError
+from reion.simulation.arrays import plain_values
 
 if TYPE_CHECKING:
     from astropy.cosmology import FlatLambdaCDM
@@ -150,10 +151,9 @@ def make_simulation(
             raise InputError(f"expected fields named {', '.join(FIELDS)}; received {name!r}")
         units = of_sources.get(name, FIELDS[name].units[0])
         if len(np.shape(values)) != len(DIMS):
-            raise InputError(
-                f"{name}: expected an array of shape (redshift, x, y, z); received {np.shape(values)}"
-            )
-        data[name] = xr.Variable(DIMS, values, {"units": units, "long_name": FIELDS[name].long_name})
+            raise InputError(f"{name}: expected shape (redshift, x, y, z); received {np.shape(values)}")
+        numbers = plain_values(name, values, units)
+        data[name] = xr.Variable(DIMS, numbers, {"units": units, "long_name": FIELDS[name].long_name})
     if not data:
         raise InputError(f"expected at least one of the fields {', '.join(FIELDS)}; received none")
     attrs: dict[str, Any] = {

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from reion.errors import InputError
+from reion.jobs.figures import own_settings
 from reion.jobs.outputs import whole_file
 from reion.jobs.places import Kind, output_path, refuse_existing
 from reion.metrics.twenty_one_cm import LINE_MHZ
@@ -124,5 +125,5 @@ def picture_path(path: Path, *, sources: Sequence[str | Path], force: bool) -> P
 
 def write_strip(cone: Path, path: Path) -> None:
     """Draw the picture of the light cone in a Zarr store into a file, PNG or PDF by its ending."""
-    with xr.open_zarr(cone) as opened, whole_file(path) as partial:
+    with own_settings(), xr.open_zarr(cone) as opened, whole_file(path) as partial:
         strip(opened).savefig(partial, dpi=150, metadata={_KEYS[path.suffix.lower()]: "reion light cone"})

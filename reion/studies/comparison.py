@@ -14,6 +14,7 @@ import xarray as xr
 from reion.config import InputSet, RunConfig, differences, load_config
 from reion.errors import InputError
 from reion.evaluation.evaluate import evaluate
+from reion.jobs.figures import own_settings
 from reion.jobs.outputs import read_json, read_record, whole_file, write_json, write_whole
 from reion.prediction.emulator import Emulator
 from reion.studies.results import ComparedRun, Comparison, Summary, score_against_arithmetic, to_markdown
@@ -102,7 +103,7 @@ def compare(
             excursion_sets[run.inputs] = excursion_set
         comparison = Comparison(budget, tuple(compared), excursion_sets)
         write_json(written, comparison.to_json())
-        with whole_file(out / "comparison.png") as partial:
+        with own_settings(), whole_file(out / "comparison.png") as partial:
             score_against_arithmetic(comparison).savefig(partial, dpi=200)
         write_whole(out / "comparison.md", to_markdown(comparison))
     return comparison

@@ -46,7 +46,7 @@ def load_study(study: str | Path) -> tuple[Budget, dict[str, dict[str, Any]]]:
         if str(study) in studies():
             text = (resources.files("reion") / "studies" / f"{study}.toml").read_text(encoding="utf-8")
         else:
-            text = Path(study).read_text(encoding="utf-8")
+            text = Path(study).expanduser().read_text(encoding="utf-8-sig")
         values = tomllib.loads(text)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(

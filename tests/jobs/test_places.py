@@ -61,11 +61,14 @@ def test_force_replaces_only_what_is_ours(verb, there, command, sim, toy, toy_mo
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["precious", "sim.zarr"]
 
 
-def test_force_replaces_what_is_ours(command, sim, toy_model, tmp_path):
+def test_force_replaces_what_is_ours(command, sim, toy, toy_model, tmp_path):
+    one_snapshot = write_simulation(
+        toy(shape=(4, 4, 4), redshift=(8.0,))[["n_igm", "xi"]], tmp_path / "one.zarr"
+    )
     for line in (
         ["convert", sim, "--out", tmp_path / "copy.zarr"],
         ["predict", toy_model, sim, "--out", tmp_path / "xi.zarr"],
-        ["inspect", sim, "--plot", tmp_path / "pictures"],
+        ["inspect", one_snapshot, "--plot", tmp_path / "pictures"],
     ):
         assert command(*line)[0] == 0
         before = tree(line[-1])

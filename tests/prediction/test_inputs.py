@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import xarray as xr
+from astropy import units
 
 from reion.errors import InputError
 from reion.prediction.emulator import Emulator
@@ -90,6 +92,11 @@ def test_redshifts_that_are_none_are_refused(emulator, redshift):
         (np.full((4, 4, 4), 4e-57), "64 of those received become zero"),
         (np.full((4, 4, 4), 1e300), "n_igm at z = 8: expected finite numbers"),
         (np.ma.masked_less(np.r_[0.0, np.full(63, 4e-31)].reshape(4, 4, 4), 1e-31), "masks 1 of them"),
+        (np.full((4, 4, 4), 4e-31) * units.Mpc, "expected g cm-3; received numbers in Mpc"),
+        (
+            xr.DataArray(np.full((4, 4, 4), 4e-31), dims=("z", "y", "x")),
+            "the axes x, y, z; received z, y, x",
+        ),
     ],
     ids=[
         "float16",
@@ -101,11 +108,23 @@ def test_redshifts_that_are_none_are_refused(emulator, redshift):
         "too small",
         "too large",
         "masked",
+        "quantity",
+        "axes",
     ],
 )
 def test_arrays_that_are_no_densities_are_refused(emulator, values, message):
     with pytest.raises(InputError, match=message):
         emulator.predict_arrays(8.0, n_igm=values, n_ion=np.zeros((4, 4, 4)))
+
+
+def test_a_quantity_is_taken_in_its_unit(emulator):
+    n_igm, n_ion = np.full((4, 4, 4), 4e-31), np.ones((4, 4, 4))
+    expected = emulator.predict_arrays(8.0, n_igm=n_igm, n_ion=n_ion)
+    n_igm = (n_igm * units.g / units.cm**3).to("kg m-3")
+    np.testing.assert_allclose(emulator.predict_arrays(8.0, n_igm=n_igm, n_ion=n_ion), expected, rtol=1e-6)
+    fields = {"n_igm": n_igm[None], "xi": np.ones((1, 4, 4, 4), np.float32)}
+    sim = make_simulation(fields, redshift=[8.0], box_size=8.0)
+    np.testing.assert_allclose(sim["n_igm"].values, 4e-31, rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [">f4", "<f8", ">f8"])

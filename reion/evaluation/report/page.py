@@ -19,6 +19,7 @@ from reion.evaluation.report.slices import middle_planes, slices_json
 from reion.evaluation.report.summary import cards, headline
 from reion.evaluation.report.tables import definitions, pooled_rows, redshift_rows
 from reion.evaluation.result import Evaluation
+from reion.jobs.figures import own_settings
 from reion.jobs.outputs import whole_folder, write_json, write_whole
 from reion.jobs.places import GENERATOR, Kind, claimed, holds_only
 from reion.metrics.pooling import POOLED_SNAPSHOTS
@@ -119,7 +120,8 @@ def put_report(
             write_whole(folder / "report.html", text)
             (folder / "figures").mkdir()
             (folder / "numbers").mkdir()
-            write_files(folder)
+            with own_settings():
+                write_files(folder)
         return place / "report.html"
 
 
