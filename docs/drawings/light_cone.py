@@ -13,9 +13,9 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
 
 from reion.metrics import r2  # noqa: E402
+from reion.metrics.crossings import z_reion  # noqa: E402
 from reion.sample import load_sample  # noqa: E402
 from reion.simulation.contract import cosmology  # noqa: E402
-from reion.sky.crossings import z_reion  # noqa: E402
 from reion.sky.fronts import Snapshot, between  # noqa: E402
 from reion.sky.light_cone import Settings, light_cone  # noqa: E402
 from reion.sky.strip import write_strip  # noqa: E402

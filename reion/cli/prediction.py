@@ -46,6 +46,10 @@ def predict(
         bool,
         typer.Option("--uncertainty", help="Write xi_std too: how far xi is off, in every cell."),
     ] = False,
+    z_reion: Annotated[
+        bool,
+        typer.Option("--z-reion", help="Write z_reion too: the redshift at which each cell is ionised."),
+    ] = False,
     scheduler: Scheduler = None,
     workers: WorkerCount = None,
     resume: Resume = False,
@@ -85,6 +89,7 @@ def predict(
             device=device,
             memory_bytes=memory_bytes,
             uncertainty=uncertainty,
+            z_reion=z_reion,
             format=format_,
             settings=parse_settings(settings),
             resume=resume,
@@ -98,9 +103,11 @@ def predict(
 def _prediction_in_words(prediction: Prediction) -> str:
     peak = prediction.peak_memory_bytes
     memory = "" if peak is None else f", {peak / 2**30:.2f} GiB at most"
+    odd = prediction.z_reion
+    never = "" if odd is None else f"; {odd.never / odd.cells:.2%} of the cells never reach xi = 0.5"
     return (
         f"{prediction.output}: {prediction.cells} cells in {prediction.seconds:.1f} s, "
-        f"{prediction.cells_per_second:.0f} a second on {prediction.provider}{memory}"
+        f"{prediction.cells_per_second:.0f} a second on {prediction.provider}{memory}{never}"
     )
 
 

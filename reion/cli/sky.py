@@ -270,7 +270,7 @@ def _joined(
 
 
 def _history_in_words(found: History) -> str:
-    from reion.sky.crossings import BACKWARDS
+    from reion.metrics.crossings import BACKWARDS
 
     lines = [f"{found.output}: z_reion of {found.oddities.cells} cells"]
     masses = found.mass_weighted_xi

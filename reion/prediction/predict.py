@@ -20,10 +20,12 @@ from reion.jobs.places import output_path
 from reion.jobs.resources import peak_memory_bytes, thread_limit
 from reion.jobs.sources import SourceFiles
 from reion.jobs.workers import Job, Portable, Progress, ThisProcess, Workers
+from reion.metrics.crossings import Oddities
 from reion.models.coverage import Outside
 from reion.prediction.budget import SnapshotBudget, budgets, tile_sums
 from reion.prediction.emulator import Device, Emulator
 from reion.prediction.inputs import conditions_at
+from reion.prediction.ionisation import WriteZReion, create_z_reion, note_oddities
 from reion.prediction.memory import FittedTiles, default_memory_bytes, fit_tiles
 from reion.prediction.tiles import Field, Predictor, Tiling, predict_tile
 from reion.readers import open_simulation, source_files
@@ -32,7 +34,7 @@ from reion.simulation.lazy import CellKey, LazyField
 from reion.simulation.photons import EmittedPhotons
 from reion.storage.conversion import described_conditions, grow_store
 from reion.storage.single_file import kind_of, packing_of
-from reion.storage.store import STORE, consolidate, create_group, plain
+from reion.storage.store import HISTORY, STORE, consolidate, create_group, plain
 from reion_exports.convert import OUTPUTS
 
 
@@ -60,6 +62,9 @@ class Prediction:
         What the training of the model did not cover.
     history
         What became of the photons, snapshot by snapshot; nothing where an earlier call had finished.
+    z_reion
+        How many cells have which kind of history; None where z_reion was not asked for, or an earlier call
+        had finished.
     """
 
     output: Path
@@ -73,6 +78,7 @@ class Prediction:
     tile_cells: Shape
     outside_training: tuple[Outside, ...]
     history: tuple[SnapshotBudget, ...]
+    z_reion: Oddities | None = None
 
     @property
     def cells_per_second(self) -> float:
@@ -93,6 +99,7 @@ class Prediction:
             "tile_cells": list(self.tile_cells),
             "outside_training": [item.to_json() for item in self.outside_training],
             "history": [row.to_json() for row in self.history],
+            "z_reion": None if self.z_reion is None else vars(self.z_reion),
         }
 
 
@@ -105,6 +112,7 @@ def predict(
     memory_bytes: int | None = None,
     threads: int | None = None,
     uncertainty: bool = False,
+    z_reion: bool = False,
     format: str | None = None,  # noqa: A002 (the name of the command's flag)
     settings: Mapping[str, str] | None = None,
     force: bool = False,
@@ -133,6 +141,9 @@ def predict(
         How much memory a process may take on the CPU; by default `default_memory_bytes()`.
     uncertainty
         Write `xi_std` too, the standard deviation of the error of xi in every cell.
+    z_reion
+        Write `z_reion` too, (x, y, z): the redshift at which each cell is ionised, as
+        `reion.metrics.crossings.z_reion` of the xi that is written.
     force
         Replace a store of reion's at `out`.
     resume
@@ -167,9 +178,13 @@ def predict(
     fitted = fit_tiles(emulator, shape_of(sim), memory_bytes)
     workers = workers or ThisProcess()
     with growing.alone():
-        common = {"model": emulator.sha256, "files or sources": files.digest, **described_conditions(sim)}
-        if uncertainty:
-            common["uncertainty"] = True
+        common = {
+            "model": emulator.sha256,
+            "files or sources": files.digest,
+            **described_conditions(sim),
+            "uncertainty": uncertainty,
+            "z_reion": z_reion,
+        }
         earlier = growing.conditions()
         tiling, memory = fitted.tiling, memory_bytes
         # Where there is less memory now, the tiles may be what did not fit.
@@ -177,14 +192,14 @@ def predict(
             memory = earlier["memory"]
             tiling = Tiling(mesh=tiling.mesh, tile=_shape(earlier["tiles"]), halo_cells=tiling.halo_cells)
         create = functools.partial(
-            create_xi_store, sim=sim, emulator=emulator, tiling=tiling, spread=uncertainty
+            create_xi_store, sim=sim, emulator=emulator, tiling=tiling, spread=uncertainty, z_reion=z_reion
         )
         growing.begin({**common, "memory": memory, "tiles": tiling.tile}, create, resume=resume)
         pieces = [] if growing.is_moved_in() else list(np.ndindex(sim.sizes["redshift"], len(tiling)))
         done = growing.done()
         missing = [piece for piece in pieces if piece not in done]
         cells = sim.sizes["redshift"] * math.prod(tiling.mesh)
-        cells_before = sum(tiling.cells(number) for _, number in done)
+        cells_before = sum(tiling.cells(number) for index, number in done if index != HISTORY)
         cells_computed = 0
         if missing:
             sim = _with_history(sim, emulator, growing, workers)
@@ -196,7 +211,17 @@ def predict(
                 progress(cells_before + cells_computed, cells)
         results = {piece: growing.result(piece) for piece in pieces}
         peaks = [peak for piece in missing if (peak := results[piece]["peak"]) is not None]
+        oddities = None
+        if z_reion and pieces:
+            last = [(HISTORY, number) for number in range(len(tiling))]
+            for _ in growing.do(
+                workers, WriteZReion(sim, growing.store, tiling), [p for p in last if p not in done]
+            ):
+                pass
+            oddities = note_oddities(growing.store, map(growing.result, last))
         growing.move_in(files)
+    if oddities is not None:
+        oddities.warn(float(sim["redshift"][0]))
     return Prediction(
         output=out,
         cells=cells,
@@ -209,6 +234,7 @@ def predict(
         tile_cells=tiling.tile,
         outside_training=tuple(outside),
         history=budgets(sim, emulator.card.inputs, _sums(results, sim.sizes["redshift"])) if results else (),
+        z_reion=oddities,
     )
 
 
@@ -364,7 +390,13 @@ def _with_history(sim: xr.Dataset, emulator: Emulator, growing: GrowingStore, wo
 
 
 def create_xi_store(
-    path: Path, *, sim: xr.Dataset, emulator: Emulator, tiling: Tiling, spread: bool = False
+    path: Path,
+    *,
+    sim: xr.Dataset,
+    emulator: Emulator,
+    tiling: Tiling,
+    spread: bool = False,
+    z_reion: bool = False,
 ) -> None:
     """Create the store the tiles go into."""
     group = create_group(sim, path, {})
@@ -378,4 +410,6 @@ def create_xi_store(
             dimension_names=DIMS,
         )
         array.attrs.update(plain(emulator.provenance(sim, output=name)))
+    if z_reion:
+        create_z_reion(group, tiling)
     consolidate(group)

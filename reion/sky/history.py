@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import xarray as xr
 from reion.jobs.outputs import whole_folder
 from reion.jobs.places import claimed
 from reion.jobs.workers import Progress
+from reion.metrics.crossings import ATTRS, Crossings, Oddities
 from reion.metrics.fields import Curve
 from reion.metrics.history import optical_depth
 from reion.metrics.spectra import PowerSpectrum, power_spectrum
@@ -26,14 +26,10 @@ from reion.simulation.contract import (
     require_fields,
     shape_of,
 )
-from reion.sky.crossings import Crossings, Oddities
 from reion.storage.store import STORE, blocks_of, chunk_shape, consolidate, create_group, plain
 
-MANY = 0.01
-"""Part of all cells that may fall below one half again, by recombination, before that deserves a warning."""
-
 _ATTRS = {
-    "z_reion": {"units": "1", "long_name": "redshift at which xi first reaches 0.5; NaN: it never does"},
+    "z_reion": ATTRS,
     "mean_xi": {"units": "1", "long_name": "mean ionised fraction of the volume"},
     "mass_weighted_xi": {"units": "1", "long_name": "mean ionised fraction of the mass"},
     "k": {"units": "Mpc-1", "long_name": "wavenumber"},
@@ -126,7 +122,7 @@ def history(
     Warns
     -----
     UserWarning
-        If more than `MANY` of the cells fall below one half again, or some are ionised before the first
+        If more than one in a hundred cells fall below one half again, or some are ionised before the first
         snapshot.
     """
     require_fields(check_simulation(sim, values=False), ["xi"], purpose="the history of its cells")
@@ -171,7 +167,7 @@ def history(
         )
         group.attrs.update(plain({**vars(oddities), "optical_depth": found.optical_depth}))
         consolidate(group)
-    _warn(oddities, float(redshift[0]))
+    oddities.warn(float(redshift[0]))
     return found
 
 
@@ -220,19 +216,3 @@ def _statistics(
     if np.ptp(z_reion) == 0:
         return mean, None
     return mean, power_spectrum(contrast, box_size_mpc(sim))
-
-
-def _warn(oddities: Oddities, first_redshift: float) -> None:
-    cells = oddities.cells
-    if oddities.recombined > MANY * cells:
-        warnings.warn(
-            f"{oddities.recombined} of {cells} cells ({oddities.recombined / cells:.2%}) fall below xi = 0.5 "
-            "again: their z_reion is that of the first crossing; are the snapshots in order, and of one box?",
-            stacklevel=3,
-        )
-    if oddities.at_the_start:
-        warnings.warn(
-            f"{oddities.at_the_start} of {cells} cells ({oddities.at_the_start / cells:.2%}) are ionised in "
-            f"the first snapshot already: their z_reion is its redshift, {first_redshift:g}, and was higher",
-            stacklevel=3,
-        )

@@ -10,6 +10,7 @@ import xarray as xr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import reion
 from reion.errors import InputError
 from reion.prediction import predict as prediction
 from reion.prediction.emulator import Emulator
@@ -17,6 +18,7 @@ from reion.prediction.memory import FittedTiles
 from reion.prediction.predict import predict
 from reion.prediction.tiles import Tiling
 from reion.simulation.contract import make_simulation
+from reion.sky.history import history
 from reion.storage.store import write_simulation
 
 
@@ -223,3 +225,25 @@ def test_too_little_memory_is_said_and_nothing_is_left(toy_model, sim_path, tmp_
     with pytest.raises(InputError, match=r"needs at least .* MiB"):
         predict(toy_model, sim_path, tmp_path / "xi.zarr", device="cpu", memory_bytes=1 << 20)
     assert [path.name for path in tmp_path.iterdir()] == ["sim.zarr"]
+
+
+def test_z_reion_is_that_of_the_history_of_what_is_written(toy_model, sim_path, tmp_path, tiles_of):
+    tiles_of((5, 10, 8))
+    emulator = Emulator(toy_model, device="cpu")
+    run = emulator.predict_window
+    share = {12.0: 0.0, 10.0: 0.3, 8.0: 0.75, 7.0: 0.9}  # a history in which some cells are not ionised
+    emulator.predict_window = lambda z, *rest, **options: share[z] * run(z, *rest, **options)
+    out = tmp_path / "xi.zarr"
+    with pytest.raises(ZeroDivisionError):
+        predict(emulator, sim_path, out, z_reion=True, progress=lambda done, total: 1 / 0)
+    # Begun with z_reion, it does not end without: there would be an array that nobody fills.
+    with pytest.raises(InputError, match="begun with other z_reion"):
+        predict(emulator, sim_path, out, resume=True)
+    found = predict(emulator, sim_path, out, z_reion=True, resume=True)
+    made = history(reion.open_simulation(out), tmp_path / "history.zarr")
+    assert 0 < made.oddities.never < made.oddities.cells, "a history worth comparing"
+    assert found.z_reion == made.oddities
+    with xr.open_zarr(out) as stored, xr.open_zarr(made.output) as expected:
+        np.testing.assert_array_equal(stored["z_reion"].values, expected["z_reion"].values)
+        assert stored["z_reion"].attrs["never"] == made.oddities.never
+        assert stored["z_reion"].dims == ("x", "y", "z")

@@ -12,9 +12,9 @@ from scipy.interpolate import interp1d
 
 from reion import InputError, load_sample
 from reion.metrics import mass_mean, optical_depth, power_spectrum
+from reion.metrics.crossings import z_reion
 from reion.simulation.contract import cosmology, make_simulation
 from reion.simulation.joining import with_xi
-from reion.sky.crossings import z_reion
 from reion.sky.history import history
 from reion.storage.store import write_simulation
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 
 BACKWARDS = 0.01
 """A cell whose xi falls by more than this from one snapshot to the next goes backwards."""
+
+MANY = 0.01
+"""Part of all cells that may fall below one half again, by recombination, before that deserves a warning."""
+
+ATTRS = {"units": "1", "long_name": "redshift at which xi first reaches 0.5; NaN: it never does"}
+"""Attributes of z_reion in a store."""
 
 _STEPS = 1024
 """Points between two snapshots at which the cosmic age is computed: redshifts are good to 1e-6."""
@@ -47,6 +54,30 @@ class Oddities:
 
     def __add__(self, other: Oddities) -> Oddities:
         return Oddities(**{name: value + vars(other)[name] for name, value in vars(self).items()})
+
+    def warn(self, first_redshift: float) -> None:
+        """Warn of what makes z_reion doubtful; `first_redshift` is that of the first snapshot.
+
+        Warns
+        -----
+        UserWarning
+            If more than `MANY` of the cells fall below one half again, or some are ionised before the first
+            snapshot.
+        """
+        if self.recombined > MANY * self.cells:
+            warnings.warn(
+                f"{self.recombined} of {self.cells} cells ({self.recombined / self.cells:.2%}) fall below "
+                "xi = 0.5 again: their z_reion is that of the first crossing; are the snapshots in order, "
+                "and of one box?",
+                stacklevel=3,
+            )
+        if self.at_the_start:
+            warnings.warn(
+                f"{self.at_the_start} of {self.cells} cells ({self.at_the_start / self.cells:.2%}) are "
+                f"ionised in the first snapshot already: their z_reion is its redshift, {first_redshift:g}, "
+                "and was higher",
+                stacklevel=3,
+            )
 
 
 class Crossings:
