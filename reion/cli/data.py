@@ -11,6 +11,7 @@ import typer
 
 from reion.cli.app import app, example
 from reion.cli.environment import announce_compilation
+from reion.cli.joining import opened
 from reion.cli.options import (
     DryRun,
     Force,
@@ -107,15 +108,15 @@ def inspect(
 ) -> None:
     """Look at every value of a simulation once.
 
-    Prints moments, axis profiles, the history, and what looks wrong.
+    Prints moments, axis profiles, the history, and what looks wrong. Of two sources the first may be a store
+    with xi, which is joined to the gas of the second.
     """
     from reion.inspection.look import inspect as run_inspect
     from reion.inspection.table import render
     from reion.jobs.workers import reachable, started
-    from reion.readers import open_simulation
     from reion.terminal import progress_bar
 
-    sim = open_simulation(reachable(sources, scheduler), format=format_, settings=parse_settings(settings))
+    sim = opened(reachable(sources, scheduler), format_, settings)
     announce_compilation()
     if dry_run:
         from reion.inspection.cost import plan_inspect

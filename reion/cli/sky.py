@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,6 +11,7 @@ import typer
 
 from reion.cli.app import app, example
 from reion.cli.environment import announce_compilation
+from reion.cli.joining import joined
 from reion.cli.options import (
     Force,
     Format,
@@ -118,7 +119,7 @@ def history(
     from reion.sky.history import history as run_history
     from reion.terminal import progress_bar
 
-    sim = _joined(xi, xi_format, xi_set, sources, format_, settings)
+    sim = joined(xi, xi_format, xi_set, sources, format_, settings)
     with progress_bar("reading") as progress:
         found = run_history(
             sim,
@@ -234,7 +235,7 @@ def _with_xi(
     from reion.readers import open_simulation
 
     if xi is not None:
-        return _joined(xi, xi_format, xi_settings, [sim], format_, settings)
+        return joined(xi, xi_format, xi_settings, [sim], format_, settings)
     return open_simulation(sim, format=format_, settings=parse_settings(settings))
 
 
@@ -245,28 +246,6 @@ def _attributes_of(place: Path) -> dict[str, Any]:
     import zarr
 
     return dict(zarr.open_group(place, mode="r")["xi"].attrs)
-
-
-def _joined(
-    xi: Path,
-    xi_format: str | None,
-    xi_settings: Sequence[str] | None,
-    sources: Sequence[Path] | None,
-    format_: str | None,
-    settings: Sequence[str] | None,
-) -> xr.Dataset:
-    """The Simulation of `sources` with the ionised fraction at `xi`; that at `xi` alone without any."""
-    from reion.readers import open_simulation
-    from reion.simulation.contract import require_fields
-    from reion.simulation.joining import with_xi
-
-    facts: Mapping[str, Any] = parse_settings(xi_settings)
-    own = open_simulation(xi, format=xi_format, settings=facts)
-    if not sources:
-        require_fields(own, ["xi"], purpose="this command", file=str(xi))
-        return own
-    sim = open_simulation(sources, format=format_, settings=parse_settings(settings))
-    return with_xi(sim, own, file=str(xi))
 
 
 def _history_in_words(found: History) -> str:

@@ -17,6 +17,7 @@ from reion.inspection.table import render
 from reion.simulation.contract import make_simulation
 from reion.simulation.photons import with_n_ion
 from reion.storage import store
+from reion.storage.store import write_simulation
 from tests.conftest import toy_simulation
 
 
@@ -242,3 +243,18 @@ def test_the_tables_show_every_field_and_check(cosmic):
         "mean density",
     ):
         assert word in text
+
+
+def test_a_store_of_xi_and_one_of_gas_are_looked_at_as_one(simulation, tmp_path, command):
+    xi = write_simulation(simulation[["xi"]].isel(redshift=[1, 3]), tmp_path / "xi.zarr")
+    gas = write_simulation(simulation.drop_vars("xi"), tmp_path / "gas.zarr")
+    code, printed, said = command("inspect", xi, gas, "--json")
+    assert code == 0, said
+    found = json.loads(printed)
+    assert found["redshifts"] == [10.0, 7.0]
+    assert {"n_igm", "n_src", "xi"} <= set(found["fields"])
+    np.testing.assert_allclose(
+        [point["mean_xi"] for point in found["history"]],
+        simulation["xi"][[1, 3]].mean(("x", "y", "z")),
+        rtol=1e-5,
+    )
