@@ -67,6 +67,8 @@ class Gas:
     density, density_transform
         n_igm over its mean, shape (x, y, z), and its Fourier transform; None where the simulation has no
         n_igm or no mass.
+    spin_temperature_k
+        Of the 21-cm line, shape (x, y, z); None where the simulation has no `t_spin`.
     """
 
     redshift: float
@@ -74,6 +76,7 @@ class Gas:
     cosmology: FlatLambdaCDM
     density: Field | None
     density_transform: Transform | None
+    spin_temperature_k: Field | None = None
 
     @classmethod
     def read(cls, sim: xr.Dataset, index: int, modes: Modes) -> Gas:
@@ -82,7 +85,7 @@ class Gas:
         Raises
         ------
         InputError
-            If a value of n_igm is not finite or out of range.
+            If a value of n_igm or t_spin is not finite or out of range.
         """
         redshift = float(sim["redshift"][index])
         density = None
@@ -91,12 +94,17 @@ class Gas:
             check_values("n_igm", n_igm, redshift=redshift, file="truth")
             mean = float(n_igm.mean(dtype=np.float64))
             density = n_igm / mean if mean > 0 else None
+        spin = None
+        if "t_spin" in sim.data_vars:
+            spin = sim["t_spin"][index].values
+            check_values("t_spin", spin, redshift=redshift, file="truth")
         return cls(
             redshift=redshift,
             modes=modes,
             cosmology=cosmology(sim),
             density=density,
             density_transform=None if density is None else modes.transform(density),
+            spin_temperature_k=spin,
         )
 
 
@@ -128,7 +136,9 @@ class Spectrum:
         if gas.density is not None and gas.density_transform is not None:
             cross_power = modes.power(transform, gas.density_transform)
             density_correlation = coefficient(cross_power, power, modes.power(gas.density_transform))
-            signal = brightness_temperature(xi, gas.density - 1, gas.redshift, gas.cosmology)
+            signal = brightness_temperature(
+                xi, gas.density - 1, gas.redshift, gas.cosmology, spin_temperature_k=gas.spin_temperature_k
+            )
             brightness_power = factor * modes.power(modes.transform(signal))
         return cls(factor * power, density_correlation, brightness_power)
 

@@ -31,7 +31,8 @@ def brightness_temperature(
 
     dT_b = 27 mK (1 - xi) (1 + delta) (Omega_b h^2 / 0.023) sqrt(0.15 / (Omega_m h^2) (1 + z) / 10)
     (1 - T_CMB / T_S), with T_CMB = 2.7255 K (1 + z)
-    (Furlanetto, Oh & Briggs 2006, Phys. Rep. 433, 181; Mesinger, Furlanetto & Cen 2011, equation 1).
+    (Furlanetto, Oh & Briggs 2006, Phys. Rep. 433, 181; Mesinger, Furlanetto & Cen 2011, equation 1). The last
+    factor is negative, and the line seen in absorption, where the gas is colder than the CMB.
 
     Parameters
     ----------

@@ -74,6 +74,7 @@ class Names(_Strict):
     velocity_x: ArrayPlace | None = None
     velocity_y: ArrayPlace | None = None
     velocity_z: ArrayPlace | None = None
+    t_spin: ArrayPlace | None = None
     redshift: NumberPlace | None = None
     box_size: NumberPlace | None = None
     cosmology: Cosmology | None = None

@@ -26,6 +26,7 @@ PHOTON_RATE_UNITS = "1e48 s-1 Mpc-3"
 PHOTON_UNITS = "1e66 Mpc-3"
 DENSITY_UNITS = "g cm-3"
 VELOCITY_UNITS = "km s-1"
+TEMPERATURE_UNITS = "K"
 SOURCE_UNITS = (PHOTON_RATE_UNITS, "Mpc-3", "Msun Mpc-3")
 """The units n_src may have; what is derived from it (n_ion) is per 1e18 s of shining."""
 
@@ -61,11 +62,7 @@ class FieldSpec:
 FIELDS: Mapping[str, FieldSpec] = {
     spec.name: spec
     for spec in (
-        FieldSpec(
-            name="n_igm",
-            units=(DENSITY_UNITS,),
-            long_name="baryon density, comoving",
-        ),
+        FieldSpec(name="n_igm", units=(DENSITY_UNITS,), long_name="baryon density, comoving"),
         FieldSpec(
             name="n_src",
             units=SOURCE_UNITS,
@@ -81,12 +78,7 @@ FIELDS: Mapping[str, FieldSpec] = {
             units=SOURCE_UNITS,
             long_name="mean of n_src over the ball that its photons can reach",
         ),
-        FieldSpec(
-            name="xi",
-            units=("1",),
-            long_name="ionised fraction of hydrogen",
-            maximum=1.0,
-        ),
+        FieldSpec(name="xi", units=("1",), long_name="ionised fraction of hydrogen", maximum=1.0),
         *(
             FieldSpec(
                 name=f"velocity_{axis}",
@@ -96,6 +88,7 @@ FIELDS: Mapping[str, FieldSpec] = {
             )
             for axis in AXES
         ),
+        FieldSpec(name="t_spin", units=(TEMPERATURE_UNITS,), long_name="spin temperature of the 21-cm line"),
         FieldSpec(
             name="ionisation_rate",
             units=("s-1",),

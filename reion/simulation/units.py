@@ -28,6 +28,7 @@ from reion.simulation.contract import (
     FIELDS,
     MEAN_MOLECULAR_WEIGHT,
     SOURCE_UNITS,
+    TEMPERATURE_UNITS,
     VELOCITY_UNITS,
     mean_density,
     n_ion_units,
@@ -40,6 +41,7 @@ EXAMPLES = {
     "n_ion": "'1e66 Mpc-3', 'cm-3', 'per cell'",
     "xi": "'1', 'neutral fraction', '%'",
     **dict.fromkeys(("velocity_x", "velocity_y", "velocity_z"), "'km s-1', 'cm s-1', 'comoving Mpc s-1'"),
+    "t_spin": "'K', 'mK'",
 }
 """Units of each field, as they are shown to a person."""
 _BLOCK_CELLS = 65536
@@ -136,6 +138,11 @@ def field_conversion(
             raise _unknown(name, unit, "expected a velocity", file)
         # A comoving velocity is the change of a comoving place.
         return Conversion(VELOCITY_UNITS, speed / (1.0 + redshift) if "comoving" in unit else speed)
+    if name == "t_spin":
+        kelvin = temperature_k(text, cosmology)
+        if kelvin is None:
+            raise _unknown(name, unit, "expected a temperature", file)
+        return Conversion(TEMPERATURE_UNITS, kelvin)
     quantity, per_cell = _parse(name, text, cosmology, file)
     factor = (1.0 + redshift) ** -3 if "proper" in text.split() else 1.0
     if per_cell:
@@ -163,6 +170,16 @@ def velocity_km_s(unit: str, cosmology: Mapping[str, float]) -> float | None:
 
     try:
         return float(_without_h(unit.replace("proper", " "), cosmology).to_value("km s-1"))
+    except (ValueError, TypeError, KeyError, OverflowError, ZeroDivisionError, units.UnitConversionError):
+        return None
+
+
+def temperature_k(unit: str, cosmology: Mapping[str, float]) -> float | None:
+    """Kelvin in a unit of temperature such as `mK`; None if it is not one."""
+    from astropy import units
+
+    try:
+        return float(_without_h(unit, cosmology).to_value("K"))
     except (ValueError, TypeError, KeyError, OverflowError, ZeroDivisionError, units.UnitConversionError):
         return None
 

@@ -54,6 +54,7 @@ _CHUNK_BYTES = 4 << 20
 _VARIABLES = {
     "xi": ("1", "ionised fraction of hydrogen"),
     "overdensity": ("1", "gas density over its mean, less one"),
+    "spin_temperature": ("K", "spin temperature of the 21-cm line"),
     "velocity": ("km s-1", "peculiar velocity away from the observer, proper"),
     "brightness_temperature": ("mK", "21-cm brightness temperature against the CMB"),
 }
@@ -136,8 +137,9 @@ def light_cone(
 
     Its cells are those of the box across, and planes of equal comoving thickness along the line of sight, the
     nearest first. Copies of the periodic box stand one behind the other. The variables, of dimensions (x, y,
-    distance), are `xi`, `overdensity`, `velocity` and `brightness_temperature`: those for which the
-    simulation has the fields. Two snapshots of one field are in memory at a time, however long the cone.
+    distance), are `xi`, `overdensity`, `velocity`, `spin_temperature` and `brightness_temperature`: those for
+    which the simulation has the fields. Two snapshots of one field are in memory at a time, however long the
+    cone.
 
     Parameters
     ----------
@@ -241,14 +243,16 @@ class _Cone:
                 hint="--no-distortions leaves them out",
             )
         if len(fields) == 2:
-            fields += [*(["velocity"] if moves else []), "brightness_temperature"]
+            spin = ["spin_temperature"] if "t_spin" in self._sim.data_vars else []
+            fields += [*(["velocity"] if moves else []), *spin, "brightness_temperature"]
         return fields
 
     def memory_bytes(self) -> int:
         """What the work takes."""
         fronts = "xi" in self.fields and self._settings.interpolation == "fronts"
         a_cell = _FRONT_BYTES if fronts else _LINEAR_BYTES
-        chunk = 5 * 4 * math.prod(self.across) * self._chunk
+        arrays = 7 if "spin_temperature" in self.fields else 5
+        chunk = arrays * 4 * math.prod(self.across) * self._chunk
         return _PROGRAM_BYTES + a_cell * cells_of(self._sim) + chunk
 
     def create(self, folder: Path, attrs: Mapping[str, Any]) -> Any:
@@ -365,7 +369,12 @@ class _Cone:
             yield i, self.copies[c], cells[run], number[run] % length, part[run]
 
     def _load(self, name: str, index: int, axis: int) -> Snapshot:
-        field = {"xi": "xi", "overdensity": "n_igm", "velocity": f"velocity_{AXES[axis]}"}[name]
+        field = {
+            "xi": "xi",
+            "overdensity": "n_igm",
+            "velocity": f"velocity_{AXES[axis]}",
+            "spin_temperature": "t_spin",
+        }[name]
         values = self._sim[field][index].values
         check_values(field, values, redshift=float(self._sim["redshift"][index]))
         if name == "overdensity":
@@ -378,6 +387,7 @@ class _Cone:
     def _signal(self, group: Any) -> Callable[[range], Field]:
         """What makes planes of the signal from the cone's own fields."""
         line, moves = self.line, "velocity" in self.fields
+        has_spin = "spin_temperature" in self.fields
 
         def read(name: str, planes: slice) -> Field:
             values: Field = group[name][..., planes]
@@ -397,7 +407,11 @@ class _Cone:
             wide = slice(max(0, planes.start - margin), min(line.planes, planes.stop + margin))
             redshift = line.redshift[wide]
             found = brightness_temperature(
-                read("xi", wide), read("overdensity", wide), redshift, self._cosmology
+                read("xi", wide),
+                read("overdensity", wide),
+                redshift,
+                self._cosmology,
+                spin_temperature_k=read("spin_temperature", wide) if has_spin else None,
             ).astype(np.float32)
             if moves:
                 velocity = read("velocity", wide)

@@ -54,10 +54,10 @@ def distorted(
 ) -> Field:
     """A 21-cm signal in redshift space: every cell moved along the last axis with all of its signal.
 
-    The optical depth of a cell, and with it the signal where the spin temperature is saturated, goes with the
-    number of its atoms over the length it has in redshift space, so that moving cells with what they hold
-    gives the term 1 / |1 + dv/dr (1 + z) / H| of the brightness temperature (Mao et al. 2012, MNRAS 422, 926,
-    whose mesh-to-mesh scheme this is; see `reion_kernels.move_cells`). The mean signal is kept.
+    The optical depth of a cell goes with the number of its atoms over the length it has in redshift space,
+    and the signal with that depth while it is small, at any spin temperature. So moving cells with what they
+    hold gives the term 1 / |1 + dv/dr (1 + z) / H| of the brightness temperature (Mao et al. 2012, MNRAS 422,
+    926, whose mesh-to-mesh scheme this is; see `reion_kernels.move_cells`). The mean signal is kept.
 
     Parameters
     ----------
@@ -100,6 +100,7 @@ def signal(
     ----------
     sim
         A Simulation with xi and n_igm; the overdensity is n_igm over its mean in the snapshot, less one.
+        `t_spin` is the spin temperature where there is one; `sim.drop_vars("t_spin")` leaves it out.
     index
         Of the snapshot.
     line_of_sight
@@ -107,7 +108,8 @@ def signal(
     distortions
         Whether to go to redshift space with the velocity along the line of sight. None: if there is one.
     spin_temperature_k
-        See `reion.metrics.twenty_one_cm.brightness_temperature`; saturated where it is None.
+        Another spin temperature than the simulation's, in K, shape (x, y, z). Without any the signal is that
+        of a spin temperature far above the CMB's (see `reion.metrics.twenty_one_cm.brightness_temperature`).
 
     Returns
     -------
@@ -127,6 +129,8 @@ def signal(
     for name, values in fields.items():
         check_values(name, values, redshift=redshift)
     model = cosmology(sim)
+    if spin_temperature_k is None and "t_spin" in sim.data_vars:
+        spin_temperature_k = sim["t_spin"][index].values
     found = brightness_temperature(
         np.clip(fields["xi"], 0, 1),
         overdensity(fields["n_igm"]),

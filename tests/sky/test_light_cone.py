@@ -280,3 +280,14 @@ def test_command_makes_a_cone_of_a_prediction_and_a_picture(command, toy, tmp_pa
         "lightcone", tmp_path / "sim.zarr", "--out", out, "--force", "--frequency", 140, 90
     )
     assert code == 2
+
+
+def test_the_spin_temperature_of_the_data_enters_the_cone(toy, tmp_path):
+    sim = toy((8, 8, 8)).isel(redshift=slice(1, None))
+    warm = sim.assign(t_spin=(DIMS, np.full(sim["xi"].shape, 50.0, np.float32), {"units": "K"}))
+    saturated = xr.open_zarr(light_cone(sim, tmp_path / "saturated.zarr").output)
+    cone = xr.open_zarr(light_cone(warm, tmp_path / "cone.zarr").output)
+    assert cone["spin_temperature"].values == pytest.approx(50.0)
+    factor = 1 - 2.7255 * (1 + cone["redshift"].values) / 50.0
+    expected = factor * saturated["brightness_temperature"].values
+    np.testing.assert_allclose(cone["brightness_temperature"].values, expected, rtol=2e-5, atol=1e-5)

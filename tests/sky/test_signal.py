@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+import reion
 from reion import InputError, load_sample
+from reion.evaluation.field_statistics import Gas, Spectrum
 from reion.metrics import brightness_temperature
-from reion.simulation.contract import DIMS, cosmology, make_simulation
+from reion.metrics.spectra import Modes
+from reion.simulation.contract import DIMS, box_size_mpc, cosmology, make_simulation
 from reion.sky.signal import displacement_mpc, signal
+from reion.storage.store import write_simulation
 
 
 def with_velocity(sim, axis="z", *, sigma_km_s=150.0):
@@ -100,3 +104,47 @@ def test_what_is_missing_is_named(sim):
         signal(sim.drop_vars("n_igm"), 0)
     with pytest.raises(InputError, match="needs velocity_z"):
         signal(sim, 0, distortions=True)
+
+
+def warmed(sim, kelvin=50.0):
+    """The simulation with one spin temperature everywhere."""
+    return sim.assign(t_spin=(DIMS, np.full(sim["xi"].shape, kelvin, np.float32), {"units": "K"}))
+
+
+def test_the_spin_temperature_of_the_data_enters_the_signal_and_its_spectrum(toy):
+    sim = toy((8, 8, 8))
+    factor = 1 - 2.7255 * (1 + 8.0) / 50.0
+    saturated = signal(sim, 2)
+    assert signal(warmed(sim), 2) == pytest.approx(factor * saturated, rel=1e-5)
+    assert signal(warmed(sim).drop_vars("t_spin"), 2) == pytest.approx(saturated)
+    modes = Modes((8, 8, 8), box_size_mpc(sim))
+    xi = sim["xi"][2].values
+    before, after = (
+        Spectrum.of(xi, modes.transform(xi), Gas.read(box, 2, modes)).brightness_power
+        for box in (sim, warmed(sim))
+    )
+    assert after == pytest.approx(factor**2 * before, rel=1e-5)
+
+
+def test_a_spin_temperature_is_read_by_its_name_and_by_a_mapping(toy, tmp_path):
+    sim = warmed(toy((4, 4, 4), redshift=(8.0,)).drop_vars("n_src"))
+    own = reion.open_simulation(write_simulation(sim, tmp_path / "own.zarr"))
+    np.testing.assert_array_equal(own["t_spin"].values, sim["t_spin"].values)
+    for name, values in {"rho": sim["n_igm"], "x": sim["xi"], "ts_mk": 1e3 * sim["t_spin"]}.items():
+        np.save(tmp_path / f"{name}_z8.000.npy", values[0].values)
+    (tmp_path / "mapping.toml").write_text(
+        '[n_igm]\narray = "rho"\nunit = "g cm-3"\n[xi]\narray = "x"\nunit = "1"\n'
+        '[t_spin]\narray = "ts_mk"\nunit = "mK"\n'
+    )
+    theirs = reion.open_simulation(
+        sorted(tmp_path.glob("*.npy")),
+        settings={
+            "mapping": str(tmp_path / "mapping.toml"),
+            "box_size": "8",
+            "H0": "70",
+            "Om0": "0.3",
+            "Ob0": "0.05",
+        },
+    )
+    np.testing.assert_allclose(theirs["t_spin"].values, sim["t_spin"].values, rtol=1e-6)
+    assert theirs["t_spin"].attrs["units"] == "K"

@@ -130,8 +130,9 @@ _DEFINITIONS = {
     "balls of radius R that fit in",
     "largest region, Euler characteristic": "ionised cells connected through faces, in the periodic box; "
     "Euler characteristic = regions − tunnels + enclosed neutral islands",
-    "21-cm signal": "27 mK (1 − xi)(1 + δ)(Ω_b h² / 0.023) √(0.15 / (Ω_m h²) · (1 + z) / 10): spin "
-    "temperature far above the CMB's, no peculiar velocities",
+    "21-cm signal": "27 mK (1 − xi)(1 + δ)(Ω_b h² / 0.023) √(0.15 / (Ω_m h²) · (1 + z) / 10) "
+    "(1 − T_CMB / T_S): the last factor is 1, a spin temperature far above the CMB's, where the simulation "
+    "has no t_spin; no peculiar velocities",
     "mean field": "the true mean xi of each snapshot in every cell",
 }
 """Each statistic and how it is defined, whatever was evaluated."""
