@@ -64,6 +64,7 @@ def report(
     """
     from reion.evaluation.report.page import report_kind
     from reion.evaluation.report.survey_page import survey_headline, write_survey_report
+    from reion.evaluation.stored import attributes_of_xi, error_bar_is_used, spread_of, warnings_in
     from reion.evaluation.survey import survey
     from reion.jobs.places import output_path, refuse_existing
     from reion.jobs.workers import reachable, started
@@ -76,9 +77,10 @@ def report(
     places = [xi, *(against or [])]
     refuse_existing(output_path(report, kind, sources=[*places, *(sources or [])]), kind, force=force)
     facts = parse_settings(xi_set)
-    stores = [
-        open_simulation(place, format=xi_format, settings=facts) for place in reachable(places, scheduler)
-    ]
+    with error_bar_is_used():
+        stores = [
+            open_simulation(place, format=xi_format, settings=facts) for place in reachable(places, scheduler)
+        ]
     for place, store in zip(places, stores, strict=True):
         require_fields(store, ["xi"], purpose="a report on xi", file=str(place))
     sim = stores[0]
@@ -89,12 +91,22 @@ def report(
     fields = {name: store["xi"] for name, store in zip(named_apart(places), stores, strict=True)}
     with started(scheduler, workers) as team, progress_bar("measuring") as progress:
         found = survey(fields, sim, workers=team, progress=progress)
+    attributes = {name: attributes_of_xi(place) for name, place in zip(fields, places, strict=True)}
     provenance: dict[str, Any] = {
-        name: {"file": str(place), **_attributes_of(place)}
-        for name, place in zip(fields, places, strict=True)
+        name: {"file": str(place), **attributes[name]} for name, place in zip(fields, places, strict=True)
     }
     provenance["command"] = {"line": " ".join(sys.argv)}
-    page = write_survey_report(found, sim, fields, report, provenance=provenance, force=force)
+    spreads = {name: spread_of(place) for name, place in zip(fields, places, strict=True)}
+    page = write_survey_report(
+        found,
+        sim,
+        fields,
+        report,
+        spreads={name: spread for name, spread in spreads.items() if spread is not None},
+        warned={name: warnings_in(said) for name, said in attributes.items()},
+        provenance=provenance,
+        force=force,
+    )
     say(f"report {page}")
     print_result({"report": str(page), **found.to_json()}, lambda: survey_headline(found), json=json)
 
@@ -237,15 +249,6 @@ def _with_xi(
     if xi is not None:
         return joined(xi, xi_format, xi_settings, [sim], format_, settings)
     return open_simulation(sim, format=format_, settings=parse_settings(settings))
-
-
-def _attributes_of(place: Path) -> dict[str, Any]:
-    """What a store says of the xi in it, such as the model that predicted it; nothing of other files."""
-    if not (place / "zarr.json").is_file():
-        return {}
-    import zarr
-
-    return dict(zarr.open_group(place, mode="r")["xi"].attrs)
 
 
 def _history_in_words(found: History) -> str:

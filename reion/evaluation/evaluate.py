@@ -43,6 +43,7 @@ def evaluate(
     *,
     excursion_threshold: float | None = 1.0,
     excursion_inputs: InputSet = "history",
+    spreads: Mapping[str, xr.DataArray] | None = None,
     workers: Workers | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
@@ -59,6 +60,8 @@ def evaluate(
         Photons per hydrogen atom at which the excursion set ionises; None: 1.
     excursion_inputs
         `history` (n_ion) or `instant` (n_src times the cosmic age).
+    spreads
+        The standard deviation of the error of those predictions that say it, by name, like the predictions.
     workers
         Who compares the snapshots; this process where it is None.
     progress
@@ -91,7 +94,7 @@ def evaluate(
     threshold = 1.0 if excursion_threshold is None else float(excursion_threshold)
     missing = _excursion_set_lacks(true, excursion_inputs)
     photons = None if missing else excursion_set.Photons(true, excursion_inputs)
-    job = ScoringJob(by_name, true, indices, photons, threshold)
+    job = ScoringJob(by_name, true, indices, photons, threshold, spreads)
     ordered = in_order(workers, job, common, progress)
     model = cosmology(true)
     excursion = [scores.excursion_set for scores in ordered if scores.excursion_set is not None]
@@ -126,6 +129,8 @@ class ScoringJob(Job[int, AllScores]):
         Name of a prediction to what `matching_snapshots` found for it.
     photons, threshold
         Of the excursion set; None: there is none.
+    spreads
+        See `evaluate`.
     """
 
     def __init__(
@@ -135,7 +140,9 @@ class ScoringJob(Job[int, AllScores]):
         indices: Mapping[str, Mapping[int, int]],
         photons: excursion_set.Photons | None,
         threshold: float,
+        spreads: Mapping[str, xr.DataArray] | None = None,
     ) -> None:
+        self._spreads = spreads or {}
         self._predictions, self._true, self._indices = predictions, true, indices
         self._photons, self._threshold = photons, threshold
 
@@ -150,7 +157,11 @@ class ScoringJob(Job[int, AllScores]):
         for name, pred in self._predictions.items():
             values = pred[self._indices[name][index]].values
             check_values("xi", values, redshift=truth.gas.redshift, file=name)
-            predictions[name] = SnapshotScores.of(np.clip(values, 0, 1), truth)
+            spread = None
+            if name in self._spreads:
+                at = matching_snapshots(name, self._spreads[name], self._true)
+                spread = self._spreads[name][at[index]].values
+            predictions[name] = SnapshotScores.of(np.clip(values, 0, 1), truth, spread=spread)
         mean_field = SnapshotScores.of(np.full(truth.xi.shape, truth.statistics.mean_xi), truth)
         excursion = None
         if self._photons is not None:

@@ -15,6 +15,7 @@ from reion.errors import InputError
 from reion.evaluation.evaluate import evaluate
 from reion.evaluation.report.page import write_report
 from reion.evaluation.result import Evaluation
+from reion.evaluation.stored import attributes_of_xi, error_bar_is_used, spread_of, warnings_in
 from reion.jobs.outputs import scratch_folder
 from reion.jobs.workers import Workers
 from reion.prediction.emulator import Emulator
@@ -40,6 +41,10 @@ class Prediction:
         What predicts xi, where an ONNX file does.
     stored
         What xi is read from, where it is in a file.
+    spread
+        The standard deviation of its error, where it says it.
+    warned
+        What the model has not learnt of the simulation.
     """
 
     name: str
@@ -50,6 +55,8 @@ class Prediction:
     fields: Sequence[str] = ()
     emulator: Emulator | None = None
     stored: xr.Dataset | None = None
+    spread: xr.DataArray | None = None
+    warned: Sequence[str] = ()
 
 
 def evaluate_methods(
@@ -99,11 +106,13 @@ def evaluate_methods(
         if len(xi) < len(predictions):
             names = ", ".join(prediction.name for prediction in predictions)
             raise InputError(f"expected different names; received {names}")
+        spreads = {p.name: p.spread for p in predictions if p.spread is not None}
         evaluation = evaluate(
             xi,
             sim,
             excursion_threshold=predictions[0].excursion_set_threshold,
             excursion_inputs=predictions[0].inputs,
+            spreads=spreads,
             workers=workers,
             progress=progress,
         )
@@ -111,7 +120,17 @@ def evaluate_methods(
             return evaluation, None
         provenance = {prediction.name: prediction.provenance for prediction in predictions}
         provenance["command"] = {"line": command}
-        return evaluation, write_report(evaluation, sim, xi, report, provenance=provenance, force=force)
+        page = write_report(
+            evaluation,
+            sim,
+            xi,
+            report,
+            spreads=spreads,
+            warned={prediction.name: prediction.warned for prediction in predictions},
+            provenance=provenance,
+            force=force,
+        )
+        return evaluation, page
 
 
 def predict_with(
@@ -145,7 +164,7 @@ def predict_with(
         card = emulator.card
         inputs: InputSet = "history" if "n_ion" in card.inputs else "instant"
         provenance = {"model": method, "sha256": emulator.sha256, **card.provenance}
-        emulator.check(sim)
+        outside = emulator.check(sim)
         emulator = emulator.for_cells_of(sim)
         if keep is not None:
             keep = keep / path.stem
@@ -164,6 +183,7 @@ def predict_with(
             provenance,
             fields=list(card.inputs),
             emulator=emulator,
+            warned=[str(item) for item in outside],
         )
     if (path / "config.toml").is_file():
         try:
@@ -181,6 +201,16 @@ def predict_with(
         return Prediction(
             path.name, run.predict(sim), threshold, inputs, run.provenance.to_json(), fields=fields
         )
-    other = open_simulation(path, format=xi_format, settings=xi_settings)
+    with error_bar_is_used():
+        other = open_simulation(path, format=xi_format, settings=xi_settings)
     require_fields(other, ["xi"], purpose="comparing with the truth", file=method)
-    return Prediction(path.stem, other["xi"], None, "history", {"file": method}, stored=other)
+    return Prediction(
+        path.stem,
+        other["xi"],
+        None,
+        "history",
+        {"file": method},
+        stored=other,
+        spread=spread_of(path),
+        warned=warnings_in(attributes_of_xi(path)),
+    )

@@ -10,7 +10,14 @@ import numpy as np
 import xarray as xr
 
 from reion.evaluation.field_statistics import Bins, FieldStatistics, Gas
-from reion.metrics.calibration import DensityErrors, Reliability, error_by_density, reliability
+from reion.metrics.calibration import (
+    DensityErrors,
+    Reliability,
+    SpreadCalibration,
+    error_by_density,
+    reliability,
+    spread_calibration,
+)
 from reion.metrics.fields import Curve, Field, Transform
 from reion.metrics.history import optical_depth
 from reion.metrics.pointwise import ErrorSums
@@ -72,12 +79,15 @@ class Agreement:
         Band of k (see `reion.metrics.spectra.BANDS`) to the sums over its modes.
     density_errors
         None where no snapshot has a density.
+    spread_calibration
+        None where the prediction does not say how far it is off.
     """
 
     errors: ErrorSums
     bands: Mapping[str, BandSums]
     reliability: Reliability
     density_errors: DensityErrors | None
+    spread_calibration: SpreadCalibration | None = None
 
     @property
     def r2(self) -> float | None:
@@ -133,7 +143,14 @@ class Agreement:
         return {"power_ratio": dict(self.power_ratio), "cross_correlation": dict(self.cross_correlation)}
 
     def _calibration_json(self) -> dict[str, Any]:
-        errors = self.density_errors
+        errors, spread = self.density_errors, self.spread_calibration
+        of_spread: dict[str, Any] = {}
+        if spread is not None:
+            of_spread["spread_calibration"] = {
+                "cells": as_json(spread.cells),
+                "predicted_spread": as_json(spread.predicted),
+                "found_error": as_json(spread.found),
+            }
         return {
             "reliability": {
                 "cells": as_json(self.reliability.cells),
@@ -147,6 +164,7 @@ class Agreement:
                 "bias": as_json(errors.bias),
                 "mse": as_json(errors.mse),
             },
+            **of_spread,
         }
 
 
@@ -173,8 +191,8 @@ class SnapshotScores(Agreement):
     featureless: bool
 
     @classmethod
-    def of(cls, pred: Field, truth: Truth) -> SnapshotScores:
-        """Compare one predicted snapshot, shape (x, y, z), with the true one."""
+    def of(cls, pred: Field, truth: Truth, *, spread: Field | None = None) -> SnapshotScores:
+        """Compare one predicted snapshot, shape (x, y, z), with the true one; `spread`: its error bar."""
         gas = truth.gas
         transform = gas.modes.transform(pred)
         statistics = FieldStatistics.of(pred, transform, gas, spectrum=not truth.featureless)
@@ -187,6 +205,7 @@ class SnapshotScores(Agreement):
             bands=gas.modes.band_sums(transform, truth.transform),
             reliability=reliability(pred, truth.xi),
             density_errors=None if gas.density is None else error_by_density(pred, truth.xi, gas.density),
+            spread_calibration=None if spread is None else spread_calibration(pred, spread, truth.xi),
             redshift=gas.redshift,
             bins=truth.bins,
             true=truth.statistics,
@@ -283,6 +302,7 @@ class PooledScores(Agreement):
     def of(cls, snapshots: Sequence[SnapshotScores], cosmology: FlatLambdaCDM) -> PooledScores:
         """Pool the snapshots of one method; the cosmology is for the optical depth."""
         pooled = [snapshot for snapshot in snapshots if snapshot.is_pooled]
+        by_spread = [s.spread_calibration for s in pooled if s.spread_calibration is not None]
         by_density = [s.density_errors for s in pooled if s.density_errors is not None]
         redshift = [snapshot.redshift for snapshot in snapshots]
         true, pred = (
@@ -294,6 +314,7 @@ class PooledScores(Agreement):
             bands={band: sum((s.bands[band] for s in pooled), BandSums()) for band in BANDS},
             reliability=sum((s.reliability for s in pooled), Reliability()),
             density_errors=sum(by_density, DensityErrors()) if by_density else None,
+            spread_calibration=sum(by_spread, SpreadCalibration()) if by_spread else None,
             bubble_size_mpc_true=_mean([s.true.bubble_size_mpc for s in pooled]),
             bubble_size_mpc_pred=_mean([s.pred.bubble_size_mpc for s in pooled]),
             optical_depth_true=optical_depth(redshift, true, cosmology),

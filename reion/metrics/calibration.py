@@ -1,4 +1,4 @@
-"""Whether a predicted ionised fraction means what it says, and where in the density field it errs."""
+"""Whether a predicted ionised fraction and its error bar mean what they say, and where in density it errs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from reion.metrics.fields import Curve, Field, checked_pair
 
 RELIABILITY_BINS = 20
 DENSITY_BINS = 10
+SPREAD_BINS = 10
+LARGEST_SPREAD = 0.5
+"""No distribution between 0 and 1 has a larger standard deviation (Popoviciu's inequality)."""
 
 
 def _zeros(size: int) -> Curve:
@@ -67,6 +70,62 @@ def reliability(pred: Field, true: Field) -> Reliability:
     pred, true = checked_pair(pred, true)
     bins = np.clip((pred * RELIABILITY_BINS).astype(np.intp), 0, RELIABILITY_BINS - 1).reshape(-1)
     return Reliability(*_sums(bins, RELIABILITY_BINS, pred, true))
+
+
+@dataclass(frozen=True)
+class SpreadCalibration:
+    """Cells sorted by the predicted standard deviation of their error into ten equal bins from 0 to 0.5.
+
+    cells, variance, squared_error: number of cells, sum of the predicted variance and of the square of
+    prediction - truth in each bin, float64. Adding two pools their cells.
+    """
+
+    cells: Curve = field(default_factory=lambda: _zeros(SPREAD_BINS))
+    variance: Curve = field(default_factory=lambda: _zeros(SPREAD_BINS))
+    squared_error: Curve = field(default_factory=lambda: _zeros(SPREAD_BINS))
+
+    def __add__(self, other: SpreadCalibration) -> SpreadCalibration:
+        return SpreadCalibration(
+            self.cells + other.cells,
+            self.variance + other.variance,
+            self.squared_error + other.squared_error,
+        )
+
+    @property
+    def predicted(self) -> Curve:
+        """Root mean square of the predicted spread in each bin; NaN where no cell is."""
+        return np.sqrt(_ratio(self.variance, self.cells))
+
+    @property
+    def found(self) -> Curve:
+        """Root mean square error in each bin; NaN where no cell is. Equal to `predicted` if calibrated."""
+        return np.sqrt(_ratio(self.squared_error, self.cells))
+
+
+def spread_calibration(pred: Field, spread: Field, true: Field) -> SpreadCalibration:
+    """How far a prediction is off, against how far it says it is.
+
+    Parameters
+    ----------
+    pred, spread, true
+        Prediction, the standard deviation that it gives for its error, and truth: shape (x, y, z). A spread
+        above 0.5 counts in the last bin.
+
+    Raises
+    ------
+    InputError
+        If the shapes differ, a value is not finite, or a spread is negative.
+    """
+    pred, true = checked_pair(pred, true)
+    spread, _ = checked_pair(spread, true)
+    if spread.min() < 0:
+        raise InputError(f"expected standard deviations of at least 0; received {float(spread.min()):g}")
+    bins = (spread * (SPREAD_BINS / LARGEST_SPREAD)).astype(np.intp).reshape(-1)
+    error = pred.astype(np.float64) - true
+    wide = spread.astype(np.float64)
+    return SpreadCalibration(
+        *_sums(np.minimum(bins, SPREAD_BINS - 1), SPREAD_BINS, np.square(wide), np.square(error))
+    )
 
 
 @dataclass(frozen=True)

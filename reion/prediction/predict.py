@@ -161,12 +161,7 @@ def predict(
         not even the smallest tile fits in memory, if a file changed while it was read.
     """
     started = time.perf_counter()
-    sources = [sim_path] if isinstance(sim_path, str | Path) else list(sim_path)
-    models = [model] if isinstance(model, str | Path) else []
-    kind = kind_of(out)
-    out = output_path(out, kind, sources=[*sources, *models])
-    growing = GrowingStore(out, kind, "predicting", force, packing_of(out))
-    growing.refuse_existing()
+    growing = _output(model, sim_path, out, force=force)
     emulator = model if isinstance(model, Emulator) else Emulator(model, device=device, threads=threads)
     if uncertainty:
         emulator.require_spread()
@@ -185,14 +180,15 @@ def predict(
             "uncertainty": uncertainty,
             "z_reion": z_reion,
         }
-        earlier = growing.conditions()
-        tiling, memory = fitted.tiling, memory_bytes
-        # Where there is less memory now, the tiles may be what did not fit.
-        if all(earlier.get(name) == value for name, value in common.items()) and earlier["memory"] <= memory:
-            memory = earlier["memory"]
-            tiling = Tiling(mesh=tiling.mesh, tile=_shape(earlier["tiles"]), halo_cells=tiling.halo_cells)
+        tiling, memory = _begun_tiling(growing.conditions(), common, fitted.tiling, memory_bytes)
         create = functools.partial(
-            create_xi_store, sim=sim, emulator=emulator, tiling=tiling, spread=uncertainty, z_reion=z_reion
+            create_xi_store,
+            sim=sim,
+            emulator=emulator,
+            tiling=tiling,
+            spread=uncertainty,
+            z_reion=z_reion,
+            warned=[str(item) for item in outside],
         )
         growing.begin({**common, "memory": memory, "tiles": tiling.tile}, create, resume=resume)
         pieces = [] if growing.is_moved_in() else list(np.ndindex(sim.sizes["redshift"], len(tiling)))
@@ -201,8 +197,7 @@ def predict(
         cells = sim.sizes["redshift"] * math.prod(tiling.mesh)
         cells_before = sum(tiling.cells(number) for index, number in done if index != HISTORY)
         cells_computed = 0
-        if missing:
-            sim = _with_history(sim, emulator, growing, workers)
+        sim = _with_history(sim, emulator, growing, workers) if missing else sim
         fitted = FittedTiles(tiling, fitted.keep_fields)
         job = PredictTiles(emulator, sim, growing.store, fitted, device=device, spread=uncertainty)
         for _, number in growing.do(workers, job, missing):
@@ -211,19 +206,11 @@ def predict(
                 progress(cells_before + cells_computed, cells)
         results = {piece: growing.result(piece) for piece in pieces}
         peaks = [peak for piece in missing if (peak := results[piece]["peak"]) is not None]
-        oddities = None
-        if z_reion and pieces:
-            last = [(HISTORY, number) for number in range(len(tiling))]
-            for _ in growing.do(
-                workers, WriteZReion(sim, growing.store, tiling), [p for p in last if p not in done]
-            ):
-                pass
-            oddities = note_oddities(growing.store, map(growing.result, last))
+        oddities = _write_z_reion(growing, workers, sim, tiling) if z_reion and pieces else Oddities()
         growing.move_in(files)
-    if oddities is not None:
-        oddities.warn(float(sim["redshift"][0]))
+    oddities.warn(float(sim["redshift"][0]))
     return Prediction(
-        output=out,
+        output=growing.out,
         cells=cells,
         cells_computed=cells_computed,
         seconds=time.perf_counter() - started,
@@ -234,8 +221,43 @@ def predict(
         tile_cells=tiling.tile,
         outside_training=tuple(outside),
         history=budgets(sim, emulator.card.inputs, _sums(results, sim.sizes["redshift"])) if results else (),
-        z_reion=oddities,
+        z_reion=oddities if oddities.cells else None,
     )
+
+
+def _output(
+    model: Any, sim_path: str | Path | Sequence[str | Path], out: str | Path, *, force: bool
+) -> GrowingStore:
+    """What grows at `out`; an error if nothing may be written there."""
+    sources = [sim_path] if isinstance(sim_path, str | Path) else list(sim_path)
+    models = [model] if isinstance(model, str | Path) else []
+    kind = kind_of(out)
+    place = output_path(out, kind, sources=[*sources, *models])
+    growing = GrowingStore(place, kind, "predicting", force, packing_of(place))
+    growing.refuse_existing()
+    return growing
+
+
+def _begun_tiling(
+    earlier: Mapping[str, Any], common: Mapping[str, Any], tiling: Tiling, memory_bytes: int
+) -> tuple[Tiling, int]:
+    """The tiles and the memory they were fitted to: those of an earlier command, if this one can go on."""
+    # Where there is less memory now, the tiles may be what did not fit.
+    begun = all(earlier.get(name) == value for name, value in common.items())
+    if begun and earlier["memory"] <= memory_bytes:
+        tiles = _shape(earlier["tiles"])
+        return Tiling(mesh=tiling.mesh, tile=tiles, halo_cells=tiling.halo_cells), earlier["memory"]
+    return tiling, memory_bytes
+
+
+def _write_z_reion(growing: GrowingStore, workers: Workers, sim: xr.Dataset, tiling: Tiling) -> Oddities:
+    """Write z_reion of the tiles that lack it, once xi of all snapshots is there."""
+    done = growing.done()
+    pieces = [(HISTORY, number) for number in range(len(tiling))]
+    missing = [piece for piece in pieces if piece not in done]
+    for _ in growing.do(workers, WriteZReion(sim, growing.store, tiling), missing):
+        pass
+    return note_oddities(growing.store, map(growing.result, pieces))
 
 
 def _sums(results: Mapping[StorePiece, Any], snapshots: int) -> list[dict[str, float]]:
@@ -397,8 +419,12 @@ def create_xi_store(
     tiling: Tiling,
     spread: bool = False,
     z_reion: bool = False,
+    warned: Sequence[str] = (),
 ) -> None:
-    """Create the store the tiles go into."""
+    """Create the store the tiles go into.
+
+    Its xi has an attribute `warnings`, one to a line: what the model `warned` of, if it did.
+    """
     group = create_group(sim, path, {})
     for name in OUTPUTS if spread else OUTPUTS[:1]:
         array = group.create_array(
@@ -410,6 +436,8 @@ def create_xi_store(
             dimension_names=DIMS,
         )
         array.attrs.update(plain(emulator.provenance(sim, output=name)))
+    if warned:
+        group["xi"].attrs["warnings"] = "\n".join(warned)
     if z_reion:
         create_z_reion(group, tiling)
     consolidate(group)

@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 
 from reion import InputError, evaluate, with_n_ion
+from reion.evaluation.report.figures import figures
+from reion.evaluation.report.numbers import write_csv
 from reion.evaluation.report.page import write_report
-from reion.evaluation.report.slices import Slicer, pack
+from reion.evaluation.report.slices import Slicer, middle_planes, pack
 from reion.evaluation.report.summary import headline
 from reion.evaluation.report.wording import figure
 
@@ -290,3 +292,35 @@ def test_chromium_prints_the_page(chromium, page, tmp_path):
         chromium, tmp_path, page, "--no-pdf-header-footer", f"--print-to-pdf={tmp_path / 'page.pdf'}"
     )
     assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_error_bars_are_shown_and_judged(toy, tmp_path):
+    sim = toy(shape=(8, 8, 8), redshift=(12.0, 8.0))
+    rng = np.random.default_rng(0)
+    spread = sim["xi"].copy(data=(0.02 + 0.2 * rng.random(sim["xi"].shape)).astype(np.float32))
+    off = spread.values * rng.standard_normal(spread.shape)
+    pred = {"mine": sim["xi"].copy(data=np.clip(sim["xi"].values + off, 0, 1).astype(np.float32))}
+    found = evaluate(pred, sim, spreads={"mine": spread})
+    pooled = found.predictions["mine"].pooled.spread_calibration
+    assert pooled.cells.sum() == 8**3 * sum(snapshot.is_pooled for snapshot in found.snapshots) > 0
+    warned = {"mine": ["the cells are <too> large"], "theirs": []}
+    page = write_report(found, sim, pred, tmp_path / "x.html", spreads={"mine": spread}, warned=warned)
+    html = page.read_text(encoding="utf-8")
+    assert "What mine warned of" in html
+    assert "theirs" not in html
+    assert "the cells are &lt;too&gt; large" in html
+    data = page_data(page)
+    scale = data["slices"]["scales"]["spread"]
+    assert scale["high"] == pytest.approx(float(spread.max()))
+    packed = np.frombuffer(
+        gzip.decompress(base64.b64decode(data["slices"]["methods"][0]["spread"])), np.uint8
+    )
+    expected = np.rint(spread.values / scale["high"] * 255).transpose(0, 3, 2, 1)[:, :, ::-1]
+    assert np.array_equal(packed.reshape(expected.shape), expected)
+    assert data["evaluation"]["pooled"]["spread_calibration"]["cells"] == pooled.cells.tolist()
+    write_csv(found, tmp_path)
+    with (tmp_path / "spread_calibration.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["redshift"] == "pooled"]
+    assert [float(row["cells"]) for row in rows] == pooled.cells.tolist()
+    planes = middle_planes(found, sim, pred["mine"], spread=spread)
+    assert "error_bars" in dict(figures(found, planes, (16.0, 16.0)))

@@ -8,14 +8,15 @@ import re
 
 import numpy as np
 import pytest
+import zarr
 
 from reion import InputError, evaluate
 from reion.evaluation.report.survey_page import half_redshift, write_survey_report
 from reion.evaluation.survey import survey
 from reion.metrics import optical_depth
-from reion.simulation.contract import cosmology, hydrogen_density
+from reion.simulation.contract import DIMS, cosmology, hydrogen_density
 from reion.simulation.photons import with_n_ion
-from reion.storage.store import write_simulation
+from reion.storage.store import consolidate, write_simulation
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +116,21 @@ def test_command_reports_on_several_xi(command, toy, tmp_path):
     code, _, said = command("report", tmp_path / "sim.zarr", "--report", tmp_path / "other.html")
     assert code == 2
     assert "needs xi" in said
+
+
+def test_command_shows_error_bars_and_warnings_of_a_prediction(command, toy, tmp_path):
+    sim = toy(shape=(8, 8, 8), redshift=(9.0, 8.0))
+    place = write_simulation(sim[["xi"]], tmp_path / "xi.zarr")
+    group = zarr.open_group(place, mode="r+")
+    group["xi"].attrs["warnings"] = "max_mfp is 5 Mpc at z = 9; the training had 15 to 30 Mpc"
+    spread = group.create_array("xi_std", data=0.1 * sim["xi"].values, dimension_names=DIMS)
+    spread.attrs["units"] = "1"
+    consolidate(group)
+    code, _, said = command("report", place, "--report", tmp_path / "report.html")
+    assert code == 0, said
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "What xi warned of" in html
+    assert "the training had 15 to 30 Mpc" in html
+    slices = json.loads(re.search(r'id="data">(.*?)</script>', html, re.DOTALL)[1])["slices"]
+    assert slices["scales"]["spread"]["high"] == pytest.approx(0.1 * float(sim["xi"].max()))
+    assert slices["methods"][0]["spread"]

@@ -10,6 +10,7 @@ from scipy.stats import binned_statistic
 
 from reion import InputError
 from reion.metrics import DensityErrors, Reliability, error_by_density, mse, reliability
+from reion.metrics.calibration import spread_calibration
 
 
 def fields(seed, shape=(9, 10, 11)):
@@ -71,3 +72,29 @@ def test_empty_bins_are_nan_and_nothing_is_none():
     assert uniform.cells.sum() == 27
     with pytest.raises(InputError, match="empty box"):
         error_by_density(np.zeros((3, 3, 3)), np.zeros((3, 3, 3)), np.zeros((3, 3, 3)))
+
+
+def test_spread_bins_agree_with_scipy_and_pool():
+    rng = np.random.default_rng(0)
+    pred, true = rng.random((2, 8, 8, 8))
+    spread = 0.45 * rng.random(pred.shape)
+    found = spread_calibration(pred, spread, true)
+    edges = np.linspace(0, 0.5, 11)
+    squares = [np.square(spread).ravel(), np.square(pred - true).ravel()]
+    expected = np.sqrt(binned_statistic(spread.ravel(), squares, "mean", edges).statistic)
+    assert np.allclose(found.predicted, expected[0], equal_nan=True)
+    assert np.allclose(found.found, expected[1], equal_nan=True)
+    halves = [spread_calibration(pred[part], spread[part], true[part]) for part in (slice(3), slice(3, None))]
+    assert np.allclose((halves[0] + halves[1]).found, found.found, equal_nan=True)
+    assert spread_calibration(pred, 0 * spread + 0.7, true).cells[-1] == pred.size
+    with pytest.raises(InputError, match="at least 0"):
+        spread_calibration(pred, -spread, true)
+
+
+def test_errors_as_large_as_their_spread_lie_on_the_diagonal():
+    rng = np.random.default_rng(0)
+    spread = 0.1 + 0.3 * rng.random((40, 40, 40))
+    found = spread_calibration(0.5 + spread * rng.standard_normal(spread.shape), spread, 0 * spread + 0.5)
+    full = found.cells > 1000
+    assert full.sum() == 6
+    assert found.found[full] == pytest.approx(found.predicted[full], rel=0.05)

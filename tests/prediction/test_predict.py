@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import reion
 from reion.errors import InputError
+from reion.evaluation.stored import attributes_of_xi, warnings_in
 from reion.prediction import predict as prediction
 from reion.prediction.emulator import Emulator
 from reion.prediction.memory import FittedTiles
@@ -247,3 +248,14 @@ def test_z_reion_is_that_of_the_history_of_what_is_written(toy_model, sim_path, 
         np.testing.assert_array_equal(stored["z_reion"].values, expected["z_reion"].values)
         assert stored["z_reion"].attrs["never"] == made.oddities.never
         assert stored["z_reion"].dims == ("x", "y", "z")
+
+
+def test_what_the_model_warns_of_stays_with_its_xi(toy_model, sim_path, tmp_path):
+    emulator = Emulator(toy_model, device="cpu")
+    emulator.check = lambda _: [
+        "the mean of n_igm is 3 times that of the training",
+        "the cells are too large",
+    ]
+    predict(emulator, sim_path, tmp_path / "xi.zarr")
+    found = warnings_in(attributes_of_xi(tmp_path / "xi.zarr"))
+    assert found == ["the mean of n_igm is 3 times that of the training", "the cells are too large"]

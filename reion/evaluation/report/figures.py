@@ -106,6 +106,8 @@ def figures(
     yield "history", _over_redshift(methods, _HISTORY)
     yield "regions", _over_redshift(methods, _REGIONS)
     yield "calibration", _calibration(methods)
+    if any(method.scores.pooled.spread_calibration is not None for method in methods):
+        yield "error_bars", _error_bars(methods)
     if not snapshots:
         return
     redshift = [evaluation.snapshots[index].redshift for index in snapshots]
@@ -294,16 +296,35 @@ def _calibration(methods: Sequence[Method]) -> Figure:
     return figure
 
 
+def _error_bars(methods: Sequence[Method]) -> Figure:
+    """How far predictions are off, against how far they say they are."""
+    figure, axes = new_figure(1, 1, 3.0)
+    panel = axes[0, 0]
+    longest = 0.0
+    for method in methods:
+        spread = method.scores.pooled.spread_calibration
+        if spread is not None:
+            draw_line(panel, spread.predicted, spread.found, method.line_style, method.label)
+            longest = float(np.nanmax([longest, *spread.predicted, *spread.found]))
+    panel.plot([0, longest], [0, longest], color="0.5", linewidth=0.7, linestyle=":", zorder=0)
+    panel.set_xlabel("predicted standard deviation of the error")
+    panel.set_ylabel("root mean square error")
+    panel.set_aspect("equal")
+    _finish(panel)
+    add_legend(figure, panel)
+    return figure
+
+
 def _slices(
     planes: Planes, redshift: Sequence[float], snapshots: Sequence[int], side_mpc: Sequence[float]
 ) -> Figure:
     """A row for each of `snapshots`, whose redshifts are given."""
     shown = [
         name
-        for name in ("density", "true", "pred", "difference")
+        for name in ("density", "true", "pred", "spread", "difference")
         if name in planes or (name == "difference" and "true" in planes)
     ]
-    titles = {"density": "gas density / mean", "true": "true xi"}
+    titles = {"density": "gas density / mean", "true": "true xi", "spread": "predicted spread of xi"}
     # Without a truth beside it, xi may be anybody's: a ray tracer's as well as a network's.
     titles["pred"] = "predicted xi" if "true" in planes else "ionised fraction xi"
     titles["difference"] = "predicted $-$ true"
@@ -313,6 +334,8 @@ def _slices(
             panel = axes[row, column]
             if name == "difference":
                 values, low, high = planes["pred"][snapshot] - planes["true"][snapshot], -1.0, 1.0
+            elif name == "spread":
+                values, low, high = planes[name][snapshot], 0.0, float(planes[name].max()) or 1.0
             elif name == "density":
                 values = np.log10(np.maximum(planes["density"][snapshot], 1e-3))
                 low, high = -0.5, 0.5
@@ -320,7 +343,7 @@ def _slices(
                 values, low, high = planes[name][snapshot], 0.0, 1.0
             image = panel.imshow(
                 values,
-                cmap=COLOURS.get(name, COLOURS["xi"]),
+                cmap=COLOURS.get("sources" if name == "spread" else name, COLOURS["xi"]),
                 vmin=low,
                 vmax=high,
                 extent=(0, side_mpc[0], 0, side_mpc[1]),

@@ -9,7 +9,14 @@ from typing import Any
 
 from reion.evaluation.result import Evaluation
 
-GROUPS = ("spectrum", "bubble_sizes", "granulometry", "reliability", "error_by_density")
+GROUPS = (
+    "spectrum",
+    "bubble_sizes",
+    "granulometry",
+    "reliability",
+    "error_by_density",
+    "spread_calibration",
+)
 """Curves of a snapshot, each a file of its own; the single numbers are in scores.csv."""
 
 
@@ -17,7 +24,7 @@ def write_csv(evaluation: Evaluation, folder: Path) -> None:
     """Write scores.csv and a file for each of `GROUPS` into `folder`.
 
     Columns: method, redshift (or `pooled`), then what the file holds, named as in the JSON of the evaluation.
-    Undefined values are empty.
+    Undefined values are empty. The last of `GROUPS` is there where a prediction says how far it is off.
     """
     rows = [
         ({"method": method.label, "redshift": values.get("redshift", "pooled")}, values)
@@ -30,7 +37,8 @@ def write_csv(evaluation: Evaluation, folder: Path) -> None:
     _write(folder / "scores.csv", [{**key, **dict(_scores(values))} for key, values in rows])
     for group in GROUPS:
         points = [{**key, **point} for key, values in rows for point in points_of(values.get(group))]
-        _write(folder / f"{group}.csv", points)
+        if points or group != "spread_calibration":
+            _write(folder / f"{group}.csv", points)
 
 
 def _scores(row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

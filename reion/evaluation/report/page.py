@@ -47,6 +47,8 @@ def write_report(
     predictions: Mapping[str, xr.DataArray] | xr.DataArray,
     folder_or_file: Path | str,
     *,
+    spreads: Mapping[str, xr.DataArray] | None = None,
+    warned: Mapping[str, Sequence[str]] | None = None,
     provenance: Mapping[str, Any] | None = None,
     force: bool = False,
 ) -> Path:
@@ -61,6 +63,10 @@ def write_report(
     folder_or_file
         A name that ends in .html: the page alone. Otherwise a folder: report.html, `figures/` (PNG and PDF)
         and `numbers/` (CSV and JSON).
+    spreads
+        Standard deviations of the error of those predictions that say it, by name.
+    warned
+        What each model warned of, by the name of its prediction.
     provenance
         What the last section lists: model, training data, command, ...; nested mappings are flattened. The
         attributes of the truth and the versions of the packages are added.
@@ -78,8 +84,12 @@ def write_report(
         If something is there and `force` is not given, or if it is not a report that reion wrote.
     """
     by_name = predictions if isinstance(predictions, Mapping) else {evaluation.name: predictions}
-    html = partial(render_page, evaluation, true, by_name, provenance or {})
-    return put_report(folder_or_file, html, partial(_write_files, evaluation, true, by_name), force=force)
+    spreads = spreads or {}
+    html = partial(
+        render_page, evaluation, true, by_name, provenance or {}, spreads=spreads, warned=warned or {}
+    )
+    write_files = partial(_write_files, evaluation, true, by_name, spreads)
+    return put_report(folder_or_file, html, write_files, force=force)
 
 
 def put_report(
@@ -134,12 +144,14 @@ def _write_files(
     evaluation: Evaluation,
     true: xr.Dataset,
     predictions: Mapping[str, xr.DataArray],
+    spreads: Mapping[str, xr.DataArray],
     folder: Path,
 ) -> None:
     """Figures as PNG and PDF, numbers as CSV and JSON."""
     write_json(folder / "numbers" / "evaluation.json", evaluation.to_json())
     write_csv(evaluation, folder / "numbers")
-    planes = middle_planes(evaluation, true, predictions[evaluation.name])
+    name = evaluation.name
+    planes = middle_planes(evaluation, true, predictions[name], spread=spreads.get(name))
     for name, figure in figures(evaluation, planes, box_size_mpc(true)[:2]):
         save_figure(name, figure, folder / "figures")
 
@@ -149,6 +161,9 @@ def render_page(
     true: xr.Dataset,
     predictions: Mapping[str, xr.DataArray],
     provenance: Mapping[str, Any],
+    *,
+    spreads: Mapping[str, xr.DataArray],
+    warned: Mapping[str, Sequence[str]],
 ) -> str:
     """The page's HTML (see `write_report`)."""
     folder = files("reion.evaluation.report")
@@ -164,6 +179,7 @@ def render_page(
             subtitle=f"{shape} cells in {sides} Mpc (comoving), {snapshots_in_words(redshift)}",
             headline=headline(evaluation),
             cards=list(cards(evaluation)),
+            warned=said(warned),
             slices_note=slices_note(true),
             pooled_snapshots=POOLED_SNAPSHOTS,
             methods=evaluation.methods,
@@ -182,7 +198,7 @@ def render_page(
                     {"name": method.label, "style": method.line_style, "result": method.scores.to_json()}
                     for method in evaluation.drawn_methods
                 ],
-                "slices": slices_json(evaluation, true, predictions),
+                "slices": slices_json(evaluation, true, predictions, spreads),
             },
         )
     )
@@ -195,6 +211,11 @@ def templates() -> Environment:
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     return environment
+
+
+def said(warned: Mapping[str, Sequence[str]]) -> list[tuple[str, Sequence[str]]]:
+    """Names and warnings of the models that warned of something."""
+    return [(name, lines) for name, lines in warned.items() if lines]
 
 
 def snapshots_in_words(redshift: Sequence[float]) -> str:

@@ -64,6 +64,7 @@ function plane(values) {
 
 function currentPlane(field, fields) {
   if (field === "pred") return plane(fields.pred[state.method]);
+  if (field === "spread") return plane(fields.spread[state.method] || new Uint8Array(fields.pred[0].length));
   if (field !== "difference") return plane(fields[field]);
   const pred = plane(fields.pred[state.method]);
   const truth = plane(fields.true);
@@ -100,13 +101,18 @@ async function showSlices() {
     byId("readout").textContent = "This browser is too old to unpack the slices (no DecompressionStream).";
     return;
   }
-  const fields = { pred: [] };
+  const fields = { pred: [], spread: [] };
   for (const [name, packed] of Object.entries(slices.fields)) fields[name] = await unpacked(packed);
-  for (const method of slices.methods) fields.pred.push(await unpacked(method.packed));
+  for (const method of slices.methods) {
+    fields.pred.push(await unpacked(method.packed));
+    fields.spread.push(method.spread ? await unpacked(method.spread) : null);
+  }
   const titles = { density: "Gas density", sources: "Sources", true: "True xi", pred: "Predicted xi",
-    difference: "Predicted − true" };
+    spread: "Its error bar", difference: "Predicted − true" };
   const panels = Object.entries(titles).filter(([field]) => field in slices.scales)
     .map(([field, title]) => makePanel(field, title));
+
+  byId("panels").style.setProperty("--panels", Math.max(5, panels.length));
 
   function draw() {
     for (const panel of panels) {
@@ -382,6 +388,14 @@ function showSnapshotCharts() {
   ]);
 }
 
+/* Whether error bars are as long as errors are: none where no method has them. */
+function errorBarChart(rows) {
+  const range = [0, Math.max(0.1, ...rows.flatMap(({ found }) => [...found.predicted_spread, ...found.found_error]))];
+  return rows.length ? [{ title: "Error bars", diagonal: true, x: { label: "predicted standard deviation of the error", range },
+    y: { label: "root mean square error", range }, series: rows.map((one) => (
+      { ...one, x: one.found.predicted_spread, y: one.found.found_error })) }] : [];
+}
+
 function showPooledCharts() {
   const group = (name) => methods.filter((method) => method.result.pooled && method.result.pooled[name])
     .map((method) => ({ ...method, found: method.result.pooled[name] }));
@@ -394,6 +408,7 @@ function showPooledCharts() {
       series: group("error_by_density").map((one) => ({ ...one, x: one.found.overdensity, y: one.found.bias })) },
     { title: "Squared error by density", x: density, y: { label: "MSE", range: [0, null] },
       series: group("error_by_density").map((one) => ({ ...one, x: one.found.overdensity, y: one.found.mse })) },
+    ...errorBarChart(group("spread_calibration")),
   ]);
 }
 

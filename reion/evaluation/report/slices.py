@@ -105,14 +105,17 @@ _DIFFERENCE = Scale(-1, 1, log=False, units="difference", colours="difference")
 
 
 def slices_json(
-    evaluation: Evaluation, true: xr.Dataset, predictions: Mapping[str, xr.DataArray]
+    evaluation: Evaluation,
+    true: xr.Dataset,
+    predictions: Mapping[str, xr.DataArray],
+    spreads: Mapping[str, xr.DataArray],
 ) -> dict[str, Any]:
     """All slices of the page as JSON: the fields of the simulation, the true xi, and that of every method.
 
     Parameters
     ----------
-    true, predictions
-        What was evaluated.
+    true, predictions, spreads
+        What was evaluated (see `reion.evaluation.evaluate.evaluate`).
     """
     indices = snapshots_shown(evaluation, true)
     slicer = Slicer(shape_of(true), len(indices))
@@ -126,12 +129,18 @@ def slices_json(
         else:
             boxes = _predicted(method.label, predictions[method.label], true, indices)
         methods.append({"name": method.label, "packed": pack(slicer.cut(boxes), 0, 1)})
+    _add_error_bars(slicer, methods, scales, spreads, true, indices)
     means = [snapshot.true.mean_xi for snapshot in evaluation.snapshots]
     return _page_slices(evaluation, true, slicer, means, fields=fields, methods=methods, scales=scales)
 
 
-def survey_slices_json(found: Survey, sim: xr.Dataset, xi: Mapping[str, xr.DataArray]) -> dict[str, Any]:
-    """All slices of a page without truth as JSON: the fields of the simulation, and each xi."""
+def survey_slices_json(
+    found: Survey,
+    sim: xr.Dataset,
+    xi: Mapping[str, xr.DataArray],
+    spreads: Mapping[str, xr.DataArray],
+) -> dict[str, Any]:
+    """All slices of a page without truth as JSON: the fields of the simulation, each xi and its error bar."""
     indices = snapshots_shown(found, sim)
     slicer = Slicer(shape_of(sim), len(indices))
     fields, scales = _of_the_simulation(slicer, sim, indices)
@@ -140,8 +149,28 @@ def survey_slices_json(found: Survey, sim: xr.Dataset, xi: Mapping[str, xr.DataA
         {"name": name, "packed": pack(slicer.cut(_predicted(name, field, sim, indices)), 0, 1)}
         for name, field in xi.items()
     ]
+    _add_error_bars(slicer, methods, scales, spreads, sim, indices)
     means = [snapshot.pred.mean_xi for snapshot in found.snapshots]
     return _page_slices(found, sim, slicer, means, fields=fields, methods=methods, scales=scales)
+
+
+def _add_error_bars(
+    slicer: Slicer,
+    methods: Sequence[dict[str, str]],
+    scales: dict[str, Scale],
+    spreads: Mapping[str, xr.DataArray],
+    sim: xr.Dataset,
+    indices: Sequence[int],
+) -> None:
+    """Add the packed error bars to the methods that have them, all in one scale."""
+    planes = {name: slicer.cut(_predicted(name, field, sim, indices)) for name, field in spreads.items()}
+    if not planes:
+        return
+    high = max(1e-3, *(float(values.max()) for values in planes.values()))
+    scales["spread"] = Scale(0, high, log=False, units="standard deviation", colours="sources")
+    for method in methods:
+        if method["name"] in planes:
+            method["spread"] = pack(planes[method["name"]], 0, high)
 
 
 def _of_the_simulation(
@@ -184,15 +213,20 @@ def _page_slices(
 
 
 def middle_planes(
-    found: Evaluation | Survey, sim: xr.Dataset, pred: xr.DataArray, *, judged: bool = True
+    found: Evaluation | Survey,
+    sim: xr.Dataset,
+    pred: xr.DataArray,
+    *,
+    judged: bool = True,
+    spread: xr.DataArray | None = None,
 ) -> dict[str, np.ndarray]:
     """The plane half-way along z of every snapshot, float32, shape (snapshot, row, column).
 
     Returns
     -------
     dict
-        `pred`, `true` where it is `judged`, and `density` (over its mean) where the simulation has n_igm.
-        Rows from the top.
+        `pred`, `true` where it is `judged`, `spread` where the prediction says how far it is off, and
+        `density` (over its mean) where the simulation has n_igm. Rows from the top.
     """
     indices = snapshots_shown(found, sim)
     snapshot_of = matching_snapshots(found.name, pred, sim)
@@ -201,6 +235,9 @@ def middle_planes(
     planes = {"pred": slicer.cut(pred[snapshot_of[index], :, :, middle].values for index in indices)[:, 0]}
     if judged:
         planes["true"] = slicer.cut(sim["xi"][index, :, :, middle].values for index in indices)[:, 0]
+    if spread is not None:
+        at = matching_snapshots(found.name, spread, sim)
+        planes["spread"] = slicer.cut(spread[at[index], :, :, middle].values for index in indices)[:, 0]
     if "n_igm" in sim.data_vars:
         boxes = (_density_over_mean(sim["n_igm"][index].values)[:, :, middle] for index in indices)
         planes["density"] = slicer.cut(boxes)[:, 0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from importlib.resources import files
 from itertools import pairwise
@@ -19,6 +19,7 @@ from reion.evaluation.report.page import (
     described,
     flat,
     put_report,
+    said,
     slices_note,
     snapshots_in_words,
     templates,
@@ -41,6 +42,8 @@ def write_survey_report(
     xi: Mapping[str, xr.DataArray],
     folder_or_file: Path | str,
     *,
+    spreads: Mapping[str, xr.DataArray] | None = None,
+    warned: Mapping[str, Sequence[str]] | None = None,
     provenance: Mapping[str, Any] | None = None,
     force: bool = False,
 ) -> Path:
@@ -50,7 +53,7 @@ def write_survey_report(
     ----------
     found
         What `reion.evaluation.survey.survey` returned for `xi` and `sim`.
-    folder_or_file, provenance, force
+    folder_or_file, spreads, warned, provenance, force
         As those of `reion.evaluation.report.page.write_report`.
 
     Returns
@@ -63,21 +66,34 @@ def write_survey_report(
     InputError
         If something is there and `force` is not given, or if it is not a report that reion wrote.
     """
-    html = partial(render_survey, found, sim, xi, provenance or {})
-    return put_report(folder_or_file, html, partial(_write_files, found, sim, xi), force=force)
+    spreads = spreads or {}
+    html = partial(render_survey, found, sim, xi, provenance or {}, spreads=spreads, warned=warned or {})
+    return put_report(folder_or_file, html, partial(_write_files, found, sim, xi, spreads), force=force)
 
 
-def _write_files(found: Survey, sim: xr.Dataset, xi: Mapping[str, xr.DataArray], folder: Path) -> None:
+def _write_files(
+    found: Survey,
+    sim: xr.Dataset,
+    xi: Mapping[str, xr.DataArray],
+    spreads: Mapping[str, xr.DataArray],
+    folder: Path,
+) -> None:
     """Figures as PNG and PDF, numbers as CSV and JSON."""
     write_json(folder / "numbers" / "survey.json", found.to_json())
     _write_csv(found, folder / "numbers")
-    planes = middle_planes(found, sim, xi[found.name], judged=False)
+    planes = middle_planes(found, sim, xi[found.name], judged=False, spread=spreads.get(found.name))
     for name, drawn in survey_figures(found, planes, box_size_mpc(sim)[:2]):
         save_figure(name, drawn, folder / "figures")
 
 
 def render_survey(
-    found: Survey, sim: xr.Dataset, xi: Mapping[str, xr.DataArray], provenance: Mapping[str, Any]
+    found: Survey,
+    sim: xr.Dataset,
+    xi: Mapping[str, xr.DataArray],
+    provenance: Mapping[str, Any],
+    *,
+    spreads: Mapping[str, xr.DataArray],
+    warned: Mapping[str, Sequence[str]],
 ) -> str:
     """The page's HTML (see `write_survey_report`)."""
     folder = files("reion.evaluation.report")
@@ -99,6 +115,7 @@ def render_survey(
             subtitle=f"{shape} cells in {sides} Mpc (comoving), {snapshots_in_words(redshift)}",
             headline=survey_headline(found),
             cards=list(survey_cards(found)),
+            warned=said(warned),
             slices_note=slices_note(sim),
             methods=found.methods,
             columns=SURVEY_COLUMNS,
@@ -113,7 +130,7 @@ def render_survey(
                 "methods": methods,
                 "photons_per_atom": photons,
                 "planck": PLANCK_OPTICAL_DEPTH,
-                "slices": survey_slices_json(found, sim, xi),
+                "slices": survey_slices_json(found, sim, xi, spreads),
             },
         )
     )
