@@ -94,12 +94,14 @@ class SpreadCalibration:
     @property
     def predicted(self) -> Curve:
         """Root mean square of the predicted spread in each bin; NaN where no cell is."""
-        return np.sqrt(_ratio(self.variance, self.cells))
+        rms: Curve = np.sqrt(_ratio(self.variance, self.cells))
+        return rms
 
     @property
     def found(self) -> Curve:
         """Root mean square error in each bin; NaN where no cell is. Equal to `predicted` if calibrated."""
-        return np.sqrt(_ratio(self.squared_error, self.cells))
+        rms: Curve = np.sqrt(_ratio(self.squared_error, self.cells))
+        return rms
 
 
 def spread_calibration(pred: Field, spread: Field, true: Field) -> SpreadCalibration:
