@@ -26,6 +26,7 @@ from reion.readers import FORMATS
 from reion.readers.settings import COMMON
 from reion.storage.store import write_simulation
 from reion_exports import ModelCard
+from tests.readers.layouts import write_21cmfast, write_c2ray
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -240,8 +241,20 @@ def documented_places(tmp_path, monkeypatch, toy, toy_model):
     ],
     ids=name_of,
 )
-def test_examples_run(page, documented_places):
+def test_examples_run(page, documented_places, toy):
+    files = {"c2ray_run": write_c2ray, "coeval": write_21cmfast}
+    for folder, write in files.items():
+        if f'open_simulation("{folder}"' in read(page):
+            Path(folder).mkdir()
+            write(documented_places / folder, toy(shape=(12, 12, 12)))
     run_examples(page)
+
+
+@pytest.mark.parametrize(
+    "message", re.findall(r"^## `([^`]+)`$", read(ROOT / "docs" / "faq.md"), re.MULTILINE)
+)
+def test_messages_in_the_questions_are_those_of_reion(message):
+    assert any(message in read(path) for path in (ROOT / "reion").rglob("*.py"))
 
 
 def run_examples(page: Path) -> None:
