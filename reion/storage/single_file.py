@@ -28,7 +28,10 @@ _OURS = {*DIMS, *FIELDS, MAX_MFP, *DEFAULT_COSMOLOGY, "box_size", "attributes"}
 """What a file that was written here may hold: one with anything else is not replaced."""
 
 _LONGEST_ATTRIBUTE = 60_000
-"""Bytes of a text that still fit among the attributes of an HDF5 object, which take 64 KiB each."""
+"""Bytes of a text or list that still fit among the attributes of an HDF5 object, which take 64 KiB each."""
+
+_TEXT_BYTES = 16
+"""What HDF5 keeps of each text, or number at most, of a list there."""
 
 
 def kind_of(out: str | Path) -> Kind:
@@ -124,9 +127,18 @@ def _write_hdf5(store: Path, file: Path) -> None:
 
 def _set_attributes(item: Any, attrs: Any) -> None:
     for key, value in attrs.items():
-        too_long = isinstance(value, str) and len(value.encode()) > _LONGEST_ATTRIBUTE
-        if value is not None and value != [] and not too_long:
-            item.attrs[key] = json.dumps(value) if isinstance(value, dict) else value
+        if value is None or value == []:
+            continue
+        items = value if isinstance(value, list) else [value]
+        numbers = [number for number in items if isinstance(number, int | float)]
+        if len(numbers) + items.count(None) == len(items):
+            # In a store, whose attributes are JSON, null is what was no finite number.
+            value = [np.nan if number is None else number for number in value] if items is value else value
+        elif not all(isinstance(text, str) for text in items):
+            value = json.dumps(value)
+        size = len(value.encode()) if isinstance(value, str) else _TEXT_BYTES * len(items)
+        if size <= _LONGEST_ATTRIBUTE:
+            item.attrs[key] = value
 
 
 def _write_npz(store: Path, file: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import h5py
 import numpy as np
 import pytest
@@ -60,6 +62,27 @@ def test_netcdf_has_dimensions_and_says_where_xi_is_from(sim_path, toy_model, tm
         assert file["xi"].attrs["model"] == "toy 1"
         assert file["x"].attrs["units"] == "Mpc"
         assert file.attrs["written_by"].startswith("reion ")
+
+
+def test_attributes_of_any_kind_are_kept_or_left_out(simulation, tmp_path):
+    odd = {
+        "sigma8": np.nan,
+        "limits": [np.inf, 1.0],
+        "seeds": [1, 2],
+        "notes": ["a", "b"],
+        "text": "x" * 70_000,
+        "many": ["z"] * 9_000,
+    }
+    nested = {"steps": [["a", 1], ["b", 2]], "mixed": ["a", 1]}
+    path = write_simulation(simulation.assign_attrs(**odd, **nested), tmp_path / "odd.zarr")
+    convert(path, tmp_path / "odd.nc")
+    with h5py.File(tmp_path / "odd.nc") as file:
+        found = dict(file.attrs)
+    assert not {"sigma8", "text", "many"} & set(found)
+    np.testing.assert_array_equal(found["limits"], [np.nan, 1.0])
+    assert (found["seeds"].tolist(), found["notes"].tolist()) == ([1, 2], ["a", "b"])
+    assert found["steps"] == json.dumps(nested["steps"])
+    assert open_simulation(tmp_path / "odd.nc").attrs["box_size"] == simulation.attrs["box_size"]
 
 
 @pytest.mark.parametrize("ending", ENDINGS[:3])
