@@ -110,7 +110,9 @@ def _arrays(tree: Tree, names: Names) -> dict[str, StoredArray]:
     places = names.arrays()
     found = {name: tree.shape(place.array) is not None for name, place in places.items()}
     missing = [place.array for name, place in names.given().items() if not found[name]]
-    if missing or (not any(found.values()) and names.halos is None):
+    # A file may hold haloes alone, but not where they are in other files.
+    fields_needed = names.halos is None or names.halos.file is not None
+    if missing or (fields_needed and not any(found.values())):
         raise InputError(
             f"expected arrays named {', '.join(missing or [place.array for place in places.values()])}; "
             f"received {', '.join(tree.names()) or 'none of floating-point numbers'}",

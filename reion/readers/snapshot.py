@@ -150,10 +150,11 @@ def join_boxes(boxes: Sequence[Box]) -> list[Box]:
         if first is box:
             continue
         if first.box_size != box.box_size or first.cosmology != box.cosmology:
+            files = [item.snapshots[0].file if item.snapshots else None for item in (first, box)]
             raise InputError(
-                f"expected the box size and cosmology of {first.snapshots[0].file.name}: "
+                f"expected the box size and cosmology of {files[0].name if files[0] else first.label}: "
                 f"{first.box_size} Mpc, {first.cosmology}; received {box.box_size} Mpc, {box.cosmology}",
-                file=box.snapshots[0].file,
+                file=files[1],
             )
         joined[box.label] = replace(first, snapshots=[*first.snapshots, *box.snapshots])
     return list(joined.values())

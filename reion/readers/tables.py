@@ -48,10 +48,16 @@ class Table:
         if not lines:
             return names, np.empty((0, len(names)))
         try:
-            return names, rows_in(lines, self.path)
+            rows = rows_in(lines, self.path)
         except InputError as error:
             error.hint = said_of_foreign([self.path]) or None
             raise
+        if names and rows.shape[1] != len(names):
+            raise InputError(
+                f"expected a number for each of {', '.join(names)}; received {rows.shape[1]} on a line",
+                file=self.path,
+            )
+        return names, rows
 
     def names(self) -> list[str]:
         """The columns that there are, as a mapping may name them."""

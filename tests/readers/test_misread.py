@@ -565,6 +565,11 @@ def test_photons_depend_on_mass_as_they_are_told(tmp_path):
             'position_unit = "Mpc"\nmass_unit = "Msun"',
             "expected numbers only",
         ),
+        (
+            "x,y,z,m\n1\n2\n",
+            'position_unit = "Mpc"\nmass_unit = "Msun"',
+            "expected a number for each of x, y, z, m; received 1",
+        ),
         ("SIMPLE  =        T\n", 'position_unit = "Mpc"\nmass_unit = "Msun"', "is FITS: write its arrays"),
         ("hello\n", 'x = 1\ny = 2\nz = 3\nposition_unit = "Mpc"', "expected numbers only"),
         ("# x y z m\n1 1 1 1e9\n", 'file = "other_*.txt"', "there is no other_"),
@@ -624,6 +629,14 @@ def test_haloes_that_fill_a_part_of_the_box_are_said(tmp_path):
     settings = write_haloes(tmp_path / "run", text, '[halos]\nposition_unit = "Mpc"\nmass_unit = "Msun"\n')
     _, texts = said(tmp_path / "run", settings)
     assert "is position_unit 'Mpc' right?" in texts[0]
+
+
+def test_a_density_that_is_not_there_is_missed_beside_haloes_too(tmp_path):
+    toml = '[halos]\nfile = "cat_*.txt"\nposition_unit = "Mpc"\nmass_unit = "Msun"\n'
+    settings = write_haloes(tmp_path / "run", "# x y z m\n1 1 1 1e9\n", toml)
+    with h5py.File(tmp_path / "run" / "box_z9.000.h5", "r+") as file:
+        file.move("n_igm", "rho")
+    refused(tmp_path / "run", "expected arrays named n_igm, .*received rho", settings=settings)
 
 
 def test_sources_are_not_given_twice(tmp_path):
