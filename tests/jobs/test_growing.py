@@ -24,16 +24,12 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "ending"),
-    [("write", ".zarr"), ("convert", ".zarr"), ("predict", ".zarr"), ("convert", ".h5")],
-)
-def test_killed_before_any_rename_or_removal_the_same_command_goes_on(name, ending, toy, toy_model, tmp_path):
+@pytest.mark.parametrize("name", ["write", "convert", "predict"])
+def test_killed_before_any_rename_or_removal_the_same_command_goes_on(name, toy, toy_model, tmp_path):
     # With n_ion in place of n_src, which would need the kernels in every child.
     fields = with_n_ion(toy(shape=(8, 8, 8), redshift=(12.0, 7.0)))[["n_igm", "n_ion", "xi"]]
     sim = write_simulation(fields, tmp_path / "sim.zarr")
     arguments = [sys.executable, "-m", "tests.jobs.kills", name, sim, tmp_path / "kills", toy_model]
-    arguments.append(ending)
     done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     steps = done.stdout.splitlines()
@@ -41,7 +37,6 @@ def test_killed_before_any_rename_or_removal_the_same_command_goes_on(name, endi
         "both renames: of the old and of the new one"
     )
     assert any(step.startswith("half removal") for step in steps)
-    assert ending == ".zarr" or any(step.startswith("rename packed") for step in steps)
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ import pytest
 import xarray as xr
 
 from reion.errors import InputError
+from reion.jobs import growing
+from reion.jobs.outputs import move_in
 from reion.prediction.predict import predict
 from reion.readers import open_simulation
 from reion.simulation.contract import FIELDS, check_simulation
@@ -83,6 +85,27 @@ def test_attributes_of_any_kind_are_kept_or_left_out(simulation, tmp_path):
     assert (found["seeds"].tolist(), found["notes"].tolist()) == ([1, 2], ["a", "b"])
     assert found["steps"] == json.dumps(nested["steps"])
     assert open_simulation(tmp_path / "odd.nc").attrs["box_size"] == simulation.attrs["box_size"]
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_ended_around_the_last_rename_the_same_command_goes_on(moment, sim_path, tmp_path, monkeypatch):
+    class EndedError(BaseException):
+        """As abrupt as a kill: nothing of reion handles it."""
+
+    def ended(whole, path):
+        if moment == "after":
+            move_in(whole, path)
+        raise EndedError
+
+    out = tmp_path / "box.h5"
+    convert(sim_path, out)
+    with monkeypatch.context() as patched, pytest.raises(EndedError):
+        patched.setattr(growing, "move_in", ended)
+        convert(sim_path, out, settings={"max_mfp": "9"}, force=True)
+    assert "xi" in open_simulation(out)
+    convert(sim_path, out, settings={"max_mfp": "9"}, force=True)
+    assert (open_simulation(out)["max_mfp"].values == 9).all()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["box.h5", "sim.zarr"]
 
 
 @pytest.mark.parametrize("ending", ENDINGS[:3])
