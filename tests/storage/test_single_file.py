@@ -99,9 +99,10 @@ def test_ended_around_the_last_rename_the_same_command_goes_on(moment, sim_path,
 
     out = tmp_path / "box.h5"
     convert(sim_path, out)
-    with monkeypatch.context() as patched, pytest.raises(EndedError):
-        patched.setattr(growing, "move_in", ended)
+    monkeypatch.setattr(growing, "move_in", ended)
+    with pytest.raises(EndedError):
         convert(sim_path, out, settings={"max_mfp": "9"}, force=True)
+    monkeypatch.undo()
     assert "xi" in open_simulation(out)
     convert(sim_path, out, settings={"max_mfp": "9"}, force=True)
     assert (open_simulation(out)["max_mfp"].values == 9).all()
