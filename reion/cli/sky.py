@@ -176,6 +176,10 @@ def lightcone(
         typer.Option(help="Signal in redshift space; by default where there are velocities."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the turns and shifts.")] = 0,
+    field_of_view: Annotated[
+        float | None,
+        typer.Option(help="Degrees on the sky, the same at every distance, instead of the box's width."),
+    ] = None,
     picture: Annotated[
         Path | None, typer.Option(help="Draw a slice of the cone into this PNG or PDF file too.")
     ] = None,
@@ -209,6 +213,7 @@ def lightcone(
                 turns=turns,
                 distortions=distortions,
                 seed=seed,
+                field_of_view_degrees=field_of_view,
             ),
             memory_bytes=MEMORY_BYTES if memory is None else parse_bytes(memory, "--memory"),
             attrs={"xi_from": str(xi or sim)},

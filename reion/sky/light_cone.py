@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ import xarray as xr
 
 import reion
 from reion.errors import InputError
-from reion.jobs.outputs import whole_folder
+from reion.jobs.outputs import scratch_folder, whole_folder
 from reion.jobs.places import claimed
 from reion.jobs.resources import peak_memory_bytes, thread_limit
 from reion.jobs.workers import Progress
@@ -31,6 +32,7 @@ from reion.simulation.contract import (
     shape_of,
 )
 from reion.sky.copies import Copy, copies
+from reion.sky.field_of_view import check_field_of_view, write_on_the_sky
 from reion.sky.fronts import Snapshot, between
 from reion.sky.geometry import LineOfSight
 from reion.sky.signal import Axis, displacement_mpc, distorted, overdensity
@@ -81,6 +83,8 @@ class Settings:
         Whether the signal is in redshift space; None: where there is a velocity along the line of sight.
     seed
         Of the turns.
+    field_of_view_degrees
+        On the sky, the same at every distance; None: planes are as wide as the box.
     """
 
     redshift: tuple[float, float] | None = None
@@ -90,6 +94,7 @@ class Settings:
     turns: bool = True
     distortions: bool | None = None
     seed: int = 0
+    field_of_view_degrees: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,9 +178,14 @@ def light_cone(
             "`reion convert --cell-size MPC`",
         )
     with claimed(out, STORE, force=force, sources=sources) as place, whole_folder(place) as folder:
-        group = cone.create(folder, attrs or {})
-        cone.fill(group, progress)
-        consolidate(group)
+        degrees = cone.settings.field_of_view_degrees
+        with contextlib.nullcontext(folder) if degrees is None else scratch_folder(place) as made:
+            group = cone.create(made, attrs or {})
+            cone.fill(group, progress)
+            if degrees is None:
+                consolidate(group)
+            else:
+                write_on_the_sky(group, folder, degrees, cone.sides_mpc)
     line = cone.line
     return LightCone(
         output=place,
@@ -193,7 +203,7 @@ class _Cone:
     """The work on one light cone."""
 
     def __init__(self, sim: xr.Dataset, settings: Settings) -> None:
-        self._sim, self._settings = sim, settings
+        self._sim, self.settings = sim, settings
         self._axis = AXES.index(settings.line_of_sight)
         self._cosmology = cosmology(sim)
         snapshots = sim["redshift"].values
@@ -225,6 +235,12 @@ class _Cone:
         )
         shape = shape_of(sim)
         self.across = (shape[(self._axis + 1) % 3], shape[(self._axis + 2) % 3])
+        self.sides_mpc = [
+            self._cell_mpc[(self._axis + step) % 3] * n for step, n in zip((1, 2), self.across, strict=True)
+        ]
+        if settings.field_of_view_degrees is not None:
+            farthest = float(self.line.distance_mpc[-1])
+            check_field_of_view(settings.field_of_view_degrees, farthest, self.sides_mpc)
         self._chunk = int(max(1, min(self.line.planes, _CHUNK_BYTES // (4 * math.prod(self.across)))))
 
     def _has_velocity(self, axis: int) -> bool:
@@ -235,8 +251,8 @@ class _Cone:
         fields = [name for name, of in (("xi", "xi"), ("overdensity", "n_igm")) if of in self._sim.data_vars]
         if not fields:
             raise InputError("a light cone needs xi or n_igm; this simulation has neither")
-        moves = self._has_velocity(self._axis) and self._settings.distortions is not False
-        if self._settings.distortions and (not moves or len(fields) < 2):
+        moves = self._has_velocity(self._axis) and self.settings.distortions is not False
+        if self.settings.distortions and (not moves or len(fields) < 2):
             raise InputError(
                 f"redshift-space distortions need xi, n_igm and velocity_{AXES[self._axis]}; this simulation "
                 f"has {', '.join(map(str, self._sim.data_vars))}",
@@ -249,7 +265,7 @@ class _Cone:
 
     def memory_bytes(self) -> int:
         """What the work takes."""
-        fronts = "xi" in self.fields and self._settings.interpolation == "fronts"
+        fronts = "xi" in self.fields and self.settings.interpolation == "fronts"
         a_cell = _FRONT_BYTES if fronts else _LINEAR_BYTES
         arrays = 7 if "spin_temperature" in self.fields else 5
         chunk = arrays * 4 * math.prod(self.across) * self._chunk
@@ -260,7 +276,7 @@ class _Cone:
         import zarr
         from zarr.codecs import BloscCodec, Crc32cCodec
 
-        line, settings = self.line, self._settings
+        line, settings = self.line, self.settings
         group = zarr.open_group(folder, mode="w", zarr_format=3)
         group.attrs.update(
             plain(
@@ -278,7 +294,7 @@ class _Cone:
                 }
             )
         )
-        sides = [self._cell_mpc[(self._axis + step) % 3] for step in (1, 2)]
+        sides = [side / n for side, n in zip(self.sides_mpc, self.across, strict=True)]
         coordinates = {
             "x": ("x", (np.arange(self.across[0]) + 0.5) * sides[0], "Mpc", "across, comoving"),
             "y": ("y", (np.arange(self.across[1]) + 0.5) * sides[1], "Mpc", "across, comoving"),
@@ -379,7 +395,7 @@ class _Cone:
         check_values(field, values, redshift=float(self._sim["redshift"][index]))
         if name == "overdensity":
             values = overdensity(values)
-        fronts = name == "xi" and self._settings.interpolation == "fronts"
+        fronts = name == "xi" and self.settings.interpolation == "fronts"
         if name == "xi" and not 0 <= values.min() <= values.max() <= 1:
             values = np.clip(values, 0, 1)
         return Snapshot.of(values, self._cell_mpc, fronts=fronts, threads=thread_limit())

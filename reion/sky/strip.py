@@ -45,20 +45,23 @@ def strip(cone: xr.Dataset) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        Frequency of the 21-cm line below, redshift above, degrees on the sky at the left: those of the middle
-        of the cone, for the box has the same comoving size everywhere.
+        Frequency of the 21-cm line below, redshift above, degrees on the sky at the left. Where the cone has
+        no field of view, they are those of its middle, for the box has the same comoving size everywhere.
     """
     from matplotlib.figure import Figure
 
     rows = [name for name in _ROWS if name in cone.data_vars]
     distance, redshift = cone["distance"].values, cone["redshift"].values
-    side_mpc = float(cone["y"].values[-1] + cone["y"].values[0])
-    degrees = np.degrees(side_mpc / distance[distance.size // 2])
+    if "field_of_view_degrees" in cone.attrs:
+        degrees = float(cone.attrs["field_of_view_degrees"])
+    else:
+        side_mpc = float(cone["y"].values[-1] + cone["y"].values[0])
+        degrees = float(np.degrees(side_mpc / distance[distance.size // 2]))
     figure = Figure(figsize=(10.0, 0.9 + 1.6 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), 1, squeeze=False, sharex=True)[:, 0]
     for panel, name in zip(axes, rows, strict=True):
         label, colours, limits = _ROWS[name]
-        values = cone[name][cone.sizes["x"] // 2].values
+        values = cone[name][cone[name].shape[0] // 2].values
         step = -(-values.shape[1] // _LARGEST)
         values = values[:, : values.shape[1] // step * step].reshape(values.shape[0], -1, step).mean(axis=2)
         if name == "overdensity":
