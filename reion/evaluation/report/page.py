@@ -180,7 +180,7 @@ def render_page(
             headline=headline(evaluation),
             cards=list(cards(evaluation)),
             warned=said(warned),
-            slices_note=slices_note(true),
+            slices_note=slices_note(true, error_bars=bool(spreads)),
             pooled_snapshots=POOLED_SNAPSHOTS,
             methods=evaluation.methods,
             missing=evaluation.excursion_set_missing,
@@ -225,7 +225,7 @@ def snapshots_in_words(redshift: Sequence[float]) -> str:
     return f"{len(redshift)} snapshots from z = {redshift[0]:g} to {redshift[-1]:g}"
 
 
-def slices_note(true: xr.Dataset) -> str:
+def slices_note(true: xr.Dataset, *, error_bars: bool) -> str:
     """What the slices show, and what their colours are."""
     shown = {
         "n_igm": "gas density over its mean",
@@ -237,7 +237,8 @@ def slices_note(true: xr.Dataset) -> str:
     return (
         "One cell deep, across z; "
         + "; ".join(parts)
-        + " (both logarithmic); xi: ionised fraction of hydrogen."
+        + " (both logarithmic); xi: ionised fraction of hydrogen"
+        + ("; error bar: standard deviation of the error that the network expects." if error_bars else ".")
     )
 
 

@@ -96,6 +96,9 @@ function makePanel(field, title) {
   return { field, map, caption, colour };
 }
 
+/* A file called xi.zarr needs no second mention. */
+function captionOfXi(name) { return name === "xi" ? "Xi" : `Xi of ${name}`; }
+
 async function showSlices() {
   if (typeof DecompressionStream === "undefined") {
     byId("readout").textContent = "This browser is too old to unpack the slices (no DecompressionStream).";
@@ -117,7 +120,7 @@ async function showSlices() {
   function draw() {
     for (const panel of panels) {
       drawMap(panel.map, currentPlane(panel.field, fields), panel.colour);
-      if (panel.field === "pred") panel.caption.textContent = `Xi of ${slices.methods[state.method].name}`;
+      if (panel.field === "pred") panel.caption.textContent = captionOfXi(slices.methods[state.method].name);
     }
     byId("redshift-value").textContent = `z = ${shown(slices.redshifts[state.snapshot], 4)}`;
     byId("depth-value").textContent = `${shown(slices.depths[state.depth], 4)} Mpc`;

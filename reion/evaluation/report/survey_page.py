@@ -116,7 +116,7 @@ def render_survey(
             headline=survey_headline(found),
             cards=list(survey_cards(found)),
             warned=said(warned),
-            slices_note=slices_note(sim),
+            slices_note=slices_note(sim, error_bars=bool(spreads)),
             methods=found.methods,
             columns=SURVEY_COLUMNS,
             survey_rows=survey_rows,
