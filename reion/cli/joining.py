@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,4 +49,12 @@ def opened(sources: Sequence[Path], format_: str | None, settings: Sequence[str]
     if own is None or "xi" not in own.data_vars:
         return open_simulation(sources, format=format_, settings=parse_settings(settings))
     sim = open_simulation(others, format=format_, settings=parse_settings(settings))
-    return with_xi(sim, own, file=str(first))
+    both = with_xi(sim, own, file=str(first))
+    if both.sizes["redshift"] < sim.sizes["redshift"] and "n_src" in sim and "n_ion" not in sim:
+        left_out = sorted(set(sim["redshift"].values) - set(both["redshift"].values), reverse=True)
+        warnings.warn(
+            f"{first} has no xi at z = {', '.join(f'{z:g}' for z in left_out)}: photons of the sources there "
+            "are not counted; `reion convert` stores the photons emitted so far, which are counted whole",
+            stacklevel=2,
+        )
+    return both

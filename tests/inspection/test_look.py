@@ -10,6 +10,7 @@ import scipy.ndimage
 import scipy.stats
 from rich.console import Console
 
+from reion.cli.joining import opened
 from reion.errors import InputError
 from reion.inspection.checks import xi_at_sources
 from reion.inspection.look import inspect
@@ -252,6 +253,12 @@ def test_a_store_of_xi_and_one_of_gas_are_looked_at_as_one(simulation, tmp_path,
     assert code == 0, said
     found = json.loads(printed)
     assert found["redshifts"] == [10.0, 7.0]
+    rates = tmp_path / "rates.npz"
+    np.savez(
+        rates, **{name: simulation[name].values for name in ("n_src", "redshift")}, box_size=[24, 20, 16]
+    )
+    with pytest.warns(UserWarning, match=r"no xi at z = 12, 8: photons of the sources there are not counted"):
+        opened([xi, rates], None, None)
     assert {"n_igm", "n_src", "xi"} <= set(found["fields"])
     np.testing.assert_allclose(
         [point["mean_xi"] for point in found["history"]],
