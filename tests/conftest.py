@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ from reion.simulation.contract import make_simulation
 
 
 @pytest.fixture(autouse=True)
-def _program_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def _program_of_its_own() -> Iterator[None]:
     """What is left of `--memory` does not depend on what the tests before have taken of this process."""
-    monkeypatch.setattr("reion.prediction.memory.resident_memory_bytes", lambda: 256 << 20)
+    with pytest.MonkeyPatch.context() as patch:  # of its own: a test may undo what it patched itself
+        patch.setattr("reion.prediction.memory.resident_memory_bytes", lambda: 256 << 20)
+        yield
 
 
 def toy_simulation(shape=(12, 10, 8), redshift=(12.0, 10.0, 8.0, 7.0), cell_mpc=2.0, seed=0) -> xr.Dataset:

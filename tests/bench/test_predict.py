@@ -12,6 +12,8 @@ def test_every_figure_comes_out(monkeypatch):
     monkeypatch.setattr(predict, "CELLS", 8)
     monkeypatch.setattr(predict, "SIDES", (8, 12))
     monkeypatch.setattr(predict, "ROUNDS", 1)
+    small = {"smoothing_cells": [3], "diffusion_cells": [3], "width": 4, "hidden": 4, "blocks": 1}
+    monkeypatch.setattr(predict, "NETWORK", small)
     results = list(predict.measure(lambda line: None))
     assert [result.name for result in results] == [
         "predict_vs_keras",

@@ -57,10 +57,11 @@ def normalizer_for(model):
 
 
 def random_fields(shape, seed=0):
+    """Gas, and sources that have emitted about half a photon for each atom: xi is neither 0 nor 1."""
     rng = np.random.default_rng(seed)
     return {
         "n_igm": (4e-31 * rng.lognormal(0, 0.4, shape)).astype(np.float32),
-        "n_ion": np.where(rng.random(shape) < 0.05, rng.lognormal(5, 1, shape), 0).astype(np.float32),
+        "n_ion": np.where(rng.random(shape) < 0.05, rng.lognormal(3.3, 1, shape), 0).astype(np.float32),
     }
 
 

@@ -55,3 +55,18 @@ def test_the_power_term():
     assert added == pytest.approx(expected, rel=1e-3)
     assert expected > 0.1
     assert loss_of(true, true, kind="mse", gradient=1.0, power=1.0) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_spread_term_is_least_where_the_spread_is_the_error():
+    true, pred = fields()
+    error = float(np.sqrt(((true - pred) ** 2).mean()))
+
+    def added(spread):
+        both = np.concatenate([pred, np.full_like(pred, spread)], axis=-1)
+        return loss_of(true, both, kind="mse") - loss_of(true, pred, kind="mse")
+
+    least = added(error)
+    for factor in (0.5, 0.9, 1.1, 2.0):
+        assert added(min(0.6, factor * error)) > least
+    entropy = -(error**2 * np.log(error**2) + (1 - error**2) * np.log(1 - error**2))
+    assert least == pytest.approx(entropy, rel=1e-3)

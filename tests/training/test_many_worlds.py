@@ -159,7 +159,8 @@ def test_a_run_starts_where_another_ended(toy, run, tmp_path):
     train([world(toy, 3.0, 60.0, seed=5)], tmp_path / "run", config, parent=parent)
     child = load_run(tmp_path / "run")
     assert child.normalizer == parent.normalizer
-    assert child.provenance.parent == {"name": "run", "weights_sha256": parent.sha256}
+    assert child.provenance.parent == parent.ancestor
+    assert parent.ancestor.name == "run"
     before, after = parent.weights, child.model.trunk.get_weights()
     changes = [np.abs(a - b).max() for a, b in zip(before, after, strict=True)]
     assert 0 < max(changes) < 0.05
