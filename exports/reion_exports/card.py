@@ -59,6 +59,9 @@ class ModelCard:
         Held-out scores.
     excursion_set_threshold
         Photons per atom at which the excursion set ionises, fitted to the same training data.
+    mean_error_share
+        The error of the mean of xi in a box, one standard deviation, for each unit of the mean of xi_std;
+        None for a file without that output.
     symmetric
         Whether the answer turns with the box, under all 48 symmetries of the cube.
     licence
@@ -89,6 +92,7 @@ class ModelCard:
     training_data: tuple[str, ...] = ()
     scores: Mapping[str, Any] = field(default_factory=dict)
     excursion_set_threshold: float | None = None
+    mean_error_share: float | None = None
     symmetric: bool = False
     licence: str = "unknown"
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -138,12 +142,11 @@ class ModelCard:
             all(isinstance(name, str) and name not in ("redshift", *units) for name in self.conditions),
             "a list of names",
         )
-        threshold = self.excursion_set_threshold
-        self._expect(
-            "excursion_set_threshold",
-            threshold is None or (_is_number(threshold) and threshold > 0),
-            "a positive number or nothing",
-        )
+        for key in ("excursion_set_threshold", "mean_error_share"):
+            value = getattr(self, key)
+            self._expect(
+                key, value is None or (_is_number(value) and value > 0), "a positive number or nothing"
+            )
         self._expect("symmetric", isinstance(self.symmetric, bool), "true or false")
         working = self.working_bytes
         self._expect(

@@ -43,6 +43,7 @@ def info(model: Model, json: Json = False) -> None:
         "stride_cells": card.stride_cells,
         "symmetric": card.symmetric,
         "excursion_set_threshold": card.excursion_set_threshold,
+        "mean_error_share": card.mean_error_share,
         "sha256": sha256,
         "training_data": list(card.training_data),
         "scores": dict(card.scores),

@@ -185,7 +185,9 @@ def compare(
         str, typer.Argument(metavar="STUDY", help="A TOML file or the name of a study that reion has.")
     ],
     sources: Annotated[list[Path], typer.Argument(metavar="SIM...", help="Simulations to train on.")],
-    test: Annotated[Path, typer.Option(help="The simulation to judge on.")],
+    test: Annotated[
+        list[Path], typer.Option(help="A simulation to judge on; give it again for each further one.")
+    ],
     out: Annotated[Path, typer.Option(help="The folder to write.")],
     format_: Format = None,
     settings: Settings = None,
@@ -193,12 +195,13 @@ def compare(
         float | None,
         typer.Option(help="Processor time of each training in minutes, instead of the study's."),
     ] = None,
+    seeds: Annotated[int, typer.Option(help="Train each so many times, from other seeds.", min=1)] = 1,
     resume: Resume = False,
     json: Json = False,
 ) -> None:
     """Train several networks alike and compare them.
 
-    All train on the same boxes for the same time; all are judged on another box.
+    All train on the same boxes for the same time; all are judged on other boxes.
     """
     need_training("reion compare", exports=True)
     from reion.readers import open_each, open_simulation
@@ -208,7 +211,13 @@ def compare(
 
     facts = parse_settings(settings)
     simulations = open_each(sources, format=format_, settings=facts)
-    judged = open_simulation(test, format=format_, settings=facts)
+    names = [path.stem for path in test]
+    if len(set(names)) < len(names):
+        raise InputError(f"expected --test with different names; received {', '.join(names)}")
+    judged = {
+        name: open_simulation(path, format=format_, settings=facts)
+        for name, path in zip(names, test, strict=True)
+    }
     announce_compilation()
     with resumable(out), progress_bar("training") as progress:
         result = run_compare(
@@ -216,6 +225,7 @@ def compare(
             simulations,
             judged,
             out,
+            seeds=seeds,
             core_minutes=core_minutes,
             resume=resume,
             say=say,

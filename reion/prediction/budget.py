@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from reion.simulation.contract import PHOTON_UNITS, cosmology, hydrogen_per_density, hydrogen_per_gram
+from reion_exports import ModelCard
 
 _BACKWARDS = 1e-3
 """By how much mean xi must fall from a snapshot to the next to be told."""
@@ -27,6 +28,8 @@ class SnapshotBudget:
         Of the snapshot.
     mean_xi, mean_xi_mass
         Mean ionised fraction of the volume, and of the hydrogen.
+    mean_xi_std
+        The error of `mean_xi`, one standard deviation; None without an uncertainty.
     photons_per_atom
         Photons emitted so far for each hydrogen atom; None where the model does not take n_ion in photons.
     recombinations_per_atom
@@ -40,6 +43,7 @@ class SnapshotBudget:
     redshift: float
     mean_xi: float
     mean_xi_mass: float
+    mean_xi_std: float | None
     photons_per_atom: float | None
     recombinations_per_atom: float
     used_share: float | None
@@ -49,7 +53,9 @@ class SnapshotBudget:
         return asdict(self)
 
 
-def tile_sums(xi: np.ndarray, fields: Mapping[str, np.ndarray]) -> dict[str, float]:
+def tile_sums(
+    xi: np.ndarray, fields: Mapping[str, np.ndarray], spread: np.ndarray | None = None
+) -> dict[str, float]:
     """Sums over the cells of a tile.
 
     Parameters
@@ -58,15 +64,18 @@ def tile_sums(xi: np.ndarray, fields: Mapping[str, np.ndarray]) -> dict[str, flo
         (X, Y, Z).
     fields
         n_igm in g cm-3, and others, on the same cells.
+    spread
+        (X, Y, Z): xi_std, if it was predicted.
 
     Returns
     -------
     Cells, xi, hydrogen atoms (1e66 Mpc-3), ionised ones, photons (in the unit of n_ion), and the square of
-    the density of ionised gas (g2 cm-6, comoving).
+    the density of ionised gas (g2 cm-6, comoving); and xi_std, if it was predicted.
     """
     xi = np.clip(xi.astype(np.float64), 0.0, 1.0)
     gas = fields["n_igm"].astype(np.float64)
-    return {
+    sums = {} if spread is None else {"spread": float(spread.sum(dtype=np.float64))}
+    return sums | {
         "cells": float(xi.size),
         "xi": float(xi.sum()),
         "atoms": float(gas.sum()) * hydrogen_per_density(),
@@ -77,7 +86,7 @@ def tile_sums(xi: np.ndarray, fields: Mapping[str, np.ndarray]) -> dict[str, flo
 
 
 def budgets(
-    sim: xr.Dataset, units: Mapping[str, str], sums: Sequence[Mapping[str, float]]
+    sim: xr.Dataset, card: ModelCard, sums: Sequence[Mapping[str, float]]
 ) -> tuple[SnapshotBudget, ...]:
     """The budget of every snapshot, from the sums over its tiles.
 
@@ -93,7 +102,8 @@ def budgets(
 
     redshifts = sim["redshift"].values.astype(float)
     age_s = cosmology(sim).age(redshifts).to_value("s")
-    has_photons = units.get("n_ion") == PHOTON_UNITS
+    has_photons = card.inputs.get("n_ion") == PHOTON_UNITS
+    share = card.mean_error_share
     rows: list[SnapshotBudget] = []
     recombined, rate_before = 0.0, 0.0
     for index, (z, total) in enumerate(zip(redshifts.tolist(), sums, strict=True)):
@@ -111,6 +121,7 @@ def budgets(
                 redshift=z,
                 mean_xi=total["xi"] / total["cells"],
                 mean_xi_mass=ionised,
+                mean_xi_std=share * total["spread"] / total["cells"] if share and "spread" in total else None,
                 photons_per_atom=photons,
                 recombinations_per_atom=recombined,
                 used_share=(ionised + recombined) / photons if photons else None,

@@ -220,7 +220,7 @@ def predict(
         tiles_computed=len(missing),
         tile_cells=tiling.tile,
         outside_training=tuple(outside),
-        history=budgets(sim, emulator.card.inputs, _sums(results, sim.sizes["redshift"])) if results else (),
+        history=budgets(sim, emulator.card, _sums(results, sim.sizes["redshift"])) if results else (),
         z_reion=oddities if oddities.cells else None,
     )
 
@@ -341,7 +341,7 @@ class PredictTiles(Job[StorePiece, dict[str, Any]]):
         outputs = values if self._spread else [values]
         for array, output in zip(self._outputs, outputs, strict=True):
             array[(index, *place)] = output
-        return {"peak": peak_memory_bytes(), "sums": tile_sums(outputs[0], inner)}
+        return {"peak": peak_memory_bytes(), "sums": tile_sums(outputs[0], inner, *outputs[1:])}
 
 
 class PredictedField(Portable, LazyField):

@@ -1,10 +1,11 @@
-"""Several networks, trained alike on the same boxes and evaluated on a box that none of them saw."""
+"""Several networks, trained alike on the same boxes and evaluated on boxes that none of them saw."""
 
 from __future__ import annotations
 
+import re
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,15 @@ from reion.evaluation.evaluate import evaluate
 from reion.jobs.figures import own_settings
 from reion.jobs.outputs import read_json, read_record, whole_file, write_json, write_whole
 from reion.prediction.emulator import Emulator
-from reion.studies.results import ComparedRun, Comparison, Summary, score_against_arithmetic, to_markdown
-from reion.studies.study import Budget, load_study, run_config
+from reion.studies.results import (
+    ComparedRun,
+    Comparison,
+    Scores,
+    Summary,
+    score_against_arithmetic,
+    to_markdown,
+)
+from reion.studies.study import FOLDER_NAME, Budget, load_study, run_config
 from reion.training.export import export_run
 from reion.training.loop import Loop, StepProgress
 from reion.training.provenance import Provenance, TrainingBox, describe
@@ -38,26 +46,30 @@ _WINDOW_CELLS = 512
 def compare(
     study: str | Path,
     simulations: Sequence[xr.Dataset],
-    test: xr.Dataset,
+    tests: Mapping[str, xr.Dataset],
     out: str | Path,
     *,
+    seeds: int = 1,
     core_minutes: float | None = None,
     resume: bool = False,
     say: Callable[[str], None] = lambda _: None,
     progress: StepProgress | None = None,
 ) -> Comparison:
-    """Train every run of a study, export it, and evaluate the exported file on `test`.
+    """Train every run of a study, export it, and evaluate the exported file on each of `tests`.
 
     Parameters
     ----------
     study
         A TOML file, or the name of one of `studies()`: `core_minutes` or `steps`, and a table `runs` that
         gives each run a name and what it changes in the schema of a run.
-    simulations, test
-        Simulations to train on, and the one to evaluate on.
+    simulations, tests
+        Simulations to train on, and those to evaluate on, each with a name.
     out
-        A folder: for each run its run folder, with model.onnx and evaluation.json beside the rest;
-        comparison.json, comparison.md, and comparison.png, the score against the arithmetic.
+        A folder: for each training its run folder, with model.onnx and the folder evaluations beside the
+        rest; comparison.json, comparison.md, and comparison.png, the score against the arithmetic.
+    seeds
+        Each run is trained so many times, from its seed and those that follow; the folders of the later ones
+        are called NAME-seed-SEED.
     core_minutes
         Processor time of each training, all cores together, instead of the study's. It becomes a number of
         steps by timing a few, so that the run itself is repeatable.
@@ -69,8 +81,8 @@ def compare(
     Raises
     ------
     InputError
-        If the study does not fit its schema, `test` is one of `simulations`, `out` is occupied and `resume`
-        is not given, or what is in `out` has another budget, schema or data.
+        If the study does not fit its schema, one of `tests` is one of `simulations`, `out` is occupied and
+        `resume` is not given, or what is in `out` has another budget, schema or data.
     """
     out = Path(out)
     budget, runs = load_study(study)
@@ -86,20 +98,30 @@ def compare(
     if written.is_file():
         _check_budget(written, budget)
     data = [describe(sim) for sim in simulations]
-    if describe(test).sha256 in [box.sha256 for box in data]:
-        raise InputError("the box to evaluate on is one of those to train on", hint="give another --test")
+    for name, judged in tests.items():
+        if not re.fullmatch(FOLDER_NAME, name):
+            raise InputError(f"the name of a box to evaluate on becomes a file; received {name!r}")
+        if describe(judged).sha256 in [box.sha256 for box in data]:
+            raise InputError(
+                f"the box to evaluate on, {name}, is one of those to train on", hint="give another --test"
+            )
     compared: list[ComparedRun] = []
-    excursion_sets: dict[InputSet, Summary] = {}
-    for number, (name, settings) in enumerate(runs.items(), start=1):
-        folder = out / name
+    excursion_sets: dict[InputSet, Scores] = {}
+    trainings = _with_seeds(runs, seeds)
+    for number, (name, folder_name, settings) in enumerate(trainings, start=1):
+        folder = out / folder_name
         if (folder / "config.toml").is_file():
             _check_run(folder, settings, simulations, data, budget)
-        if not (folder / "evaluation.json").is_file():
-            say(f"{name}, {number} of {len(runs)}")
-            _train_and_evaluate(folder, settings, simulations, test, budget, say, progress)
-        run, excursion_set = _read_run(name, folder)
+        missing = [test for test in tests if not _evaluation(folder, test).is_file()]
+        if missing:
+            say(f"{folder_name}, {number} of {len(trainings)}")
+            _train_and_export(folder, settings, simulations, budget, say, progress)
+            for test in missing:
+                say(f"evaluating on {test}")
+                _evaluate(folder, test, tests[test])
+        run, excursion_set = _read_run(name, folder, tests)
         compared.append(run)
-        if excursion_set is not None:
+        if excursion_set:
             excursion_sets[run.inputs] = excursion_set
         comparison = Comparison(budget, tuple(compared), excursion_sets)
         write_json(written, comparison.to_json())
@@ -107,6 +129,27 @@ def compare(
             score_against_arithmetic(comparison).savefig(partial, dpi=200)
         write_whole(out / "comparison.md", to_markdown(comparison))
     return comparison
+
+
+def _with_seeds(runs: Mapping[str, dict[str, Any]], seeds: int) -> list[tuple[str, str, dict[str, Any]]]:
+    """Of every training: the name of its run, that of its folder, and what it changes in the schema."""
+    if seeds < 1:
+        raise InputError(f"expected at least one seed; received {seeds}")
+    trainings = []
+    for name, settings in runs.items():
+        first = run_config(settings, 1).seed
+        trainings.append((name, name, settings))
+        later = range(first + 1, first + seeds)
+        trainings += [(name, f"{name}-seed-{seed}", {**settings, "seed": seed}) for seed in later]
+    folders = [folder for _, folder, _ in trainings]
+    for folder in folders:
+        if folders.count(folder) > 1:
+            raise InputError(f"two trainings of this study would have the folder {folder}")
+    return trainings
+
+
+def _evaluation(folder: Path, test: str) -> Path:
+    return folder / "evaluations" / f"{test}.json"
 
 
 def _check_budget(written: Path, budget: Budget) -> None:
@@ -157,11 +200,10 @@ def _check_run(
         )
 
 
-def _train_and_evaluate(
+def _train_and_export(
     folder: Path,
     settings: Mapping[str, Any],
     simulations: Sequence[xr.Dataset],
-    test: xr.Dataset,
     budget: Budget,
     say: Callable[[str], None],
     progress: StepProgress | None,
@@ -174,15 +216,21 @@ def _train_and_evaluate(
     if not (folder / "metrics.json").is_file():
         say(f"training {config.training.steps} steps")
         train(simulations, folder, config, resume=resume, progress=progress)
-    export_run(folder, folder / "model.onnx", force=True)
+    if not (folder / "model.onnx").is_file():
+        export_run(folder, folder / "model.onnx")
+
+
+def _evaluate(folder: Path, name: str, test: xr.Dataset) -> None:
     emulator = Emulator(folder / "model.onnx", device="cpu")
     evaluation = evaluate(
         {folder.name: emulator.predict(test)},
         test,
         excursion_threshold=emulator.card.excursion_set_threshold,
-        excursion_inputs=config.data.inputs,
+        excursion_inputs=load_config(folder / "config.toml").data.inputs,
     )
-    write_json(folder / "evaluation.json", evaluation.to_json())
+    written = _evaluation(folder, name)
+    written.parent.mkdir(exist_ok=True)
+    write_json(written, evaluation.to_json())
 
 
 def _steps_within(budget: Budget, simulations: Sequence[xr.Dataset], settings: Mapping[str, Any]) -> int:
@@ -204,13 +252,13 @@ def core_seconds_per_step(simulations: Sequence[xr.Dataset], config: RunConfig) 
     return seconds / _TIMED_STEPS
 
 
-def _read_run(name: str, folder: Path) -> tuple[ComparedRun, Summary | None]:
-    """A finished run, and the excursion set beside it; None where there is none."""
+def _read_run(name: str, folder: Path, tests: Iterable[str]) -> tuple[ComparedRun, Scores]:
+    """A finished run, and the excursion set beside it on the boxes on which there is one."""
     import onnx
 
     from reion_exports.cost import convolution_flops
 
-    scores, excursion_set = _read_scores(folder / "evaluation.json")
+    scores = {test: _read_scores(_evaluation(folder, test)) for test in tests}
     metrics = read_record(folder / "metrics.json", Metrics)
     config = load_config(folder / "config.toml")
     model = onnx.load(folder / "model.onnx")
@@ -219,14 +267,15 @@ def _read_run(name: str, folder: Path) -> tuple[ComparedRun, Summary | None]:
     window = [cells + 2 * card.receptive_radius_cells] * 3
     run = ComparedRun(
         name=name,
+        seed=config.seed,
         inputs=config.data.inputs,
         parameters=metrics.parameters,
         kflop_per_cell=convolution_flops(model, window) / cells**3 / 1e3,
         steps=metrics.steps,
         minutes=metrics.seconds / 60,
-        scores=scores,
+        scores={test: run for test, (run, _) in scores.items()},
     )
-    return run, excursion_set
+    return run, {test: beside for test, (_, beside) in scores.items() if beside is not None}
 
 
 def _read_scores(path: Path) -> tuple[Summary, Summary | None]:

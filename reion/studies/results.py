@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +90,11 @@ class Summary:
             }
         )
 
+    @property
+    def worst_mean_error(self) -> float:
+        """The largest error of mean xi of any snapshot."""
+        return max(abs(row.mean_xi_pred - row.mean_xi_true) for row in self.redshifts)
+
     def to_json(self) -> dict[str, Any]:
         """As comparison.json has it."""
         return {
@@ -99,104 +104,183 @@ class Summary:
         }
 
 
+Scores = Mapping[str, Summary]
+"""The scores of one method on each box, by the box's name."""
+
+
 @dataclass(frozen=True)
 class ComparedRun:
-    """One run of a study: what was trained, what it cost, and its scores."""
+    """One training of a study: what was trained, what it cost, and its scores on every box."""
 
     name: str
+    seed: int
     inputs: InputSet
     parameters: int
     kflop_per_cell: float
     steps: int
     minutes: float
-    scores: Summary
+    scores: Scores
 
     def to_json(self) -> dict[str, Any]:
         """As comparison.json has it."""
-        values = asdict(self)
-        del values["scores"]
-        return {**values, **self.scores.to_json()}
+        return {**asdict(self), "scores": _scores_json(self.scores)}
+
+
+def _scores_json(scores: Scores) -> dict[str, Any]:
+    return {test: summary.to_json() for test, summary in scores.items()}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The runs of a study so far, and the excursion set of each set of inputs."""
+    """The trainings of a study so far, and the excursion set of each set of inputs."""
 
     budget: Budget
     runs: tuple[ComparedRun, ...]
-    excursion_sets: Mapping[InputSet, Summary]
+    excursion_sets: Mapping[InputSet, Scores]
 
     def to_json(self) -> dict[str, Any]:
         """What comparison.json holds."""
         return {
             **asdict(self.budget),
             "runs": [run.to_json() for run in self.runs],
-            "excursion_set": {inputs: scores.to_json() for inputs, scores in self.excursion_sets.items()},
+            "excursion_set": {inputs: _scores_json(scores) for inputs, scores in self.excursion_sets.items()},
         }
 
+    @property
+    def tests(self) -> tuple[str, ...]:
+        """Names of the boxes."""
+        return tuple(self.runs[0].scores)
 
-def _table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Head and body of the table, in words."""
-    first = comparison.runs[0].scores.redshifts
+    @property
+    def by_name(self) -> dict[str, list[ComparedRun]]:
+        """The trainings of every run, one for each seed."""
+        names = dict.fromkeys(run.name for run in self.runs)
+        return {name: [run for run in self.runs if run.name == name] for name in names}
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A table in words."""
+
+    title: str
+    head: list[str]
+    body: list[list[str]]
+
+
+def _tables(comparison: Comparison) -> list[_Table]:
+    """One table for each box; where there are several, one of all of them first."""
+    tables = [_of_one_box(comparison, test) for test in comparison.tests]
+    return [_of_all_boxes(comparison), *tables] if len(tables) > 1 else tables
+
+
+def _costs(trainings: Sequence[ComparedRun]) -> list[str]:
+    first = trainings[0]
+    return [
+        f"{first.parameters:,}",
+        f"{first.kflop_per_cell:.0f}",
+        f"{round(np.mean([run.steps for run in trainings]))}",
+        _figure([run.minutes for run in trainings], 1),
+    ]
+
+
+_COSTS = ["parameters", "kFLOP a cell", "steps", "minutes"]
+
+
+def _of_all_boxes(comparison: Comparison) -> _Table:
+    tests = comparison.tests
+
+    def in_words(trainings: Sequence[Scores]) -> list[str]:
+        r2 = [_figure([scores[test].r2 for scores in trainings if test in scores], 3) for test in tests]
+        off = [
+            _figure([scores[test].worst_mean_error for scores in trainings if test in scores], 3)
+            for test in tests
+        ]
+        return [f"{score}, {error}" for score, error in zip(r2, off, strict=True)]
+
+    body = [
+        [name, *_costs(trainings), *in_words([run.scores for run in trainings])]
+        for name, trainings in comparison.by_name.items()
+    ]
+    body += [
+        [f"excursion set, {inputs}", "1", "–", "–", "–", *in_words([scores])]
+        for inputs, scores in comparison.excursion_sets.items()
+    ]
+    return _Table("pooled R², and the largest error of mean xi", ["", *_COSTS, *tests], body)
+
+
+def _of_one_box(comparison: Comparison, test: str) -> _Table:
+    first = comparison.runs[0].scores[test].redshifts
     shown = [index for index, scores in enumerate(first) if scores.r2 is not None]
-    head = ["", "parameters", "kFLOP a cell", "steps", "minutes", "R²"]
+    head = ["", *_COSTS, "R²"]
     head += [f"z = {first[index].redshift:g}" for index in shown]
     head += ["P, k = 0.5", "P, k = 1", "r, k = 0.5", "r, k = 1", "calibration", "bubbles, Mpc"]
 
-    def in_words(scores: Summary) -> list[str]:
+    def in_words(trainings: Sequence[Summary]) -> list[str]:
+        def by_scale(statistic: str) -> list[str]:
+            return [
+                _figure([getattr(scores, statistic)[k] for scores in trainings], 2) for k in _SMALL_SCALES
+            ]
+
         return [
-            _figure(scores.r2, 3),
-            *(_figure(scores.redshifts[index].r2, 3) for index in shown),
-            *(_figure(scores.power_ratio[k], 2) for k in _SMALL_SCALES),
-            *(_figure(scores.cross_correlation[k], 2) for k in _SMALL_SCALES),
-            _figure(scores.calibration_error, 3),
-            " / ".join(_figure(size, 1) for size in scores.bubble_size_mpc),
+            _figure([scores.r2 for scores in trainings], 3),
+            *(_figure([scores.redshifts[index].r2 for scores in trainings], 3) for index in shown),
+            *by_scale("power_ratio"),
+            *by_scale("cross_correlation"),
+            _figure([scores.calibration_error for scores in trainings], 3),
+            " / ".join(_figure([scores.bubble_size_mpc[i] for scores in trainings], 1) for i in (0, 1)),
         ]
 
     body = [
-        [
-            run.name,
-            f"{run.parameters:,}",
-            f"{run.kflop_per_cell:.0f}",
-            f"{run.steps}",
-            _figure(run.minutes, 1),
-            *in_words(run.scores),
-        ]
-        for run in comparison.runs
+        [name, *_costs(trainings), *in_words([run.scores[test] for run in trainings])]
+        for name, trainings in comparison.by_name.items()
     ]
     body += [
-        [f"excursion set, {inputs}", "1", "–", "–", "–", *in_words(scores)]
+        [f"excursion set, {inputs}", "1", "–", "–", "–", *in_words([scores[test]])]
         for inputs, scores in comparison.excursion_sets.items()
+        if test in scores
     ]
-    return head, body
+    return _Table(test, head, body)
 
 
-def _figure(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+def _figure(values: Sequence[float | None], digits: int) -> str:
+    """A number; of several seeds their mean, with the standard deviation between them."""
+    numbers = [value for value in values if value is not None]
+    if not numbers:
+        return "–"
+    mean = f"{np.mean(numbers):.{digits}f}"
+    return mean if len(numbers) == 1 else f"{mean} ± {np.std(numbers, ddof=1):.{digits}f}"
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """The comparison as a Markdown table."""
-    head, body = _table(comparison)
-    lines = [head, ["---"] * len(head), *body]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    """The comparison as Markdown: a table, or several under their titles."""
+    tables = _tables(comparison)
+    parts = []
+    for table in tables:
+        lines = [table.head, ["---"] * len(table.head), *table.body]
+        text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        parts.append(text if len(tables) == 1 else f"## {table.title}\n\n{text}")
+    return "\n".join(parts)
 
 
 def render(comparison: Comparison) -> Table:
-    """The comparison as a table for the screen."""
+    """The comparison as a table for the screen: of the box, or of all boxes."""
     from rich.table import Table
 
-    head, body = _table(comparison)
-    table = Table(title=f"{comparison.budget} each; P and r where 0.1 < mean xi < 0.9")
-    for index, name in enumerate(head):
+    first, *rest = _tables(comparison)
+    title = f"{comparison.budget} each; " + (first.title if rest else "P and r where 0.1 < mean xi < 0.9")
+    table = Table(title=title)
+    for index, name in enumerate(first.head):
         table.add_column(name, justify="left" if index == 0 else "right")
-    for row in body:
+    for row in first.body:
         table.add_row(*row)
     return table
 
 
 def score_against_arithmetic(comparison: Comparison) -> Figure:
-    """The share of the variance that each network leaves unexplained, over its operations a cell."""
+    """The share of the variance that each network leaves unexplained, over its operations a cell.
+
+    Means over boxes and seeds.
+    """
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -204,14 +288,15 @@ def score_against_arithmetic(comparison: Comparison) -> Figure:
     axes = figure.subplots()
     styles: Mapping[InputSet, tuple[str, str]] = {"history": ("o", "#0072b2"), "instant": ("s", "#c25200")}
     for inputs, (marker, colour) in styles.items():
-        excursion_set = comparison.excursion_sets.get(inputs)
-        if excursion_set is not None and excursion_set.r2 is not None:
+        excursion_set = _mean_r2([comparison.excursion_sets.get(inputs, {})])
+        if excursion_set is not None:
             label = f"excursion set, {inputs}"
-            axes.axhline(1 - excursion_set.r2, color=colour, linestyle="--", linewidth=1, label=label)
+            axes.axhline(1 - excursion_set, color=colour, linestyle="--", linewidth=1, label=label)
         runs = {
-            run.name: (run.kflop_per_cell, 1 - run.scores.r2)
-            for run in comparison.runs
-            if run.inputs == inputs and run.scores.r2 is not None
+            name: (trainings[0].kflop_per_cell, 1 - r2)
+            for name, trainings in comparison.by_name.items()
+            if trainings[0].inputs == inputs
+            and (r2 := _mean_r2([run.scores for run in trainings])) is not None
         }
         if not runs:
             continue
@@ -239,3 +324,9 @@ def score_against_arithmetic(comparison: Comparison) -> Figure:
     axes.set_title(f"{comparison.budget} of training each", fontsize=9)
     axes.legend(fontsize=8, frameon=False)
     return figure
+
+
+def _mean_r2(trainings: Sequence[Scores]) -> float | None:
+    """Over all boxes and trainings on which it is defined."""
+    found = [summary.r2 for scores in trainings for summary in scores.values() if summary.r2 is not None]
+    return float(np.mean(found)) if found else None

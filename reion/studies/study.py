@@ -13,6 +13,9 @@ from typing import Any
 from reion.config import RunConfig, load_config
 from reion.errors import InputError
 
+FOLDER_NAME = r"[A-Za-z0-9][\w.-]*"
+"""What the name of a run, and of a box to evaluate on, must match: both name files."""
+
 _ROUNDS = 5
 """A run is validated this many times."""
 
@@ -69,7 +72,7 @@ def load_study(study: str | Path) -> tuple[Budget, dict[str, dict[str, Any]]]:
             file=study,
         )
     for name, settings in runs.items():
-        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+        if not re.fullmatch(FOLDER_NAME, name):
             raise InputError(f"a run's name becomes a folder; received {name!r}", file=study)
         training = settings.get("training", {}) if isinstance(settings, dict) else None
         if not isinstance(training, dict) or training.keys() & {"steps", "round_steps"}:

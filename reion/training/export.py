@@ -107,6 +107,7 @@ def export_run(
         training_data=tuple(box.sha256 for box in run.provenance.data),
         scores=dict(scores or {"validation_r2": run.metrics.validation_r2}),
         excursion_set_threshold=run.metrics.excursion_set_threshold,
+        mean_error_share=run.metrics.mean_error_share,
         symmetric=model.symmetric,
         licence=LICENCE,
         provenance={"training": run.provenance.to_json(), "config": run.config.model_dump(mode="json")},

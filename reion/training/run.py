@@ -133,6 +133,7 @@ def _finish(
     cell_size = sizes[0] if _are_alike(sizes) else min(max(REFERENCE_CELL_SIZE_MPC, min(sizes)), max(sizes))
     single = build_model(config, cell_size_mpc=cell_size)
     single.trunk.set_weights(state.best_weights())
+    loop.state.trunk.set_weights(state.best_weights())
     last, training = state.history[-1], config.training
     metrics = Metrics(
         steps=state.step,
@@ -149,6 +150,7 @@ def _finish(
         redshift_range=_redshift_range(simulations),
         n_src_units=_n_src_units(simulations),
         excursion_set_threshold=fit_threshold(simulations, config.data.inputs),
+        mean_error_share=loop.mean_error_share(),
         coverage=coverage.to_json(),
     )
     folder.finish(build_network(single, loop.normalizer), metrics)
@@ -189,7 +191,7 @@ def _enter(
         if started.data != provenance.data:
             raise InputError("the run was started with other simulations", file=out)
         if started.parent != provenance.parent:
-            before, now = (parent and parent["name"] for parent in (started.parent, provenance.parent))
+            before, now = (parent and parent.name for parent in (started.parent, provenance.parent))
             raise InputError(
                 f"the run was started from {before or 'a fresh network'}; received {now or 'none'}",
                 file=out,

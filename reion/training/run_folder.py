@@ -31,7 +31,7 @@ from reion.training.sampler import Batch
 _FILES = (
     *("config.toml", "normalizer.json", "provenance.json", "checkpoints", "history.csv", "logs"),
     *("model.keras", "metrics.json", "diverged.npz"),
-    *("model.onnx", "evaluation.json"),  # that `reion compare` puts there
+    *("model.onnx", "evaluations"),  # that `reion compare` puts there
 )
 
 
@@ -71,6 +71,8 @@ class Metrics:
         What the training boxes covered: see `reion.models.coverage.Coverage`.
     excursion_set_threshold
         Photons per hydrogen atom at which the excursion set fits the training boxes best.
+    mean_error_share
+        The error of mean xi for each unit of mean xi_std, see `reion.training.loop.Loop.mean_error_share`.
     """
 
     steps: int
@@ -85,6 +87,7 @@ class Metrics:
     redshift_range: tuple[float, float]
     n_src_units: str
     excursion_set_threshold: float
+    mean_error_share: float | None
     coverage: Mapping[str, list[tuple[float, float, float]]]
 
     def to_json(self) -> dict[str, Any]:

@@ -10,8 +10,17 @@ from reion.prediction.predict import predict
 from reion.prediction.tiles import Tiling
 from reion.simulation.contract import cosmology, hydrogen_density, make_simulation
 from reion.storage.store import write_simulation
+from reion_exports import ModelCard
 
-UNITS = {"n_igm": "g cm-3", "n_ion": "1e66 Mpc-3"}
+CARD = ModelCard(
+    name="untrained",
+    version="0",
+    inputs={"n_igm": "g cm-3", "n_ion": "1e66 Mpc-3"},
+    cell_size_mpc=2.0,
+    redshift_range=(6.0, 12.0),
+    receptive_radius_cells=0,
+    mean_error_share=0.1,
+)
 
 
 def uniform(xi: float, photons_per_atom: float) -> dict[str, float]:
@@ -25,8 +34,17 @@ def series(redshifts: list[float]):
     return make_simulation({"n_igm": gas}, redshift=redshifts, box_size=[6.0, 8.0, 10.0], source_code="toy")
 
 
+def test_the_error_of_the_mean_is_a_share_of_the_mean_error():
+    gas = np.full((3, 4, 5), 4.2e-31, dtype=np.float32)
+    fields = {"n_igm": gas, "n_ion": np.zeros_like(gas)}
+    sums = [tile_sums(gas * 0, fields, np.full_like(gas, 0.2)), tile_sums(gas * 0, fields)]
+    with_spread, without = budgets(series([9.0, 8.0]), CARD, sums)
+    assert with_spread.mean_xi_std == pytest.approx(0.1 * 0.2)
+    assert without.mean_xi_std is None
+
+
 def test_photons_that_ionise_one_atom_each_are_used_up():
-    (row,) = budgets(series([9.0]), UNITS, [uniform(0.3, 0.3)])
+    (row,) = budgets(series([9.0]), CARD, [uniform(0.3, 0.3)])
     assert row.mean_xi == pytest.approx(0.3)
     assert row.mean_xi_mass == pytest.approx(0.3)
     assert row.photons_per_atom == pytest.approx(0.3)
@@ -37,14 +55,14 @@ def test_photons_that_ionise_one_atom_each_are_used_up():
 def test_mass_counts_where_the_gas_is():
     gas = np.array([1.0, 3.0]).reshape(2, 1, 1) * 4.2e-31
     sums = tile_sums(np.array([0.0, 1.0]).reshape(2, 1, 1), {"n_igm": gas, "n_ion": np.zeros_like(gas)})
-    (row,) = budgets(series([9.0]), UNITS, [sums])
+    (row,) = budgets(series([9.0]), CARD, [sums])
     assert (row.mean_xi, row.mean_xi_mass) == pytest.approx((0.5, 0.75))
     assert row.used_share is None
 
 
 def test_ionised_gas_recombines_at_the_rate_of_case_b():
     sim = series([7.0, 6.9])
-    _, row = budgets(sim, UNITS, [uniform(1.0, 1.0), uniform(1.0, 1.0)])
+    _, row = budgets(sim, CARD, [uniform(1.0, 1.0), uniform(1.0, 1.0)])
     # n_H = ρ / (1.222 m_p) in proper cm-3, α_B(1e4 K) = 2.59e-13 cm3 / s
     hydrogen = 4.2e-31 / (1.222 * 1.6726219e-24)
     rates = [2.59e-13 * hydrogen * (1 + z) ** 3 for z in (7.0, 6.9)]
@@ -55,7 +73,7 @@ def test_ionised_gas_recombines_at_the_rate_of_case_b():
 
 def test_a_history_that_goes_backwards_is_said():
     with pytest.warns(UserWarning, match=r"falls from 0\.500 at z = 8 to 0\.400 at z = 7"):
-        budgets(series([8.0, 7.0]), UNITS, [uniform(0.5, 1.0), uniform(0.4, 1.0)])
+        budgets(series([8.0, 7.0]), CARD, [uniform(0.5, 1.0), uniform(0.4, 1.0)])
 
 
 def test_predict_tells_it_whatever_the_tiles(toy, toy_model, tmp_path, monkeypatch):

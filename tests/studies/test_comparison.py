@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 
+import numpy as np
 import pytest
 
 pytest.importorskip("keras")
 pytest.importorskip("tensorflow")
 
 from reion.errors import InputError
+from reion.simulation.contract import with_max_mfp
 from reion.studies import comparison
 from reion.studies.comparison import compare
 from reion.studies.study import load_study, run_config, studies
@@ -25,7 +27,7 @@ training = { crop_cells = 4, batch_size = 1 }
 data.inputs = "instant"
 model = { name = "voxel", hidden = [4] }
 """
-JUDGED = ("second/evaluation.json", "comparison.json")
+JUDGED = ("second/evaluations/box.json", "comparison.json")
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def study(tmp_path):
 
 def test_a_study_is_trained_and_judged_once(study, toy, tmp_path, monkeypatch):
     monkeypatch.setattr(comparison, "core_seconds_per_step", lambda *_: 2.0)
-    boxes, test, out = [toy(), toy(seed=1)], toy(seed=2), tmp_path / "out"
+    boxes, test, out = [toy(), toy(seed=1)], {"box": toy(seed=2)}, tmp_path / "out"
 
     def interrupted(done, total, _):
         assert total == 30
@@ -93,11 +95,14 @@ def read(path, budget):
 def check_damaged(study, boxes, test, out, result):
     """A damaged file is one error that names it, and what it says to do leads out."""
     for name, damage in (
-        ("first/evaluation.json", lambda text: text[: len(text) // 2]),
-        ("first/evaluation.json", lambda text: text.replace('"pooled"', '"poled"')),
-        ("second/evaluation.json", lambda text: text.replace('"redshifts": [', '"redshifts": [3,')),
-        ("second/evaluation.json", lambda text: re.sub('"r2": [-0-9.e]+', '"r2": "good"', text, count=1)),
-        ("first/evaluation.json", lambda _: "{}"),
+        ("first/evaluations/box.json", lambda text: text[: len(text) // 2]),
+        ("first/evaluations/box.json", lambda text: text.replace('"pooled"', '"poled"')),
+        ("second/evaluations/box.json", lambda text: text.replace('"redshifts": [', '"redshifts": [3,')),
+        (
+            "second/evaluations/box.json",
+            lambda text: re.sub('"r2": [-0-9.e]+', '"r2": "good"', text, count=1),
+        ),
+        ("first/evaluations/box.json", lambda _: "{}"),
         ("comparison.json", lambda text: text[:20]),
         ("comparison.json", lambda _: '{"runs": []}'),
     ):
@@ -118,10 +123,56 @@ def check_damaged(study, boxes, test, out, result):
 
 def test_a_box_is_not_judged_that_was_trained_on(study, toy, tmp_path):
     with pytest.raises(InputError, match="one of those to train on"):
-        compare(study, [toy(), toy(seed=1)], toy(seed=1), tmp_path / "out")
+        compare(study, [toy(), toy(seed=1)], {"box": toy(seed=1)}, tmp_path / "out")
     with pytest.raises(InputError, match="core_minutes above 0"):
-        compare(study, [toy()], toy(seed=1), tmp_path / "out", core_minutes=-5.0)
+        compare(study, [toy()], {"box": toy(seed=1)}, tmp_path / "out", core_minutes=-5.0)
+    with pytest.raises(InputError, match="becomes a file"):
+        compare(study, [toy()], {"../box": toy(seed=1)}, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_several_seeds_and_boxes(toy, tmp_path):
+    """Two worlds, of cells of two sizes, and two seeds; one seed more is trained alone."""
+    study = tmp_path / "study.toml"
+    study.write_text(
+        """
+steps = 2
+[runs.tiny]
+model = { name = "transport", smoothing_mpc = [4], diffusion_mpc = [4], width = 3, hidden = 2, blocks = 1 }
+training = { crop_cells = 4, batch_size = 1 }
+[runs.less]
+model = { name = "transport", smoothing_mpc = [4], diffusion_mpc = [4], width = 2, hidden = 2, blocks = 0 }
+training = { crop_cells = 4, batch_size = 1 }
+""",
+        encoding="utf-8",
+    )
+
+    def world(seed, cell_mpc=2.0):
+        return with_max_mfp(toy(seed=seed, cell_mpc=cell_mpc), [15.0] * 4)
+
+    tests = {"here": world(2), "there": world(3, cell_mpc=2.5)}
+    out = tmp_path / "out"
+    result = compare(study, [world(0)], tests, out, seeds=2)
+    assert [(run.name, run.seed) for run in result.runs] == [
+        ("tiny", 0), ("tiny", 1), ("less", 0), ("less", 1)
+    ]  # fmt: skip
+    assert {path.name for path in out.iterdir() if path.is_dir()} == {
+        "tiny", "tiny-seed-1", "less", "less-seed-1"
+    }  # fmt: skip
+    first, second = (run.scores["there"].r2 for run in result.by_name["tiny"])
+    assert first != second
+    text = (out / "comparison.md").read_text(encoding="utf-8")
+    assert f"{np.mean([first, second]):.3f} ± {np.std([first, second], ddof=1):.3f}" in text
+    assert [line for line in text.splitlines() if line.startswith("##")] == [
+        "## pooled R², and the largest error of mean xi", "## here", "## there"
+    ]  # fmt: skip
+    stored = json.loads((out / "comparison.json").read_text(encoding="utf-8"))
+    assert stored["runs"][1]["scores"]["there"]["r2"] == second
+
+    trained = []
+    result = compare(study, [world(0)], tests, out, seeds=3, resume=True, say=trained.append)
+    assert [line for line in trained if " of 6" in line] == ["tiny-seed-2, 3 of 6", "less-seed-2, 6 of 6"]
+    assert len(result.runs) == 6
 
 
 def test_a_step_takes_processor_time(toy):
@@ -134,7 +185,7 @@ def test_a_step_takes_processor_time(toy):
 def test_the_studies_that_come_along_fit_the_schema(name):
     budget, runs = load_study(name)
     assert (budget.core_minutes or budget.steps) > 0
-    assert len(runs) > 2
+    assert len(runs) > 1
 
 
 @pytest.mark.parametrize(
@@ -162,5 +213,5 @@ def test_a_study_that_does_not_fit_is_one_error(text, expected, tmp_path):
 
 
 def test_a_study_that_is_not_there_lists_those_that_are():
-    with pytest.raises(InputError, match="ablation, losses, models, sizes"):
+    with pytest.raises(InputError, match="ablation, losses, models, sizes, worlds"):
         load_study("modells")

@@ -86,15 +86,19 @@ def test_tiles_are_parts_of_the_whole(toy, model, tmp_path):
 def test_it_says_how_far_it_is_off(toy, model, tmp_path, command):
     sim = world(toy, 3.0, 15.0)
     write_simulation(sim, tmp_path / "sim.zarr")
-    code, _, _ = command(
-        "predict", model, tmp_path / "sim.zarr", "--out", tmp_path / "xi.zarr", "--uncertainty"
-    )
+    line = ("predict", model, tmp_path / "sim.zarr", "--out", tmp_path / "xi.zarr", "--uncertainty", "--json")
+    code, printed, _ = command(*line)
     assert code == 0
     written = xr.open_zarr(tmp_path / "xi.zarr")
     expected = Emulator(model).predict_with_spread(sim)
     np.testing.assert_allclose(written["xi_std"], expected["xi_std"], atol=1e-6)
     np.testing.assert_allclose(written["xi"], expected["xi"], atol=1e-6)
     assert written["xi_std"].min() > 0
+    share = load_run(run).metrics.mean_error_share
+    assert share > 0
+    assert Emulator(model).card.mean_error_share == share
+    means = [row["mean_xi_std"] for row in json.loads(printed)["history"]]
+    np.testing.assert_allclose(means, share * written["xi_std"].mean(("x", "y", "z")), rtol=1e-5)
     for name in ("xi", "xi_std"):
         assert written[name].attrs["long_name"] == expected[name].attrs["long_name"]
     assert written["xi_std"].attrs["long_name"] != written["xi"].attrs["long_name"]
