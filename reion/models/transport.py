@@ -350,6 +350,8 @@ class PeriodicBox:
 
 def _hat(do: Arithmetic, value: Values, places: Sequence[float], index: int) -> Values:
     """The weight of `places[index]` in a linear interpolation to `value`; outside, that of the end counts."""
+    if len(places) == 1:
+        return 1.0
     weight: Values = None
     if index > 0:
         rise = (value - places[index - 1]) * (1.0 / (places[index] - places[index - 1]))
