@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from reion_exports.card import ModelCard
+from reion_exports.field_graph import PREFIX
+
 if TYPE_CHECKING:
     import onnx
 
@@ -34,6 +37,7 @@ def working_bytes(model: onnx.ModelProto, *, radius_cells: int, stride_cells: in
 
 def convolution_flops(model: onnx.ModelProto, window: Sequence[int]) -> int:
     """Floating-point operations of all convolutions for one window of that shape, halo included."""
+    model = _without_first_stage(model, window)
     sizes = _sizes(model, window)
     kernels = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     return sum(
@@ -41,6 +45,37 @@ def convolution_flops(model: onnx.ModelProto, window: Sequence[int]) -> int:
         for node in model.graph.node
         if node.op_type == "Conv"
     )
+
+
+def _without_first_stage(model: onnx.ModelProto, window: Sequence[int]) -> onnx.ModelProto:
+    """The trunk of a file with a first stage of its own (`reion_exports.stem`); any other file as it is.
+
+    How that stage wraps a box is decided by values, which shape inference does not follow, and it has no
+    convolutions.
+    """
+    import onnx
+
+    from reion_exports.convert import CHANNELS, OUTPUTS
+
+    if not any(CHANNELS in node.output for node in model.graph.node):
+        return model
+    card = ModelCard.from_metadata({item.key: item.value for item in model.metadata_props})
+    trunk = onnx.ModelProto()
+    trunk.CopyFrom(model)
+    graph = trunk.graph
+    nodes = [
+        node
+        for node in graph.node
+        if not node.output[0].startswith(PREFIX) and node.output[0] not in (CHANNELS, *OUTPUTS)
+    ]
+    kernels = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    n_channels = next(kernels[node.input[1]][1] for node in nodes if node.op_type == "Conv")
+    used = 2 * (card.receptive_radius_cells - (card.trunk_radius_cells or 0))
+    shape = (1, n_channels, *(side - used for side in window))
+    del graph.node[:], graph.output[:]
+    graph.node.extend(nodes)
+    graph.input.append(onnx.helper.make_tensor_value_info(CHANNELS, onnx.TensorProto.FLOAT, shape))
+    return trunk
 
 
 def _alive_bytes(model: onnx.ModelProto, window: Sequence[int]) -> int:

@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import xarray as xr
 
@@ -20,6 +21,7 @@ from reion.training.export import export_run
 from reion.training.parent import load_parent
 from reion.training.run import train
 from reion.training.run_folder import load_run
+from reion_exports.cost import convolution_flops
 
 SMALL = (
     *("model.name=transport", "model.smoothing_mpc=[5, 9]", "model.diffusion_mpc=[4, 7, 4]"),
@@ -83,7 +85,7 @@ def test_tiles_are_parts_of_the_whole(toy, model, tmp_path):
     np.testing.assert_allclose(xr.open_zarr(tmp_path / "xi.zarr")["xi"], whole, atol=1e-6)
 
 
-def test_it_says_how_far_it_is_off(toy, model, tmp_path, command):
+def test_it_says_how_far_it_is_off(toy, run, model, tmp_path, command):
     sim = world(toy, 3.0, 15.0)
     write_simulation(sim, tmp_path / "sim.zarr")
     line = ("predict", model, tmp_path / "sim.zarr", "--out", tmp_path / "xi.zarr", "--uncertainty", "--json")
@@ -216,3 +218,18 @@ def test_export_for_other_cells_by_command(run, model, tmp_path, command):
     )
     assert code == 2
     assert "serves the cells that it was trained on" in said
+
+
+def test_its_operations_are_counted_and_planned(model, command):
+    """Those of the trunk: 6 channels, 4 hidden, one block; a symmetric kernel may share two of its planes."""
+    card = Emulator(model).card
+    cells, channels = 40, len(card.normalizer["channels"])
+    window = cells + 2 * card.receptive_radius_cells
+    before, after = (cells + 2) ** 3, cells**3
+    others = 2 * (before * channels * 6 + after * (4 * 6 + 6 * 16 + 16 + 16 * 16 + 16))
+    counted = convolution_flops(onnx.load(model), [window] * 3) - others
+    plane = 2 * 9 * 6 * 4 * after
+    assert 2 * plane <= counted <= 3 * plane * (cells + 2) / cells
+    code, printed, _ = command("plan", model, "--cells", "24", "--rate", "1e5", "--json")
+    assert code == 0
+    assert json.loads(printed)["plans"][0]["flops"] > 0
