@@ -17,7 +17,7 @@ _FIELD = re.compile(
     r"baryon|matter|overdens|contrast|stellar|lumin|n_?dot|frac",
     re.IGNORECASE,
 )
-_NOT_FIELDS = re.compile(r"ion_?rates?|irate|mask|brightness", re.IGNORECASE)
+_NOT_FIELDS = re.compile(r"ion_?rates?|irate|mask|brightness|xi_std", re.IGNORECASE)
 """What the codes write beside their fields and no command uses: the formats' pages say so."""
 _CATALOGUE = re.compile(r"halo|sourc|(?<![a-z])src|(?<![a-z])fof(?![a-z])", re.IGNORECASE)
 _DATA_ENDINGS = {

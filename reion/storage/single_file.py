@@ -24,7 +24,7 @@ from reion.storage.store import STORE, blocks_of
 
 _HDF5_ENDINGS = (".h5", ".hdf5", ".nc")
 _NPZ_ENDING = ".npz"
-_OURS = {*DIMS, *FIELDS, MAX_MFP, *DEFAULT_COSMOLOGY, "box_size", "attributes"}
+_OURS = {*DIMS, *FIELDS, "xi_std", "z_reion", MAX_MFP, *DEFAULT_COSMOLOGY, "box_size", "attributes"}
 """What a file that was written here may hold: one with anything else is not replaced."""
 
 _LONGEST_ATTRIBUTE = 60_000

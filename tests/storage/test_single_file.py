@@ -158,3 +158,13 @@ def test_units_that_an_archive_cannot_say_are_refused_before_any_work(simulation
     convert(path, tmp_path / "box.h5")
     assert open_simulation(tmp_path / "box.h5")["n_src"].attrs["units"] == "Msun Mpc-3"
     assert FIELDS["n_src"].units[0] != "Msun Mpc-3"
+
+
+@pytest.mark.filterwarnings("ignore:960 of 960 cells")
+@pytest.mark.parametrize("ending", [".h5", ".npz"])
+def test_a_prediction_with_all_it_may_hold_is_replaced(ending, toy_model, sim_path, tmp_path):
+    out = tmp_path / f"xi{ending}"
+    predict(toy_model, sim_path, out, device="cpu", z_reion=True)
+    before = out.stat().st_mtime_ns
+    predict(toy_model, sim_path, out, device="cpu", z_reion=True, force=True)
+    assert out.stat().st_mtime_ns > before
