@@ -1,4 +1,4 @@
-"""Training against a bare loop over the same compiled step, on a batch that is already in memory."""
+"""Training against a bare loop over its compiled step, and that step with and without gradients of our own."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ _STEPS = 5
 
 def measure(say: Callable[[str], None]) -> Iterator[Result]:
     """Measure the training loop, batches included, against its compiled step alone."""
+    from reion.models.layers import PointwiseConv3D, SymmetricConv3D
     from reion.training.loop import Loop
 
     say("training: preparing the packaged sample")
@@ -30,6 +31,19 @@ def measure(say: Callable[[str], None]) -> Iterator[Result]:
 
         say("training: steps with and without the sampler")
         compared = interleaved(lambda: loop.steps(_STEPS), bare, rounds=8)
+        say("training: steps with and without the gradients of reion's own layers")
+        other = Loop.prepare(
+            [load_sample().train.isel(redshift=slice(4, 5))], config, Path(folder)
+        ).state.trunk
+        for layer in other.layers:
+            if isinstance(layer, SymmetricConv3D | PointwiseConv3D):
+                layer.own_gradients = False
+
+        def backend() -> None:
+            for _ in range(_STEPS):
+                float(other.train_on_batch([values, redshift], xi))
+
+        gradients = interleaved(bare, backend, rounds=5)
     cells = config.training.batch_size * config.training.crop_cells**3 * _STEPS
     yield Result(
         name="train_step_vs_bare_loop",
@@ -40,4 +54,10 @@ def measure(say: Callable[[str], None]) -> Iterator[Result]:
             "cells_per_second": cells / compared.seconds,
             "waiting_share": state.waiting_seconds / state.seconds,
         },
+    )
+    yield Result(
+        name="train_step_vs_gradients_of_the_backend",
+        ratio=gradients.ratio,
+        against="the same compiled step with the gradients that the backend has for convolutions",
+        target=1.5,
     )

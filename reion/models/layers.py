@@ -47,6 +47,9 @@ class SymmetricConv3D(keras.layers.Layer):
     Input: (batch, x, y, z, channel). Output: (batch, x − 2, y − 2, z − 2, filters).
     """
 
+    own_gradients = True
+    """Whether training takes the gradients above, or those of the backend: for comparing the two."""
+
     _ORBIT = np.abs(np.indices((3, 3, 3)) - 1).sum(axis=0).ravel()
 
     def __init__(self, filters: int, activation: str | None = None, **options: Any) -> None:
@@ -64,7 +67,9 @@ class SymmetricConv3D(keras.layers.Layer):
         self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
 
     def call(self, values: Channels, training: bool | None = None) -> Channels:
-        convolve = ops.custom_gradient(self._with_gradient) if training else self._convolve
+        convolve = (
+            ops.custom_gradient(self._with_gradient) if training and self.own_gradients else self._convolve
+        )
         # Reshaped so that what TensorFlow gets is a tensor, not the variable.
         weights = ops.reshape(self.kernel, (4, values.shape[-1], self.filters))
         return self.activation(convolve(values, weights) + self.bias)
@@ -110,11 +115,14 @@ class PointwiseConv3D(keras.layers.Conv3D):
     a convolution take several times as long on a CPU.
     """
 
+    own_gradients = True
+    """Whether training takes those, or the gradients of the backend: for comparing the two."""
+
     def __init__(self, filters: int, **options: Any) -> None:
         super().__init__(filters, **{**options, "kernel_size": 1})
 
     def call(self, values: Channels, training: bool | None = None) -> Channels:
-        if not training:
+        if not (training and self.own_gradients):
             return super().call(values)
         fan_in = values.shape[-1]
         rows = ops.reshape(values, (-1, fan_in))
