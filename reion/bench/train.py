@@ -1,4 +1,4 @@
-"""Training against a bare loop over its compiled step, and that step with and without gradients of our own."""
+"""Training against a bare loop over its compiled step, and that step with and without our own gradients."""
 
 from __future__ import annotations
 
