@@ -87,8 +87,8 @@ def test_compare_takes_facts_for_all_its_boxes(command, files, tmp_path, monkeyp
 
     received = []
 
-    def remember(study, simulations, test, out, **_):
-        received.extend([*simulations, test])
+    def remember(study, simulations, tests, out, **_):
+        received.extend([*simulations, *tests.values()])
         message = "enough"
         raise InputError(message)
 

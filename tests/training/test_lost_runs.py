@@ -25,7 +25,7 @@ from reion.training.run import train
 from reion.training.run_folder import load_run
 from tests.tiny import TINY_NETWORK
 
-KILLS = int(os.environ.get("REION_KILLS", "6"))
+KILLS = int(os.environ.get("REION_KILLS", "4"))
 SETTINGS = [
     *TINY_NETWORK,
     "training.batch_size=2",

@@ -171,7 +171,7 @@ def test_a_run_starts_where_another_ended(toy, run, tmp_path):
     changes = [np.abs(a - b).max() for a, b in zip(before, after, strict=True)]
     assert 0 < max(changes) < 0.05
     # What either had learnt counts as covered.
-    assert child.metrics.coverage["max_mfp"][0][1:] == [15.0, 60.0]
+    assert child.metrics.coverage["max_mfp"][0][1:] == (15.0, 60.0)
     card = Emulator(export_run(tmp_path / "run", tmp_path / "child.onnx").output).card
     assert card.provenance["training"]["parent"]["name"] == "run"
     with pytest.raises(InputError, match=r"(?s)was started from run; received none.*--from run"):
