@@ -199,7 +199,8 @@ def _growth(history: Sequence[HistoryPoint]) -> Check:
         return _plausible("growth", f"mean xi is {means[0]:.3g}; one redshift does not show growth")
     drops = np.flatnonzero(np.diff(means) < -1e-3)
     if drops.size == 0:
-        return _plausible("growth", f"mean xi grows from {means[0]:.3g} to {means[-1]:.3g}")
+        goes = "grows" if means[-1] > means[0] else "hardly changes"
+        return _plausible("growth", f"mean xi {goes}, from {means[0]:.3g} to {means[-1]:.3g}")
     if drops.size == means.size - 1:
         return _suspect(
             "growth",
