@@ -22,6 +22,9 @@ StorePiece = tuple[int, int]
 _PACKED = "packed"
 """The file in the folder that will be moved to `out` where that is no store."""
 
+_HALF_A_CHUNK = "*.partial"
+"""The names under which zarr writes chunks until they are whole; killed processes leave them behind."""
+
 _GOES_ON = "--resume goes on with the pieces that are done"
 
 
@@ -192,6 +195,8 @@ class GrowingStore:
             if sources is not None:
                 sources.check_unchanged()
             refuse_existing(self.out, self.kind, force=self.force)
+            for leftover in self.store.rglob(_HALF_A_CHUNK):
+                leftover.unlink()
             if self.pack is not None:
                 self.pack(self.store, self._whole)
             conditions = {**self.conditions(), "written_ns": _written_ns(self._whole)}

@@ -75,6 +75,10 @@ class Place:
     variable: str
 
 
+_FORWARDING_S = 0.5
+"""What a process has printed reaches the launcher through a pipe; an abort loses what has not been read."""
+
+
 class Processes:
     """The processes that train one network together, as one of them sees them.
 
@@ -225,6 +229,7 @@ class Processes:
         sys.stdout.flush()
         sys.stderr.flush()
         code = 130 if isinstance(error, KeyboardInterrupt) else 2 if isinstance(error, InputError) else 1
+        time.sleep(_FORWARDING_S)
         self._data.Abort(code)
 
     def _wait(self, request: Any, patience_s: float) -> None:

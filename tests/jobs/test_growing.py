@@ -61,6 +61,22 @@ def interrupted(sim_path, toy_model, tmp_path, monkeypatch):
     return out
 
 
+def test_half_a_chunk_of_a_killed_process_is_no_part_of_the_store(toy_model, sim_path, tmp_path):
+    out = tmp_path / "xi.zarr"
+    left = []
+
+    def leave(done, total):
+        if not left:
+            (store,) = tmp_path.glob(f".{out.name}.*/store.zarr")
+            left.append(store / "xi" / "c" / f"0.{'a' * 32}.partial")
+            left[0].parent.mkdir(exist_ok=True)
+            left[0].touch()
+
+    predict(toy_model, sim_path, out, device="cpu", progress=leave)
+    assert left
+    assert not list(out.rglob("*.partial"))
+
+
 def notes(out):
     return sorted(out.parent.glob(f".{out.name}.*/done/*/*"))
 
