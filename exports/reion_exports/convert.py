@@ -11,6 +11,7 @@ from reion_exports.anatomy import OPERATORS, OPSET
 from reion_exports.card import ModelCard
 from reion_exports.channels_first import channels_first
 from reion_exports.cost import working_bytes
+from reion_exports.field_graph import PREFIX
 from reion_exports.planes import in_planes
 from reion_exports.rewriting import fold_constants
 
@@ -30,6 +31,15 @@ CHANNELS = "channels"
 """Name of the value between the first stage of a network, which learns nothing, and its trunk."""
 CELL_SIZE = "cell_size"
 """Name of the constant () that tells the trunk its cell size, in files for any cells."""
+
+
+def trunk_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """The nodes of a file with a first stage of its own that belong to the trunk."""
+    return [
+        node
+        for node in graph.node
+        if not node.output[0].startswith(PREFIX) and node.output[0] not in (CHANNELS, *OUTPUTS)
+    ]
 
 
 class ExportError(ValueError):

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from reion_exports.card import ModelCard
-from reion_exports.field_graph import PREFIX
 
 if TYPE_CHECKING:
     import onnx
@@ -55,7 +54,7 @@ def _without_first_stage(model: onnx.ModelProto, window: Sequence[int]) -> onnx.
     """
     import onnx
 
-    from reion_exports.convert import CHANNELS, OUTPUTS
+    from reion_exports.convert import CHANNELS, trunk_nodes
 
     if not any(CHANNELS in node.output for node in model.graph.node):
         return model
@@ -63,11 +62,7 @@ def _without_first_stage(model: onnx.ModelProto, window: Sequence[int]) -> onnx.
     trunk = onnx.ModelProto()
     trunk.CopyFrom(model)
     graph = trunk.graph
-    nodes = [
-        node
-        for node in graph.node
-        if not node.output[0].startswith(PREFIX) and node.output[0] not in (CHANNELS, *OUTPUTS)
-    ]
+    nodes = trunk_nodes(graph)
     kernels = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     n_channels = next(kernels[node.input[1]][1] for node in nodes if node.op_type == "Conv")
     used = 2 * (card.receptive_radius_cells - (card.trunk_radius_cells or 0))

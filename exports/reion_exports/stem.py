@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from reion_exports.card import ModelCard
-from reion_exports.convert import CELL_SIZE, CHANNELS, OUTPUTS, PERIODIC, set_interface
+from reion_exports.convert import CELL_SIZE, CHANNELS, OUTPUTS, PERIODIC, set_interface, trunk_nodes
 from reion_exports.cost import working_bytes
 from reion_exports.field_graph import PREFIX, FieldGraph
 
@@ -101,11 +101,7 @@ def _complete(
             node.input[:] = [renamed.get(name, name) for name in node.input]
             node.output[:] = [renamed.get(name, name) for name in node.output]
     else:
-        trunk = [
-            node
-            for node in trunk
-            if not node.output[0].startswith(PREFIX) and node.output[0] not in (CHANNELS, *OUTPUTS)
-        ]
+        trunk = trunk_nodes(graph)
     outputs = OUTPUTS[: len(graph.output)]
     constants = [
         tensor

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Self
 
 import numpy as np
 
@@ -21,7 +22,16 @@ def _zeros(size: int) -> Curve:
 
 
 @dataclass(frozen=True)
-class Reliability:
+class _PooledBins:
+    """Sums over the cells of each bin: adding two pools their cells."""
+
+    def __add__(self, other: Self) -> Self:
+        names = [item.name for item in fields(self)]
+        return type(self)(*(getattr(self, name) + getattr(other, name) for name in names))
+
+
+@dataclass(frozen=True)
+class Reliability(_PooledBins):
     """Cells sorted by their predicted xi into equal bins from 0 to 1; adding two pools their cells.
 
     cells, pred, true: number of cells, sum of prediction and sum of truth in each bin, float64.
@@ -30,9 +40,6 @@ class Reliability:
     cells: Curve = field(default_factory=lambda: _zeros(RELIABILITY_BINS))
     pred: Curve = field(default_factory=lambda: _zeros(RELIABILITY_BINS))
     true: Curve = field(default_factory=lambda: _zeros(RELIABILITY_BINS))
-
-    def __add__(self, other: Reliability) -> Reliability:
-        return Reliability(self.cells + other.cells, self.pred + other.pred, self.true + other.true)
 
     @property
     def mean_pred(self) -> Curve:
@@ -73,7 +80,7 @@ def reliability(pred: Field, true: Field) -> Reliability:
 
 
 @dataclass(frozen=True)
-class SpreadCalibration:
+class SpreadCalibration(_PooledBins):
     """Cells sorted by the predicted standard deviation of their error into ten equal bins from 0 to 0.5.
 
     cells, variance, squared_error: number of cells, sum of the predicted variance and of the square of
@@ -83,13 +90,6 @@ class SpreadCalibration:
     cells: Curve = field(default_factory=lambda: _zeros(SPREAD_BINS))
     variance: Curve = field(default_factory=lambda: _zeros(SPREAD_BINS))
     squared_error: Curve = field(default_factory=lambda: _zeros(SPREAD_BINS))
-
-    def __add__(self, other: SpreadCalibration) -> SpreadCalibration:
-        return SpreadCalibration(
-            self.cells + other.cells,
-            self.variance + other.variance,
-            self.squared_error + other.squared_error,
-        )
 
     @property
     def predicted(self) -> Curve:
@@ -131,7 +131,7 @@ def spread_calibration(pred: Field, spread: Field, true: Field) -> SpreadCalibra
 
 
 @dataclass(frozen=True)
-class DensityErrors:
+class DensityErrors(_PooledBins):
     """Cells sorted by density into ten bins of equal volume; adding two pools their cells.
 
     cells, overdensity, error, squared_error, true: number of cells and sums in each bin (float64) of density
@@ -143,15 +143,6 @@ class DensityErrors:
     error: Curve = field(default_factory=lambda: _zeros(DENSITY_BINS))
     squared_error: Curve = field(default_factory=lambda: _zeros(DENSITY_BINS))
     true: Curve = field(default_factory=lambda: _zeros(DENSITY_BINS))
-
-    def __add__(self, other: DensityErrors) -> DensityErrors:
-        return DensityErrors(
-            self.cells + other.cells,
-            self.overdensity + other.overdensity,
-            self.error + other.error,
-            self.squared_error + other.squared_error,
-            self.true + other.true,
-        )
 
     @property
     def mean_overdensity(self) -> Curve:

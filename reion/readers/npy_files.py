@@ -23,12 +23,12 @@ from reion.readers.names import names_from
 from reion.readers.npy import file_header
 from reion.readers.settings import Settings
 from reion.readers.snapshot import Box
-from reion.readers.tree import ArrayKey
+from reion.readers.tree import ArrayKey, NumbersOnly
 from reion.readers.unused import warn_unused_arrays
 from reion.simulation.contract import FIELDS
 
 
-class NpyTree:
+class NpyTree(NumbersOnly):
     """The `.npy` files of one snapshot, or of all, as `reion.readers.tree.Tree`.
 
     Parameters
@@ -57,22 +57,6 @@ class NpyTree:
     def array_attributes(self, name: str) -> Mapping[str, Any]:
         """The unit of a field of ours."""
         return {"units": FIELDS[name].units[0]} if name in FIELDS else {}
-
-    def dimension_names(self, name: str) -> Sequence[str | None]:  # noqa: ARG002 (files have none)
-        """None are in such files."""
-        return []
-
-    def unwritten(self, name: str) -> tuple[int, int]:  # noqa: ARG002 (checked with the header)
-        """All of an array is there."""
-        return 0, 1
-
-    def attribute(self, name: str) -> Any | None:  # noqa: ARG002 (files have none)
-        """None are in such files."""
-        return None
-
-    def attributes(self) -> dict[str, Any]:
-        """None are in such files."""
-        return {}
 
     def names(self) -> list[str]:
         """Arrays of floating-point numbers."""

@@ -6,14 +6,12 @@ array in each record, such as a position of shape (3,): the column's shape is th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from reion.readers.npy import file_header
-from reion.readers.tree import ArrayKey
+from reion.readers.tree import ArrayKey, NumbersOnly
 
 
 def member_type(records: np.dtype, member: str) -> tuple[np.dtype, tuple[int, ...]] | None:
@@ -33,7 +31,7 @@ def member_at(table: np.ndarray, member: str, key: ArrayKey) -> np.ndarray:
     return np.asarray(table[member])[key]
 
 
-class NpyRecords:
+class NpyRecords(NumbersOnly):
     """The records of a `.npy` file as `reion.readers.tree.Tree`: an array for each member."""
 
     def __init__(self, path: Path) -> None:
@@ -53,26 +51,6 @@ class NpyRecords:
         return np.array(
             member_at(np.memmap(self.path, header.dtype, "r", header.start, header.shape), name, key)
         )
-
-    def array_attributes(self, name: str) -> Mapping[str, Any]:  # noqa: ARG002 (files have none)
-        """None are in such files."""
-        return {}
-
-    def dimension_names(self, name: str) -> Sequence[str | None]:  # noqa: ARG002 (files have none)
-        """None are in such files."""
-        return []
-
-    def unwritten(self, name: str) -> tuple[int, int]:  # noqa: ARG002 (checked with the header)
-        """All of the records are there."""
-        return 0, 1
-
-    def attribute(self, name: str) -> Any | None:  # noqa: ARG002 (files have none)
-        """None are in such files."""
-        return None
-
-    def attributes(self) -> dict[str, Any]:
-        """None are in such files."""
-        return {}
 
     def names(self) -> list[str]:
         """The members that are floating-point numbers."""

@@ -57,6 +57,30 @@ class Tree(Protocol):
         """Arrays of floating-point numbers, the first ones of many, to be shown to a person."""
 
 
+class NumbersOnly:
+    """What a `Tree` answers for files of numbers that have neither attributes nor names of dimensions."""
+
+    def array_attributes(self, name: str) -> Mapping[str, Any]:  # noqa: ARG002 (a Tree's)
+        """None are in such files."""
+        return {}
+
+    def dimension_names(self, name: str) -> Sequence[str | None]:  # noqa: ARG002 (a Tree's)
+        """None are in such files."""
+        return []
+
+    def unwritten(self, name: str) -> tuple[int, int]:  # noqa: ARG002 (checked with the header)
+        """All of an array is there."""
+        return 0, 1
+
+    def attribute(self, name: str) -> Any | None:  # noqa: ARG002 (a Tree's)
+        """None are in such files."""
+        return None
+
+    def attributes(self) -> dict[str, Any]:
+        """None are in such files."""
+        return {}
+
+
 @dataclass(frozen=True)
 class StoredArray:
     """An array of a tree whose axes and packing are known.

@@ -241,10 +241,11 @@ class Loop:
         spread of the cells. It is measured: 68.3 % of the validation slabs have a smaller ratio of the error
         of their mean to their mean spread. None for a network without spread.
         """
+        if self.state.trunk.output_shape[-1] < 2:
+            return None
         shares = [
             abs(float((predicted[..., :1] - true).mean())) / float(predicted[..., 1:].mean())
             for predicted, true in self._validated(self.snapshots)
-            if predicted.shape[-1] == 2
         ]
         return float(np.quantile(shares, _ONE_SIGMA)) if shares else None
 

@@ -132,8 +132,9 @@ def _finish(
     sizes = [cubic_cell_size_mpc(sim) for sim in simulations]
     cell_size = sizes[0] if _are_alike(sizes) else min(max(REFERENCE_CELL_SIZE_MPC, min(sizes)), max(sizes))
     single = build_model(config, cell_size_mpc=cell_size)
-    single.trunk.set_weights(state.best_weights())
-    loop.state.trunk.set_weights(state.best_weights())
+    weights = state.best_weights()
+    single.trunk.set_weights(weights)
+    state.trunk.set_weights(weights)  # whose errors are measured below
     last, training = state.history[-1], config.training
     metrics = Metrics(
         steps=state.step,
