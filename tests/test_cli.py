@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 
 import reion
+from reion.cli.output import resumable
 from reion.jobs.growing import GrowingStore
 from reion.storage.store import STORE, write_simulation
 
@@ -286,3 +287,15 @@ def test_a_key_that_nobody_knows_is_named(command, tmp_path, toy, key):
     assert code == 2
     assert key in json.loads(printed)["error"]["message"]
     assert not (tmp_path / "run").exists()
+
+
+def test_an_interruption_after_the_last_rename_does_not_deny_the_output(tmp_path):
+    out = tmp_path / "xi.zarr"
+
+    def finish_and_interrupt():
+        with resumable(out):
+            write_simulation(reion.load_sample().held_out.isel(redshift=[0]), out)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match=r"but .*xi\.zarr was in its place already, whole"):
+        finish_and_interrupt()

@@ -54,13 +54,24 @@ def print_plans(plans: Sequence[Plan], *, json: bool) -> None:
 @contextmanager
 def resumable(out: Path) -> Iterator[None]:
     """Say, if the block is interrupted, whether the work on `out` goes on."""
+    before = _identity(out.expanduser())
     try:
         yield
     except KeyboardInterrupt as interruption:
         line = f"interrupted before anything was done for {out}"
+        if _identity(out.expanduser()) not in (None, before):
+            line = f"interrupted, but {out} was in its place already, whole"
         if _is_begun(out.expanduser()):
             line = f"interrupted: what is done for {out} is kept, and the same command with --resume goes on"
         raise KeyboardInterrupt(line) from interruption
+
+
+def _identity(out: Path) -> int | None:
+    """What tells a store or a file from the one that it replaces; None if there is none."""
+    try:
+        return out.stat().st_ino if out.is_file() or (out / "zarr.json").is_file() else None
+    except OSError:
+        return None
 
 
 def _is_begun(out: Path) -> bool:
