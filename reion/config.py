@@ -138,10 +138,10 @@ class TransportModel(Schema):
     """
 
     name: Literal["transport"] = "transport"
-    smoothing_mpc: Radii = (3.7, 5.2, 8.2, 12.0, 16.5, 22.0, 28.0, 34.0)
+    smoothing_mpc: Radii = (3.7, 5.2, 8.2, 12.0, 16.5, 22.0, 28.0, 34.0, 45.0)
     diffusion_mpc: Annotated[tuple[Length, ...], Field(min_length=1)] = (
         *(3.6, 3.6, 3.6, 6.3, 3.6, 9.0, 3.6, 11.5, 3.6, 14.0),
-        *(3.6, 11.5, 3.6, 9.0, 3.6, 6.3, 3.6, 3.6),
+        *(3.6, 11.5, 3.6, 9.0, 3.6, 6.3, 3.6, 3.6, 20.0, 36.0),
     )
     farthest_mpc: Length = 40.0
     photons_per_source: Annotated[float, Field(gt=0)] | None = None

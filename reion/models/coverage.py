@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,11 @@ QUANTITIES: Mapping[str, _Quantity] = {
     ),
     "sources_per_volume": _Quantity(
         "the number of cells with sources", " Mpc-3", "the model has not learnt from so few, or so many"
+    ),
+    "clumping": _Quantity(
+        "the clumping factor, by which recombinations are faster than by the density of the cells,",
+        "",
+        "the model does not take it as an input; `reion train --from` teaches it such a world",
     ),
     "bubble_radius": _Quantity(
         "the radius of the gas at mean density that the photons of a typical source ionise",
@@ -174,6 +180,7 @@ def quantities(
     photons_per_source: float = 1.0,
     cell_size_mpc: float,
     max_mfp: float | None = None,
+    clumping: float | None = None,
 ) -> dict[str, float]:
     """The quantities of one snapshot, of all of a box or of a large part of it.
 
@@ -187,6 +194,8 @@ def quantities(
         Photons, in 1e66, for each unit of n_ion.
     max_mfp
         Mpc; None where nobody says.
+    clumping
+        Clumping factor of the recombinations, see `clumping_of`; None where nobody says.
     """
     mean = float(n_igm.mean(dtype=np.float64))
     numbers = {
@@ -196,6 +205,8 @@ def quantities(
     }
     if max_mfp is not None:
         numbers["max_mfp"] = max_mfp
+    if clumping is not None:
+        numbers["clumping"] = clumping
     total = float(photons.sum(dtype=np.float64))
     if total > 0:
         count = np.count_nonzero(photons)
@@ -207,3 +218,22 @@ def quantities(
             volume = typical * cell_size_mpc**3 / atoms
             numbers["bubble_radius"] = (3 * volume / (4 * math.pi)) ** (1 / 3)
     return numbers
+
+
+def clumping_of(attrs: Mapping[str, Any], redshift: float) -> float | None:
+    """The clumping factor that `reion simulate` stored with a Simulation; None where it stored none.
+
+    Parameters
+    ----------
+    attrs
+        Of the Simulation.
+    redshift
+        At which a factor that changes with redshift is taken.
+    """
+    if "ray_tracing" not in attrs:
+        return None
+    clumping = json.loads(attrs["ray_tracing"])["clumping"]
+    if isinstance(clumping, list):
+        redshifts, factors = zip(*clumping, strict=True)
+        return float(np.interp(redshift, redshifts, factors))
+    return float(clumping)

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from reion.errors import InputError
-from reion.models.coverage import TOLERANCE, Coverage, Outside, quantities
+from reion.models.coverage import TOLERANCE, Coverage, Outside, clumping_of, quantities
 from reion.physics.mean_free_path import require_max_mfp
 from reion.simulation.arrays import plain_values
 from reion.simulation.contract import (
@@ -120,6 +120,7 @@ def outside_training(card: ModelCard, sim: xr.Dataset) -> list[Outside]:
             photons_per_source=config.get("photons_per_source") or 1.0,
             cell_size_mpc=cubic_cell_size_mpc(sim),
             max_mfp=float(sim[MAX_MFP][index]) if MAX_MFP in sim.variables else None,
+            clumping=clumping_of(sim.attrs, redshift),
         )
         for item in coverage.outside(redshift, numbers):
             if item.quantity not in worst or item.factor > worst[item.quantity].factor:

@@ -16,7 +16,7 @@ import xarray as xr
 from reion.config import DataConfig, RunConfig
 from reion.errors import InputError
 from reion.models.build import Model
-from reion.models.coverage import quantities
+from reion.models.coverage import clumping_of, quantities
 from reion.models.normalizer import Normalizer
 from reion.models.shapes import BoxChannels, BoxField
 from reion.models.stems import PhotonTransport, Stem
@@ -122,6 +122,7 @@ def prepare_snapshots(simulations: Sequence[xr.Dataset], model: Model, cache: Pa
                 photons_per_source=getattr(config.model, "photons_per_source", None) or 1.0,
                 cell_size_mpc=cubic_cell_size_mpc(sim),
                 max_mfp=float(sim[MAX_MFP][index]) if MAX_MFP in sim.variables else None,
+                clumping=clumping_of(sim.attrs, float(redshift)),
             )
             snapshots.append(TrainingSnapshot(float(redshift), told, channels, xi, validation_cells, covered))
     return snapshots
