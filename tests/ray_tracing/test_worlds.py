@@ -49,17 +49,20 @@ def test_worlds_are_made_once(tmp_path):
 
 def test_a_series_that_is_missing(tmp_path):
     series = write_simulation(density_and_sources(side=8), tmp_path / "toy.zarr")
-    with pytest.raises(InputError, match="need the series c1, c1394"):
+    with pytest.raises(InputError, match="need the series box1, box3, c1, c1394"):
         make_worlds([series], tmp_path / "worlds", load_worlds())
 
 
 def test_the_list_that_comes_with_reion_spans_what_users_have():
     worlds = load_worlds().world
-    assert {world.series for world in worlds} == {"c1", "c1394", "c2", "c2381", "c4", "d2"}
-    assert {world.max_mfp for world in worlds} == {10.0, 15.0, 20.0, 30.0, 45.0, 60.0}
+    assert {world.series for world in worlds} == {
+        *("box1", "box3", "c1", "c1394", "c2", "c2381", "c4", "d2")
+    }
+    assert {world.max_mfp for world in worlds} == {10.0, 15.0, 20.0, 30.0, 37.0, 45.0, 60.0}
     assert min(world.photons for world in worlds) < 1 < max(world.photons for world in worlds)
     assert min(world.brightest for world in worlds) <= 0.05
-    assert max(world.clumping for world in worlds) == 3.0
+    # The networks are not told how much faster gas recombines.
+    assert {world.clumping for world in worlds} == {1.0}
 
 
 def test_two_worlds_of_one_name(tmp_path):
