@@ -124,6 +124,15 @@ def toy_model(toy_network: tuple[Any, Any], tmp_path_factory: pytest.TempPathFac
     return export(network, card, tmp_path_factory.mktemp("toy") / "toy.onnx").path
 
 
+@pytest.fixture(scope="session")
+def strided_toy_model(strided_toy_network: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The strided toy network as an ONNX file."""
+    from reion_exports import export
+
+    network, card = strided_toy_network
+    return export(network, card, tmp_path_factory.mktemp("strided") / "strided.onnx").path
+
+
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
     """Runs the command line: exit code, what it printed, what it said on stderr."""

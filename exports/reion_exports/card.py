@@ -9,14 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-FORMAT = 1
+FORMAT = 2
 """Version of the metadata's layout; a file with another one is not read."""
 
 PREFIX = "reion."
 
 
 _MOST_CHARACTERS = 1000
-_MOST_CELLS = 100_000
+_MOST_RADIUS_CELLS = 2000
+_MOST_STRIDE_CELLS = 64
 _MOST_BYTES_A_CELL = 1e9
 """Bounds that no model comes near to: of a name, of receptive radius and stride, of working memory."""
 
@@ -125,11 +126,13 @@ class ModelCard:
         radius, stride = self.receptive_radius_cells, self.stride_cells
         self._expect(
             "receptive_radius_cells",
-            _is_integer(radius) and 0 <= radius <= _MOST_CELLS,
-            "an integer from 0 on",
+            _is_integer(radius) and 0 <= radius <= _MOST_RADIUS_CELLS,
+            f"an integer from 0 to {_MOST_RADIUS_CELLS}",
         )
         self._expect(
-            "stride_cells", _is_integer(stride) and 1 <= stride <= _MOST_CELLS, "an integer from 1 on"
+            "stride_cells",
+            _is_integer(stride) and 1 <= stride <= _MOST_STRIDE_CELLS,
+            f"an integer from 1 to {_MOST_STRIDE_CELLS}",
         )
         trunk = self.trunk_radius_cells
         self._expect(

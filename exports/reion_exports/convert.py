@@ -11,6 +11,7 @@ from reion_exports.anatomy import OPERATORS, OPSET
 from reion_exports.card import ModelCard
 from reion_exports.channels_first import channels_first
 from reion_exports.cost import working_bytes
+from reion_exports.data_sheet import stamp
 from reion_exports.field_graph import PREFIX
 from reion_exports.planes import in_planes
 from reion_exports.rewriting import fold_constants
@@ -81,7 +82,6 @@ def to_onnx(network: Network, card: ModelCard) -> onnx.ModelProto:
         If the network has an operation that ONNX cannot express; the message names the layer.
     """
     _require_tensorflow()
-    import onnx
     import tensorflow as tf
 
     fields = list(card.inputs)
@@ -112,7 +112,7 @@ def to_onnx(network: Network, card: ModelCard) -> onnx.ModelProto:
     _name(model, card)
     model = in_planes(channels_first(fold_constants(model)))
     working = working_bytes(model, radius_cells=card.receptive_radius_cells, stride_cells=card.stride_cells)
-    onnx.helper.set_model_props(model, dataclasses.replace(card, working_bytes=working).to_metadata())
+    stamp(model, dataclasses.replace(card, working_bytes=working))
     return model
 
 
@@ -155,8 +155,6 @@ def trunk_to_onnx(network: Network, card: ModelCard, channels: int) -> onnx.Mode
             tf.TensorSpec([], tf.float32, name=CELL_SIZE),
         ],
     )
-    model.graph.name, model.graph.doc_string = card.name, ""
-    model.producer_name, model.producer_version = "reion", card.version
     return in_planes(channels_first(fold_constants(model)))
 
 
@@ -223,15 +221,13 @@ def _layer_of(node_name: str) -> str:
 
 
 def _name(model: onnx.ModelProto, card: ModelCard) -> None:
-    """Name the output, the graph and who made it, and set its interface."""
+    """Name the output and set the graph's interface."""
     graph = model.graph
     (output,) = graph.output
     for node in graph.node:
         node.output[:] = ["xi" if name == output.name else name for name in node.output]
         node.input[:] = ["xi" if name == output.name else name for name in node.input]
     set_interface(graph, card, OUTPUTS[:1])
-    graph.name, graph.doc_string = card.name, ""
-    model.producer_name, model.producer_version = "reion", card.version
 
 
 def set_interface(

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reion_exports.anatomy import Anatomy, HostileFileError, dissect
-from reion_exports.card import ModelCard
+from reion_exports.anatomy import Anatomy, HostileFileError
+from reion_exports.card import CardError, ModelCard
 from reion_exports.convert import ExportError, Network, to_onnx, trunk_to_onnx
+from reion_exports.data_sheet import read_card
 from reion_exports.parity import ROUNDINGS, TOLERANCE, Case, compare, haloed_inputs, own_rounding
 from reion_exports.stem import Stem, with_stem
 
@@ -132,8 +133,13 @@ def _check(content: bytes) -> Anatomy:
 
     try:
         onnx.checker.check_model(content, full_check=True)
-        return dissect(content)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, HostileFileError) as error:
+        return read_card(content)[1]
+    except (
+        onnx.checker.ValidationError,
+        onnx.shape_inference.InferenceError,
+        HostileFileError,
+        CardError,
+    ) as error:
         raise ExportError(f"the converted graph is not valid: {error}") from None
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from reion_exports.card import ModelCard
 from reion_exports.convert import CELL_SIZE, CHANNELS, OUTPUTS, PERIODIC, set_interface, trunk_nodes
 from reion_exports.cost import working_bytes
+from reion_exports.data_sheet import stamp
 from reion_exports.field_graph import PREFIX, FieldGraph
 
 if TYPE_CHECKING:
@@ -71,9 +72,7 @@ def with_stem(model: onnx.ModelProto, stem: Stem, card: ModelCard) -> onnx.Model
         trunk_radius_cells=trunk_radius,
         working_bytes=working_bytes(windows, radius_cells=radius, stride_cells=card.stride_cells),
     )
-    import onnx
-
-    onnx.helper.set_model_props(whole, card.to_metadata())
+    stamp(whole, card)
     return whole
 
 

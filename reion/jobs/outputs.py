@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -160,7 +161,24 @@ def write_json(path: Path, values: Mapping[str, Any], *, sync: bool = True) -> N
     OSError
         As `write_whole` does.
     """
-    write_whole(path, json.dumps(finite(values), indent=1, allow_nan=False), sync=sync)
+    write_whole(path, json_bytes(values), sync=sync)
+
+
+def json_bytes(values: Mapping[str, Any]) -> bytes:
+    """What `write_json` writes."""
+    return json.dumps(finite(values), indent=1, allow_nan=False).encode()
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from reion.models.coverage import Outside
 from reion.prediction.cells import at_cell_size
 from reion.prediction.inputs import check_arrays, check_fit, conditions_at
 from reion.prediction.model_file import UNCHANGED, card_of, read_model
+from reion.prediction.probe import probe
 from reion.simulation.contract import AXES, DIMS, FIELDS, check_simulation, cubic_cell_size_mpc
 from reion.simulation.photons import with_n_ion
 from reion_exports.card import ModelCard
@@ -75,8 +76,8 @@ class Emulator:
     Raises
     ------
     InputError
-        If the file is not there, damaged, not a model of ours, has data or code outside of it, or
-        contradicts its own metadata; if `device="cuda"` did not get one.
+        If the file is not there, damaged, not a model of ours, was changed after it was written, has data or
+        code outside of it, or contradicts its own metadata; if `device="cuda"` did not get one.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Emulator:
         self._session = _open(self.content, device, threads, self.file)
         self.provider: str = self._session.get_providers()[0]
         _check_session(self._session, self.card, self.file)
+        probe(self)
 
     @property
     def has_spread(self) -> bool:

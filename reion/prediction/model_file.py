@@ -7,7 +7,8 @@ from importlib import resources
 from pathlib import Path
 
 from reion.errors import InputError
-from reion_exports.anatomy import HostileFileError, dissect
+from reion_exports import data_sheet
+from reion_exports.anatomy import HostileFileError
 from reion_exports.card import CardError, ModelCard
 
 MAX_FILE_BYTES = 2**31
@@ -57,6 +58,6 @@ def read_model(source: str | Path | bytes) -> tuple[bytes, str | None]:
 def card_of(content: bytes, file: str | None) -> ModelCard:
     """Check the bytes before onnxruntime sees them, and read the card."""
     try:
-        return ModelCard.from_metadata(dissect(content).metadata)
+        return data_sheet.read_card(content)[0]
     except (HostileFileError, CardError) as error:
         raise InputError(str(error), file=file, hint=UNCHANGED) from None

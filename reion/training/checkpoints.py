@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import re
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from reion.jobs.outputs import whole_folder, write_json
+from reion.jobs.outputs import sha256_of, whole_folder, write_json
 
 _NAME = re.compile(r"step-(\d{9})")
 _CHECKSUMS = "checksums.json"
@@ -53,7 +52,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> P
     with whole_folder(place) as partial:
         np.savez(partial / "arrays.npz", **_flat(checkpoint.arrays))  # type: ignore[arg-type]
         write_json(partial / "state.json", {"step": checkpoint.step, **checkpoint.state})
-        sums = {path.name: _checksum(path) for path in sorted(partial.iterdir())}
+        sums = {path.name: sha256_of(path) for path in sorted(partial.iterdir())}
         write_json(partial / _CHECKSUMS, sums)
     steps = _steps(folder)
     written = steps.index(place)
@@ -67,7 +66,7 @@ def load_newest(folder: Path) -> Checkpoint | None:
     for path in reversed(_steps(folder)):
         try:
             sums = json.loads((path / _CHECKSUMS).read_text(encoding="utf-8"))
-            if any(_checksum(path / name) != value for name, value in sums.items()):
+            if any(sha256_of(path / name) != value for name, value in sums.items()):
                 continue
             state = json.loads((path / "state.json").read_text(encoding="utf-8"))
             with np.load(path / "arrays.npz", allow_pickle=False) as stored:
@@ -116,8 +115,3 @@ def _steps(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

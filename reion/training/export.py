@@ -10,7 +10,7 @@ from typing import Any
 
 import reion
 from reion.errors import InputError
-from reion.jobs.outputs import write_whole
+from reion.jobs.outputs import sha256_of, write_whole
 from reion.jobs.places import MODEL_FILE, claimed
 from reion.models.build import Model, build_network, trunk_on_channels
 from reion.models.normalizer import Normalizer
@@ -110,7 +110,11 @@ def export_run(
         mean_error_share=run.metrics.mean_error_share,
         symmetric=model.symmetric,
         licence=LICENCE,
-        provenance={"training": run.provenance.to_json(), "config": run.config.model_dump(mode="json")},
+        provenance={
+            "training": run.provenance.to_json(),
+            "config": run.config.model_dump(mode="json"),
+            "weights_sha256": sha256_of(run.folder / "model.keras"),
+        },
     )
     if isinstance(model.stem, PhotonTransport):
         stages = Stages(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydantic import ValidationError
 
 from reion.config import RunConfig, differences
 from reion.errors import InputError
+from reion.jobs.outputs import sha256_of
 from reion.models.build import build_model, build_network
 from reion.models.coverage import Coverage
 from reion.models.normalizer import Normalizer
@@ -111,7 +111,7 @@ def load_parent(source: str | Path) -> Parent:
     run = load_run(source)
     return Parent(
         name=run.folder.name,
-        sha256=_sha256(run.folder / "model.keras"),
+        sha256=sha256_of(run.folder / "model.keras"),
         config=run.config,
         normalizer=run.normalizer,
         coverage=Coverage.from_json(run.metrics.coverage),
@@ -120,26 +120,29 @@ def load_parent(source: str | Path) -> Parent:
 
 
 def _shipped(name: str, file: Path, weights: Path) -> Parent:
-    from reion_exports import CardError, HostileFileError, ModelCard, dissect
+    from reion_exports import CardError, HostileFileError, read_card
 
     try:
-        card = ModelCard.from_metadata(dissect(file.read_bytes()).metadata)
+        card, _ = read_card(file.read_bytes())
         config = RunConfig.model_validate(card.provenance["config"])
         normalizer = Normalizer.from_dict(dict(card.normalizer))
     except (CardError, HostileFileError, ValidationError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"the model does not say what its network is: {error}", file=file) from error
+    sha256 = sha256_of(weights)
+    if card.provenance.get("weights_sha256") != sha256:
+        raise InputError(
+            f"are not the weights that {name} was exported from: the file is damaged, or was changed",
+            file=weights,
+            hint="install reion again",
+        )
     model = build_model(config, cell_size_mpc=card.cell_size_mpc)
     network: keras.Model = build_network(model, normalizer)
     load_weights(network, weights)
     return Parent(
         name=name,
-        sha256=_sha256(weights),
+        sha256=sha256,
         config=config,
         normalizer=normalizer,
         coverage=Coverage.from_json(card.coverage),
         weights=model.trunk.get_weights(),
     )
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,17 @@ import xarray as xr
 
 from reion.config import RunConfig, load_config, write_config
 from reion.errors import InputError
-from reion.jobs.outputs import clear_stale, read_record, whole_file, whole_folder, write_json, write_whole
+from reion.jobs.outputs import (
+    clear_stale,
+    json_bytes,
+    read_json,
+    read_record,
+    sha256_of,
+    whole_file,
+    whole_folder,
+    write_json,
+    write_whole,
+)
 from reion.jobs.places import Kind, holds_only
 from reion.models.build import Model, build_model, build_network
 from reion.models.normalizer import Normalizer
@@ -28,9 +39,19 @@ from reion.training.history import Round, to_csv, to_events
 from reion.training.provenance import Provenance
 from reion.training.sampler import Batch
 
+CHECKSUMS = "checksums.json"
+"""The SHA-256 of every file that a finished run is read from, by name."""
+
+_CHECKED = ("config.toml", "normalizer.json", "provenance.json", "model.keras", "metrics.json")
+
+_RESTORE = (
+    "put back the file as it was; or remove metrics.json from the folder and finish the run again, from its "
+    "last checkpoint: the same `reion train` with --resume"
+)
+
 _FILES = (
     *("config.toml", "normalizer.json", "provenance.json", "checkpoints", "history.csv", "logs"),
-    *("model.keras", "metrics.json", "diverged.npz"),
+    *("model.keras", "metrics.json", CHECKSUMS, "diverged.npz"),
     *("model.onnx", "evaluations"),  # that `reion compare` puts there
 )
 
@@ -174,7 +195,7 @@ class RunFolder:
         return path
 
     def finish(self, network: keras.Model, metrics: Metrics) -> None:
-        """Write the trained network, then the metrics, which say that the run is finished.
+        """Write the trained network, the checksums, then the metrics, which say that the run is finished.
 
         Raises
         ------
@@ -184,7 +205,11 @@ class RunFolder:
         with self._resumable("the trained network"), whole_file(self.path / "model.keras") as partial:
             network.save(partial)
         with self._resumable("metrics.json"):
-            write_json(self.path / "metrics.json", metrics.to_json())
+            (self.path / "metrics.json").unlink(missing_ok=True)  # not finished, until the new ones are there
+            written = json_bytes(metrics.to_json())
+            sums = {name: sha256_of(self.path / name) for name in _CHECKED if name != "metrics.json"}
+            write_json(self.path / CHECKSUMS, {**sums, "metrics.json": hashlib.sha256(written).hexdigest()})
+            write_whole(self.path / "metrics.json", written)
 
     @contextmanager
     def _resumable(self, what: str) -> Iterator[None]:
@@ -256,7 +281,7 @@ def load_run(folder: str | Path) -> Run:
     Raises
     ------
     InputError
-        If it is not one, or its training has not finished.
+        If it is not one, its training has not finished, or a file in it was changed after that.
     """
     folder = Path(folder)
     if not (folder / "config.toml").is_file():
@@ -267,6 +292,7 @@ def load_run(folder: str | Path) -> Run:
             file=folder,
             hint="finish it: the same `reion train` with --resume",
         )
+    require_unchanged(folder)
     config = load_config(folder / "config.toml")
     lacking = (
         RunConfig.model_fields.keys() - tomllib.loads((folder / "config.toml").read_text("utf-8")).keys()
@@ -286,6 +312,33 @@ def load_run(folder: str | Path) -> Run:
     network = build_network(model, normalizer)
     load_weights(network, folder / "model.keras")
     return Run(folder, config, model, normalizer, network, metrics, provenance)
+
+
+def require_unchanged(folder: Path) -> None:
+    """Compare the files of a finished run with the checksums that were written with them.
+
+    Raises
+    ------
+    InputError
+        If one was changed, or there are no checksums.
+    """
+    if not (folder / CHECKSUMS).is_file():
+        raise InputError(
+            "is missing: nothing says whether the run is as it was when it finished",
+            file=folder / CHECKSUMS,
+            hint=_RESTORE,
+        )
+    stored = read_json(folder / CHECKSUMS)
+    for name in _CHECKED:
+        path = folder / name
+        if not path.is_file():
+            raise InputError("is missing from the run folder", file=path, hint=_RESTORE)
+        if stored.get(name) != sha256_of(path):
+            raise InputError(
+                "was changed after the run had finished: it is not what scores and provenance speak of",
+                file=path,
+                hint=_RESTORE,
+            )
 
 
 def load_weights(network: keras.Model, path: Path) -> None:

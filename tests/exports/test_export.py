@@ -97,9 +97,11 @@ def test_a_network_with_a_stride_takes_any_box(strided_toy_network, tmp_path):
     np.testing.assert_allclose(moved, np.roll(still, (4, -4, 8), axis=(1, 2, 3)), rtol=0, atol=1e-6)
 
 
-def test_on_no_multiple_of_the_stride_the_answer_rolls_where_the_blocks_do(strided_toy_network, tmp_path):
-    network, card = strided_toy_network
-    session = open_session(export(network, card, tmp_path / "strided.onnx").path.read_bytes())
+def test_on_no_multiple_of_the_stride_the_answer_rolls_where_the_blocks_do(
+    strided_toy_network, strided_toy_model
+):
+    _, card = strided_toy_network
+    session = open_session(strided_toy_model.read_bytes())
     cells, shift = 30, 4 * card.stride_cells
     box = random_box((1, cells, 8, 8))
     (still,) = session.run(["xi"], box)

@@ -1,5 +1,6 @@
 """The Emulator: the same numbers as onnxruntime alone, and no answer where there is none."""
 
+import json
 import os
 import re
 import subprocess
@@ -16,6 +17,7 @@ from reion.errors import InputError
 from reion.prediction.emulator import Emulator
 from reion.simulation.photons import with_n_ion
 from reion.simulation.regridding import regrid
+from reion_exports.anatomy import CHECKSUM, checksum
 
 
 @pytest.fixture
@@ -164,8 +166,10 @@ def with_metadata(path, **changes):
             del metadata[f"reion.{key}"]
         else:
             metadata[f"reion.{key}"] = value
+    metadata.pop(CHECKSUM)
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, metadata)
+    model.metadata_props.add(key=CHECKSUM, value=json.dumps(checksum(model.SerializeToString())))
     return model.SerializeToString()
 
 
@@ -179,7 +183,7 @@ def with_metadata(path, **changes):
         ({"cell_size_mpc": "-2.0"}, "cell_size_mpc"),
         ({"receptive_radius_cells": "2.5"}, "receptive_radius_cells"),
         ({"redshift_range": "12"}, "expected a list"),
-        ({"format": "99"}, "format"),
+        ({"format": "1"}, "metadata of format 2; received 1"),
     ],
 )
 def test_metadata_that_are_missing_or_contradict_are_refused(toy_model, changes, message):

@@ -81,11 +81,9 @@ def test_tiled_equals_whole(toy_model, tmp_path_factory, mesh, tile, keep_fields
         np.testing.assert_allclose(stored["xi"].values, emulator.predict(sim).values, rtol=0, atol=1e-6)
 
 
-def test_a_network_with_a_stride_is_tiled_on_it(strided_toy_network, tmp_path):
-    from reion_exports import export
-
-    network, card = strided_toy_network
-    emulator = Emulator(export(network, card, tmp_path / "strided.onnx").path, device="cpu")
+def test_a_network_with_a_stride_is_tiled_on_it(strided_toy_model, tmp_path):
+    emulator = Emulator(strided_toy_model, device="cpu")
+    card = emulator.card
     rng = np.random.default_rng(0)
     mesh = (18, 9, 16)
     fields = {

@@ -86,6 +86,7 @@ def test_the_run_folder_holds_what_it_promises(unbroken):
     names = {path.name for path in unbroken.iterdir()}
     assert names == {
         "checkpoints",
+        "checksums.json",
         "config.toml",
         "history.csv",
         "logs",
