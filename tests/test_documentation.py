@@ -26,6 +26,7 @@ from reion.readers import FORMATS
 from reion.readers.settings import COMMON
 from reion.storage.store import write_simulation
 from reion_exports import ModelCard
+from reion_exports.anatomy import CHECKSUM
 from tests.readers.layouts import write_21cmfast, write_c2ray
 
 ROOT = Path(__file__).parents[1]
@@ -42,7 +43,7 @@ TRAINING = ROOT / "docs" / "how-to" / "train.md"
 SIMULATING = ROOT / "docs" / "how-to" / "simulate.md"  # traces rays and trains
 COMMANDS: Any = typer.main.get_command(app)
 SCHEMA = RunConfig.model_json_schema()
-METADATA = ModelCard(
+METADATA = {CHECKSUM: ""} | ModelCard(
     name="toy",
     version="1",
     inputs={"n_igm": "g cm-3"},
