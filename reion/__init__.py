@@ -9,7 +9,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from reion.keras_layers import offer_layers
+
 __version__ = "0.1.0"
+
+offer_layers()
 
 _PUBLIC = {
     "InputError": "reion.errors",
@@ -19,6 +23,15 @@ _PUBLIC = {
     "open_simulation": "reion.readers",
     "load_sample": "reion.sample",
     "RunConfig": "reion.config",
+    "Schema": "reion.schema",
+    "NetworkSettings": "reion.networks",
+    "FieldsSettings": "reion.networks",
+    "BalanceSettings": "reion.networks",
+    "TransportSettings": "reion.networks",
+    "register_network": "reion.networks",
+    "register_stem": "reion.networks",
+    "register_loss": "reion.networks",
+    "register_augmentation": "reion.networks",
     "train": "reion.training.run",
     "Emulator": "reion.prediction.emulator",
     "evaluate": "reion.evaluation.evaluate",

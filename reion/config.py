@@ -3,187 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializeAsAny,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from reion.networks import ReionModel
+from reion.registry import (
+    AUGMENTATIONS,
+    LOSSES,
+    NETWORKS,
+    STEMS,
+    Network,
+    NetworkSettings,
+)
 from reion.schema import Schema, load_schema
 
-FieldTransform = Literal["none", "log1p", "asinh", "overdensity"]
-Augmentation = Literal["none", "rotations", "symmetries"]
 InputSet = Literal["history", "instant"]
 
 PHOTON_FIELD: Mapping[InputSet, str] = {"history": "n_ion", "instant": "n_src"}
 """The field that says, in each set of inputs, how many photons there are."""
 
 
-def _odd(width: int) -> int:
-    if width % 2 == 0:
-        raise ValueError(f"the width of a box filter must be odd; received {width}")
-    return width
+Options = Annotated[dict[str, Any], Field(validate_default=True)]
+"""Settings of something registered, which its own class checks."""
 
 
-OddWidth = Annotated[int, Field(ge=3), AfterValidator(_odd)]
-
-Length = Annotated[float, Field(gt=0)]
-"""Comoving Mpc."""
-
-
-def _rising(radii: tuple[float, ...]) -> tuple[float, ...]:
-    if any(next_one <= one for one, next_one in pairwise(radii)):
-        raise ValueError(f"the radii must rise; received {radii}")
-    return radii
-
-
-Radii = Annotated[tuple[Length, ...], Field(min_length=1), AfterValidator(_rising)]
+def _network_settings(values: Any) -> NetworkSettings:
+    """The settings of a network, checked by the class that it was registered with."""
+    if isinstance(values, NetworkSettings):
+        network = _network_of(values)
+        return values.model_copy(update={"name": network.name})
+    if not isinstance(values, Mapping):
+        raise ValueError(f"expected a table of settings; received {values!r}")  # noqa: TRY004 (pydantic's)
+    network = NETWORKS.find(values.get("name"))
+    return network.settings.model_validate({**values, "name": network.name})
 
 
-class FieldTransforms(Schema):
-    """The function applied to each field before it is normalised with mean and σ.
-
-    n_igm enters in units of the cosmic mean (`overdensity` also subtracts one), the photon field in its own
-    units.
-    """
-
-    n_igm: FieldTransform = "log1p"
-    photons: FieldTransform = "log1p"
+def _network_of(settings: NetworkSettings) -> Network:
+    if settings.name:
+        return NETWORKS.find(settings.name)
+    for network in NETWORKS:
+        if network.settings is type(settings):
+            return network
+    raise ValueError(f"{type(settings).__name__} belongs to no network that is registered")
 
 
-class VoxelModel(Schema):
-    """The fully connected network on one cell: the limit the original project starts from."""
-
-    name: Literal["voxel"] = "voxel"
-    hidden: tuple[int, ...] = (16, 16, 8)
-    transforms: FieldTransforms = FieldTransforms()
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    l2: Annotated[float, Field(ge=0)] = 0.0
-    target: Literal["sigmoid", "normalised"] = "sigmoid"
-
-
-class PatchModel(Schema):
-    """The original project's network: a convolutional branch for each field, pooling, a dense head."""
-
-    name: Literal["patch"] = "patch"
-    radius_cells: Annotated[int, Field(ge=4, le=16)] = 4
-    filters: tuple[int, int] = (16, 32)
-    dense: tuple[int, ...] = (256, 128, 64, 32, 16, 8, 4)
-    pooling: Literal["average", "max"] = "average"
-    shared_branch: bool = True
-    batch_normalisation: bool = True
-    transforms: FieldTransforms = FieldTransforms()
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    l2: Annotated[float, Field(ge=0)] = 1e-4
-    target: Literal["sigmoid", "normalised"] = "sigmoid"
-
-
-class PinionModel(Schema):
-    """The network of PINION (Korber et al. 2023): density, sources and their propagation mask, 7^3 cells.
-
-    The mask is the photon field averaged by box filters of `mask_smoothing_cells` one after the other, close
-    to a ball of 14 cells.
-    """
-
-    name: Literal["pinion"] = "pinion"
-    filters: tuple[int, int, int] = (64, 128, 256)
-    dense: tuple[int, ...] = (64, 16, 4, 1)
-    mask_smoothing_cells: tuple[OddWidth, ...] = (3, 3, 5, 7, 9, 11, 13)
-    batch_normalisation: bool = True
-    transforms: FieldTransforms = FieldTransforms()
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-
-
-class UNetModel(Schema):
-    """A 3D U-Net on the raw fields: three levels, each half as fine as the one before.
-
-    Without batch normalisation: it is trained on one large crop at a time, whose mean is not the boxes'.
-    """
-
-    name: Literal["unet"] = "unet"
-    filters: tuple[int, int, int] = (16, 32, 64)
-    pooling: Literal["average", "max"] = "max"
-    batch_normalisation: bool = False
-    transforms: FieldTransforms = FieldTransforms()
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-
-
-class ReionModel(Schema):
-    """The default: photons against atoms around every cell, refined by a small convolutional trunk.
-
-    `smoothing_cells` and `diffusion_cells` are the widths of the box filters that smooth both and that spread
-    the photons left over, one after the other (see `reion.models.stems.PhotonBalance`).
-    """
-
-    name: Literal["reion"] = "reion"
-    smoothing_cells: tuple[OddWidth, ...] = (3, 3, 5, 7, 9, 11, 13, 15)
-    diffusion_cells: tuple[OddWidth, ...] = (3, 3, 3, 5, 3, 7, 3, 9, 3, 11, 3, 9, 3, 7, 3, 5, 3, 3)
-    photons_per_source: Annotated[float, Field(gt=0)] | None = None
-    """Ionising photons per unit of the source field: 1 for photon rates; fitted where sources are counted in
-    other units and this is absent."""
-    width: Annotated[int, Field(ge=1)] = 32
-    hidden: Annotated[int, Field(ge=1)] = 24
-    blocks: Annotated[int, Field(ge=0)] = 4
-    symmetric: bool = True
-
-
-class TransportModel(Schema):
-    """One network for many worlds: photons are followed in Mpc, as far as the snapshot's `max_mfp`.
-
-    `smoothing_mpc` are the top-hat radii on which photons and atoms are compared; the photons left over
-    spread by `diffusion_mpc`, one after the other; the distance to the nearest source is known up to
-    `farthest_mpc` (see `reion.models.transport.Transport`). The trunk is that of `reion`, told reach and cell
-    size, so that its weights serve any cell.
-    """
-
-    name: Literal["transport"] = "transport"
-    smoothing_mpc: Radii = (3.7, 5.2, 8.2, 12.0, 16.5, 22.0, 28.0, 34.0, 45.0)
-    diffusion_mpc: Annotated[tuple[Length, ...], Field(min_length=1)] = (
-        *(3.6, 3.6, 3.6, 6.3, 3.6, 9.0, 3.6, 11.5, 3.6, 14.0),
-        *(3.6, 11.5, 3.6, 9.0, 3.6, 6.3, 3.6, 3.6, 20.0, 36.0),
-    )
-    farthest_mpc: Length = 40.0
-    photons_per_source: Annotated[float, Field(gt=0)] | None = None
-    """As for `reion`."""
-    width: Annotated[int, Field(ge=1)] = 32
-    hidden: Annotated[int, Field(ge=1)] = 24
-    blocks: Annotated[int, Field(ge=0)] = 4
-    symmetric: bool = True
-    spread: bool = True
-    """Learn beside xi how far it is off, the standard deviation of its error in every cell."""
-
-
-ModelConfig = Annotated[
-    VoxelModel | PatchModel | PinionModel | UNetModel | ReionModel | TransportModel,
-    Field(discriminator="name"),
-]
-MODEL_NAMES = ("reion", "transport", "unet", "pinion", "patch", "voxel")
-
-UNET_STRIDE_CELLS = 4
-"""What the U-Net predicts has sides that are multiples of this: it halves the mesh twice."""
-
-TRAINING_DEFAULTS: Mapping[str, Mapping[str, float]] = {
-    "reion": {"crop_cells": 24, "batch_size": 4, "learning_rate": 3e-3},
-    "transport": {"crop_cells": 24, "batch_size": 4, "learning_rate": 3e-3},
-    "unet": {"crop_cells": 32, "batch_size": 1, "learning_rate": 1e-3},
-    "pinion": {"crop_cells": 4, "batch_size": 32, "learning_rate": 1e-2},
-    "patch": {"crop_cells": 1, "batch_size": 256, "learning_rate": 1e-3},
-    "voxel": {"crop_cells": 1, "batch_size": 4096, "learning_rate": 3e-3},
-}
-LOSS_TERMS: Mapping[str, Mapping[str, float]] = {
-    "reion": {"gradient": 2.0, "power": 0.01},
-    "transport": {"gradient": 2.0, "power": 0.01},
-}
-"""Default weights of terms that are added to the cross-entropy. With mse they are off, because the sigmoid
-would saturate."""
+ModelConfig = Annotated[SerializeAsAny[NetworkSettings], BeforeValidator(_network_settings)]
 
 
 class DataConfig(Schema):
     """The inputs of the network, and how training samples the boxes."""
 
     inputs: InputSet = "history"
-    augmentation: Augmentation = "symmetries"
+    augmentation: Annotated[str, AfterValidator(lambda name: AUGMENTATIONS.find(name).name)] = "symmetries"
+    """How crops are changed at random: a name that is registered."""
+    augmentation_options: Options = Field(default_factory=dict)
+    """Settings of an augmentation that has any."""
     validation_share: Annotated[float, Field(gt=0, le=0.5)] = 0.125
     """Share of every training box, a slab across the x axis, that is kept for early stopping and progress."""
     validation_margin_cells: Annotated[int, Field(ge=0)] = 2
@@ -192,6 +77,14 @@ class DataConfig(Schema):
     """Half width of the uniform noise on the redshift that training gives the network, which must then look
     at photons and atoms instead of learning these boxes' history by heart. Absent: 1 for the history, 0 for
     `instant`: from the redshift that network works out how long the sources have been shining."""
+
+    @field_validator("augmentation_options")
+    @classmethod
+    def _check_options(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if "augmentation" not in info.data:
+            return options
+        entry = AUGMENTATIONS.find(info.data["augmentation"])
+        return entry.settings.model_validate(options).model_dump(mode="json")
 
     @property
     def redshift_noise(self) -> float:
@@ -202,20 +95,46 @@ class DataConfig(Schema):
 
 
 class LossConfig(Schema):
-    """A mean over cells, `kind`, plus terms that keep bubble edges sharp, each times its weight.
+    """A mean over cells, `kind`, a name that is registered, plus terms that keep bubble edges sharp.
 
+    `options` are the settings of a kind that has any. The terms count their weight times:
     `gradient`: the squared error of the differences between neighbouring cells. `power`: the squared
     logarithm of predicted over true variance on scales below three cells, crop by crop. The default
     network with the cross-entropy has both unless they are set to 0.
     """
 
-    kind: Literal["mse", "binary_cross_entropy", "focal"] = "binary_cross_entropy"
+    kind: Annotated[str, AfterValidator(lambda name: LOSSES.find(name).name)] = "binary_cross_entropy"
+    options: Options = Field(default_factory=dict)
     gradient: Annotated[float, Field(ge=0)] = 0.0
     power: Annotated[float, Field(ge=0)] = 0.0
 
+    @field_validator("options")
+    @classmethod
+    def _check_options(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if "kind" not in info.data:
+            return options
+        return LOSSES.find(info.data["kind"]).settings.model_validate(options).model_dump(mode="json")
+
+
+class OptimizerConfig(Schema):
+    """A class of `keras.optimizers` and its arguments, as Keras names them."""
+
+    name: str = "Adam"
+    arguments: Options = Field(default_factory=dict)
+
+
+class ScheduleConfig(Schema):
+    """A class of `keras.optimizers.schedules` and its arguments, or `Constant`.
+
+    What the schema knows is given to it: the learning rate, and the steps from the warm-up to the end.
+    """
+
+    name: str = "CosineDecay"
+    arguments: Options = Field(default_factory=dict)
+
 
 class TrainingConfig(Schema):
-    """How long and how fast a network learns. Fields without a default take that of `TRAINING_DEFAULTS`."""
+    """How long and how fast a network learns. Fields without a default take the network's own."""
 
     steps: Annotated[int, Field(ge=1)] = 1000
     batch_size: Annotated[int, Field(ge=1)]
@@ -224,6 +143,10 @@ class TrainingConfig(Schema):
     warmup_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    ema_momentum: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Keep the moving average of the weights, which forgets a step with this factor, and judge by it."""
     loss: LossConfig = LossConfig()
     round_steps: Annotated[int, Field(ge=1)] = 50
     """Steps from one validation and checkpoint to the next."""
@@ -247,17 +170,18 @@ class RunConfig(Schema):
         if not isinstance(values, Mapping):
             return values
         values = dict(values)
-        model = values.get("model", {})
+        model, training = values.get("model", {}), values.get("training", {})
         if isinstance(model, Mapping):
             values["model"] = model = {"name": "reion", **model}
-        name = model.get("name") if isinstance(model, Mapping) else getattr(model, "name", None)
-        training = values.get("training", {})
-        if name not in MODEL_NAMES or not isinstance(training, Mapping):
+        elif not isinstance(model, NetworkSettings):
             return values
-        training = {**TRAINING_DEFAULTS[name], **training}
+        if not isinstance(training, Mapping):
+            return values
+        network = NETWORKS.find(model["name"]) if isinstance(model, Mapping) else _network_of(model)
+        training = {**network.training, **training}
         loss = training.get("loss", {})
         if isinstance(loss, Mapping) and loss.get("kind", "binary_cross_entropy") == "binary_cross_entropy":
-            training["loss"] = {**LOSS_TERMS.get(name, {}), **loss}
+            training["loss"] = {**network.loss, **loss}
         values["training"] = training
         return values
 
@@ -280,18 +204,25 @@ class RunConfig(Schema):
 
     @model_validator(mode="after")
     def _check_inputs(self) -> RunConfig:
-        if isinstance(self.model, TransportModel) and self.data.inputs != "history":
-            raise ValueError("model.name=transport needs data.inputs=history")
+        needed = STEMS.find(self.network.stem).inputs
+        if needed not in (None, self.data.inputs):
+            raise ValueError(f"model.name={self.model.name} needs data.inputs={needed}")
         return self
 
     @model_validator(mode="after")
     def _check_crop(self) -> RunConfig:
-        if isinstance(self.model, UNetModel) and self.training.crop_cells % UNET_STRIDE_CELLS:
+        stride = self.network.stride_cells
+        if self.training.crop_cells % stride:
             raise ValueError(
-                f"training.crop_cells of the unet: expected a multiple of {UNET_STRIDE_CELLS}; "
+                f"training.crop_cells of the {self.model.name}: expected a multiple of {stride}; "
                 f"received {self.training.crop_cells}"
             )
         return self
+
+    @property
+    def network(self) -> Network:
+        """The network as it is registered."""
+        return NETWORKS.find(self.model.name)
 
     @property
     def inputs(self) -> tuple[str, str]:
@@ -301,7 +232,7 @@ class RunConfig(Schema):
     @property
     def conditions(self) -> tuple[str, ...]:
         """Names of the numbers, one a snapshot, that the network takes beside the redshift."""
-        return ("max_mfp",) if isinstance(self.model, TransportModel) else ()
+        return STEMS.find(self.network.stem).conditions
 
 
 def load_config(
@@ -319,7 +250,7 @@ def load_config(
     InputError
         For an unreadable file, an unknown key or a value out of range, naming all of them.
     """
-    return load_schema(RunConfig, file, settings, base=base, unnamed=MODEL_NAMES)
+    return load_schema(RunConfig, file, settings, base=base)
 
 
 def differences(a: RunConfig, b: RunConfig) -> list[str]:

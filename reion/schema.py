@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,17 +27,10 @@ def load_schema(
     settings: Sequence[str] = (),
     *,
     base: Mapping[str, Any] | None = None,
-    unnamed: Iterable[str] = (),
 ) -> SchemaType:
     """Build a schema from a TOML file and `key=value` settings such as `model.name=patch`.
 
     Settings win over the file, the file over `base`; values are TOML, bare words are strings.
-
-    Parameters
-    ----------
-    unnamed
-        Parts of a value's place that an error does not name: those that pydantic adds for a choice of
-        schemas.
 
     Raises
     ------
@@ -61,10 +54,12 @@ def load_schema(
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        hidden = set(unnamed)
+        for item in error.errors():
+            said = item.get("ctx", {}).get("error")
+            if isinstance(said, InputError):  # whole as it is, with what to do
+                raise said from None
         details = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc'] if part not in hidden)}: {item['msg']} "
-            f"(received {item['input']!r})"
+            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']} (received {item['input']!r})"
             if item["loc"]
             else item["msg"].removeprefix("Value error, ")
             for item in error.errors()

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reion.config import MODEL_NAMES, load_config, write_config
+from reion.config import load_config, write_config
 from reion.errors import InputError
+from reion.registry import NETWORKS
 
 
-@pytest.mark.parametrize("name", MODEL_NAMES)
+@pytest.mark.parametrize("name", NETWORKS.own)
 def test_written_and_read_back_it_is_the_same(name, tmp_path):
     config = load_config(settings=[f"model.name={name}", "seed=7"])
     write_config(config, tmp_path / "config.toml")

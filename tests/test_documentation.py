@@ -19,11 +19,12 @@ import typer
 import reion_kernels
 from reion import metrics
 from reion.cli.main import app
-from reion.config import LOSS_TERMS, MODEL_NAMES, TRAINING_DEFAULTS, RunConfig, load_config
+from reion.config import RunConfig, load_config
 from reion.ray_tracing.settings import BlackBody, PowerLaw, RayTracing
 from reion.ray_tracing.worlds import load_worlds
 from reion.readers import FORMATS
 from reion.readers.settings import COMMON
+from reion.registry import AUGMENTATIONS, LOSSES, NETWORKS
 from reion.storage.store import write_simulation
 from reion_exports import ModelCard
 from reion_exports.anatomy import CHECKSUM
@@ -335,43 +336,46 @@ def test_onnx_reference_has_every_key_of_the_metadata():
 def schema_rows() -> dict[str, dict[str, tuple[str, str]]]:
     """Heading to key to its default and what it may be, as the page words it."""
     sections = {"The run": {"seed": described("seed", SCHEMA["properties"]["seed"])}}
-    for heading, definition, prefix in (
-        ("data", "DataConfig", "data."),
-        ("reion", "ReionModel", "model."),
-        ("transport", "TransportModel", "model."),
-        ("unet", "UNetModel", "model."),
-        ("pinion", "PinionModel", "model."),
-        ("patch", "PatchModel", "model."),
-        ("voxel", "VoxelModel", "model."),
-        ("training", "TrainingConfig", "training."),
-    ):
-        sections[heading] = dict(described_keys(SCHEMA["$defs"][definition], prefix))
+    for heading, definition in (("data", "DataConfig"), ("training", "TrainingConfig")):
+        sections[heading] = dict(described_keys(SCHEMA["$defs"][definition], f"{heading}.", SCHEMA))
+    for network in NETWORKS:
+        if network.is_own:
+            schema = network.settings.model_json_schema()
+            sections[network.short] = dict(described_keys(schema, "model.", schema))
     return sections
 
 
-def described_keys(definition: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, tuple[str, str]]]:
+def described_keys(
+    definition: Mapping[str, Any], prefix: str, schema: Mapping[str, Any]
+) -> Iterator[tuple[str, tuple[str, str]]]:
     for name, field in definition["properties"].items():
         if "$ref" in field:
-            nested = SCHEMA["$defs"][field["$ref"].rpartition("/")[2]]
-            yield from described_keys(nested, f"{prefix}{name}.")
+            nested = schema["$defs"][field["$ref"].rpartition("/")[2]]
+            yield from described_keys(nested, f"{prefix}{name}.", schema)
         else:
             yield f"{prefix}{name}", described(f"{prefix}{name}", field)
 
 
 def described(key: str, field: Mapping[str, Any]) -> tuple[str, str]:
     section, _, name = key.partition(".")
+    own = [NETWORKS.find(network) for network in NETWORKS.own]
     by_model = [
-        f"`{json.dumps(TRAINING_DEFAULTS[model][name])}` ({model})"
-        for model in MODEL_NAMES
-        if section == "training" and name in TRAINING_DEFAULTS[model]
+        f"`{json.dumps(network.training[name])}` ({network.short})"
+        for network in own
+        if section == "training" and name in network.training
     ]
     if by_model:
         return ", ".join(by_model), allowed(field)
-    default = "absent" if field["default"] is None else f"`{json.dumps(field['default'])}`"
+    value = field.get("default", {})  # an empty table is made anew for everyone
+    default = "absent" if value is None else f"`{json.dumps(value)}`"
+    registered = {"data.augmentation": AUGMENTATIONS, "training.loss.kind": LOSSES}.get(key)
+    if registered is not None:
+        names = ", ".join(f"`{json.dumps(short)}`" for short in registered.own)
+        return default, f"{names} or `module:function`"
     if key.startswith("training.loss."):
         name = key.rpartition(".")[2]
         by_model = [
-            f"`{json.dumps(terms[name])}` ({model})" for model, terms in LOSS_TERMS.items() if name in terms
+            f"`{json.dumps(network.loss[name])}` ({network.short})" for network in own if name in network.loss
         ]
         default = ", ".join([*by_model, f"{default} (others)" if by_model else default])
     return default, allowed(field)
@@ -386,6 +390,10 @@ def allowed(field: Mapping[str, Any]) -> str:
     match field["type"]:
         case "null":
             return "absent"
+        case "object":
+            return "table"
+        case "string":
+            return "text"
         case "boolean":
             return "`true`, `false`"
         case "array" if "prefixItems" in field:

@@ -27,12 +27,16 @@ NEEDS_TRAINING_EXTRA = (
     "reion.models.layers",
     "reion.models.stems",
     "reion.models.trunks",
+    "reion.models.validity",
     "reion.studies",
     "reion.training",
 )
 FLOORS: tuple[set[str], ...] = (
+    {"keras_layers"},
     {"reion", "errors"},
     {"schema", "terminal", "simulation"},
+    {"registry"},
+    {"networks"},
     {"config"},
     {"jobs", "models", "sample"},
     {"metrics"},

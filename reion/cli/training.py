@@ -29,7 +29,13 @@ from reion.cli.output import print_plans, print_result, resumable
 from reion.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from xarray import Dataset
+
+    from reion.config import RunConfig
     from reion.studies.quickstart import Quickstart
+    from reion.training.parent import Parent
     from reion.training.processes import Processes
     from reion.training.run_folder import Metrics
 
@@ -102,18 +108,27 @@ def train(
         int | None,
         typer.Option(min=1, help="Processes to train with, one GPU each where there are GPUs."),
     ] = None,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            help="Train so many times, from this seed and those that follow, into one folder.", min=1
+        ),
+    ] = 1,
     resume: Resume = False,
     dry_run: DryRun = False,
     force: Force = False,
     json: Json = False,
 ) -> None:
     """Train a network on one or more simulations."""
+    if seeds > 1 and (force or (workers or 1) > 1):
+        raise InputError("--seeds trains one run after the other; received --force or --workers with it")
     processes = _processes(1 if dry_run else workers)
     need_training("reion train")
     from reion.config import RunConfig, load_config
     from reion.readers import open_each
-    from reion.terminal import progress_bar
+    from reion.terminal import progress_bar, say
     from reion.training.run import train as run_train
+    from reion.training.run_folder import stored_schema
 
     values, facts = split_settings(settings, RunConfig.model_fields)
     older = None
@@ -121,7 +136,10 @@ def train(
         from reion.training.parent import load_parent
 
         older = load_parent(parent)
-    schema = load_config(config, values, base=None if older is None else older.defaults())
+    base = None if older is None else older.defaults()
+    if resume and config is None and seeds == 1:
+        base = stored_schema(out) or base
+    schema = load_config(config, values, base=base)
     simulations = open_each(sources, format=format_, settings=facts)
     if dry_run:
         from reion.training.cost import plan_train
@@ -129,6 +147,9 @@ def train(
         print_plans([plan_train(schema, simulations, sources)], json=json)
         return
     announce_compilation()
+    if seeds > 1:
+        _train_seeds(simulations, out, schema, seeds, older, resume=resume, json=json)
+        return
     with (
         resumable(out) if processes.is_chief else nullcontext(),
         progress_bar("training") if processes.is_chief else nullcontext() as progress,
@@ -142,9 +163,30 @@ def train(
             force=force,
             progress=progress,
             processes=processes,
+            say=say,
         )
     if processes.is_chief:
         print_result({"run": str(out), **metrics.to_json()}, lambda: _run_in_words(out, metrics), json=json)
+
+
+def _train_seeds(
+    simulations: Sequence[Dataset],
+    out: Path,
+    schema: RunConfig,
+    seeds: int,
+    parent: Parent | None,
+    *,
+    resume: bool,
+    json: bool,
+) -> None:
+    from reion.studies.seeds import in_words, train_seeds
+    from reion.terminal import progress_bar, say
+
+    with resumable(out), progress_bar("training") as progress:
+        result = train_seeds(
+            simulations, out, schema, seeds=seeds, parent=parent, resume=resume, progress=progress, say=say
+        )
+    print_result({"out": str(out), **result.to_json()}, lambda: in_words(result), json=json)
 
 
 def _run_in_words(out: Path, metrics: Metrics) -> str:

@@ -205,14 +205,16 @@ def read_record(path: Path, kind: type[Record]) -> Record:
     Raises
     ------
     InputError
-        If there is no such file, or it does not hold the values of `kind`, all of them and no others: what is
-        wrong with each.
+        If there is no such file, or it does not hold the values of `kind`, all of them (but for lists that
+        are empty by default) and no others: what is wrong with each.
     """
     from pydantic import TypeAdapter, ValidationError
 
     values = read_json(path)
-    expected = [item.name for item in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    odd = sorted(set(values) ^ set(expected))
+    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
+    expected = [item.name for item in fields]
+    optional = {item.name for item in fields if item.default_factory is not dataclasses.MISSING}
+    odd = sorted((set(values) ^ set(expected)) - (optional - set(values)))
     if odd:
         raise InputError(
             f"expected {', '.join(expected)} and nothing else; too many or missing: {', '.join(odd)}",

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 
-from reion.config import (
-    UNET_STRIDE_CELLS,
-    PatchModel,
-    PinionModel,
-    ReionModel,
-    RunConfig,
-    TransportModel,
-    UNetModel,
-    VoxelModel,
-)
+from reion.config import RunConfig
 from reion.errors import InputError
-from reion.models import trunks
 from reion.models.layers import Standardise
 from reion.models.normalizer import Normalizer
 from reion.models.shapes import Channels
-from reion.models.stems import PhotonTransport, Stem, build_stem
-from reion.models.transport import REFERENCE_CELL_SIZE_MPC, reach_condition
+from reion.models.stems import Stem
+from reion.models.transport import REFERENCE_CELL_SIZE_MPC, cell_size_condition, reach_condition
+from reion.models.validity import radius_of
+from reion.registry import STEMS
 
 
 @dataclass(frozen=True)
@@ -41,8 +34,10 @@ class Model:
         Cells that the trunk needs on every side of what it predicts.
     symmetric
         Whether turning the box turns the prediction, for all 48 symmetries of the cube.
+    cell_size_mpc
+        Comoving side of the cells that the stem is for, where it depends on that.
     stride_cells
-        The sides of what the trunk predicts are multiples of this: 1 for all but the U-Net.
+        The sides of what the trunk predicts are multiples of this: more than 1 where it halves the mesh.
     """
 
     config: RunConfig
@@ -50,18 +45,17 @@ class Model:
     trunk: keras.Model
     trunk_radius_cells: int
     symmetric: bool
+    cell_size_mpc: float
     stride_cells: int = 1
 
     def at_cell_size(self, cell_size_mpc: float) -> Model:
         """The same trunk behind the stem for cells of this comoving side."""
-        if not isinstance(self.stem, PhotonTransport):
-            return self
-        return replace(self, stem=build_stem(self.config.model, self.config.inputs[1], cell_size_mpc))
+        return replace(self, stem=_stem(self.config, cell_size_mpc), cell_size_mpc=cell_size_mpc)
 
     @property
     def any_cell_size(self) -> bool:
         """Whether there is a stem for any cell size, behind which the trunk is the same."""
-        return isinstance(self.stem, PhotonTransport)
+        return STEMS.find(self.config.network.stem).any_cell_size
 
     @property
     def radius_cells(self) -> int:
@@ -85,36 +79,35 @@ def build_model(
     Raises
     ------
     InputError
-        If Keras has been set to other numbers or another order of axes, which would build another network.
+        If Keras has been set to other numbers or another order of axes, which would build another network; if
+        the function that was registered returns no valid network.
     """
     _require_default_settings()
     keras.utils.set_random_seed(config.seed)
-    stem = build_stem(config.model, config.inputs[1], cell_size_mpc)
-    channels = len(stem.channels)
+    stem = _stem(config, cell_size_mpc)
+    network = config.network
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
-        match config.model:
-            case VoxelModel():
-                return Model(config, stem, trunks.voxel(config.model, channels), 0, symmetric=True)
-            case PatchModel():
-                trunk = trunks.patch(config.model, channels)
-                return Model(config, stem, trunk, config.model.radius_cells, symmetric=False)
-            case PinionModel():
-                trunk = trunks.pinion(config.model, channels)
-                return Model(config, stem, trunk, len(config.model.filters), symmetric=False)
-            case UNetModel():
-                trunk = trunks.unet(config.model, channels)
-                radius = trunks.UNET_RADIUS_CELLS
-                return Model(config, stem, trunk, radius, symmetric=False, stride_cells=UNET_STRIDE_CELLS)
-            case ReionModel():
-                trunk = trunks.reion(config.model, channels)
-                return Model(config, stem, trunk, config.model.blocks, symmetric=config.model.symmetric)
-            case TransportModel():
-                trunk = trunks.transport(config.model, channels)
-                return Model(config, stem, trunk, config.model.blocks, symmetric=config.model.symmetric)
+        channels = keras.Input((None, None, None, len(stem.channels)), name="channels")
+        conditions = keras.Input((3 if config.conditions else 1,), name="conditions")
+        trunk = network.function(config.model, channels, conditions)
     finally:
         keras.config.set_dtype_policy(policy)
+    return Model(
+        config,
+        stem,
+        trunk,
+        trunk_radius_cells=radius_of(trunk, network.short, stride_cells=network.stride_cells),
+        symmetric=network.symmetric(config.model),
+        cell_size_mpc=cell_size_mpc,
+        stride_cells=network.stride_cells,
+    )
+
+
+def _stem(config: RunConfig, cell_size_mpc: float) -> Stem:
+    stem: Stem = STEMS.find(config.network.stem).function(config.model, config.inputs[1], cell_size_mpc)
+    return stem
 
 
 def _require_default_settings() -> None:
@@ -144,7 +137,8 @@ def build_network(model: Model, normalizer: Normalizer) -> keras.Model:
     conditions = {name: keras.Input((), name=name) for name in ("redshift", *config.conditions)}
     values = model.stem({**fields, **{name: conditions[name] for name in config.conditions}})
     xi = trunk_on_channels(model, normalizer, values, conditions)
-    return keras.Model({**fields, **conditions}, xi, name=config.model.name)
+    name = re.sub(r"\W", "_", config.network.short)
+    return keras.Model({**fields, **conditions}, xi, name=name)
 
 
 def trunk_on_channels(
@@ -158,7 +152,7 @@ def trunk_on_channels(
         The channels that the stem has made, (batch, X, Y, Z, channel).
     conditions
         redshift and, where the model takes it, max_mfp in Mpc, each (batch,). A number `cell_size` replaces
-        the stem's `cell_size_condition`.
+        `cell_size_condition` of the model's cells.
 
     Returns
     -------
@@ -170,9 +164,9 @@ def trunk_on_channels(
     told = Standardise([normalizer.redshift_mean], [normalizer.redshift_std], name="normalise_redshift")(
         column(conditions["redshift"])
     )
-    if isinstance(model.stem, PhotonTransport):
+    if model.config.conditions:
         reach = reach_condition(column(conditions["max_mfp"]), log=keras.ops.log)
-        cell_size = conditions.get("cell_size", model.stem.transport.cell_size_condition)
+        cell_size = conditions.get("cell_size", cell_size_condition(model.cell_size_mpc))
         told = keras.ops.concatenate([told, reach, keras.ops.ones_like(reach) * cell_size], axis=-1)
     target = model.trunk([values, told])
     if model.target_normalised:

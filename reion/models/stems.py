@@ -8,23 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, TypeAlias
+from typing import Any, Protocol
 
 import keras
 import numpy as np
 from keras import ops
 from scipy import ndimage
 
-from reion.config import (
-    FieldTransform,
-    FieldTransforms,
-    ModelConfig,
-    PinionModel,
-    ReionModel,
-    TransportModel,
-)
 from reion.models.shapes import BoxChannels, BoxField, Channels, Field
 from reion.models.transport import REFERENCE_DENSITY, BoxFilter, Transport
+from reion.networks import (
+    BalanceSettings,
+    FieldsSettings,
+    FieldTransform,
+    FieldTransforms,
+    MaskSettings,
+    TransportSettings,
+)
 from reion.simulation.contract import hydrogen_per_density
 from reion_kernels import Transform
 
@@ -37,6 +37,39 @@ SHINING_TIMES = (0.1, 0.3, 0.8)
 In the packaged sample, the photons that the earlier sources have emitted, divided by the rate of the present
 sources, grow through this range from z = 11 to z = 6.
 """
+
+
+class Stem(Protocol):
+    """What a stem is: a Keras layer without weights, with a twin in NumPy.
+
+    Attributes
+    ----------
+    channels
+        Names of what it makes.
+    radius_cells
+        Cells of the fields that it needs on every side of what it makes.
+    scale, transform
+        Of each channel that `prepare` returns: a factor, and `none`, `log1p` or `asinh`, which are applied
+        when crops are read. The layer applies them itself.
+    """
+
+    channels: Sequence[str]
+    radius_cells: int
+    scale: Sequence[float]
+    transform: Sequence[Transform]
+
+    def prepare(self, fields: Mapping[str, Any]) -> BoxChannels:
+        """The channels of one whole periodic snapshot (channel, x, y, z), float32.
+
+        `fields` holds n_igm and the photon field, each (x, y, z), in the units of the data contract, and
+        max_mfp in Mpc where the stem takes it.
+        """
+
+    def __call__(self, fields: Mapping[str, Any]) -> Channels:
+        """The same in a Keras graph, without padding: fields (batch, x, y, z), max_mfp (batch,).
+
+        Returns (batch, x', y', z', channel), smaller by `radius_cells` on every side.
+        """
 
 
 @keras.saving.register_keras_serializable(package="reion")
@@ -317,18 +350,26 @@ class _Windows:
     maximum = staticmethod(ops.maximum)
 
 
-Stem: TypeAlias = RawFields | PhotonBalance | PhotonTransport
+def fields(settings: FieldsSettings, photon_field: str, cell_size_mpc: float) -> RawFields:  # noqa: ARG001 (a stem's)
+    """The stem `fields`."""
+    return RawFields(photon_field, settings.transforms, name="stem")
 
 
-def build_stem(model: ModelConfig, photon_field: str, cell_size_mpc: float) -> Stem:
-    """The stem that a model of the schema asks for, on cells of this size where it depends on them."""
-    if isinstance(model, ReionModel):
-        photons = 1.0 if model.photons_per_source is None else model.photons_per_source
-        return PhotonBalance(photon_field, model.smoothing_cells, model.diffusion_cells, photons, name="stem")
-    if isinstance(model, TransportModel):
-        return PhotonTransport(photon_field, Transport.of_model(model, cell_size_mpc), name="stem")
-    mask = model.mask_smoothing_cells if isinstance(model, PinionModel) else ()
-    return RawFields(photon_field, model.transforms, mask, name="stem")
+def fields_and_mask(settings: MaskSettings, photon_field: str, cell_size_mpc: float) -> RawFields:  # noqa: ARG001 (a stem's)
+    """The stem `fields_and_mask`."""
+    return RawFields(photon_field, settings.transforms, settings.mask_smoothing_cells, name="stem")
+
+
+def photon_balance(settings: BalanceSettings, photon_field: str, cell_size_mpc: float) -> PhotonBalance:  # noqa: ARG001 (a stem's)
+    """The stem `photon_balance`."""
+    photons = 1.0 if settings.photons_per_source is None else settings.photons_per_source
+    widths = settings.smoothing_cells, settings.diffusion_cells
+    return PhotonBalance(photon_field, *widths, photons, name="stem")
+
+
+def photon_transport(settings: TransportSettings, photon_field: str, cell_size_mpc: float) -> PhotonTransport:
+    """The stem `photon_transport`."""
+    return PhotonTransport(photon_field, Transport.of_settings(settings, cell_size_mpc), name="stem")
 
 
 def _kernel_transform(transform: FieldTransform) -> Transform:

@@ -15,8 +15,8 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from scipy import ndimage
 
-from reion.config import TransportModel
 from reion.models.shapes import BoxField
+from reion.networks import TransportSettings
 from reion.simulation.contract import hydrogen_per_density
 
 REFERENCE_DENSITY = 4.2108e-31
@@ -143,14 +143,14 @@ class Transport:
     photons_per_source: float = 1.0
 
     @classmethod
-    def of_model(cls, model: TransportModel, cell_size_mpc: float) -> Transport:
+    def of_settings(cls, settings: TransportSettings, cell_size_mpc: float) -> Transport:
         """As the schema describes it, for cells of this size."""
         return cls(
             cell_size_mpc=cell_size_mpc,
-            smoothing_mpc=model.smoothing_mpc,
-            diffusion_mpc=model.diffusion_mpc,
-            farthest_mpc=model.farthest_mpc,
-            photons_per_source=model.photons_per_source or 1.0,
+            smoothing_mpc=settings.smoothing_mpc,
+            diffusion_mpc=settings.diffusion_mpc,
+            farthest_mpc=settings.farthest_mpc,
+            photons_per_source=settings.photons_per_source or 1.0,
         )
 
     @cached_property
@@ -200,7 +200,7 @@ class Transport:
     @property
     def cell_size_condition(self) -> float:
         """What the trunk is told of the cell size."""
-        return math.log(self.cell_size_mpc / REFERENCE_CELL_SIZE_MPC)
+        return cell_size_condition(self.cell_size_mpc)
 
     @property
     def widest_cells(self) -> int:
@@ -366,3 +366,8 @@ def _hat(do: Arithmetic, value: Values, places: Sequence[float], index: int) -> 
 def reach_condition(max_mfp: Any, log: Callable[[Any], Any] = np.log) -> Any:
     """What the trunk is told of the reach, a number or an array of them, in Mpc."""
     return log(max_mfp * (1.0 / _REFERENCE_REACH_MPC))
+
+
+def cell_size_condition(cell_size_mpc: float) -> float:
+    """What the trunk is told of the cell size, Mpc."""
+    return math.log(cell_size_mpc / REFERENCE_CELL_SIZE_MPC)

@@ -1,9 +1,8 @@
 """The learnt stage of each network: normalised channels and redshift in, ionised fraction out.
 
-Every trunk is a valid (unpadded) fully convolutional `keras.Model`: inputs `channels`
-(batch, x, y, z, channel) and `conditions` (batch, 1), the redshift, both normalised (see `transport` for the
-one that takes more conditions); output (batch, x', y', z', 1), smaller
-by the trunk's radius on every side. The same network is trained on neighbourhoods and run on boxes.
+Every function gets the Keras inputs `channels` (batch, x, y, z, channel) and `conditions` (batch, condition),
+both normalised, and returns a valid (unpadded) fully convolutional `keras.Model` of the two, as
+`reion.registry.register_network` describes it. One network is trained on neighbourhoods and run on boxes.
 """
 
 from __future__ import annotations
@@ -11,25 +10,18 @@ from __future__ import annotations
 import keras
 from keras import layers, regularizers
 
-from reion.config import PatchModel, PinionModel, ReionModel, TransportModel, UNetModel, VoxelModel
 from reion.models.layers import PointwiseConv3D, StopGradient, SymmetricConv3D, add_conditions
 from reion.models.shapes import Channels, Conditions
-
-TRANSPORT_CONDITIONS = ("max_mfp", "cell_size")
-"""What the trunk for many worlds is told after the redshift: reach and cell size, see `conditions_of`."""
+from reion.networks import PatchModel, PinionModel, ReionModel, TransportModel, UNetModel, VoxelModel
 
 LEAST_SPREAD, MOST_SPREAD = 1e-3, 0.6
 """Range of the standard deviation that the network for many worlds gives its error."""
 
-UNET_RADIUS_CELLS = 20
-"""Cells that the three levels of the U-Net use up on every side."""
 
-
-def voxel(config: VoxelModel, channels: int) -> keras.Model:
+def voxel(config: VoxelModel, channels: Channels, conditions: Conditions) -> keras.Model:
     """The fully connected network on one cell, as 1x1x1 convolutions."""
-    values, conditions = _inputs(channels)
     penalty = regularizers.L2(config.l2) if config.l2 else None
-    x = values
+    x = channels
     for index, width in enumerate(config.hidden):
         x = PointwiseConv3D(width, kernel_regularizer=penalty, name=f"dense_{index}")(x)
         if index == 0:
@@ -37,10 +29,10 @@ def voxel(config: VoxelModel, channels: int) -> keras.Model:
         x = layers.LeakyReLU(0.01)(x)
         if config.dropout:
             x = layers.Dropout(config.dropout)(x)
-    return keras.Model([values, conditions], _target(x, config.target), name="voxel")
+    return keras.Model([channels, conditions], _target(x, config.target), name="voxel")
 
 
-def patch(config: PatchModel, channels: int) -> keras.Model:
+def patch(config: PatchModel, channels: Channels, conditions: Conditions) -> keras.Model:
     """The original project's network: a convolutional branch for each field, then a fully connected head.
 
     As in the original (EPFL 2021): one weight-sharing branch applied to each field (separate ones by
@@ -51,7 +43,6 @@ def patch(config: PatchModel, channels: int) -> keras.Model:
     a convolution of its size instead of flattening; the redshift enters the head; the output is a sigmoid
     unless `target="normalised"`.
     """
-    values, conditions = _inputs(channels)
     penalty = regularizers.L2(config.l2) if config.l2 else None
     pool = layers.AveragePooling3D if config.pooling == "average" else layers.MaxPooling3D
 
@@ -70,8 +61,8 @@ def patch(config: PatchModel, channels: int) -> keras.Model:
 
     shared = branch("")
     results = []
-    for field in range(channels):
-        x = values[..., field : field + 1]
+    for field in range(channels.shape[-1]):
+        x = channels[..., field : field + 1]
         for layer in shared if config.shared_branch else branch(str(field)):
             x = layer(x)
         results.append(x)
@@ -84,10 +75,10 @@ def patch(config: PatchModel, channels: int) -> keras.Model:
         x = layers.LeakyReLU(0.3)(x)
         if config.dropout:
             x = layers.Dropout(config.dropout)(x)
-    return keras.Model([values, conditions], _target(x, config.target), name="patch")
+    return keras.Model([channels, conditions], _target(x, config.target), name="patch")
 
 
-def pinion(config: PinionModel, channels: int) -> keras.Model:
+def pinion(config: PinionModel, channels: Channels, conditions: Conditions) -> keras.Model:
     """The network of PINION (Korber, Bianco, Tolley & Kneib 2023): three convolutions, then a dense head.
 
     As in the paper's code: valid 3x3x3 convolutions of 64, 128 and 256 filters, each followed by PReLU with
@@ -97,7 +88,6 @@ def pinion(config: PinionModel, channels: int) -> keras.Model:
     instead of divided by their maximum (`transforms` switches that off); the mask has one comoving radius at
     all redshifts; no rate equation in the loss, which needs ionisation rates that our data contract lacks.
     """
-    values, conditions = _inputs(channels)
 
     def activate(x: Channels, name: str, dropout: type[layers.Layer]) -> Channels:
         x = layers.PReLU(shared_axes=[1, 2, 3, 4], name=f"{name}_slope")(x)
@@ -105,7 +95,7 @@ def pinion(config: PinionModel, channels: int) -> keras.Model:
             x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_normalisation")(x)
         return dropout(config.dropout)(x) if config.dropout else x
 
-    x = values
+    x = channels
     for stage, filters in enumerate(config.filters):
         name = f"convolution_{stage}"
         x = activate(layers.Conv3D(filters, 3, name=name)(x), name, layers.SpatialDropout3D)
@@ -116,16 +106,15 @@ def pinion(config: PinionModel, channels: int) -> keras.Model:
             time = layers.Dense(width, use_bias=False, name="time")(conditions)
             x = layers.Add(name="time_add")([x, layers.Reshape((1, 1, 1, width))(time)])
         x = activate(x, name, layers.Dropout)
-    return keras.Model([values, conditions], _target(x, "sigmoid"), name="pinion")
+    return keras.Model([channels, conditions], _target(x, "sigmoid"), name="pinion")
 
 
-def unet(config: UNetModel, channels: int) -> keras.Model:
+def unet(config: UNetModel, channels: Channels, conditions: Conditions) -> keras.Model:
     """A 3D U-Net (Ronneberger et al. 2015; Çiçek et al. 2016) of two valid 3x3x3 convolutions a level.
 
     Valid as theirs, it is exact in tiles; what it predicts has sides that are multiples of its stride. The
     redshift is added after the first convolution.
     """
-    values, conditions = _inputs(channels)
     pool = layers.AveragePooling3D if config.pooling == "average" else layers.MaxPooling3D
 
     def convolve(x: Channels, filters: int, name: str) -> Channels:
@@ -138,7 +127,7 @@ def unet(config: UNetModel, channels: int) -> keras.Model:
             x = layers.LeakyReLU(0.1)(x)
         return layers.SpatialDropout3D(config.dropout)(x) if config.dropout else x
 
-    x = values
+    x = channels
     skipped = []
     for level, filters in enumerate(config.filters[:-1]):
         x = convolve(x, filters, f"down_{level}")
@@ -153,24 +142,22 @@ def unet(config: UNetModel, channels: int) -> keras.Model:
         x = layers.Concatenate()([layers.Cropping3D(2 * lost)(skipped[level]), x])
         x = convolve(x, filters, f"up_{level}")
         lost = 2 + 2 * lost + 2
-    return keras.Model([values, conditions], _target(x, "sigmoid"), name="unet")
+    return keras.Model([channels, conditions], _target(x, "sigmoid"), name="unet")
 
 
-def reion(config: ReionModel, channels: int) -> keras.Model:
+def reion(config: ReionModel, channels: Channels, conditions: Conditions) -> keras.Model:
     """Residual 3x3x3 convolutions over the photon balance; exactly symmetric unless `symmetric=False`."""
-    values, conditions = _inputs(channels)
-    x = PointwiseConv3D(config.width, name="mix")(values)
+    x = PointwiseConv3D(config.width, name="mix")(channels)
     x = layers.Activation("silu")(add_conditions(x, conditions, "redshift"))
     for block in range(config.blocks):
         x = layers.Activation("silu")(_residual(x, config, f"block{block}"))
     x = PointwiseConv3D(16, activation="silu", name="head")(x)
-    return keras.Model([values, conditions], _target(x, "sigmoid"), name="reion")
+    return keras.Model([channels, conditions], _target(x, "sigmoid"), name="reion")
 
 
-def transport(config: TransportModel, channels: int) -> keras.Model:
+def transport(config: TransportModel, channels: Channels, conditions: Conditions) -> keras.Model:
     """The same over the photons followed in Mpc; every block is told redshift, reach and cell size."""
-    values, conditions = _inputs(channels, 1 + len(TRANSPORT_CONDITIONS))
-    x = PointwiseConv3D(config.width, name="mix")(values)
+    x = PointwiseConv3D(config.width, name="mix")(channels)
     x = layers.Activation("silu")(add_conditions(x, conditions, "conditions", hidden=32))
     for block in range(config.blocks):
         y = _residual(x, config, f"block{block}")
@@ -179,7 +166,7 @@ def transport(config: TransportModel, channels: int) -> keras.Model:
     xi = _target(x, "sigmoid")
     if config.spread:
         xi = layers.Concatenate(name="xi_and_spread")([xi, _spread(x)])
-    return keras.Model([values, conditions], xi, name="transport")
+    return keras.Model([channels, conditions], xi, name="transport")
 
 
 def _spread(features: Channels) -> Channels:
@@ -200,13 +187,6 @@ def _residual(x: Channels, config: ReionModel | TransportModel, name: str) -> Ch
         y = layers.Conv3D(config.hidden, 3, activation="silu", name=f"{name}_spread")(x)
     y = PointwiseConv3D(config.width, name=f"{name}_mix")(y)
     return layers.Add(name=f"{name}_add")([layers.Cropping3D(1)(x), y])
-
-
-def _inputs(channels: int, conditions: int = 1) -> tuple[Channels, Conditions]:
-    return (
-        keras.Input((None, None, None, channels), name="channels"),
-        keras.Input((conditions,), name="conditions"),
-    )
 
 
 def _target(values: Channels, target: str) -> Channels:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from reion.config import TransportModel
 from reion.errors import InputError
 from reion.models.transport import Transport
+from reion.networks import TransportSettings
 from reion_exports.card import ModelCard
+
+_STEM = tuple(name for name in TransportSettings.model_fields if name != "name")
+"""The settings of the first stage, among those of the network, whose own code is not needed here."""
 
 
 def at_cell_size(content: bytes, card: ModelCard, cell_size_mpc: float) -> bytes:
@@ -47,11 +50,12 @@ def transport_of(card: ModelCard, cell_size_mpc: float) -> Transport:
         If the card does not say what it is.
     """
     try:
-        model = TypeAdapter(TransportModel).validate_python(card.provenance["config"]["model"])
+        stored = card.provenance["config"]["model"]
+        settings = TransportSettings.model_validate({name: stored[name] for name in _STEM})
     except (KeyError, TypeError, ValidationError) as error:
         raise InputError(
             f"the model {card.name} does not say how its first stage is made, and cannot be fitted to cells "
             f"of {cell_size_mpc:g} Mpc",
             hint=f"it is for cells of {card.cell_size_mpc:g} Mpc",
         ) from error
-    return Transport.of_model(model, cell_size_mpc)
+    return Transport.of_settings(settings, cell_size_mpc)

@@ -101,7 +101,7 @@ def export_run(
         cell_size_mpc=cell_size_mpc or run.metrics.cell_size_mpc,
         redshift_range=run.metrics.redshift_range,
         receptive_radius_cells=model.radius_cells,
-        trunk_radius_cells=model.trunk_radius_cells if model.any_cell_size else None,
+        trunk_radius_cells=model.trunk_radius_cells if isinstance(model.stem, PhotonTransport) else None,
         stride_cells=model.stride_cells,
         normalizer=run.normalizer.to_dict(),
         training_data=tuple(box.sha256 for box in run.provenance.data),

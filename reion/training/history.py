@@ -13,7 +13,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-_CURVES = ("loss", "validation_loss", "validation_r2", "learning_rate")
+_CURVES = ("loss", "validation_loss", "validation_mse", "validation_r2", "learning_rate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +26,9 @@ class Round:
         Steps done since the run was started.
     loss
         Mean training loss of the round's steps.
-    validation_loss, validation_r2
-        Mean squared error of xi in the validation slabs, and R² there; NaN if they have no structure.
+    validation_loss, validation_mse, validation_r2
+        The same loss in the validation slabs that are neither neutral nor ionised; mean squared error of xi,
+        and R², there; NaN if there is none.
     learning_rate
         After the last step.
     seconds
@@ -39,6 +40,7 @@ class Round:
     step: int
     loss: float
     validation_loss: float
+    validation_mse: float
     validation_r2: float
     learning_rate: float
     seconds: float

@@ -22,6 +22,7 @@ from reion.training.devices import has_gpu, resolve_precision
 from reion.training.gradients import average_gradients
 from reion.training.history import Round
 from reion.training.losses import build_loss
+from reion.training.optimizer import build_optimizer
 from reion.training.parent import Parent
 from reion.training.processes import Processes
 from reion.training.sampler import Batch, CropSequence, TrainingSnapshot, prepare_snapshots, validation_pair
@@ -77,6 +78,7 @@ class Loop:
         parent: Parent | None = None,
         processes: Processes | None = None,
         progress: StepProgress | None = None,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
     ) -> Loop:
         """Prepare the simulations, measure their normalisation, build and compile a network.
 
@@ -106,7 +108,8 @@ class Loop:
         compile_trunk(model, normalizer, processes)
         if parent is not None:
             model.trunk.set_weights(parent.weights)
-        return cls(State(model), snapshots, normalizer, processes=processes, progress=progress)
+        state = State(model, callbacks=callbacks)
+        return cls(state, snapshots, normalizer, processes=processes, progress=progress)
 
     @property
     def coverage(self) -> Coverage:
@@ -124,23 +127,33 @@ class Loop:
             If another process does not answer.
         """
         state, length = self.state, self._training.round_steps
-        while state.step < self._training.steps and not state.out_of_patience:
-            stop = min(self._training.steps, (state.step // length + 1) * length)
+        state.events.begin(epochs=-(-self._training.steps // length), steps=length)
+        while state.step < self._training.steps and not (state.out_of_patience or state.stopped):
+            number = state.step // length
+            stop = min(self._training.steps, (number + 1) * length)
+            state.events.begin_round(number)
             loss = self.steps(stop - state.step)
             state.average_statistics(self._processes)
             self._check_weights()
-            r2, validation_loss = self._validate()
+            state.events.begin_validation()
+            with state.averaged():
+                r2, mse, validation_loss = self._validate()
+            state.events.end_validation(validation_loss)
             finished = Round(
                 step=state.step,
                 loss=loss,
                 validation_loss=validation_loss,
+                validation_mse=mse,
                 validation_r2=r2,
                 learning_rate=float(state.trunk.optimizer.learning_rate),
                 seconds=round(state.seconds, 3),
                 waiting_share=round(state.waiting_seconds / max(state.seconds, 1e-9), 5),
             )
             state.finish_round(finished)
+            wanted = state.events.end_round(number, finished)
+            state.stopped = self._processes.broadcast(b"stop" if wanted else b"on") == b"stop"
             yield finished
+        state.events.end()
 
     def steps(self, count: int) -> float:
         """Take `count` steps and return their mean loss."""
@@ -155,7 +168,10 @@ class Loop:
                 self._ahead = self.batches(max(left, self._training.steps - state.step)).ahead()
                 batch = next(self._ahead)
             state.waiting_seconds += time.perf_counter() - asked
+            number = state.step % self._training.round_steps
+            state.events.begin_step(number)
             loss = self._take_step(batch)
+            state.events.end_step(number, loss)
             state.step += 1
             if not math.isfinite(loss):
                 raise NotFiniteError(f"the loss is {loss} at step {state.step}")
@@ -203,36 +219,42 @@ class Loop:
             if not np.isfinite(values.astype(np.float64)).all():
                 raise NotFiniteError(f"{variable.path} is not finite at step {self.state.step}")
 
-    def _validate(self) -> tuple[float, float]:
-        """Validation R² and mean squared error, pooled over snapshots neither neutral nor ionised."""
+    def _validate(self) -> tuple[float, float, float]:
+        """Validation R², mean squared error and loss, pooled over snapshots neither neutral nor ionised."""
         processes = self._processes
-        squares = total = total_squares = count = 0.0
-        for predicted, true in self._validated(self.snapshots[processes.rank :: processes.count]):
+        squares = total = total_squares = count = losses = 0.0
+        for predicted, true, loss in self._validated(self.snapshots[processes.rank :: processes.count]):
             error = predicted[..., :1].astype(np.float64) - true
             squares += float((error**2).sum())
             total += float(true.sum(dtype=np.float64))
             total_squares += float((true.astype(np.float64) ** 2).sum())
             count += true.size
-        sums = processes.sum(np.array([squares, total, total_squares, count]))
-        squares, total, total_squares, count = sums.tolist()
+            losses += loss * true.size
+        sums = processes.sum(np.array([squares, total, total_squares, count, losses]))
+        squares, total, total_squares, count, losses = sums.tolist()
         if count == 0 or total_squares <= total**2 / count:
-            return math.nan, math.nan
-        return 1.0 - squares / (total_squares - total**2 / count), squares / count
+            return math.nan, math.nan, math.nan
+        return 1.0 - squares / (total_squares - total**2 / count), squares / count, losses / count
 
-    def _validated(self, snapshots: Sequence[TrainingSnapshot]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _validated(
+        self, snapshots: Sequence[TrainingSnapshot]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
         """What the trunk predicts in the validation slabs that are neither neutral nor ionised, and true xi.
 
-        (1, x, y, z, 1 or 2) and (1, x, y, z, 1).
+        (1, x, y, z, 1 or 2) and (1, x, y, z, 1); and the loss of the slab.
         """
         model, normalizer = self.state.model, self.normalizer
         for snapshot in snapshots:
             if not is_partly_ionised(float(snapshot.xi.mean())):
                 continue
             (values, conditions), true = validation_pair(snapshot, normalizer, model)
-            predicted = keras.ops.convert_to_numpy(model.trunk([values, conditions], training=False))
+            answer = model.trunk([values, conditions], training=False)
+            target = keras.ops.convert_to_tensor(true)
+            loss = float(model.trunk.compute_loss(y=target, y_pred=answer, training=False))
+            predicted = keras.ops.convert_to_numpy(answer)
             if model.target_normalised:
                 predicted = np.clip(predicted * normalizer.xi_std + normalizer.xi_mean, 0, 1)
-            yield predicted, true
+            yield predicted, true, loss
 
     def mean_error_share(self) -> float | None:
         """The error of mean xi, one standard deviation, for each unit of the mean spread.
@@ -245,7 +267,7 @@ class Loop:
             return None
         shares = [
             abs(float((predicted[..., :1] - true).mean())) / float(predicted[..., 1:].mean())
-            for predicted, true in self._validated(self.snapshots)
+            for predicted, true, _ in self._validated(self.snapshots)
         ]
         return float(np.quantile(shares, _ONE_SIGMA)) if shares else None
 
@@ -270,7 +292,7 @@ def compile_trunk(model: Model, normalizer: Normalizer, processes: Processes | N
         (normalizer.xi_mean, normalizer.xi_std) if model.target_normalised else (0.0, 1.0)
     )
     model.trunk.compile(
-        optimizer=_optimizer(model.config),
+        optimizer=build_optimizer(training),
         loss=build_loss(training.loss, target_mean=target_mean, target_std=target_std),
         # XLA is many times slower than oneDNN for 3D convolutions on a CPU, and in TensorFlow it cannot
         # call back to average gradients.
@@ -286,20 +308,3 @@ def compile_trunk(model: Model, normalizer: Normalizer, processes: Processes | N
 def _share(processes: Processes, batch_size: int) -> float:
     """Share of a batch that this process computes."""
     return len(range(batch_size)[processes.rows(batch_size)]) / batch_size
-
-
-def _optimizer(config: RunConfig) -> keras.optimizers.Optimizer:
-    training = config.training
-    warmup = round(training.warmup_share * training.steps)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0 if warmup else training.learning_rate,
-        max(1, training.steps - warmup),
-        warmup_target=training.learning_rate if warmup else None,
-        warmup_steps=warmup,
-        alpha=0.01,
-    )
-    if training.weight_decay:
-        return keras.optimizers.AdamW(
-            schedule, weight_decay=training.weight_decay, clipnorm=training.clip_norm
-        )
-    return keras.optimizers.Adam(schedule, clipnorm=training.clip_norm)

@@ -9,6 +9,8 @@ from keras import losses, ops
 
 from reion.config import LossConfig
 from reion.models.shapes import Channels, Scalar
+from reion.registry import LOSSES
+from reion.schema import Schema
 
 _LEAST_VARIANCE = 1e-4
 """Added to the variances of xi that `power` compares: a crop with less than this has no edges to keep."""
@@ -24,16 +26,13 @@ def build_loss(config: LossConfig, *, target_mean: float = 0.0, target_std: floa
     For a network that predicts the normalised target, give its mean and σ: true values are then normalised
     before they are compared (only the squared error is meant for that).
     """
-    pointwise: Loss = {
-        "mse": lambda true, pred: ops.mean(ops.square(true - pred)),
-        "binary_cross_entropy": lambda true, pred: ops.mean(losses.binary_crossentropy(true, pred)),
-        "focal": lambda true, pred: ops.mean(losses.binary_focal_crossentropy(true, pred)),
-    }[config.kind]
+    entry = LOSSES.find(config.kind)
+    options = entry.settings.model_validate(config.options)
 
     def loss(true: Channels, predicted: Channels) -> Scalar:
         pred = predicted[..., :1]
         true = (ops.cast(true, pred.dtype) - target_mean) / target_std
-        total = pointwise(true, pred)
+        total = ops.mean(entry.function(options, true, pred))
         if config.gradient:
             total = total + config.gradient * _gradient_error(true, pred)
         if config.power:
@@ -43,6 +42,21 @@ def build_loss(config: LossConfig, *, target_mean: float = 0.0, target_std: floa
         return total
 
     return loss
+
+
+def mse(settings: Schema, true: Channels, predicted: Channels) -> Scalar:  # noqa: ARG001 (a loss's)
+    """The mean squared error."""
+    return ops.mean(ops.square(true - predicted))
+
+
+def binary_cross_entropy(settings: Schema, true: Channels, predicted: Channels) -> Scalar:  # noqa: ARG001
+    """The cross-entropy of xi as a probability."""
+    return ops.mean(losses.binary_crossentropy(true, predicted))
+
+
+def focal(settings: Schema, true: Channels, predicted: Channels) -> Scalar:  # noqa: ARG001
+    """The same, which counts cells that are right already little (Lin et al. 2017)."""
+    return ops.mean(losses.binary_focal_crossentropy(true, predicted))
 
 
 def _spread_error(true: Channels, pred: Channels, spread: Channels) -> Scalar:

@@ -8,8 +8,8 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 import xarray as xr
 
 from reion.config import RunConfig
+from reion.registry import AUGMENTATIONS, LOSSES, STEMS, Entry, checksum
 from reion.simulation.contract import FIELDS
 
 
@@ -63,6 +64,45 @@ class Ancestor:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Code:
+    """What is written down of code of others that a run calls.
+
+    Attributes
+    ----------
+    kind, name
+        What it is, such as network, and where it is found: `module:function`.
+    file, sha256
+        Of the file that it is in; None for code that was typed in.
+    package, version
+        The installed package that it belongs to; None where it belongs to none.
+    """
+
+    kind: str
+    name: str
+    file: str | None
+    sha256: str | None
+    package: str | None
+    version: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lengthened:
+    """A run that went on beyond its end.
+
+    Attributes
+    ----------
+    at_step
+        The steps that were done.
+    before, after
+        `training.steps`, which the learning rate follows.
+    """
+
+    at_step: int
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Provenance:
     """What provenance.json holds.
 
@@ -78,6 +118,10 @@ class Provenance:
         The simulations, in order.
     parent
         The network that the run started from; None for a fresh one.
+    code
+        The code outside reion that the run calls: its network, stem, loss and augmentation.
+    lengthened
+        Each time that the finished run was given more steps.
     """
 
     versions: dict[str, str]
@@ -86,6 +130,8 @@ class Provenance:
     git_commit: str | None
     data: list[TrainingBox]
     parent: Ancestor | None
+    code: list[Code] = field(default_factory=list)
+    lengthened: list[Lengthened] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values."""
@@ -104,6 +150,7 @@ class Provenance:
             git_commit=_git_commit(),
             data=[describe(sim) for sim in simulations],
             parent=parent,
+            code=code_of(config),
         )
 
     def digest(self, config: RunConfig) -> bytes:
@@ -113,9 +160,36 @@ class Provenance:
             "config": config.model_dump(mode="json"),
             "data": own["data"],
             "parent": own["parent"],
+            "code": [item["sha256"] for item in own["code"]],
             "reion": self.versions["reion"],
         }
         return hashlib.sha256(json.dumps(common, sort_keys=True).encode()).digest()
+
+
+def code_of(config: RunConfig) -> list[Code]:
+    """Where the code outside reion that a run calls comes from."""
+    used: tuple[tuple[str, Entry], ...] = (
+        ("network", config.network),
+        ("stem", STEMS.find(config.network.stem)),
+        ("loss", LOSSES.find(config.training.loss.kind)),
+        ("augmentation", AUGMENTATIONS.find(config.data.augmentation)),
+    )
+    return [_describe_code(kind, entry) for kind, entry in used if not entry.is_own]
+
+
+def _describe_code(kind: str, entry: Entry) -> Code:
+    source = entry.source
+    top = entry.reference.partition(":")[0].partition(".")[0]
+    packages = packages_distributions().get(top, [])
+    package = packages[0] if packages else None
+    return Code(
+        kind=kind,
+        name=entry.name,
+        file=None if source is None else str(source),
+        sha256=None if source is None else checksum(source),
+        package=package,
+        version=None if package is None else _version(package),
+    )
 
 
 def describe(sim: xr.Dataset) -> TrainingBox:

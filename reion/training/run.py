@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
+import keras
 import numpy as np
 import xarray as xr
 
-from reion.config import ReionModel, RunConfig, TransportModel, differences, load_config
+from reion.config import RunConfig, differences, load_config
 from reion.errors import InputError
 from reion.jobs.outputs import alone_at, read_record, scratch_folder
 from reion.jobs.places import output_path, refuse_existing
@@ -20,13 +22,16 @@ from reion.models.build import build_model, build_network
 from reion.models.normalizer import fit_photons_per_source
 from reion.models.stems import SHINING_TIME
 from reion.models.transport import REFERENCE_CELL_SIZE_MPC
+from reion.models.validity import require_valid
+from reion.networks import PhotonSettings
 from reion.physics.excursion_set import fit_threshold
+from reion.registry import STEMS
 from reion.simulation.contract import CELL_SIZE_TOLERANCE, FIELDS, PHOTON_RATE_UNITS, cubic_cell_size_mpc
 from reion.training.checkpoints import Checkpoint, load_newest
 from reion.training.loop import Loop, NotFiniteError, StepProgress
 from reion.training.parent import Parent
 from reion.training.processes import Processes
-from reion.training.provenance import Provenance
+from reion.training.provenance import Lengthened, Provenance
 from reion.training.run_folder import RUN, Metrics, RunFolder
 
 
@@ -44,6 +49,8 @@ def train(
     force: bool = False,
     progress: StepProgress | None = None,
     processes: Processes | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    say: Callable[[str], None] = lambda _: None,
 ) -> Metrics:
     """Train a network and write its run folder.
 
@@ -61,7 +68,9 @@ def train(
         `defaults()` are a sensible base of the schema.
     resume
         Go on from the newest whole checkpoint in `out`, which must come from the same schema and data.
-        The result is the one an unbroken run would have given.
+        The result is the one an unbroken run would have given. A schema that differs in more
+        `training.steps` alone lengthens the run, finished or not: the learning rate follows the new number of
+        steps from there on.
     force
         Replace a run that is there.
     progress
@@ -69,6 +78,11 @@ def train(
     processes
         This process among several that train one network together, each called with the same arguments
         (see `reion.training.processes.Processes.join`). The chief alone reads and writes `out`.
+    callbacks
+        Keras callbacks: see `reion.training.callbacks.Callbacks` for their events and their logs. A run that
+        is resumed needs the same ones, which go on where they were.
+    say
+        Called with a line for what happens once.
 
     Returns
     -------
@@ -98,11 +112,21 @@ def train(
         if processes.is_chief:
             stack.enter_context(alone_at(folder.path))
             folder.clear_stale()
-            checkpoint = _enter(folder, config, provenance, resume=resume, force=force)
+            checkpoint = _enter(folder, config, provenance, resume=resume, force=force, say=say)
         # Nobody writes anything, not even beside the folder, before the chief has taken it.
         processes.broadcast(b"entered")
         cache = stack.enter_context(scratch_folder(folder.path))
-        loop = Loop.prepare(simulations, config, cache, parent=parent, processes=processes, progress=progress)
+        loop = Loop.prepare(
+            simulations,
+            config,
+            cache,
+            parent=parent,
+            processes=processes,
+            progress=progress,
+            callbacks=callbacks,
+        )
+        model, network = loop.state.model, config.network
+        require_valid(model.trunk, network.short, model.trunk_radius_cells, stride_cells=network.stride_cells)
         if processes.is_chief and not resume:
             folder.create(config, loop.normalizer, provenance)
         if checkpoint is not None:
@@ -173,7 +197,13 @@ def _diverged(folder: RunFolder, loop: Loop, error: NotFiniteError, *, keep: boo
 
 
 def _enter(
-    folder: RunFolder, config: RunConfig, provenance: Provenance, *, resume: bool, force: bool
+    folder: RunFolder,
+    config: RunConfig,
+    provenance: Provenance,
+    *,
+    resume: bool,
+    force: bool,
+    say: Callable[[str], None],
 ) -> Checkpoint | None:
     """Check that the run folder may be written; with `resume`, return the checkpoint to go on from."""
     out = folder.path
@@ -181,7 +211,10 @@ def _enter(
         if not (out / "config.toml").is_file():
             raise InputError("expected a run folder to resume", file=out, hint="start it without --resume")
         stored = load_config(out / "config.toml")
-        if stored != config:
+        longer = config.training.steps > stored.training.steps and config == _with_steps(
+            stored, config.training.steps
+        )
+        if stored != config and not longer:
             raise InputError(
                 "the configuration differs from the one the run was started with: "
                 + ", ".join(differences(stored, config)),
@@ -198,21 +231,55 @@ def _enter(
                 file=out,
                 hint=f"resume with --from {before}" if before else "resume without --from",
             )
+        if [code.sha256 for code in started.code] != [code.sha256 for code in provenance.code]:
+            raise InputError(
+                "the code of " + ", ".join(code.name for code in started.code) + " has changed since the run "
+                "was started",
+                file=out,
+                hint="bring the old code back, or start a new run",
+            )
         checkpoint = load_newest(folder.checkpoints)
         if checkpoint is None and any(folder.checkpoints.glob("step-*")):
             warnings.warn(
                 f"no checkpoint in {folder.checkpoints} is whole: the run starts from its first step",
                 stacklevel=3,
             )
+        if longer and checkpoint is not None:
+            patience = stored.training.patience_rounds
+            spent = patience is not None and checkpoint.state["stale_rounds"] >= patience
+            if spent or checkpoint.state["stopped"]:
+                raise InputError(
+                    f"the run ended by itself at step {checkpoint.step}, since it no longer improved: more "
+                    "steps would not be taken",
+                    file=out,
+                    hint="start a new run without training.patience_rounds; --from takes these weights",
+                )
+        if longer:
+            done = 0 if checkpoint is None else checkpoint.step
+            _lengthen(folder, started, stored, config, done)
+            say(
+                f"lengthened from {stored.training.steps} to {config.training.steps} steps: from step {done} "
+                f"on, the learning rate is that of a run of {config.training.steps} steps"
+            )
         return checkpoint
     refuse_existing(out, RUN, force=force, hint="--resume goes on with it, --force replaces it")
     return None
 
 
+def _with_steps(config: RunConfig, steps: int) -> RunConfig:
+    return config.model_copy(update={"training": config.training.model_copy(update={"steps": steps})})
+
+
+def _lengthen(folder: RunFolder, started: Provenance, old: RunConfig, new: RunConfig, done: int) -> None:
+    """Open a run again for more steps; a kill in between leaves one that can be resumed as it was."""
+    change = Lengthened(at_step=done, before=old.training.steps, after=new.training.steps)
+    folder.reopen(new, replace(started, lengthened=[*started.lengthened, change]))
+
+
 def with_photons(config: RunConfig, simulations: Sequence[xr.Dataset]) -> RunConfig:
     """Say how many photons a unit of the sources is, where neither their unit nor the schema does."""
     model = config.model
-    if not isinstance(model, ReionModel | TransportModel) or model.photons_per_source is not None:
+    if not isinstance(model, PhotonSettings) or model.photons_per_source is not None:
         return config
     if _n_src_units(simulations) == PHOTON_RATE_UNITS:
         return config
@@ -225,7 +292,7 @@ def _check_together(config: RunConfig, simulations: Sequence[xr.Dataset]) -> Non
     if not simulations:
         raise InputError("expected at least one simulation to train on; received none")
     sizes = [cubic_cell_size_mpc(sim) for sim in simulations]
-    if not _are_alike(sizes) and not isinstance(config.model, TransportModel):
+    if not _are_alike(sizes) and not STEMS.find(config.network.stem).any_cell_size:
         raise InputError(
             "expected simulations of one cell size; received " + ", ".join(f"{size:g} Mpc" for size in sizes),
             hint="bring them to one with `reion convert --cell-size MPC`, or train the network for any: "

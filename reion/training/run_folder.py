@@ -151,6 +151,20 @@ class RunFolder:
         except OSError as error:
             raise InputError(f"the run folder could not be written: {error}", file=self.path) from error
 
+    def reopen(self, config: RunConfig, provenance: Provenance) -> None:
+        """Let a run go on beyond its end: it is not finished any more, and has another schema.
+
+        Raises
+        ------
+        InputError
+            If it cannot be written.
+        """
+        with self._resumable("the new schema"):
+            (self.path / "metrics.json").unlink(missing_ok=True)
+            write_json(self.path / "provenance.json", provenance.to_json())
+            with whole_file(self.path / "config.toml") as partial:
+                write_config(config, partial)
+
     def save(self, checkpoint: Checkpoint, history: Sequence[Round]) -> None:
         """Write a checkpoint, then the history up to it.
 
@@ -273,6 +287,19 @@ class Run:
         return xr.DataArray(
             xi, dims=DIMS, coords={dim: sim.coords[dim] for dim in DIMS}, name="xi", attrs=attrs
         )
+
+
+def stored_schema(folder: Path) -> dict[str, Any] | None:
+    """What a run that was begun in a folder has as its schema; None if there is none.
+
+    Raises
+    ------
+    InputError
+        If it is there and damaged.
+    """
+    if not (folder / "config.toml").is_file():
+        return None
+    return load_config(folder / "config.toml").model_dump(mode="json", exclude_none=True)
 
 
 def load_run(folder: str | Path) -> Run:

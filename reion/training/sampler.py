@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,18 +18,17 @@ from reion.models.build import Model
 from reion.models.coverage import clumping_of, quantities
 from reion.models.normalizer import Normalizer
 from reion.models.shapes import BoxChannels, BoxField
-from reion.models.stems import PhotonTransport, Stem
-from reion.models.transport import reach_condition
+from reion.models.transport import cell_size_condition, reach_condition
 from reion.physics.mean_free_path import require_max_mfp
+from reion.registry import AUGMENTATIONS, only_turned
 from reion.simulation.contract import MAX_MFP, cubic_cell_size_mpc, require_fields
 from reion.simulation.photons import with_n_ion
-from reion_kernels import N_ROTATIONS, N_SYMMETRIES, crop, crop_batch
+from reion_kernels import crop, crop_batch
 
 _UNIFORM_MEAN_XI = 1e-3
 """A snapshot whose mean xi is closer than this to 0 or 1 is nearly uniform and has little to teach."""
 _UNIFORM_WEIGHT = 0.3
 """How often such a snapshot is drawn, relative to the others."""
-_ORIENTATIONS = {"none": 1, "rotations": N_ROTATIONS, "symmetries": N_SYMMETRIES}
 IN_MEMORY_BYTES = 4 << 30
 """Channels and truths of all snapshots are kept in memory up to this; beyond it, channels go to files."""
 _VALUES_AT_ONCE = 1 << 18
@@ -103,7 +101,8 @@ def prepare_snapshots(simulations: Sequence[xr.Dataset], model: Model, cache: Pa
             )
         if config.conditions:
             require_max_mfp(sim, purpose="training")
-        stem = model.at_cell_size(cubic_cell_size_mpc(sim)).stem
+        cell_size_mpc = cubic_cell_size_mpc(sim)
+        stem = model.at_cell_size(cell_size_mpc).stem
         for index, redshift in enumerate(sim["redshift"].values):
             fields = {name: sim[name][index].values for name in config.inputs}
             numbers = {name: float(sim[name][index]) for name in config.conditions}
@@ -115,12 +114,12 @@ def prepare_snapshots(simulations: Sequence[xr.Dataset], model: Model, cache: Pa
                 np.save(path, channels)
                 channels = np.load(path, mmap_mode="r")
             xi = np.clip(sim["xi"][index].values.astype(np.float32), 0.0, 1.0)
-            told = told_conditions(stem, **numbers)
+            told = told_conditions(cell_size_mpc, **numbers)
             covered = quantities(
                 *fields.values(),
                 photon_units=str(sim[config.inputs[1]].attrs["units"]),
                 photons_per_source=getattr(config.model, "photons_per_source", None) or 1.0,
-                cell_size_mpc=cubic_cell_size_mpc(sim),
+                cell_size_mpc=cell_size_mpc,
                 max_mfp=float(sim[MAX_MFP][index]) if MAX_MFP in sim.variables else None,
                 clumping=clumping_of(sim.attrs, float(redshift)),
             )
@@ -160,6 +159,8 @@ class CropSequence(keras.utils.PyDataset):
         self._crop_cells = training.crop_cells
         self._batch_size = training.batch_size
         self._data = model.config.data
+        self._augmentation = AUGMENTATIONS.find(self._data.augmentation)
+        self._options = self._augmentation.settings.model_validate(self._data.augmentation_options)
         self._seed = model.config.seed
         self._first = first
         self._batches = batches
@@ -215,6 +216,11 @@ class CropSequence(keras.utils.PyDataset):
             conditions[places] = known + noise[places]
         conditions[:, 0] = normalise_redshift(conditions[:, 0], self._normalizer)
         conditions = conditions.astype(np.float32)
+        if self._augmentation.function is not only_turned:
+            rows = range(self._batch_size)[self._rows]
+            numbers = [(index, row) for index in indices for row in rows]
+            for place, number in enumerate(numbers):
+                self._augment(number, place, values, conditions, xi)
         size = len(chosen) // len(drawn)
         parts = [slice(start, start + size) for start in range(0, len(chosen), size)]
         return [((values[part], conditions[part]), xi[part]) for part in parts]
@@ -233,6 +239,23 @@ class CropSequence(keras.utils.PyDataset):
                     pending = reader.submit(self.read, following)
                 yield from batches
 
+    def _augment(
+        self, number: tuple[int, int], place: int, values: np.ndarray, conditions: np.ndarray, xi: np.ndarray
+    ) -> None:
+        """Let the augmentation change one crop, `number` being those of its batch and of its row there."""
+        index, row = number
+        # The third number keeps these draws apart from those of `_draw`, and each crop's from the others'.
+        rng = np.random.default_rng((self._seed, self._first + index, row + 1))
+        crop = values[place], conditions[place], xi[place]
+        changed = self._augmentation.function(self._options, rng, *crop)
+        for old, new in zip(crop, changed, strict=True):
+            if np.shape(new) != old.shape:
+                raise InputError(
+                    f"the augmentation {self._augmentation.short}: expected an array {old.shape} back; "
+                    f"received {np.shape(new)}"
+                )
+            old[...] = new
+
     def _draw(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Draw the crops of a whole batch: snapshot, first cell, orientation, noise on the conditions."""
         rng = np.random.default_rng((self._seed, self._first + index))
@@ -240,7 +263,7 @@ class CropSequence(keras.utils.PyDataset):
         chosen = rng.choice(len(self._snapshots), size=size, p=self._probability)
         first, free = self._first_origin[chosen], self._origins[chosen]
         origins = first + rng.integers(0, free)
-        orientations = rng.integers(0, _ORIENTATIONS[self._data.augmentation], size=size)
+        orientations = rng.integers(0, self._augmentation.orientations, size=size)
         others = len(self._snapshots[0].conditions)
         widths = np.array([self._data.redshift_noise, *(_CONDITION_NOISE,) * others])
         noise = widths * rng.uniform(-1.0, 1.0, (size, 1 + others))
@@ -263,11 +286,11 @@ def crop_channels(
     )
 
 
-def told_conditions(stem: Stem, max_mfp: float = math.nan) -> tuple[float, ...]:
-    """What the trunk behind this stem is told of a snapshot besides its redshift."""
-    if not isinstance(stem, PhotonTransport):
+def told_conditions(cell_size_mpc: float, max_mfp: float | None = None) -> tuple[float, ...]:
+    """What the trunk is told of a snapshot besides its redshift: nothing for a stem without max_mfp."""
+    if max_mfp is None:
         return ()
-    return (float(reach_condition(max_mfp)), stem.transport.cell_size_condition)
+    return (float(reach_condition(max_mfp)), cell_size_condition(cell_size_mpc))
 
 
 def normalise_redshift(redshift: Any, normalizer: Normalizer) -> Any:

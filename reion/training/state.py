@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
 import keras
 import numpy as np
 
 from reion.models.build import Model
+from reion.training.callbacks import Callbacks
 from reion.training.checkpoints import Checkpoint, pack, unpack
 from reion.training.history import Round
 from reion.training.processes import Processes
@@ -32,6 +35,10 @@ class State:
         That R², and how many rounds have passed since.
     seconds, waiting_seconds
         Time spent in steps, and the part of it in which the network waited for batches.
+    stopped
+        Whether a callback has ended the run.
+    callbacks, events
+        Keras callbacks, and what calls them.
     """
 
     model: Model
@@ -42,6 +49,11 @@ class State:
     stale_rounds: int = 0
     seconds: float = 0.0
     waiting_seconds: float = 0.0
+    stopped: bool = False
+    callbacks: Sequence[keras.callbacks.Callback] = ()
+
+    def __post_init__(self) -> None:
+        self.events = Callbacks(self.callbacks, self.trunk)
 
     @property
     def trunk(self) -> keras.Model:
@@ -72,14 +84,36 @@ class State:
             return
         if r2 > self.best_r2:
             self.best_r2, self.stale_rounds = r2, 0
-            self.best = self.trunk.get_weights()
+            with self.averaged():
+                self.best = self.trunk.get_weights()
         else:
             self.stale_rounds += 1
 
     def best_weights(self) -> list[np.ndarray]:
-        """Weights of the trunk: of the best validation R² with `patience_rounds`, otherwise the last."""
-        weights: list[np.ndarray] = self.trunk.get_weights() if self.best is None else self.best
+        """Weights of the trunk: of the best validation R² with `patience_rounds`, otherwise the last.
+
+        With `ema_momentum` these are moving averages.
+        """
+        if self.best is not None:
+            return self.best
+        with self.averaged():
+            weights: list[np.ndarray] = self.trunk.get_weights()
         return weights
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within the block the trunk has the moving average of its weights, where the schema asks for it."""
+        if self.model.config.training.ema_momentum is None:
+            yield
+            return
+        variables = self.trunk.trainable_variables
+        own = [_array(variable).copy() for variable in variables]
+        self.trunk.optimizer.finalize_variable_values(variables)
+        try:
+            yield
+        finally:
+            for variable, array in zip(variables, own, strict=True):
+                variable.assign(array)
 
     def to_checkpoint(self) -> Checkpoint:
         """A copy to write down."""
@@ -89,7 +123,11 @@ class State:
         }
         if self.best is not None:
             arrays["best"] = self.best
+        states, remembered = self.events.to_state()
+        arrays |= remembered
         state = {
+            "callbacks": states,
+            "stopped": self.stopped,
             "history": [asdict(row) for row in self.history],
             "best_r2": self.best_r2 if math.isfinite(self.best_r2) else None,
             "stale_rounds": self.stale_rounds,
@@ -105,6 +143,8 @@ class State:
             variable.assign(array)
         stored = checkpoint.state
         self.step = checkpoint.step
+        self.stopped = stored["stopped"]
+        self.events.restore(stored["callbacks"], checkpoint.arrays)
         self.history = [Round.from_json(row) for row in stored["history"]]
         self.best = checkpoint.arrays.get("best")
         self.best_r2 = -math.inf if stored["best_r2"] is None else stored["best_r2"]

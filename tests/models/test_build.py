@@ -7,11 +7,12 @@ import pytest
 
 keras = pytest.importorskip("keras")
 
-from reion.config import MODEL_NAMES, load_config  # noqa: E402
+from reion.config import load_config  # noqa: E402
 from reion.errors import InputError  # noqa: E402
 from reion.models.build import build_model, build_network  # noqa: E402
 from reion.models.normalizer import Normalizer  # noqa: E402
 from reion.models.stems import PhotonBalance  # noqa: E402
+from reion.registry import NETWORKS  # noqa: E402
 from reion_kernels import N_SYMMETRIES, symmetry  # noqa: E402
 
 SMALL = {
@@ -78,7 +79,7 @@ def predict(network, fields, radius_cells, redshift=8.0, stride_cells=1):
     return xi[tuple(map(slice, shape))]
 
 
-@pytest.fixture(scope="module", params=MODEL_NAMES)
+@pytest.fixture(scope="module", params=NETWORKS.own)
 def network(request):
     model = small_model(request.param)
     return model, build_network(model, normalizer_for(model))

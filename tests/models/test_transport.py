@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from reion.config import TransportModel
 from reion.models.transport import REFERENCE_DENSITY, BoxFilter, PeriodicBox, Transport
+from reion.networks import TransportModel
 from reion.simulation.contract import hydrogen_per_density
 from reion_kernels import symmetry
 
@@ -18,7 +18,7 @@ ATOMS = REFERENCE_DENSITY * hydrogen_per_density()
 
 
 def transport(cell_size_mpc: float, **changes) -> Transport:
-    return Transport.of_model(TransportModel(**changes), cell_size_mpc)
+    return Transport.of_settings(TransportModel(**changes), cell_size_mpc)
 
 
 def world(

@@ -1,0 +1,130 @@
+"""One training from several seeds: what of a score is the network's, and what is luck."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from reion.config import RunConfig, load_config
+from reion.errors import InputError
+from reion.jobs.outputs import read_record, write_json
+from reion.training.loop import StepProgress
+from reion.training.parent import Parent
+from reion.training.run import train, with_photons
+from reion.training.run_folder import Metrics
+
+
+@dataclass(frozen=True)
+class SeedRun:
+    """One of the trainings.
+
+    Attributes
+    ----------
+    seed, run
+        Its seed, and the name of its run folder.
+    validation_r2, loss
+        As in its metrics.json.
+    """
+
+    seed: int
+    run: str
+    validation_r2: float | None
+    loss: float
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Trainings that differ in their seed alone.
+
+    Attributes
+    ----------
+    runs
+        In the order of the seeds.
+    mean_r2, std_r2
+        Of the validation R², the standard deviation between seeds (n − 1); None where it is not defined.
+    """
+
+    runs: tuple[SeedRun, ...]
+    mean_r2: float | None
+    std_r2: float | None
+
+    @classmethod
+    def of(cls, runs: Sequence[SeedRun]) -> Seeds:
+        """Sum up the runs."""
+        r2 = [run.validation_r2 for run in runs if run.validation_r2 is not None]
+        return cls(
+            tuple(runs),
+            mean_r2=float(np.mean(r2)) if r2 else None,
+            std_r2=float(np.std(r2, ddof=1)) if len(r2) > 1 else None,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready values: what seeds.json holds."""
+        return asdict(self)
+
+
+def train_seeds(
+    simulations: Sequence[xr.Dataset],
+    out: str | Path,
+    config: RunConfig,
+    *,
+    seeds: int,
+    parent: Parent | None = None,
+    resume: bool = False,
+    progress: StepProgress | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Seeds:
+    """Train a schema from its seed and those that follow.
+
+    Parameters
+    ----------
+    simulations, config, parent, progress, say
+        As for `reion.training.run.train`.
+    out
+        A folder: for each seed a run folder seed-N, and seeds.json.
+    seeds
+        How many.
+    resume
+        Keep the runs in `out` that are finished, and go on with the one that is not.
+
+    Raises
+    ------
+    InputError
+        If `out` is there and `resume` is not given, or a run in it has another schema; and as `train`.
+    """
+    out = Path(out)
+    if out.exists() and not resume:
+        raise InputError(
+            "the output is already there", file=out, hint="--resume goes on, or give another --out"
+        )
+    runs: list[SeedRun] = []
+    for seed in range(config.seed, config.seed + seeds):
+        folder = out / f"seed-{seed}"
+        own = config.model_copy(update={"seed": seed})
+        say(f"{folder.name}, {len(runs) + 1} of {seeds}")
+        begun = (folder / "config.toml").is_file()
+        finished = (folder / "metrics.json").is_file()
+        if finished and load_config(folder / "config.toml") == with_photons(own, simulations):
+            metrics = read_record(folder / "metrics.json", Metrics)
+        else:
+            metrics = train(simulations, folder, own, parent=parent, resume=begun, progress=progress, say=say)
+        runs.append(SeedRun(seed, folder.name, metrics.validation_r2, metrics.loss))
+        write_json(out / "seeds.json", Seeds.of(runs).to_json())
+    return Seeds.of(runs)
+
+
+def in_words(seeds: Seeds) -> str:
+    """The runs, a line each, and their mean and spread."""
+    lines = [
+        f"{run.run}: validation R² {'–' if run.validation_r2 is None else f'{run.validation_r2:.4f}'}"
+        for run in seeds.runs
+    ]
+    if seeds.mean_r2 is not None:
+        spread = "" if seeds.std_r2 is None else f" ± {seeds.std_r2:.4f}"
+        lines.append(f"{len(seeds.runs)} seeds: validation R² {seeds.mean_r2:.4f}{spread}")
+    return "\n".join(lines)

@@ -1,0 +1,158 @@
+"""Keras callbacks in our own loop: a round is an epoch, a step is a batch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from reion.errors import InputError
+from reion.training.history import Round
+
+_NOT_STATE = ("params", "model")
+
+
+class Callbacks:
+    """The callbacks of a run, called where Keras' own loop calls them.
+
+    `on_train_begin` and `_end`; `on_epoch_begin` and `_end` around a round, whose number counts from 0, with
+    the logs loss, val_loss, val_mse, val_r2 and learning_rate; `on_train_batch_begin` and `_end` around a
+    step, with loss; `on_test_begin` and `_end` around a validation. A callback that sets
+    `model.stop_training` ends the run. `model` is the trunk, compiled.
+    """
+
+    def __init__(self, callbacks: Sequence[keras.callbacks.Callback], trunk: keras.Model) -> None:
+        for callback in callbacks:
+            if not isinstance(callback, keras.callbacks.Callback):
+                raise InputError(
+                    f"callbacks: expected instances of keras.callbacks.Callback; received {callback!r}"
+                )
+        self._callbacks = list(callbacks)
+        self._trunk = trunk
+        self._list = keras.callbacks.CallbackList(list(callbacks))
+        self._restored: tuple[list[Any], Mapping[str, list[np.ndarray]]] | None = None
+
+    def begin(self, *, epochs: int, steps: int) -> None:
+        """Start a training, or go on with one."""
+        if not self._callbacks:
+            return
+        self._list.set_params({"verbose": 0, "epochs": epochs, "steps": steps})
+        self._list.set_model(self._trunk)
+        self._trunk.stop_training = False
+        self._list.on_train_begin()
+        if self._restored is not None:  # after the callbacks have reset themselves
+            self._assign(*self._restored)
+
+    def begin_round(self, number: int) -> None:
+        """A round starts."""
+        if self._callbacks:
+            self._list.on_epoch_begin(number)
+
+    def begin_step(self, number: int) -> None:
+        """A step of the round starts."""
+        if self._callbacks:
+            self._list.on_train_batch_begin(number)
+
+    def end_step(self, number: int, loss: float) -> None:
+        """A step of the round is done."""
+        if self._callbacks:
+            self._list.on_train_batch_end(number, {"loss": loss})
+
+    def begin_validation(self) -> None:
+        """A validation starts."""
+        if self._callbacks:
+            self._list.on_test_begin()
+
+    def end_validation(self, loss: float) -> None:
+        """A validation is done."""
+        if self._callbacks:
+            self._list.on_test_end({"loss": loss})
+
+    def end_round(self, number: int, finished: Round) -> bool:
+        """A round is validated; return whether a callback wants to stop."""
+        if not self._callbacks:
+            return False
+        self._list.on_epoch_end(
+            number,
+            {
+                "loss": finished.loss,
+                "val_loss": finished.validation_loss,
+                "val_mse": finished.validation_mse,
+                "val_r2": finished.validation_r2,
+                "learning_rate": finished.learning_rate,
+            },
+        )
+        return bool(self._trunk.stop_training)
+
+    def end(self) -> None:
+        """The training is over; a callback may put back older weights."""
+        if self._callbacks:
+            self._list.on_train_end()
+
+    def to_state(self) -> tuple[list[Any], dict[str, list[np.ndarray]]]:
+        """What the callbacks remember: for each its class and its plain attributes, and their arrays.
+
+        Keras has no word for it. Kept are attributes without a leading underscore that JSON can hold, arrays
+        and lists of arrays: all that Keras' own callbacks decide by.
+        """
+        states: list[Any] = []
+        arrays: dict[str, list[np.ndarray]] = {}
+        for number, callback in enumerate(self._callbacks):
+            plain = {}
+            for name, value in vars(callback).items():
+                if name.startswith("_") or name in _NOT_STATE:
+                    continue
+                if _are_arrays(value):
+                    arrays[f"callback-{number}-{name}"] = [np.asarray(item) for item in value]
+                elif (text := _as_json(value)) is not None:
+                    plain[name] = text
+            states.append({"kind": _kind(callback), "attributes": plain})
+        return states, arrays
+
+    def restore(self, states: Sequence[Any], arrays: Mapping[str, list[np.ndarray]]) -> None:
+        """Go on as a checkpoint says.
+
+        Raises
+        ------
+        InputError
+            If the run was started with other callbacks.
+        """
+        before, now = [state["kind"] for state in states], [_kind(callback) for callback in self._callbacks]
+        if before != now:
+            raise InputError(
+                f"the run was started with the callbacks {', '.join(before) or 'none'}; received "
+                f"{', '.join(now) or 'none'}",
+                hint="resume with reion.train(..., resume=True, callbacks=[...]), the same ones",
+            )
+        self._restored = list(states), arrays
+
+    def _assign(self, states: Sequence[Any], arrays: Mapping[str, list[np.ndarray]]) -> None:
+        for number, (callback, state) in enumerate(zip(self._callbacks, states, strict=True)):
+            for name, text in state["attributes"].items():
+                setattr(callback, name, json.loads(text))
+            prefix = f"callback-{number}-"
+            for group, members in arrays.items():
+                if group.startswith(prefix):
+                    setattr(callback, group.removeprefix(prefix), members)
+
+
+def _kind(callback: keras.callbacks.Callback) -> str:
+    return f"{type(callback).__module__}.{type(callback).__qualname__}"
+
+
+def _are_arrays(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, np.ndarray) for item in value)
+
+
+def _as_json(value: Any) -> str | None:
+    """The value as text, which also holds infinities; None for what is no plain value."""
+    if isinstance(value, np.generic) or (hasattr(value, "shape") and value.shape == ()):
+        value = value.item() if isinstance(value, np.generic) else float(value)
+    try:
+        text = json.dumps(value)
+    except (TypeError, ValueError):
+        return None
+    return text if json.loads(text) == value or value != value else None
