@@ -255,7 +255,7 @@ def load_config(
 
 def differences(a: RunConfig, b: RunConfig) -> list[str]:
     """Where two schemas differ, as `key=value of a instead of value of b`."""
-    first, second = _flat(a.model_dump(mode="json")), _flat(b.model_dump(mode="json"))
+    first, second = flat(a.model_dump(mode="json")), flat(b.model_dump(mode="json"))
     return [
         f"{key}={first.get(key)} instead of {second.get(key)}"
         for key in sorted(first.keys() | second.keys())
@@ -263,14 +263,15 @@ def differences(a: RunConfig, b: RunConfig) -> list[str]:
     ]
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values with keys such as `training.steps`."""
+    found: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+            found[f"{prefix}{key}"] = value
+    return found
 
 
 def write_config(config: RunConfig, path: Path) -> None:

@@ -181,7 +181,7 @@ def test_what_is_imported_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     known = declared(project["dependencies"]) | set().union(
-        *(declared(extras[name]) for name in ("train", "cluster", "mpi"))
+        *(declared(extras[name]) for name in ("train", "cluster", "mpi", "search"))
     )
     third_party = {
         (top(name), module)

@@ -1,4 +1,4 @@
-"""The command that says what a prediction or a training run will cost: plan."""
+"""Commands that look ahead: plan, what a prediction or a training costs; plan-run, how to train on data."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ import typer
 from reion.cli.app import app, example
 from reion.cli.environment import need_training
 from reion.cli.options import (
+    Force,
     Format,
     Json,
     Memory,
+    Settings,
+    Sources,
     ValuesAndFacts,
     parse_bytes,
     parse_settings,
     split_settings,
 )
-from reion.cli.output import print_plans
+from reion.cli.output import print_plans, print_result
 from reion.errors import InputError
 
 if TYPE_CHECKING:
@@ -147,4 +150,36 @@ def _plan_prediction(
         sources=sources,
         memory_bytes=memory_bytes,
         terms=terms,
+    )
+
+
+@app.command("plan-run", epilog=example("reion plan-run box1.zarr box3.zarr --out run.toml"))
+def plan_run(
+    sources: Sources,
+    out: Annotated[
+        Path | None, typer.Option(help="The TOML file to write; it is printed where this is absent.")
+    ] = None,
+    format_: Format = None,
+    settings: Settings = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Look at simulations and write how to train on them.
+
+    The file has a reason for every value, and is there to be changed: `reion train --config` takes it.
+    """
+    need_training("reion plan-run")
+    from reion.jobs.outputs import write_whole
+    from reion.readers import open_each
+    from reion.training.run_plan import plan_run as look
+
+    if out is not None and out.exists() and not force:
+        raise InputError("the output is already there", file=out, hint="--force replaces it")
+    planned = look(open_each(sources, format=format_, settings=parse_settings(settings)), sources)
+    if out is not None:
+        write_whole(out, planned.to_toml())
+    print_result(
+        {"out": None if out is None else str(out), **planned.to_json()},
+        lambda: planned.to_toml().rstrip() if out is None else f"{out}: train with --config {out}",
+        json=json,
     )

@@ -1,10 +1,11 @@
-"""Commands that train networks, and what comes of a training run: quickstart, train, compare, export onnx."""
+"""Commands that train networks: quickstart, train, watch, compare, search; and export onnx."""
 
 from __future__ import annotations
 
 import os
 import sys
 from contextlib import nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -221,6 +222,31 @@ def _processes(workers: int | None) -> Processes:
     return processes
 
 
+@app.command(epilog=example("reion watch run --every 10"))
+def watch(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, finished or not.")],
+    every: Annotated[
+        float | None, typer.Option(help="Print it again after so many seconds, until it ends.", min=0.1)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Print the curve of a run, how it stands, and what to do next."""
+    import shutil
+    import time
+
+    from reion.training.watch import in_words
+    from reion.training.watch import watch as read_run
+
+    while True:
+        watched = read_run(run)
+        width = shutil.get_terminal_size((100, 24)).columns
+        print_result(watched.to_json(), lambda: in_words(watched, width), json=json)  # noqa: B023 (used at once)
+        if every is None or watched.state != "training":
+            return
+        sys.stdout.flush()
+        time.sleep(every)
+
+
 @app.command(epilog=example("reion compare models box1.zarr box3.zarr --test box2.zarr --out comparison"))
 def compare(
     study: Annotated[
@@ -274,6 +300,63 @@ def compare(
             progress=progress,
         )
     print_result(result.to_json(), lambda: render(result), json=json)
+
+
+@app.command(epilog=example("reion search voxel box1.zarr box3.zarr --out search"))
+def search(
+    study: Annotated[
+        str, typer.Argument(metavar="STUDY", help="A TOML file or the name of a search that reion has.")
+    ],
+    sources: Annotated[list[Path], typer.Argument(metavar="SIM...", help="Simulations to train on.")],
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    format_: Format = None,
+    settings: Settings = None,
+    core_minutes: Annotated[
+        float | None,
+        typer.Option(help="Processor time of all trials in minutes, instead of the study's.", min=0.001),
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(help="How many trials, instead of the study's.", min=2)
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(help="Train the best settings and the defaults from so many other seeds.", min=1)
+    ] = 3,
+    resume: Resume = False,
+    json: Json = False,
+) -> None:
+    """Search for settings of a network.
+
+    Trials draw them from the ranges of a study; the best ones are then compared with the defaults.
+    """
+    need_training("reion search")
+    if find_spec("optuna") is None:
+        raise InputError("reion search needs optuna", hint="pip install 'reion[search]'")
+    from reion.readers import open_each
+    from reion.studies.search import search as run_search
+    from reion.terminal import progress_bar, say
+
+    simulations = open_each(sources, format=format_, settings=parse_settings(settings))
+    announce_compilation()
+    with resumable(out), progress_bar("training") as progress:
+        result = run_search(
+            study,
+            simulations,
+            out,
+            core_minutes=core_minutes,
+            trials=trials,
+            seeds=seeds,
+            resume=resume,
+            say=say,
+            progress=progress,
+        )
+    print_result(
+        {"out": str(out), **result.to_json()},
+        lambda: (
+            f"{result.verdict}\n{out / 'best.toml'}: the settings of trial {result.best}; "
+            f"{out / 'study.toml'}: both, for `reion compare`"
+        ),
+        json=json,
+    )
 
 
 @export_app.command("onnx", epilog=example("reion export onnx run --out model.onnx"))

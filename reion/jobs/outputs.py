@@ -304,6 +304,21 @@ def alone_at(out: Path) -> Iterator[None]:
             os.close(descriptor)
 
 
+def is_being_written(out: Path) -> bool:
+    """Whether a process holds the lock of an output, or without locks, whether one has not removed it."""
+    path = out.with_name(f".{out.name}.lock")
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return not _lock(descriptor)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+
+
 def _locked(path: Path) -> tuple[int, bool]:
     """A descriptor of the file at `path`, with this process written in, and whether it could be locked."""
     while True:

@@ -24,6 +24,7 @@ from reion.training.history import Round
 from reion.training.losses import build_loss
 from reion.training.optimizer import build_optimizer
 from reion.training.parent import Parent
+from reion.training.pictures import Slices
 from reion.training.processes import Processes
 from reion.training.sampler import Batch, CropSequence, TrainingSnapshot, prepare_snapshots, validation_pair
 from reion.training.state import State
@@ -255,6 +256,20 @@ class Loop:
             if model.target_normalised:
                 predicted = np.clip(predicted * normalizer.xi_std + normalizer.xi_mean, 0, 1)
             yield predicted, true, loss
+
+    def slices(self) -> Slices | None:
+        """The middle of the validation slab of the snapshot that is nearest to half ionised; None without.
+
+        Predicted by the weights that are validated.
+        """
+        partly = [s for s in self.snapshots if is_partly_ionised(float(s.xi.mean()))]
+        if not partly:
+            return None
+        chosen = min(partly, key=lambda snapshot: abs(float(snapshot.xi.mean()) - 0.5))
+        with self.state.averaged():
+            ((predicted, true, _),) = self._validated([chosen])
+        middle = true.shape[1] // 2
+        return Slices(chosen.redshift, true[0, middle, ..., 0], predicted[0, middle, ..., 0])
 
     def mean_error_share(self) -> float | None:
         """The error of mean xi, one standard deviation, for each unit of the mean spread.

@@ -30,6 +30,7 @@ from reion.simulation.contract import CELL_SIZE_TOLERANCE, FIELDS, PHOTON_RATE_U
 from reion.training.checkpoints import Checkpoint, load_newest
 from reion.training.loop import Loop, NotFiniteError, StepProgress
 from reion.training.parent import Parent
+from reion.training.pictures import is_drawn
 from reion.training.processes import Processes
 from reion.training.provenance import Lengthened, Provenance
 from reion.training.run_folder import RUN, Metrics, RunFolder
@@ -137,6 +138,9 @@ def train(
             for _ in loop.rounds():
                 if processes.is_chief:
                     folder.save(loop.state.to_checkpoint(), loop.state.history)
+                    training = config.training
+                    if is_drawn(loop.state.step, steps=training.steps, round_steps=training.round_steps):
+                        folder.draw(loop.state.step, loop.slices(), loop.state.weights)
         except NotFiniteError as error:
             raise _diverged(folder, loop, error, keep=processes.is_chief) from error
         written = (

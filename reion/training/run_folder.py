@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 import tomllib
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ import keras
 import numpy as np
 import xarray as xr
 
-from reion.config import RunConfig, load_config, write_config
+from reion.config import RunConfig, flat, load_config, write_config
 from reion.errors import InputError
 from reion.jobs.outputs import (
     clear_stale,
@@ -34,8 +35,10 @@ from reion.models.normalizer import Normalizer
 from reion.physics.mean_free_path import require_max_mfp
 from reion.simulation.contract import DIMS, cubic_cell_size_mpc, require_fields
 from reion.simulation.photons import with_n_ion
+from reion.training import pictures
 from reion.training.checkpoints import Checkpoint, save_checkpoint
 from reion.training.history import Round, to_csv, to_events
+from reion.training.pictures import Slices, hyperparameters
 from reion.training.provenance import Provenance
 from reion.training.sampler import Batch
 
@@ -129,6 +132,7 @@ class RunFolder:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self._rounds_logged = 0
+        self._is_drawing = False
 
     def clear_stale(self) -> None:
         """Clear it of what killed processes left."""
@@ -188,11 +192,32 @@ class RunFolder:
         start_time = (self.path / "config.toml").stat().st_mtime
         records = to_events(history[self._rounds_logged :], start_time, begin=begin)
         if begin:
-            write_whole(events, records)
+            settings = flat(load_config(self.path / "config.toml").model_dump(mode="json"))
+            write_whole(events, records + hyperparameters(settings, start_time))
         else:
             with events.open("ab") as file:
                 file.write(records)
         self._rounds_logged = len(history)
+
+    def draw(self, step: int, slices: Slices | None, weights: Mapping[str, np.ndarray]) -> None:
+        """Add a slice of the validation slab and histograms of the weights to what TensorBoard shows.
+
+        They have a file of their own, to which is only added: they are in no checkpoint.
+
+        Raises
+        ------
+        InputError
+            If the disk is full; the run can be resumed.
+        """
+        with self._resumable("a picture of the run"):
+            folder = self.path / "logs" / "pictures"
+            folder.mkdir(parents=True, exist_ok=True)
+            records = pictures.to_events(
+                step, time.time(), slices=slices, weights=weights, begin=not self._is_drawing
+            )
+            with (folder / "events.out.tfevents.reion").open("ab") as file:
+                file.write(records)
+        self._is_drawing = True
 
     def keep_batch(self, batch: Batch) -> Path:
         """Keep the batch at which a run broke.

@@ -66,6 +66,11 @@ class State:
         return [*self.trunk.variables, *self.trunk.optimizer.variables]
 
     @property
+    def weights(self) -> dict[str, np.ndarray]:
+        """What is learnt, by the names of the variables."""
+        return {variable.path: _array(variable) for variable in self.trunk.trainable_variables}
+
+    @property
     def out_of_patience(self) -> bool:
         """Whether validation has not improved for as many rounds as the schema allows."""
         patience = self.model.config.training.patience_rounds

@@ -1,0 +1,147 @@
+"""The study of a search: what every trial has, what varies over which range, and what it may take."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+from pydantic import Field, model_validator
+
+from reion.config import RunConfig, load_config
+from reion.errors import InputError
+from reion.schema import Schema, load_schema
+
+
+class Draws(Protocol):
+    """What chooses the values of a trial: a trial of Optuna."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        """A number of a range."""
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
+        """A whole number of a range."""
+
+    def suggest_categorical(self, name: str, choices: list[str]) -> Any:
+        """One of several values."""
+
+
+class Range(Schema):
+    """What a setting may be: from `low` to `high`, evenly in log space with `log`; or `choices`."""
+
+    low: float | int | None = None
+    high: float | int | None = None
+    log: bool = False
+    choices: tuple[Any, ...] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Range:
+        if (self.choices is None) == (self.low is None or self.high is None):
+            raise ValueError("expected low and high, or choices")
+        if self.low is not None and self.high is not None and not self.low < self.high:
+            raise ValueError(f"expected low below high; received {self.low} and {self.high}")
+        if self.log and not (self.low and self.low > 0):
+            raise ValueError("log needs low above 0")
+        if self.choices is not None and len(self.choices) < 2:
+            raise ValueError("expected two choices or more")
+        return self
+
+    def draw(self, trial: Draws, key: str) -> Any:
+        """A value for a trial."""
+        if self.choices is not None:
+            # Optuna compares choices, and cannot store lists.
+            texts = [repr(choice) for choice in self.choices]
+            return self.choices[texts.index(trial.suggest_categorical(key, texts))]
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return trial.suggest_int(key, self.low, self.high, log=self.log)
+        assert self.low is not None  # noqa: S101 (checked above; for the types)
+        assert self.high is not None  # noqa: S101
+        return trial.suggest_float(key, self.low, self.high, log=self.log)
+
+
+class SearchStudy(Schema):
+    """What a search tries.
+
+    Attributes
+    ----------
+    core_minutes
+        Processor time of all trials together, all cores; each may take its even share.
+    trials
+        How many.
+    base
+        What every trial changes in the schema of a run.
+    ranges
+        Key of the schema, such as training.learning_rate, to what it may be.
+    """
+
+    core_minutes: Annotated[float, Field(gt=0)] = 20.0
+    trials: Annotated[int, Field(ge=2)] = 20
+    base: dict[str, Any] = Field(default_factory=dict)
+    ranges: Annotated[dict[str, Range], Field(min_length=1)]
+
+    def settings(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
+        """What a trial with these values changes in the schema of a run."""
+        values = _copy(self.base)
+        for key, value in drawn.items():
+            *parents, name = key.split(".")
+            place = values
+            for parent in parents:
+                place = place.setdefault(parent, {})
+            place[name] = value
+        return values
+
+    def config(self, drawn: Mapping[str, Any], steps: int) -> RunConfig:
+        """The schema of a trial of so many steps, validated ten times.
+
+        Raises
+        ------
+        InputError
+            If it is no valid one.
+        """
+        values = self.settings(drawn)
+        training = {**values.get("training", {}), "steps": steps, "round_steps": max(1, -(-steps // ROUNDS))}
+        return load_config(base={**values, "training": training})
+
+
+ROUNDS = 10
+"""A trial is validated, and may be given up, so many times."""
+
+
+def searches() -> tuple[str, ...]:
+    """Names of the searches that come with reion."""
+    folder = resources.files("reion") / "studies" / "searches"
+    return tuple(sorted(item.name.removesuffix(".toml") for item in folder.iterdir()))
+
+
+def load_search(study: str | Path) -> SearchStudy:
+    """Read a search: a TOML file or a name of `searches()`.
+
+    Raises
+    ------
+    InputError
+        If there is none or it does not fit; the first and the last value of every range are tried.
+    """
+    if str(study) in searches():
+        own = resources.files("reion") / "studies" / "searches" / f"{study}.toml"
+        found = load_schema(SearchStudy, base=tomllib.loads(own.read_text(encoding="utf-8")))
+    elif Path(study).expanduser().is_file():
+        found = load_schema(SearchStudy, Path(study).expanduser())
+    else:
+        raise InputError(
+            f"expected a TOML file or the name of a search ({', '.join(searches())})", file=study
+        )
+    for key, span in found.ranges.items():
+        ends = (span.low, span.high) if span.choices is None else span.choices
+        for value in ends:
+            try:
+                found.config({key: value}, steps=1)
+            except InputError as error:
+                error.message = f"ranges.{key}={value!r}: {error.message}"
+                raise
+    return found
+
+
+def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copy(item) if isinstance(item, Mapping) else item for key, item in values.items()}

@@ -1,0 +1,243 @@
+"""A look at the data, and the schema that it suggests: a TOML file with the reason of every choice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import xarray as xr
+
+from reion.config import load_config
+from reion.errors import InputError
+from reion.jobs.resources import memory_limit_bytes
+from reion.metrics.pooling import is_partly_ionised
+from reion.models.build import build_model
+from reion.simulation.contract import CELL_SIZE_TOLERANCE, MAX_MFP, cubic_cell_size_mpc, require_fields
+from reion.training.cost import plan_train
+
+_STEP_CELLS = 4 * 24**3
+"""Cells of xi in a step of the default network, which its learning rate was chosen for."""
+
+_PASSES = 20
+"""How often a run sees each partly ionised cell, about: the default 1000 steps on a box of 64 cells."""
+
+_LEAST_STEPS, _MOST_STEPS = 400, 6000
+_STEPS_ROUNDED_TO = 100
+
+_LARGEST_CROP = 24
+
+_MEMORY_SHARE = 0.7
+"""Of the machine's memory: what a run may take by plan."""
+
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What of the data decides how to train on it.
+
+    Attributes
+    ----------
+    boxes, snapshots, partly_ionised
+        Numbers of boxes, of snapshots in all, and of those that are neither neutral nor ionised.
+    meshes
+        Cells of each box along x, y and z.
+    cell_sizes_mpc
+        Comoving, of each box.
+    redshift_range
+        Lowest and highest.
+    has_history
+        Whether each box has n_ion, or enough snapshots to add it up from n_src.
+    has_reach
+        Whether each box says how far photons reach.
+    """
+
+    boxes: int
+    snapshots: int
+    partly_ionised: int
+    meshes: tuple[tuple[int, int, int], ...]
+    cell_sizes_mpc: tuple[float, ...]
+    redshift_range: tuple[float, float]
+    has_history: bool
+    has_reach: bool
+
+    @classmethod
+    def of(cls, simulations: Sequence[xr.Dataset]) -> Fingerprint:
+        """Look at simulations; reads every value of xi.
+
+        Raises
+        ------
+        InputError
+            If one lacks density or xi.
+        """
+        partly = 0
+        for sim in simulations:
+            require_fields(sim, ["n_igm", "xi"], purpose="training")
+            partly += sum(is_partly_ionised(float(snapshot.mean())) for snapshot in sim["xi"])
+        redshift = [float(z) for sim in simulations for z in sim["redshift"].values]
+        return cls(
+            boxes=len(simulations),
+            snapshots=len(redshift),
+            partly_ionised=partly,
+            meshes=tuple((sim.sizes["x"], sim.sizes["y"], sim.sizes["z"]) for sim in simulations),
+            cell_sizes_mpc=tuple(cubic_cell_size_mpc(sim) for sim in simulations),
+            redshift_range=(min(redshift), max(redshift)),
+            has_history=all("n_ion" in sim or sim.sizes["redshift"] > 1 for sim in simulations),
+            has_reach=all(MAX_MFP in sim.variables for sim in simulations),
+        )
+
+    @property
+    def alike(self) -> bool:
+        """Whether all boxes have one cell size."""
+        return max(self.cell_sizes_mpc) <= min(self.cell_sizes_mpc) * (1 + CELL_SIZE_TOLERANCE)
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """A schema that was planned, in the order of its keys: section, key, value, reason."""
+
+    rows: tuple[tuple[str, str, Any, str], ...]
+    notes: tuple[str, ...]
+
+    def to_toml(self) -> str:
+        """The file: every value with its reason above it."""
+        lines = [f"# {note}" for note in self.notes]
+        section = None
+        for place, key, value, reason in self.rows:
+            if place != section:
+                lines += ["", f"[{place}]"]
+                section = place
+            lines += [f"# {reason}", tomli_w.dumps({key: value}).rstrip()]
+        return "\n".join(lines) + "\n"
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The same as nested values."""
+        nested: dict[str, Any] = {}
+        for place, key, value, _ in self.rows:
+            nested.setdefault(place, {})[key] = value
+        return nested
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        reasons = {f"{place}.{key}": reason for place, key, _, reason in self.rows}
+        return {"config": self.values, "reasons": reasons, "notes": list(self.notes)}
+
+
+def plan_run(simulations: Sequence[xr.Dataset], sources: Sequence[Path] = ()) -> RunPlan:
+    """Plan a training on these simulations, whose files are `sources`; builds the network and times a step.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to learn: no snapshot that is partly ionised, or no source field.
+    """
+    data = Fingerprint.of(simulations)
+    if not data.partly_ionised:
+        raise InputError(
+            f"expected a snapshot that is neither neutral nor ionised; received {data.snapshots} without one"
+        )
+    rows = _choose_network(data)
+    shortest = min(min(mesh) for mesh in data.meshes)
+    crop, why = _choose_crop(min(mesh[0] for mesh in data.meshes), shortest)
+    rows.append(("training", "crop_cells", crop, why))
+    batch = max(1, round(_STEP_CELLS / crop**3))
+    rows.append(
+        ("training", "batch_size", batch, f"{batch} crops of {crop}^3 are {batch * crop**3} cells a step")
+    )
+    cells = sum(math.prod(mesh) for mesh in data.meshes) / data.boxes * data.partly_ionised
+    wanted = _PASSES * cells / (batch * crop**3)
+    steps = _STEPS_ROUNDED_TO * round(wanted / _STEPS_ROUNDED_TO)
+    steps = min(max(steps, _LEAST_STEPS), _MOST_STEPS)
+    seen = steps * batch * crop**3 / cells
+    rows.append(
+        (
+            "training",
+            "steps",
+            steps,
+            f"each cell of the {data.partly_ionised} partly ionised snapshots is seen about {seen:.0f} "
+            "times; take more if the loss still falls at the end",
+        )
+    )
+    rows, cost = _fit_memory(rows, simulations, sources)
+    return RunPlan(tuple(rows), tuple(_notes(data, rows, cost)))
+
+
+def _choose_network(data: Fingerprint) -> list[tuple[str, str, Any, str]]:
+    inputs = "history" if data.has_history else "instant"
+    why = (
+        "the snapshots before, or n_ion, say how many photons there have been"
+        if data.has_history
+        else "a single snapshot does not say how many photons there have been"
+    )
+    rows: list[tuple[str, str, Any, str]] = [("data", "inputs", inputs, why)]
+    sizes = ", ".join(f"{size:g}" for size in sorted(set(data.cell_sizes_mpc)))
+    if data.alike:
+        return [
+            *rows,
+            ("model", "name", "reion", f"all boxes have cells of {data.cell_sizes_mpc[0]:.3g} Mpc"),
+        ]
+    if data.has_reach and data.has_history:
+        return [*rows, ("model", "name", "transport", f"the boxes have cells of {sizes} Mpc, and max_mfp")]
+    raise InputError(
+        f"the boxes have cells of {sizes} Mpc, and not all say how far photons reach",
+        hint="--set max_mfp=MPC states it, for the network that serves any cells; or bring them to one "
+        "cell size with `reion convert --cell-size MPC`",
+    )
+
+
+def _choose_crop(cells_along_x: int, shortest: int) -> tuple[int, str]:
+    """The side of a crop for boxes of so many cells along x, and along their shortest side."""
+    room = cells_along_x - round(0.125 * cells_along_x) - 4
+    crop = max(3, min(_LARGEST_CROP, room, shortest))
+    crop = crop // 4 * 4 or crop
+    if crop == _LARGEST_CROP:
+        return crop, "the default: larger crops waste less on their halo and take more memory"
+    return crop, f"the largest that {cells_along_x} cells leave beside the validation slab and its margins"
+
+
+def _fit_memory(
+    rows: list[tuple[str, str, Any, str]], simulations: Sequence[xr.Dataset], sources: Sequence[Path]
+) -> tuple[list[tuple[str, str, Any, str]], Any]:
+    """Halve the batch until the run fits in the memory of this machine; the plan of what it costs."""
+    limit = memory_limit_bytes()
+    while True:
+        config = load_config(base=RunPlan(tuple(rows), ()).values)
+        cost = plan_train(config, simulations, sources)
+        batch = config.training.batch_size
+        if limit is None or cost.peak_memory_bytes <= _MEMORY_SHARE * limit or batch == 1:
+            return rows, cost
+        room = f"{_MEMORY_SHARE * limit / _GIB:.1f} GiB, {_MEMORY_SHARE:.0%} of this machine's memory"
+        reason = f"halved to fit in {room}"
+        rows = [
+            (place, key, batch // 2 if key == "batch_size" else value, reason if key == "batch_size" else why)
+            for place, key, value, why in rows
+        ]
+
+
+def _notes(data: Fingerprint, rows: Sequence[tuple[str, str, Any, str]], cost: Any) -> list[str]:
+    config = load_config(base=RunPlan(tuple(rows), ()).values)
+    size = min(data.cell_sizes_mpc)
+    radius = build_model(config, cell_size_mpc=size).radius_cells
+    shortest = min(min(mesh) for mesh in data.meshes)
+    low, high = data.redshift_range
+    notes = [
+        f"{data.boxes} boxes, {data.snapshots} snapshots from z = {high:g} to {low:g}, "
+        f"{data.partly_ionised} of them partly ionised.",
+        f"The network looks {radius} cells far, {radius * size:.0f} Mpc comoving; the shortest side is "
+        f"{shortest} cells, {shortest * size:.0f} Mpc.",
+        f"It takes {cost.peak_memory_bytes / _GIB:.1f} GiB of memory"
+        + (f" and {cost.seconds / 60:.0f} minutes on this machine." if cost.seconds else "."),
+    ]
+    if 2 * radius > shortest:
+        notes.append(
+            "It looks farther than half of the box, and sees the same cells from both sides: larger boxes "
+            "would teach more."
+        )
+    if data.boxes == 1:
+        notes.append("With a single box there is none to judge on: keep one back.")
+    return notes

@@ -1,0 +1,162 @@
+"""A run as it stands, read from its folder while it trains or after: its curve, and what to do next."""
+
+from __future__ import annotations
+
+import csv
+import math
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from reion.errors import InputError
+from reion.jobs.outputs import is_being_written
+
+State = Literal["finished", "training", "stopped", "diverged"]
+
+_HEIGHT = 10
+"""Lines of a curve."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A run as it stands.
+
+    Attributes
+    ----------
+    folder, state
+        The run folder, and what is known of it: `stopped` for one that was interrupted or killed.
+    step, steps
+        Steps that are in the history, and those that the schema asks for.
+    seconds_left
+        Time in steps until the end, at the speed so far; None where nothing is left or known.
+    rounds
+        The rows of history.csv, numbers by name.
+    """
+
+    folder: Path
+    state: State
+    step: int
+    steps: int
+    seconds_left: float | None
+    rounds: tuple[dict[str, float], ...]
+
+    @property
+    def advice(self) -> str:
+        """One sentence: how it stands, and what to do."""
+        resume = "the same `reion train` with --resume goes on from its last checkpoint"
+        match self.state:
+            case "finished":
+                return (
+                    f"finished: `reion evaluate {self.folder} SIM` judges it, `reion export onnx` writes it"
+                )
+            case "training":
+                left = "" if self.seconds_left is None else f", about {_duration(self.seconds_left)} left"
+                return f"training{left}"
+            case "diverged":
+                return (
+                    "stopped because the loss or a weight was no number: its batch is in diverged.npz; start "
+                    "anew with a lower training.learning_rate, or look for what is wrong in that batch"
+                )
+        return f"not finished, and no process writes it: {resume}"
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {
+            "run": str(self.folder),
+            "state": self.state,
+            "advice": self.advice,
+            "step": self.step,
+            "steps": self.steps,
+            "seconds_left": self.seconds_left,
+            "rounds": list(self.rounds),
+        }
+
+
+def watch(folder: str | Path) -> Watched:
+    """Read how a run stands.
+
+    Raises
+    ------
+    InputError
+        If `folder` is no run folder.
+    """
+    folder = Path(folder)
+    try:
+        schema = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
+        steps = int(schema["training"]["steps"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"expected a run folder, as `reion train --out` writes it; {type(error).__name__}: {error}",
+            file=folder,
+        ) from error
+    rounds = _history(folder / "history.csv")
+    step = int(rounds[-1]["step"]) if rounds else 0
+    state: State = "stopped"
+    if (folder / "metrics.json").is_file():
+        state = "finished"
+    elif is_being_written(folder):
+        state = "training"
+    elif (folder / "diverged.npz").is_file():
+        state = "diverged"
+    left = rounds[-1]["seconds"] / step * (steps - step) if step and state != "finished" else None
+    return Watched(folder, state, step, steps, left, rounds)
+
+
+def _history(path: Path) -> tuple[dict[str, float], ...]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return tuple({name: float(text) for name, text in row.items()} for row in csv.DictReader(file))
+    except FileNotFoundError:
+        return ()
+    except (ValueError, TypeError) as error:
+        raise InputError(f"expected the history of a run; {error}", file=path) from error
+
+
+def in_words(run: Watched, width: int = 100) -> str:
+    """The curves of the validation R² and of both losses, as text of so many columns, and how it stands."""
+    lines = [f"{run.folder}: step {run.step} of {run.steps}"]
+    if run.rounds:
+        steps = [row["step"] for row in run.rounds]
+        last = run.rounds[-1]
+        r2 = [row["validation_r2"] for row in run.rounds]
+        lines += ["", f"validation R², now {last['validation_r2']:.4f}"]
+        lines += draw({"•": r2}, steps, run.steps, width)
+        losses = {
+            "·": [row["loss"] for row in run.rounds],
+            "•": [row["validation_loss"] for row in run.rounds],
+        }
+        lines += ["", f"loss · now {last['loss']:.4f}, validation loss • now {last['validation_loss']:.4f}"]
+        lines += draw(losses, steps, run.steps, width)
+    return "\n".join([*lines, "", run.advice])
+
+
+def draw(curves: dict[str, list[float]], steps: Sequence[float], end: float, width: int) -> list[str]:
+    """Curves over steps from 0 to `end`, each drawn with its mark, with the range on the left.
+
+    Values that are not finite leave a gap; of several in one column the last is drawn.
+    """
+    values = [value for curve in curves.values() for value in curve if math.isfinite(value)]
+    if not values:
+        return ["no value yet"]
+    low, high = min(values), max(values)
+    span = high - low or 1.0
+    columns = max(10, width - 12)
+    canvas = [[" "] * columns for _ in range(_HEIGHT)]
+    for mark, curve in curves.items():
+        for step, value in zip(steps, curve, strict=True):
+            if math.isfinite(value):
+                column = min(columns - 1, int(step / max(end, 1) * columns))
+                row = _HEIGHT - 1 - round((value - low) / span * (_HEIGHT - 1))
+                canvas[row][column] = mark
+    labels = {0: f"{high:.4g}", _HEIGHT - 1: f"{low:.4g}"}
+    lines = [f"{labels.get(row, ''):>9} │{''.join(cells).rstrip()}" for row, cells in enumerate(canvas)]
+    return [*lines, f"{'':>9} └{'─' * columns}", f"{'step':>9}  0{f'{end:g}':>{columns - 1}}"]
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return (
+        f"{seconds:.0f} s" if seconds < 90 else f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+    )
