@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -19,18 +20,19 @@ import keras
 from keras import layers
 
 import reion
+from reion import keras_layers
 from reion.config import RunConfig, load_config, write_config
 from reion.errors import InputError
+from reion.models import layers as layers_module
+from reion.models import stems as stems_module
 from reion.models.build import build_model
 from reion.models.layers import PointwiseConv3D, add_conditions
-from reion.registry import NETWORKS
+from reion.registry import NETWORKS, STEMS
 from reion.simulation.regridding import regrid
 from reion.storage.store import write_simulation
 from reion.training.export import export_run
 from reion.training.run import train
 from reion.training.run_folder import load_run
-
-ROOT = Path(__file__).parents[2]
 
 
 class OwnPatch(reion.FieldsSettings):
@@ -257,54 +259,69 @@ def mine(settings, channels, conditions):
 '''
 
 
-def call(folder, *words):
-    return subprocess.run(
-        [sys.executable, "-m", "reion", *words], cwd=folder, capture_output=True, text=True, check=False
-    )
-
-
 @pytest.mark.slow
-def test_a_file_beside_the_data_is_all_that_the_commands_need(toy, tmp_path):
-    (tmp_path / "networks.py").write_text(MODULE, encoding="utf-8")
-    write_simulation(toy(), tmp_path / "box.zarr")
-    write_simulation(toy(seed=5), tmp_path / "other.zarr")
+def test_a_file_beside_the_data_is_all_that_the_commands_need(command, toy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    Path("networks.py").write_text(MODULE, encoding="utf-8")
+    write_simulation(toy(), Path("box.zarr"))
     settings = [
         word
         for setting in ("model.name=networks:mine", "training.steps=4", "training.crop_cells=4")
         for word in ("--set", setting)
     ]
-    trained = call(tmp_path, "train", "box.zarr", "--out", "run", *settings)
-    assert trained.returncode == 0, trained.stderr
-    exported = call(tmp_path, "export", "onnx", "run", "--out", "mine.onnx")
-    assert exported.returncode == 0, exported.stderr
-    predicted = call(tmp_path, "predict", "mine.onnx", "other.zarr", "--out", "xi.zarr")
-    assert predicted.returncode == 0, predicted.stderr
-    (tmp_path / "networks.py").unlink()
-    lost = call(tmp_path, "evaluate", "run", "other.zarr")
-    assert lost.returncode == 2
-    assert "the code of the network networks:mine cannot be imported" in lost.stderr
-    assert "Traceback" not in lost.stderr
+    for words in (
+        ("train", "box.zarr", "--out", "run", *settings),
+        ("export", "onnx", "run", "--out", "mine.onnx"),
+        ("predict", "mine.onnx", "box.zarr", "--out", "xi.zarr"),
+    ):
+        code, _, err = command(*words)
+        assert code == 0, err
+    # Another process, in which the code is not there.
+    Path("networks.py").unlink()
+    importlib.invalidate_caches()
+    monkeypatch.delitem(sys.modules, "networks")
+    for registry, name in ((NETWORKS, "mine"), (STEMS, "logarithms")):
+        monkeypatch.delitem(registry._entries, name)
+    code, _, err = command("evaluate", "run", "box.zarr")
+    assert code == 2
+    assert "the code of the network networks:mine cannot be imported: ModuleNotFoundError" in err
 
 
 @pytest.mark.slow
 def test_keras_loads_a_network_by_itself_whichever_is_imported_first(toy, tmp_path):
-    sim = regrid(toy(), 4.0)
     settings = ["model.smoothing_cells=[3]", "model.diffusion_cells=[3]", "model.blocks=1"]
-    config = load_config(
-        settings=[*settings, "training.crop_cells=3", "training.batch_size=1", "training.steps=1"]
+    settings += ["training.crop_cells=3", "training.batch_size=1", "training.steps=1"]
+    train([regrid(toy(), 4.0)], tmp_path / "run", load_config(settings=settings))
+    place = tmp_path / "run" / "model.keras"
+    code = (
+        "import sys, reion\nassert 'keras' not in sys.modules\nimport keras\n"
+        "assert 'reion.models.layers' not in sys.modules\n"
+        f"model = keras.models.load_model({str(place)!r})\n"
+        "print(type(model.get_layer('stem')).__module__, sum(w.numpy().sum() for w in model.weights))"
     )
-    train([sim], tmp_path / "run", config)
-    for order in ("import reion, keras", "import keras, reion"):
-        code = (
-            f"{order}, sys\nbefore = 'tensorflow' in sys.modules\n"
-            f"model = keras.models.load_model({str(tmp_path / 'run' / 'model.keras')!r})\n"
-            "print(type(model.get_layer('stem')).__module__, sum(w.numpy().sum() for w in model.weights))"
-        )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        module, total = done.stdout.split()
-        assert module == "reion.models.stems"
-        assert float(total) == pytest.approx(sum(w.sum() for w in weights(tmp_path / "run")), rel=1e-5)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    module, total = done.stdout.split()
+    assert module == "reion.models.stems"
+    assert float(total) == pytest.approx(sum(w.sum() for w in weights(tmp_path / "run")), rel=1e-5)
+
+
+def test_keras_that_is_there_already_is_told_of_the_layers(monkeypatch):
+    known = {}
+    monkeypatch.setattr(keras.saving, "get_custom_objects", lambda: known)
+    keras_layers.offer_layers()
+    layer = known["reion>Standardise"].from_config({"mean": [1.0], "std": [2.0]})
+    np.testing.assert_array_equal(layer(np.array([[5.0]], np.float32)), [[2.0]])
+    saved = {
+        kind.__name__
+        for module in (layers_module, stems_module)
+        for kind in vars(module).values()
+        if isinstance(kind, type)
+        and issubclass(kind, keras.layers.Layer)
+        and kind.__module__ == module.__name__
+    }
+    assert {f"reion>{name}" for name in saved} == set(known)
 
 
 def test_an_own_network_exports(toy, tmp_path):
