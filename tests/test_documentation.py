@@ -26,6 +26,7 @@ from reion.readers import FORMATS
 from reion.readers.settings import COMMON
 from reion.registry import AUGMENTATIONS, LOSSES, NETWORKS
 from reion.storage.store import write_simulation
+from reion.studies.ranges import load_search
 from reion_exports import ModelCard
 from reion_exports.anatomy import CHECKSUM
 from tests.readers.layouts import write_21cmfast, write_c2ray
@@ -41,6 +42,7 @@ PAGES = [
 API = ROOT / "docs" / "reference" / "api"
 TUTORIAL = ROOT / "docs" / "tutorial.md"  # has a test of its own
 TRAINING = ROOT / "docs" / "how-to" / "train.md"
+OWN_NETWORK = ROOT / "docs" / "how-to" / "own-network.md"  # trains
 SIMULATING = ROOT / "docs" / "how-to" / "simulate.md"  # traces rays and trains
 COMMANDS: Any = typer.main.get_command(app)
 SCHEMA = RunConfig.model_json_schema()
@@ -172,7 +174,8 @@ def test_commands_in_the_text_exist(where, call):
 
 def check_settings(command: str, settings: Sequence[str]) -> None:
     if command in ("train", "quickstart"):
-        load_config(settings=settings)
+        # The code of others is not here: the default network has settings of the same names.
+        load_config(settings=[re.sub(r"(model\.name=)\w+:\w+", r"\1reion", text) for text in settings])
     else:
         known = set(COMMON).union(*(reader.settings for reader in FORMATS.values()))
         if command == "simulate":
@@ -202,6 +205,9 @@ def test_configurations_fit_the_schema(block, tmp_path):
     if set(tomllib.loads(block.text)) <= {"seed", "data", "model", "training"}:
         (tmp_path / "run.toml").write_text(block.text, encoding="utf-8")
         load_config(tmp_path / "run.toml")
+    elif "ranges" in tomllib.loads(block.text):
+        (tmp_path / "search.toml").write_text(block.text, encoding="utf-8")
+        load_search(tmp_path / "search.toml")
     elif "world" in tomllib.loads(block.text):
         (tmp_path / "worlds.toml").write_text(block.text, encoding="utf-8")
         load_worlds(tmp_path / "worlds.toml")
@@ -237,7 +243,7 @@ def documented_places(tmp_path, monkeypatch, toy, toy_model):
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(page, marks=pytest.mark.slow) if page == SIMULATING else page
+        pytest.param(page, marks=pytest.mark.slow) if page in (SIMULATING, OWN_NETWORK) else page
         for page in PYTHON
         if page != TRAINING
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 import tomllib
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,7 +40,7 @@ from reion.training import pictures
 from reion.training.checkpoints import Checkpoint, save_checkpoint
 from reion.training.history import Round, to_csv, to_events
 from reion.training.pictures import Slices, hyperparameters
-from reion.training.provenance import Provenance
+from reion.training.provenance import Provenance, code_of
 from reion.training.sampler import Batch
 
 CHECKSUMS = "checksums.json"
@@ -354,6 +355,15 @@ def load_run(folder: str | Path) -> Run:
     normalizer = read_record(folder / "normalizer.json", Normalizer)
     metrics = read_record(folder / "metrics.json", Metrics)
     provenance = read_record(folder / "provenance.json", Provenance)
+    changed = [
+        code.name
+        for code, now in zip(provenance.code, code_of(config), strict=False)
+        if code.sha256 != now.sha256
+    ]
+    if changed:
+        warnings.warn(
+            f"the code of {', '.join(changed)} has changed since {folder} was trained", stacklevel=2
+        )
     model = build_model(config, cell_size_mpc=metrics.cell_size_mpc)
     if normalizer.channels != model.stem.channels:
         raise InputError(

@@ -92,7 +92,7 @@ class Noise(reion.Schema):
     sigma: Annotated[float, Field(ge=0)] = 0.1
 
 
-@reion.register_augmentation("noise", settings=Noise, orientations=24)
+@reion.register_augmentation("own-noise", settings=Noise, orientations=24)
 def noise(settings, rng, channels, conditions, xi):
     return channels + settings.sigma * rng.normal(size=channels.shape), conditions, xi
 
@@ -101,7 +101,7 @@ class Huber(reion.Schema):
     delta: float = 0.1
 
 
-@reion.register_loss("huber", settings=Huber)
+@reion.register_loss("own-huber", settings=Huber)
 def huber(settings, true, predicted):
     return keras.losses.huber(true, predicted, delta=settings.delta)
 
@@ -245,12 +245,12 @@ class Logarithms(keras.layers.Layer):
         return ops.stack([ops.log(fields["n_igm"] / 4e-31), photons], axis=-1)
 
 
-@reion.register_stem("logarithms")
+@reion.register_stem("own-logarithms")
 def logarithms(settings, photon_field, cell_size_mpc):
     return Logarithms(photon_field, name="stem")
 
 
-@reion.register_network("mine", settings=Mine, stem="logarithms")
+@reion.register_network("own-mine", settings=Mine, stem="own-logarithms")
 def mine(settings, channels, conditions):
     x = layers.Conv3D(settings.width, 3, activation="relu")(channels)
     x = layers.Add()([x, layers.Reshape((1, 1, 1, settings.width))(layers.Dense(settings.width)(conditions))])
@@ -281,7 +281,7 @@ def test_a_file_beside_the_data_is_all_that_the_commands_need(command, toy, tmp_
     Path("networks.py").unlink()
     importlib.invalidate_caches()
     monkeypatch.delitem(sys.modules, "networks")
-    for registry, name in ((NETWORKS, "mine"), (STEMS, "logarithms")):
+    for registry, name in ((NETWORKS, "own-mine"), (STEMS, "own-logarithms")):
         monkeypatch.delitem(registry._entries, name)
     code, _, err = command("evaluate", "run", "box.zarr")
     assert code == 2
