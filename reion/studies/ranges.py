@@ -93,7 +93,7 @@ class SearchStudy(Schema):
         return values
 
     def config(self, drawn: Mapping[str, Any], steps: int) -> RunConfig:
-        """The schema of a trial of so many steps, validated ten times.
+        """The schema of a trial of so many steps, validated five times.
 
         Raises
         ------
@@ -105,7 +105,7 @@ class SearchStudy(Schema):
         return load_config(base={**values, "training": training})
 
 
-ROUNDS = 10
+ROUNDS = 5
 """A trial is validated, and may be given up, so many times."""
 
 

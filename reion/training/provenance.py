@@ -22,6 +22,10 @@ from reion.registry import AUGMENTATIONS, LOSSES, STEMS, Entry, checksum
 from reion.simulation.contract import FIELDS
 
 
+_SPARSE = ("code", "lengthened")
+"""What provenance.json leaves out where it is empty, as it is in most runs."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingBox:
     """What is written down of a simulation that a run was trained on.
@@ -134,8 +138,9 @@ class Provenance:
     lengthened: list[Lengthened] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready values."""
-        return asdict(self)
+        """JSON-ready values, without `code` and `lengthened` where there is nothing to say."""
+        values = asdict(self)
+        return {name: value for name, value in values.items() if name not in _SPARSE or value}
 
     @classmethod
     def of_run(
@@ -160,7 +165,7 @@ class Provenance:
             "config": config.model_dump(mode="json"),
             "data": own["data"],
             "parent": own["parent"],
-            "code": [item["sha256"] for item in own["code"]],
+            "code": [item.sha256 for item in self.code],
             "reion": self.versions["reion"],
         }
         return hashlib.sha256(json.dumps(common, sort_keys=True).encode()).digest()

@@ -55,9 +55,7 @@ def test_a_series_that_is_missing(tmp_path):
 
 def test_the_list_that_comes_with_reion_spans_what_users_have():
     worlds = load_worlds().world
-    assert {world.series for world in worlds} == {
-        *("box1", "box3", "c1", "c1394", "c2", "c2381", "c4", "d2")
-    }
+    assert {world.series for world in worlds} == {*("box1", "box3", "c1", "c1394", "c2", "c2381", "c4", "d2")}
     assert {world.max_mfp for world in worlds} == {10.0, 15.0, 20.0, 30.0, 37.0, 45.0, 60.0}
     assert min(world.photons for world in worlds) < 1 < max(world.photons for world in worlds)
     assert min(world.brightest for world in worlds) <= 0.05

@@ -54,7 +54,7 @@ def trainings(monkeypatch):
         r2 = 0.9 - abs(np.log10(drawn.get("training.learning_rate", 3e-3)) + 2) / 10
         if trial is not None:
             trial.set_user_attr("steps", 20)
-            for number in range(1, 10):
+            for number in range(1, 5):
                 trial.report(r2, number)
                 if trial.should_prune():
                     return r2, True
