@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import keras
@@ -13,6 +15,7 @@ from reion.errors import InputError
 from reion.training.history import Round
 
 _NOT_STATE = ("params", "model")
+_KERAS, _FUNCTION = "keras.", "function of Keras"
 
 
 class Callbacks:
@@ -95,8 +98,9 @@ class Callbacks:
     def to_state(self) -> tuple[list[Any], dict[str, list[np.ndarray]]]:
         """What the callbacks remember: for each its class and its plain attributes, and their arrays.
 
-        Keras has no word for it. Kept are attributes without a leading underscore that JSON can hold, arrays
-        and lists of arrays: all that Keras' own callbacks decide by.
+        Keras has no word for it. Kept are attributes without a leading underscore that JSON can hold,
+        functions of Keras (how EarlyStopping compares), and lists of arrays: all that Keras' own callbacks
+        decide by.
         """
         states: list[Any] = []
         arrays: dict[str, list[np.ndarray]] = {}
@@ -132,7 +136,7 @@ class Callbacks:
     def _assign(self, states: Sequence[Any], arrays: Mapping[str, list[np.ndarray]]) -> None:
         for number, (callback, state) in enumerate(zip(self._callbacks, states, strict=True)):
             for name, text in state["attributes"].items():
-                setattr(callback, name, json.loads(text))
+                setattr(callback, name, _from_json(text))
             prefix = f"callback-{number}-"
             for group, members in arrays.items():
                 if group.startswith(prefix):
@@ -149,10 +153,21 @@ def _are_arrays(value: Any) -> bool:
 
 def _as_json(value: Any) -> str | None:
     """The value as text, which also holds infinities; None for what is no plain value."""
-    if isinstance(value, np.generic) or (hasattr(value, "shape") and value.shape == ()):
-        value = value.item() if isinstance(value, np.generic) else float(value)
+    if isinstance(value, np.generic):
+        value = value.item()
+    elif inspect.isfunction(value) and value.__module__.startswith(_KERAS):
+        value = {_FUNCTION: f"{value.__module__}:{value.__qualname__}"}
     try:
         text = json.dumps(value)
     except (TypeError, ValueError):
         return None
     return text if json.loads(text) == value or value != value else None
+
+
+def _from_json(text: str) -> Any:
+    """Inverse of `_as_json`."""
+    value = json.loads(text)
+    if isinstance(value, dict) and set(value) == {_FUNCTION} and value[_FUNCTION].startswith(_KERAS):
+        module, _, name = value[_FUNCTION].partition(":")
+        return getattr(import_module(module), name)
+    return value

@@ -21,7 +21,6 @@ from reion.config import RunConfig
 from reion.registry import AUGMENTATIONS, LOSSES, STEMS, Entry, checksum
 from reion.simulation.contract import FIELDS
 
-
 _SPARSE = ("code", "lengthened")
 """What provenance.json leaves out where it is empty, as it is in most runs."""
 
