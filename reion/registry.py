@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -376,11 +375,6 @@ def deferred(reference: str) -> Callable[..., Any]:
 
     call.__module__, call.__qualname__ = module, name
     return call
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file of code."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _reference(function: Callable[..., Any]) -> str:

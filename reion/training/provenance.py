@@ -18,7 +18,8 @@ import numpy as np
 import xarray as xr
 
 from reion.config import RunConfig
-from reion.registry import AUGMENTATIONS, LOSSES, STEMS, Entry, checksum
+from reion.jobs.outputs import sha256_of
+from reion.registry import AUGMENTATIONS, LOSSES, STEMS, Entry
 from reion.simulation.contract import FIELDS
 
 _SPARSE = ("code", "lengthened")
@@ -190,7 +191,7 @@ def _describe_code(kind: str, entry: Entry) -> Code:
         kind=kind,
         name=entry.name,
         file=None if source is None else str(source),
-        sha256=None if source is None else checksum(source),
+        sha256=None if source is None else sha256_of(source),
         package=package,
         version=None if package is None else _version(package),
     )
