@@ -199,7 +199,7 @@ def search(
 
 
 def _try(optuna_study: optuna.Study, running: _Running, say: Callable[[str], None]) -> None:
-    """Take trials until there are enough, or their processor time is spent."""
+    """Take trials until there are enough, or the processor time of all of them is spent."""
     import optuna
 
     plan, states = running.plan, optuna.trial.TrialState
@@ -208,7 +208,12 @@ def _try(optuna_study: optuna.Study, running: _Running, say: Callable[[str], Non
         before = optuna_study.get_trials(deepcopy=False)
         taken = sum(trial.user_attrs.get("core_seconds", 0.0) for trial in before)
         count = sum(trial.state in finished for trial in before)
-        if count >= plan.trials or taken >= 60 * plan.core_minutes:
+        if count >= plan.trials:
+            return
+        if taken >= 60 * plan.core_minutes:
+            say(
+                f"the {plan.core_minutes:g} minutes of one core are spent after {count} of {plan.trials} trials"
+            )
             return
         # A sampler has no memory of its own: its numbers depend on the seed and on how many came before.
         optuna_study.sampler = optuna.samplers.TPESampler(
@@ -249,11 +254,14 @@ class _Running:
         self, drawn: Mapping[str, Any], trial: optuna.Trial | None = None, *, later_seed: int = 0
     ) -> tuple[float | None, bool]:
         """Validation R² of these settings, None where there is none; and whether the trial was given up."""
+        begun = time.process_time()
         seconds = core_seconds_per_step(
             self._simulations, with_photons(self.plan.config(drawn, 1), self._simulations)
         )
+        # What it takes to prepare and compile, for the timing and once more for the trial itself, counts too.
+        preparing = 2 * (time.process_time() - begun)
         share = 60 * self.plan.core_minutes / self.plan.trials
-        steps = max(FEWEST_STEPS, round(share / seconds))
+        steps = max(FEWEST_STEPS, round((share - preparing) / seconds))
         config = with_photons(self.plan.config(drawn, steps), self._simulations)
         config = config.model_copy(update={"seed": config.seed + later_seed})
         if trial is not None:
