@@ -211,9 +211,8 @@ def _try(optuna_study: optuna.Study, running: _Running, say: Callable[[str], Non
         if count >= plan.trials:
             return
         if taken >= 60 * plan.core_minutes:
-            say(
-                f"the {plan.core_minutes:g} minutes of one core are spent after {count} of {plan.trials} trials"
-            )
+            spent = f"the {plan.core_minutes:g} minutes of one core are spent"
+            say(f"{spent} after {count} of {plan.trials} trials")
             return
         # A sampler has no memory of its own: its numbers depend on the seed and on how many came before.
         optuna_study.sampler = optuna.samplers.TPESampler(

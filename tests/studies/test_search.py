@@ -140,8 +140,9 @@ def test_the_command_searches_and_trains_what_it_found(command, toy, tmp_path, s
     code, out, err = command("search", *words, "--core-minutes", "0.01", "--trials", "2", "--json")
     assert code == 0, err
     result = json.loads(out)
-    assert [trial["steps"] for trial in result["trials"]] == [20, 20]
-    assert 0 < result["core_minutes"] < 5
+    assert [trial["steps"] for trial in result["trials"]] == [20]
+    assert 0.01 < result["core_minutes"] < 5
+    assert "the 0.01 minutes of one core are spent after 1 of 2 trials" in err
     config = load_config(tmp_path / "out" / "best.toml")
     assert config.training.steps == 20
 
