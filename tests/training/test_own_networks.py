@@ -28,7 +28,6 @@ from reion.models import stems as stems_module
 from reion.models.build import build_model
 from reion.models.layers import PointwiseConv3D, add_conditions
 from reion.registry import NETWORKS, STEMS
-from reion.simulation.regridding import regrid
 from reion.storage.store import write_simulation
 from reion.training.export import export_run
 from reion.training.run import train
@@ -292,7 +291,7 @@ def test_a_file_beside_the_data_is_all_that_the_commands_need(command, toy, tmp_
 def test_keras_loads_a_network_by_itself_whichever_is_imported_first(toy, tmp_path):
     settings = ["model.smoothing_cells=[3]", "model.diffusion_cells=[3]", "model.blocks=1"]
     settings += ["training.crop_cells=3", "training.batch_size=1", "training.steps=1"]
-    train([regrid(toy(), 4.0)], tmp_path / "run", load_config(settings=settings))
+    train([toy()], tmp_path / "run", load_config(settings=settings))
     place = tmp_path / "run" / "model.keras"
     code = (
         "import sys, reion\nassert 'keras' not in sys.modules\nimport keras\n"
