@@ -66,7 +66,7 @@ def test_a_run_that_is_not_finished_says_what_to_do(run, tmp_path, command):
 def test_a_curve_is_drawn_where_it_is():
     lines = draw({"•": [0.0, 1.0, np.nan, 0.5]}, [1, 2, 3, 4], 4, width=22)
     cells = [line.partition("│")[2] for line in lines[:10]]
-    assert [row for row, text in enumerate(cells) if "•" in text] == [0, 4, 9]
+    assert [row for row, text in enumerate(cells) if "•" in text] == [0, 5, 9]
     assert cells[9].index("•") == 2
     assert cells[0].index("•") == 5
     assert "1" in lines[0]
