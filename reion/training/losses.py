@@ -33,15 +33,20 @@ def build_loss(config: LossConfig, *, target_mean: float = 0.0, target_std: floa
         pred = predicted[..., :1]
         true = (ops.cast(true, pred.dtype) - target_mean) / target_std
         total = ops.mean(entry.function(options, true, pred))
-        if config.gradient:
+        if config.gradient and _has_room(true, 2):
             total = total + config.gradient * _gradient_error(true, pred)
-        if config.power:
+        if config.power and _has_room(true, 3):
             total = total + config.power * _power_error(true, pred)
         if predicted.shape[-1] == 2:
             total = total + _spread_error(true, pred, predicted[..., 1:])
         return total
 
     return loss
+
+
+def _has_room(values: Channels, cells: int) -> bool:
+    """Whether so many cells lie along each axis, as far as the shape is known: a slab may be thin."""
+    return all(side is None or side >= cells for side in values.shape[1:4])
 
 
 def mse(settings: Schema, true: Channels, predicted: Channels) -> Scalar:  # noqa: ARG001 (a loss's)
