@@ -87,7 +87,7 @@ def checksum(model: bytes) -> str:
     HostileFileError
         If the bytes are no ONNX model.
     """
-    return _digest(list(_Fields().walk(model)))
+    return _digest(list(Fields().walk(model)))
 
 
 def _digest(outermost: Sequence[tuple[int, int | bytes]]) -> str:
@@ -102,7 +102,7 @@ def _digest(outermost: Sequence[tuple[int, int | bytes]]) -> str:
 
 
 def _is_checksum(entry: bytes) -> bool:
-    return dict(_Fields().walk(entry)).get(1) == CHECKSUM.encode()
+    return dict(Fields().walk(entry)).get(1) == CHECKSUM.encode()
 
 
 def dissect(model: bytes) -> Anatomy:
@@ -118,7 +118,7 @@ def dissect(model: bytes) -> Anatomy:
     opsets: dict[str, int] = {}
     metadata: dict[str, str] = {}
     graphs = []
-    fields = _Fields()
+    fields = Fields()
     outermost = list(fields.walk(model))
     for number, value in outermost:
         if number == 7:
@@ -146,19 +146,21 @@ def dissect(model: bytes) -> Anatomy:
 
 
 @dataclass(frozen=True)
-class _Node:
+class Node:
+    """A node of a graph: its operator and the names of what it takes and gives."""
+
     operator: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
 
-def _dissect_graph(graph: bytes, fields: _Fields) -> dict[str, Any]:
+def _dissect_graph(graph: bytes, fields: Fields) -> dict[str, Any]:
     """The parts of an `Anatomy` that are in the graph."""
     nodes = []
     names: dict[int, list[str]] = {5: [], 11: [], 12: []}
     for number, value in fields.walk(graph):
         if number == 1:
-            nodes.append(_read_node(_message(value), fields))
+            nodes.append(read_node(_message(value), fields))
         elif number == 5:
             names[5].append(_check_tensor(_message(value), fields))
         elif number in (11, 12):
@@ -178,7 +180,7 @@ def _dissect_graph(graph: bytes, fields: _Fields) -> dict[str, Any]:
     }
 
 
-def _check_order(nodes: Sequence[_Node], *, inputs: Sequence[str], initializers: Sequence[str]) -> None:
+def _check_order(nodes: Sequence[Node], *, inputs: Sequence[str], initializers: Sequence[str]) -> None:
     """Check that there are not too many nodes, that names are unique, and what the nodes compute from."""
     if len(nodes) > MOST_NODES:
         raise HostileFileError(f"expected at most {MOST_NODES} nodes; the file has {len(nodes)}")
@@ -208,7 +210,8 @@ def _check_order(nodes: Sequence[_Node], *, inputs: Sequence[str], initializers:
             constants.update(node.outputs)
 
 
-def _read_node(node: bytes, fields: _Fields) -> _Node:
+def read_node(node: bytes, fields: Fields) -> Node:
+    """Read a node; raise `HostileFileError` if it holds what a node of ours never holds."""
     operator, domain = "", ""
     names: dict[int, list[str]] = {1: [], 2: []}
     for number, value in fields.walk(node):
@@ -226,10 +229,10 @@ def _read_node(node: bytes, fields: _Fields) -> _Node:
                     raise HostileFileError("expected plain nodes; one holds a graph or a sparse tensor")
     if domain not in ("", "ai.onnx"):
         raise HostileFileError(f"expected operators of ONNX itself; the file has {domain}.{operator}")
-    return _Node(operator, tuple(names[1]), tuple(names[2]))
+    return Node(operator, tuple(names[1]), tuple(names[2]))
 
 
-def _check_tensor(tensor: bytes, fields: _Fields) -> str:
+def _check_tensor(tensor: bytes, fields: Fields) -> str:
     """The name of a tensor, all of whose data must be in the file."""
     name = ""
     for number, value in fields.walk(tensor):
@@ -240,7 +243,7 @@ def _check_tensor(tensor: bytes, fields: _Fields) -> str:
     return name
 
 
-class _Fields:
+class Fields:
     """Walks through the messages of one file, and through no more than `MOST_FIELDS` fields in all."""
 
     def __init__(self) -> None:

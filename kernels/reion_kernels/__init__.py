@@ -9,6 +9,7 @@ from reion_kernels.distance import signed_distance
 from reion_kernels.evolution import Photons, Step, evolve_step
 from reion_kernels.moments import Moments, moments
 from reion_kernels.photo_table import PhotoTable, black_body_table, power_law_table
+from reion_kernels.photon_channels import BoxMean, PhotonPlan, PhotonReach, photon_channels
 from reion_kernels.raytracing import Rays, trace_rays
 from reion_kernels.redshift_space import move_cells
 from reion_kernels.symmetry import (
@@ -24,9 +25,12 @@ __all__ = [
     "N_ROTATIONS",
     "N_SYMMETRIES",
     "TRANSFORMS",
+    "BoxMean",
     "Ionisation",
     "Moments",
     "PhotoTable",
+    "PhotonPlan",
+    "PhotonReach",
     "Photons",
     "Rays",
     "Step",
@@ -44,6 +48,7 @@ __all__ = [
     "moments",
     "move_cells",
     "permutation_and_flips",
+    "photon_channels",
     "power_law_table",
     "rotate",
     "signed_distance",

@@ -12,7 +12,7 @@ from reion.errors import InputError
 if TYPE_CHECKING:
     from rich.table import Table
 
-SUITES = ("kernels", "data", "simulate", "train", "predict", "cluster")
+SUITES = ("kernels", "data", "simulate", "train", "predict", "cluster", "gpu")
 """Modules of this folder, each with a function `measure`."""
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from reion.bench.harness import Comparison, Ratio, Result, interleaved
 from reion.prediction.emulator import Emulator
+from reion.prediction.sessions import open_session
 from reion.simulation.contract import hydrogen_density, make_simulation
 from reion.storage.store import write_simulation
 
@@ -66,8 +67,9 @@ def measure(say: Callable[[str], None]) -> Iterator[Result]:
         say(f"predict: {CELLS}^3 cells against Keras with the same weights")
         keras = interleaved(ours, _keras(network, emulator, fields), rounds=ROUNDS)
         yield _result("predict_vs_keras", keras, "Keras on TensorFlow, the same weights and fields", 1.0)
-        say("predict: against a matrix product")
-        yield _against_matrix_product(ours, flops)
+        say("predict: in two stages against the whole file, and each stage against the machine")
+        yield _in_stages(ours, emulator, fields)
+        yield from _stages(emulator, fields, flops)
         say("predict: against the excursion set")
         es = interleaved(ours, lambda: _excursion_set(sim), rounds=3)
         yield _result("predict_vs_excursion_set", es, "the excursion set on the same fields", 0.1)
@@ -84,7 +86,8 @@ def _default_model(folder: Path) -> tuple[Any, Path]:
     from reion.models.normalizer import Normalizer
     from reion_exports import ModelCard, export
 
-    parts = build_model(RunConfig.model_validate({"model": NETWORK}))
+    config = RunConfig.model_validate({"model": NETWORK})
+    parts = build_model(config)
     stem = parts.stem
     network = build_network(parts, Normalizer.unfitted(stem.channels, stem.scale, stem.transform))
     card = ModelCard(
@@ -94,6 +97,7 @@ def _default_model(folder: Path) -> tuple[Any, Path]:
         cell_size_mpc=2.0,
         redshift_range=(6.0, 12.0),
         receptive_radius_cells=parts.radius_cells,
+        provenance={"config": config.model_dump(mode="json")},
     )
     return network, export(network, card, folder / "model.onnx").path
 
@@ -125,19 +129,56 @@ def _keras(network: Any, emulator: Emulator, fields: dict[str, np.ndarray]) -> C
     return call
 
 
-def _against_matrix_product(ours: Callable[[], Any], flops: int) -> Result:
-    """Arithmetic of the convolutions a second, as a share of what a large matrix product reaches."""
+def _in_stages(ours: Callable[[], Any], emulator: Emulator, fields: dict[str, np.ndarray]) -> Result:
+    """The model as the emulator runs it against its whole file in onnxruntime."""
+    session = open_session(emulator.content, "cpu", None, None)
+    inputs = {name: values[None] for name, values in fields.items()}
+    inputs["redshift"] = np.array([8.0], dtype=np.float32)
+    compared = interleaved(ours, lambda: session.run(["xi"], inputs), rounds=ROUNDS)
+    return _result("predict_vs_whole_file", compared, "the whole file in onnxruntime", 1.3)
+
+
+def _stages(emulator: Emulator, fields: dict[str, np.ndarray], flops: int) -> Iterator[Result]:
+    """The trunk's convolutions as a share of a matrix product, the first stage's bytes as one of a copy."""
+    from reion.models.photon_plan import photon_plan
+    from reion.networks import ReionModel
+    from reion_kernels.photon_channels import photon_channels
+
+    stages = emulator.stages
+    plan = photon_plan(ReionModel.model_validate(NETWORK), "n_ion", cell_size_mpc=2.0)
+    assert stages is not None  # noqa: S101 (for the type)
+    assert plan is not None  # noqa: S101 (for the type)
+
+    def first_stage() -> np.ndarray:
+        return photon_channels(fields["n_igm"], fields["n_ion"], plan, margin=stages.trunk_radius_cells)
+
+    channels, answers = first_stage(), np.empty((1, *(CELLS,) * 3), dtype=np.float32)
+    told = {"redshift": np.array([8.0], dtype=np.float32)}
     side = 2048
     left = np.random.default_rng(0).random((side, side), dtype=np.float32)
     right = left.T.copy()
-    compared = interleaved(ours, lambda: left @ right, rounds=ROUNDS)
-    share = flops / (2 * side**3)
-    return Result(
-        name="predict_share_of_sgemm",
-        ratio=compared.ratio.times(share),
+    compared = interleaved(
+        lambda: stages.run_trunk(channels, told, answers), lambda: left @ right, rounds=ROUNDS
+    )
+    yield Result(
+        name="predict_trunk_share_of_sgemm",
+        ratio=compared.ratio.times(flops / (2 * side**3)),
         against=f"float32 matrix product of {side} x {side}; the convolutions' operations only",
-        target=0.5,
+        target=0.6,
         extra={"flops_per_cell": flops / CELLS**3, "cells_per_second": CELLS**3 / compared.seconds},
+    )
+    # Every filter reads and writes its fields once, and every channel is written.
+    filters = 2 * len(plan.smoothing) + 2 * len(plan.diffusion)
+    bytes_moved = (8 * filters + 4 * plan.channels + 8) * CELLS**3
+    source = np.ones(bytes_moved // 8, dtype=np.float32)
+    target = np.zeros_like(source)
+    copied = interleaved(first_stage, lambda: np.copyto(target, source), rounds=ROUNDS)
+    yield Result(
+        name="predict_stem_share_of_copy",
+        ratio=copied.ratio,
+        against="a copy of the bytes that the filters and channels of the first stage must move, one thread",
+        target=0.5,
+        extra={"bytes_per_cell": bytes_moved / CELLS**3, "cells_per_second": CELLS**3 / copied.seconds},
     )
 
 

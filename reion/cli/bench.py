@@ -16,7 +16,8 @@ def bench(
     suites: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[SUITE...]", help="kernels, data, simulate, train, predict, cluster; all by default."
+            metavar="[SUITE...]",
+            help="kernels, data, simulate, train, predict, cluster, gpu; all by default.",
         ),
     ] = None,
     json: Json = False,

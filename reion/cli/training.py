@@ -383,7 +383,7 @@ def export_onnx(
 ) -> None:
     """Write one self-contained ONNX file and compare it with Keras."""
     if cell_size is not None and not Path(run).is_dir():
-        from reion.jobs.outputs import write_whole
+        from reion.jobs.outputs import sha256_of, write_whole
         from reion.jobs.places import MODEL_FILE, claimed
         from reion.prediction.emulator import Emulator
 
@@ -391,7 +391,7 @@ def export_onnx(
         with claimed(out, MODEL_FILE, force=force, sources=[run]) as place:
             write_whole(place, fitted.content)
         print_result(
-            {"output": str(place), "cell_size_mpc": cell_size, "sha256": fitted.sha256},
+            {"output": str(place), "cell_size_mpc": cell_size, "sha256": sha256_of(place)},
             lambda: f"{place}: {fitted.card.name} for cells of {cell_size:g} Mpc",
             json=json,
         )

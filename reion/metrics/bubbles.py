@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.fft
 
 from reion.jobs.resources import fft_threads
 from reion.metrics.fields import Curve, Field, checked_box_size, checked_field
@@ -189,6 +188,8 @@ def granulometry(
         return radii, np.ones(radii.size)
     fractions = np.zeros(radii.size)
     distance = squared_distance(xi.shape, (lengths / xi.shape).tolist())
+    import scipy.fft  # a quarter of the time in which a prediction starts, which needs none
+
     transform = scipy.fft.rfftn(ionised.astype(np.float64), workers=fft_threads())
     for index, radius in enumerate(radii):
         within = distance <= radius**2 * (1 + 1e-9)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import scipy.fft
 
 from reion.jobs.resources import fft_threads
 from reion.metrics.fields import (
@@ -175,6 +174,8 @@ class Modes:
             return np.zeros(self.k.shape, dtype=np.complex128)
         values = field.astype(np.float64)
         values -= values.mean()
+        import scipy.fft  # see `reion.metrics.bubbles`
+
         transformed: Transform = scipy.fft.rfftn(values, workers=fft_threads(), overwrite_x=True)
         return transformed
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from itertools import product
 
 import numpy as np
-from scipy import ndimage
 
 from reion.metrics.bubbles import IONISED
 from reion.metrics.fields import Field, checked_field
@@ -135,6 +134,8 @@ def _plus(
 
 def _clusters(cells: Field, *, faces_only: bool) -> tuple[Field, _Clusters]:
     """Label of every cell, 0 outside `cells`, and the clusters of the periodic box that labels make up."""
+    from scipy import ndimage  # see `reion.metrics.bubbles`
+
     structure = ndimage.generate_binary_structure(3, 1 if faces_only else 3)
     labels, count = ndimage.label(cells, structure)
     clusters = _Clusters(count)

@@ -15,8 +15,9 @@ import numpy as np
 from keras import ops
 from scipy import ndimage
 
+from reion.models.photon_plan import SHINING_TIME, SHINING_TIMES
 from reion.models.shapes import BoxChannels, BoxField, Channels, Field
-from reion.models.transport import REFERENCE_DENSITY, BoxFilter, Transport
+from reion.models.transport import FLOOR_PER_ATOM, REFERENCE_DENSITY, BoxFilter, Transport, output_steps
 from reion.networks import (
     BalanceSettings,
     FieldsSettings,
@@ -29,14 +30,6 @@ from reion.simulation.contract import hydrogen_per_density
 from reion_kernels import Transform
 
 _UNTRANSFORMED: Transform = "none"
-SHINING_TIME = 1e-2
-"""Photons, in 1e66, of a source of 1e48 s-1 that shines for 1e16 s, about the cosmic age at z = 12."""
-SHINING_TIMES = (0.1, 0.3, 0.8)
-"""How long the sources of one snapshot would have had to shine to make its bubbles, in 1e16 s.
-
-In the packaged sample, the photons that the earlier sources have emitted, divided by the rate of the present
-sources, grow through this range from z = 11 to z = 6.
-"""
 
 
 class Stem(Protocol):
@@ -170,9 +163,6 @@ class PhotonBalance(keras.layers.Layer):
         Ionising photons, in the units above, for each unit of the field.
     """
 
-    floor_per_atom = 1e-3
-    """Added to photons and atoms alike, in atoms at mean density, so that empty cells stay finite."""
-
     def __init__(
         self,
         photon_field: str,
@@ -190,8 +180,7 @@ class PhotonBalance(keras.layers.Layer):
         self.photons_scale = photons_per_source * (1.0 if photon_field == "n_ion" else SHINING_TIME)
         variance = np.cumsum([(width**2 - 1) / 12 for width in self.smoothing_cells])
         self.top_hat_radius_cells = tuple(float(r) for r in np.sqrt(5 * variance))
-        steps = len(self.diffusion_cells)
-        self.output_steps = tuple(step for step in range(1, steps + 1) if step % 2 == 0 or step == steps)
+        self.output_steps = output_steps(len(self.diffusion_cells))
         self.channels = (
             *(f"balance_{level}" for level in range(len(self.smoothing_cells) + 1)),
             *(
@@ -206,7 +195,7 @@ class PhotonBalance(keras.layers.Layer):
         self.scale = (1.0,) * len(self.channels)
         self.transform = (_UNTRANSFORMED,) * len(self.channels)
         self.atoms_scale = hydrogen_per_density()
-        self.floor = self.floor_per_atom * self.atoms_scale * REFERENCE_DENSITY
+        self.floor = FLOOR_PER_ATOM * self.atoms_scale * REFERENCE_DENSITY
 
     def prepare(self, fields: Mapping[str, BoxField]) -> BoxChannels:
         """Compute the channels of one whole periodic snapshot, in float64."""

@@ -13,7 +13,6 @@ from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
-from scipy import ndimage
 
 from reion.models.shapes import BoxField
 from reion.networks import TransportSettings
@@ -30,10 +29,10 @@ _REFERENCE_REACH_MPC = 20.0
 Values: TypeAlias = Any
 """A field of one snapshot, or of a batch of them, in the form that an `Arithmetic` works with."""
 
-_FLOOR_PER_ATOM = 1e-3
+FLOOR_PER_ATOM = 1e-3
 """Added to photons and atoms alike, in atoms at mean density, so that empty cells stay finite."""
 
-_NEAR_CELLS = 3.0
+NEAR_CELLS = 3.0
 """The distance to the edge of the reach is told apart up to so many cells on either side."""
 
 
@@ -176,8 +175,7 @@ class Transport:
     @property
     def output_steps(self) -> tuple[int, ...]:
         """The steps of the diffusion, from 1, after which there are channels."""
-        steps = len(self.diffusion_mpc)
-        return tuple(step for step in range(1, steps + 1) if step % 2 == 0 or step == steps)
+        return output_steps(len(self.diffusion_mpc))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -207,6 +205,19 @@ class Transport:
         """The farthest that one operation looks."""
         return max(self.farthest_cells, *(kernel.half for kernel in (*self.smoothing, *self.diffusion)))
 
+    def shares(self, max_mfp: float) -> tuple[float, ...]:
+        """The weight of each smoothing in the balance at a reach of `max_mfp`, Mpc."""
+        do, radii = PeriodicBox(), self.smoothing_mpc
+        return tuple(float(_hat(do, max_mfp, radii, level)) for level in range(len(radii)))
+
+    def surviving(self, max_mfp: float) -> tuple[float, ...]:
+        """The share of the photons that have not come too far, for each step of the diffusion."""
+        before = (0.0, *self.spread_mpc[:-1])
+        return tuple(
+            min(max((max_mfp - start) / (end - start), 0.0), 1.0)
+            for start, end in zip(before, self.spread_mpc, strict=True)
+        )
+
     def prepare(self, n_igm: BoxField, photons: BoxField, max_mfp: float) -> np.ndarray:
         """The channels of one whole periodic snapshot (channel, x, y, z), float32, computed in float64."""
         fields = (n_igm.astype(np.float64), photons.astype(np.float64))
@@ -229,7 +240,7 @@ class Transport:
             How far photons reach, Mpc, one number or one for each snapshot of a batch.
         """
         atoms_scale = hydrogen_per_density()
-        floor = _FLOOR_PER_ATOM * atoms_scale * REFERENCE_DENSITY
+        floor = FLOOR_PER_ATOM * atoms_scale * REFERENCE_DENSITY
         margin = self.radius_cells
         source = photons
         photons = photons * self.photons_per_source
@@ -271,7 +282,7 @@ class Transport:
         distance = do.sqrt(do.squared_distance(source, self.farthest_cells))
         within = max_mfp * (1.0 / self.cell_size_mpc) - distance
         margin = self.radius_cells - self.farthest_cells
-        edge = do.maximum(do.minimum(do.crop(within, margin), _NEAR_CELLS), -_NEAR_CELLS)
+        edge = do.maximum(do.minimum(do.crop(within, margin), NEAR_CELLS), -NEAR_CELLS)
         # The share of a cell that the nearest source reaches.
         reached = do.maximum(do.minimum(within + 0.5, 1.0), 0.0)
         photons, neutral = do.crop(photons, self.farthest_cells), do.crop(atoms, self.farthest_cells)
@@ -313,6 +324,8 @@ class PeriodicBox:
 
     def mean(self, values: np.ndarray, kernel: BoxFilter) -> np.ndarray:
         """The mean under a box filter along each axis."""
+        from scipy import ndimage  # a tenth of a second, which prediction goes without
+
         if not kernel.half:
             return values
         inner = 2 * kernel.half - 1
@@ -346,6 +359,11 @@ class PeriodicBox:
     sqrt = staticmethod(np.sqrt)
     minimum = staticmethod(np.minimum)
     maximum = staticmethod(np.maximum)
+
+
+def output_steps(steps: int) -> tuple[int, ...]:
+    """Of so many steps of a diffusion, counted from 1, those after which there are channels."""
+    return tuple(step for step in range(1, steps + 1) if step % 2 == 0 or step == steps)
 
 
 def _hat(do: Arithmetic, value: Values, places: Sequence[float], index: int) -> Values:

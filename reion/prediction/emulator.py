@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
+import dataclasses
 import hashlib
-import io
 import json
 import math
-import sys
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,12 +15,13 @@ import numpy as np
 import xarray as xr
 
 from reion.errors import InputError
-from reion.jobs.resources import threads_to_use
 from reion.models.coverage import Outside
-from reion.prediction.cells import at_cell_size
+from reion.prediction.cells import at_cell_size, transport_of
 from reion.prediction.inputs import check_arrays, check_fit, conditions_at
 from reion.prediction.model_file import UNCHANGED, card_of, read_model
 from reion.prediction.probe import probe
+from reion.prediction.sessions import Device, check_device, may_use_cuda, open_session, refuse
+from reion.prediction.stages import stages_of
 from reion.simulation.contract import AXES, DIMS, FIELDS, check_simulation, cubic_cell_size_mpc
 from reion.simulation.photons import with_n_ion
 from reion_exports.card import ModelCard
@@ -30,8 +29,6 @@ from reion_exports.convert import OUTPUTS, PERIODIC
 
 if TYPE_CHECKING:
     import onnxruntime
-
-Device = Literal["auto", "cpu", "cuda"]
 
 Orientations = Literal[0, 24, 48]
 """Over how many orientations of the box to average: none, all rotations, or reflections too."""
@@ -51,6 +48,10 @@ _ROUNDING = 1e-6
 """How far outside of 0 to 1 xi may lie: onnxruntime's sigmoid may round to the next number above 1."""
 
 
+_SHARED = ("_device", "_threads", "file_content", "file", "sha256", "provider")
+"""What a model has in common with itself for other cells."""
+
+
 class Emulator:
     """A model file, ready to predict. It may be used from several threads at once.
 
@@ -66,12 +67,16 @@ class Emulator:
 
     Attributes
     ----------
-    content, file, sha256
+    file_content, file, sha256
         The bytes of the file, where they were read, and their checksum.
     card
         What the model is and needs.
     provider
         The execution provider of onnxruntime that runs it.
+    stages
+        On a CPU, the model as `reion.prediction.stages` runs it: its first stage by our own kernels, and only
+        its trunk by onnxruntime. None where the whole file is run: on a GPU, and for a network whose first
+        stage our kernels do not know. The answers differ by less than 1e-5.
 
     Raises
     ------
@@ -83,20 +88,45 @@ class Emulator:
     def __init__(
         self, source: str | Path | bytes, *, device: Device = "auto", threads: int | None = None
     ) -> None:
+        check_device(device, threads)
         self._device: Device = device
         self._threads = threads
         self._fitted: dict[float, Emulator] = {}
-        self.content, self.file = read_model(source)
-        self.card: ModelCard = card_of(self.content, self.file)
-        self.sha256 = hashlib.sha256(self.content).hexdigest()
-        self._session = _open(self.content, device, threads, self.file)
-        self.provider: str = self._session.get_providers()[0]
-        _check_session(self._session, self.card, self.file)
+        self.file_content, self.file = read_model(source)
+        self.card: ModelCard = card_of(self.file_content, self.file)
+        self.sha256 = hashlib.sha256(self.file_content).hexdigest()
+        # Where there may be a GPU, its session says whether there is; the first stage is no work for it.
+        alone = not may_use_cuda(device) or self._session.get_providers()[0] == "CPUExecutionProvider"
+        self.stages = (
+            stages_of(self.file_content, self.card, threads=threads, file=self.file) if alone else None
+        )
+        if self.stages is None:
+            self.provider: str = self._session.get_providers()[0]
+        else:
+            self.provider = "CPUExecutionProvider"
+            self.stages.open()
         probe(self)
+
+    @cached_property
+    def _session(self) -> onnxruntime.InferenceSession:
+        """The whole file, opened and checked."""
+        session = open_session(self.content, self._device, self._threads, self.file)
+        _check_session(session, self.card, self.file)
+        return session
+
+    @cached_property
+    def content(self) -> bytes:
+        """The bytes of the file or, for other cells than it serves, of the same file fitted to these."""
+        original = card_of(self.file_content, self.file)
+        if self.card.cell_size_mpc == original.cell_size_mpc:
+            return self.file_content
+        return at_cell_size(self.file_content, original, self.card.cell_size_mpc)
 
     @property
     def has_spread(self) -> bool:
         """Whether the model says how far its xi is off."""
+        if self.stages is not None:
+            return self.stages.has_spread
         return OUTPUTS[1] in {item.name for item in self._session.get_outputs()}
 
     def __repr__(self) -> str:
@@ -206,9 +236,23 @@ class Emulator:
             As `reion.prediction.cells.at_cell_size` does.
         """
         if cell_size_mpc not in self._fitted:
-            content = at_cell_size(self.content, self.card, cell_size_mpc)
-            self._fitted[cell_size_mpc] = Emulator(content, device=self._device, threads=self._threads)
+            self._fitted[cell_size_mpc] = self._fitted_to(cell_size_mpc)
         return self._fitted[cell_size_mpc]
+
+    def _fitted_to(self, cell_size_mpc: float) -> Emulator:
+        radius = transport_of(self.card, cell_size_mpc).radius_cells + (self.card.trunk_radius_cells or 0)
+        fitted = object.__new__(Emulator)
+        vars(fitted).update({name: vars(self)[name] for name in _SHARED})
+        fitted._fitted = {}
+        fitted.card = dataclasses.replace(
+            self.card, cell_size_mpc=cell_size_mpc, receptive_radius_cells=radius
+        )
+        if self.stages is None:
+            fitted.stages = None
+            fitted.card = card_of(fitted.content, self.file)  # what its graph takes of memory, too
+        else:
+            fitted.stages = self.stages.at_cell_size(cell_size_mpc)
+        return fitted
 
     def check(self, sim: xr.Dataset) -> list[Outside]:
         """Check that this model can predict a Simulation: see `reion.prediction.inputs.check_fit`."""
@@ -328,33 +372,16 @@ class Emulator:
         `numbers` are redshift and conditions, each (batch,). With `spread` come xi and xi_std, along a first
         axis.
         """
-        # Inputs and output are bound to arrays of ours, so that onnxruntime makes no copies of them.
         inputs = {name: np.ascontiguousarray(values, dtype=np.float32) for name, values in fields.items()}
         batch, *sides = next(iter(inputs.values())).shape
         halo = 2 * self.card.receptive_radius_cells
         cells = [side if whole else side - halo for side, whole in zip(sides, periodic, strict=True)]
         outputs = OUTPUTS if spread else OUTPUTS[:1]
         answers = np.empty((len(outputs), batch, *cells), dtype=np.float32)
-        inputs |= numbers
-        inputs[PERIODIC] = np.asarray(periodic, dtype=np.int64)
-        binding = self._session.io_binding()
-        for name, values in inputs.items():
-            binding.bind_input(name, "cpu", 0, values.dtype.type, values.shape, values.ctypes.data)
-        for name, values in zip(outputs, answers, strict=True):
-            binding.bind_output(name, "cpu", 0, np.float32, values.shape, values.ctypes.data)
-        try:
-            self._session.run_with_iobinding(binding)
-        except Exception as error:  # onnxruntime's exceptions have no common base of their own
-            if "allocate" in str(error):
-                raise InputError(
-                    f"there is not enough memory to predict {tuple(sides)} cells at once",
-                    hint="`reion predict --memory` goes through the box in tiles",
-                ) from error
-            raise InputError(
-                f"onnxruntime cannot run the model: {str(error).splitlines()[0][:300]}",
-                file=self.file,
-                hint=UNCHANGED,
-            ) from error
+        if self.stages is None:
+            self._run_whole({**inputs, **numbers}, periodic, dict(zip(outputs, answers, strict=True)))
+        else:
+            self.stages.run(numbers, inputs, periodic, answers)
         if not (answers.min() >= -_ROUNDING and answers.max() <= 1.0 + _ROUNDING):
             raise InputError(
                 "expected ionised fractions from 0 to 1; the model returned others, or no numbers at all",
@@ -363,57 +390,23 @@ class Emulator:
             )
         return answers if spread else answers[0]
 
-
-def _open(
-    content: bytes, device: Device, threads: int | None, file: str | None
-) -> onnxruntime.InferenceSession:
-    import onnxruntime
-
-    if device not in ("auto", "cpu", "cuda"):
-        raise InputError(f"expected device to be auto, cpu or cuda; received {device!r}")
-    if threads is not None and threads < 1:
-        raise InputError(f"expected at least one thread; received {threads}")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    # Said explicitly: left to itself, onnxruntime takes every core of the machine and binds a thread to each,
-    # whatever cores the process was given.
-    options.intra_op_num_threads = threads or threads_to_use()
-    # The next level, blocked 2D convolutions, is hardly faster and keeps a second copy of what it touches.
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    # A plan of memory made for one size of box doubles what the next one needs, and saves no time.
-    options.enable_mem_pattern = False
-    # Threads that wait spinning gain nothing on operators this large and take the core from others.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    providers: list[Any] = ["CPUExecutionProvider"]
-    available = onnxruntime.get_available_providers()
-    if device != "cpu" and "CUDAExecutionProvider" in available and _has_nvidia_driver():
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
-            onnxruntime.preload_dlls()
-        # TF32 keeps ten bits of a product, too few to agree with the CPU.
-        cuda = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
-        providers.insert(0, ("CUDAExecutionProvider", cuda))
-    try:
-        session = onnxruntime.InferenceSession(content, options, providers=providers)
-    except Exception as error:
-        raise InputError(
-            f"onnxruntime cannot open the model: {str(error).splitlines()[0][:300]}", file=file
-        ) from error
-    live = session.get_providers()
-    if device == "cuda" and live[0] != "CUDAExecutionProvider":
-        raise InputError(
-            f"expected a CUDA device; the live session has {', '.join(live)}",
-            hint="onnxruntime-gpu and a CUDA 12 driver are needed; `--device cpu` works everywhere",
-        )
-    return session
-
-
-def _has_nvidia_driver() -> bool:
-    """Whether CUDA is worth a try: onnxruntime lists its provider everywhere and complains where it fails."""
-    try:
-        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return False
-    return True
+    def _run_whole(
+        self,
+        inputs: Mapping[str, np.ndarray],
+        periodic: Sequence[int],
+        outputs: Mapping[str, np.ndarray],
+    ) -> None:
+        """Run the whole file. Inputs and outputs are bound to arrays of ours, which saves copies of them."""
+        binding = self._session.io_binding()
+        wraps = np.asarray(periodic, dtype=np.int64)
+        for name, values in {**inputs, PERIODIC: wraps}.items():
+            binding.bind_input(name, "cpu", 0, values.dtype.type, values.shape, values.ctypes.data)
+        for name, values in outputs.items():
+            binding.bind_output(name, "cpu", 0, np.float32, values.shape, values.ctypes.data)
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:  # noqa: BLE001 (onnxruntime's exceptions have no common base of their own)
+            refuse(error, next(iter(inputs.values())).shape[1:], self.file)
 
 
 def _check_session(session: onnxruntime.InferenceSession, card: ModelCard, file: str | None) -> None:

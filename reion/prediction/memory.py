@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from reion.jobs.resources import memory_limit_bytes, resident_memory_bytes
 from reion.prediction.emulator import Emulator
+from reion.prediction.stages import stage_bytes
 from reion.prediction.tiles import Tiling, fewest_tiles
 from reion.simulation.contract import Shape
 
@@ -98,5 +99,13 @@ def _tile_bytes(emulator: Emulator, mesh: Shape, tile: Shape) -> float:
         side + 2 * (whole_halo if side >= n else card.receptive_radius_cells)
         for side, n in zip(tile, mesh, strict=True)
     )
+    if emulator.stages is not None:
+        x, y, z = (
+            n if side >= n else side + 2 * card.receptive_radius_cells
+            for side, n in zip(tile, mesh, strict=True)
+        )
+        whole = (x, y, z)
+        held = stage_bytes(emulator.stages, whole, tile, _SCRATCH * card.working_bytes[1])
+        return held + 4 * len(card.inputs) * math.prod(whole)
     alive = card.working_bytes[0] * window + card.working_bytes[1] * math.prod(tile)
     return _SCRATCH * alive + 4 * len(card.inputs) * window

@@ -23,10 +23,11 @@ from reion.jobs.workers import Job, Portable, Progress, ThisProcess, Workers
 from reion.metrics.crossings import Oddities
 from reion.models.coverage import Outside
 from reion.prediction.budget import SnapshotBudget, budgets, tile_sums
-from reion.prediction.emulator import Device, Emulator
+from reion.prediction.emulator import Emulator
 from reion.prediction.inputs import conditions_at
 from reion.prediction.ionisation import WriteZReion, create_z_reion, note_oddities
 from reion.prediction.memory import FittedTiles, default_memory_bytes, fit_tiles
+from reion.prediction.sessions import Device
 from reion.prediction.tiles import Field, Predictor, Tiling, predict_tile
 from reion.readers import open_simulation, source_files
 from reion.simulation.contract import DIMS, Shape, shape_of
@@ -273,13 +274,17 @@ class PortableEmulator(Portable):
     """An emulator that opens its session once in every process it travels to."""
 
     def __init__(self, emulator: Emulator, device: Device) -> None:
-        self._content, self._device = emulator.content, device
+        self._content, self._device = emulator.file_content, device
+        self._cell_size_mpc = emulator.card.cell_size_mpc
         self.emulator = emulator
 
     @cached_property
     def emulator(self) -> Emulator:
         """The emulator, with a session of this process."""
-        return Emulator(self._content, device=self._device, threads=thread_limit())
+        emulator = Emulator(self._content, device=self._device, threads=thread_limit())
+        if math.isclose(self._cell_size_mpc, emulator.card.cell_size_mpc, rel_tol=1e-9):
+            return emulator
+        return emulator.at_cell_size(self._cell_size_mpc)
 
 
 class PredictTiles(Job[StorePiece, dict[str, Any]]):

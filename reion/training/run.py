@@ -20,7 +20,7 @@ from reion.jobs.outputs import alone_at, read_record, scratch_folder
 from reion.jobs.places import output_path, refuse_existing
 from reion.models.build import build_model, build_network
 from reion.models.normalizer import fit_photons_per_source
-from reion.models.stems import SHINING_TIME
+from reion.models.photon_plan import SHINING_TIME
 from reion.models.transport import REFERENCE_CELL_SIZE_MPC
 from reion.models.validity import require_valid
 from reion.networks import PhotonSettings

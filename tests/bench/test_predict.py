@@ -17,7 +17,9 @@ def test_every_figure_comes_out(monkeypatch):
     results = list(predict.measure(lambda line: None))
     assert [result.name for result in results] == [
         "predict_vs_keras",
-        "predict_share_of_sgemm",
+        "predict_vs_whole_file",
+        "predict_trunk_share_of_sgemm",
+        "predict_stem_share_of_copy",
         "predict_vs_excursion_set",
         "conv_in_planes_vs_conv3d",
         "predict_startup",

@@ -1,0 +1,371 @@
+"""Photons compared with atoms around every cell of a box: the fixed first stage of reion's networks, fused.
+
+What the channels are is said in `reion.models.transport` and `reion.models.stems`, which compute the same
+with NumPy and in a network's graph. Here every field is read and written as few times as the filters allow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reion_kernels._threads import thread_count
+from reion_kernels.box_means import Reach, mean_along_x
+from reion_kernels.photon_planes import (
+    Place,
+    compare,
+    diffuse_planes,
+    distance_along_x,
+    prepare,
+    reached_planes,
+    smooth_planes,
+)
+
+NO_CHANNEL = -1
+_BANDS_A_THREAD = 4
+"""Into how many bands each thread's share is cut, so that a thread that is held up holds up no other."""
+
+
+class BoxMean(NamedTuple):
+    """A mean along each axis over the cells from -half to half, of which the two outermost count `end`."""
+
+    half: int
+    end: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotonReach:
+    """How far photons come.
+
+    Attributes
+    ----------
+    cells
+        The farthest from a source, in cells.
+    farthest_cells
+        Distances to the nearest source are told apart up to this.
+    near_cells
+        The distance to the edge of the reach is told apart up to so many cells on either side.
+    shares
+        Weight of each smoothing in the balance at the reach; at most two are not zero.
+    surviving
+        The share of photons that is left after each step of the diffusion.
+    """
+
+    cells: float
+    farthest_cells: int
+    near_cells: float
+    shares: tuple[float, ...]
+    surviving: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotonPlan:
+    """Which channels to make, and how.
+
+    Attributes
+    ----------
+    atoms_per_density, photons_per_unit
+        Atoms and photons in one unit of their fields.
+    floor
+        Added to photons and atoms alike.
+    smoothing, diffusion
+        The filters, one after the other.
+    output_steps
+        The steps of the diffusion, from 1, after which there are channels.
+    times
+        What the photons are multiplied by; the diffusion is computed for each.
+    reach
+        None where photons come from anywhere.
+    """
+
+    atoms_per_density: float
+    photons_per_unit: float
+    floor: float
+    smoothing: tuple[BoxMean, ...]
+    diffusion: tuple[BoxMean, ...]
+    output_steps: tuple[int, ...]
+    times: tuple[float, ...] = (1.0,)
+    reach: PhotonReach | None = None
+
+    @property
+    def channels(self) -> int:
+        """How many: the balances, the balance at the reach, the edge; two after steps; the lost; density."""
+        with_reach = 0 if self.reach is None else 3
+        return 2 + len(self.smoothing) + 2 * len(self.times) * len(self.output_steps) + with_reach
+
+    @property
+    def radius_cells(self) -> int:
+        """Cells of a window that are needed on every side of what is computed."""
+        start = 0 if self.reach is None else self.reach.farthest_cells
+        return max(
+            sum(mean.half for mean in self.smoothing), start + sum(mean.half for mean in self.diffusion)
+        )
+
+
+def photon_channels(
+    n_igm: NDArray[np.float32],
+    photons: NDArray[np.float32],
+    plan: PhotonPlan,
+    *,
+    scale: Sequence[float] | NDArray[Any] | None = None,
+    shift: Sequence[float] | NDArray[Any] | None = None,
+    periodic: Sequence[int] = (1, 1, 1),
+    margin: int = 0,
+    threads: int | None = None,
+) -> NDArray[np.float32]:
+    """Compute the channels of a box, or of a window of one.
+
+    Parameters
+    ----------
+    n_igm, photons
+        (x, y, z) float32. Along an axis that is not periodic they carry `plan.radius_cells` cells more on
+        both sides than there are channels for.
+    scale, shift
+        One number for each channel, which is multiplied by the one and added to the other.
+    periodic
+        For each axis, 1 where the box goes round.
+    margin
+        Along periodic axes, so many cells from beyond are repeated on both sides of the result.
+    threads
+        Number of threads; None for every core this process may use. It does not change the result.
+
+    Returns
+    -------
+    ndarray
+        (x, channel, y, z) float32. In order: the logarithm of photons over atoms in the cell and after each
+        smoothing; with a reach, that at the reach and how far inside of it a cell lies; for each of the times
+        and output steps, the ionised fraction and the logarithm of the photons left over per atom; with a
+        reach, the logarithm of the photons lost per atom; the logarithm of the atoms.
+
+    Raises
+    ------
+    TypeError
+        If a field is no numpy array of float32.
+    ValueError
+        If the fields have not one shape (x, y, z), the window is too small, or a list has another length
+        than it should.
+    """
+    fields = [_checked(n_igm, "n_igm"), _checked(photons, "photons")]
+    if fields[0].shape != fields[1].shape:
+        message = f"n_igm, photons: expected one shape. Received: {n_igm.shape} and {photons.shape}"
+        raise ValueError(message)
+    wraps = [bool(whole) for whole in periodic]
+    lost = 2 * plan.radius_cells
+    cells = [n - (0 if whole else lost) for n, whole in zip(n_igm.shape, wraps, strict=True)]
+    if min(cells) < 1:
+        message = f"n_igm: expected more than {lost} cells along an axis. Received: {n_igm.shape}"
+        raise ValueError(message)
+    factors = [
+        np.full(plan.channels, default) if given is None else np.asarray(given, dtype=np.float64)
+        for given, default in ((scale, 1.0), (shift, 0.0))
+    ]
+    if any(factor.shape != (plan.channels,) for factor in factors):
+        message = f"scale, shift: expected {plan.channels} numbers. Received: {scale} and {shift}"
+        raise ValueError(message)
+    count = thread_count(threads, n_igm.size)
+    beyond = [margin if whole else 0 for whole in wraps]
+    x, y, z = (n + 2 * more for n, more in zip(cells, beyond, strict=True))
+    out = np.empty((x, plan.channels, y, z), dtype=np.float32)
+    first = [0 if whole else plan.radius_cells for whole in wraps]
+    place = Place(
+        tuple(first), tuple(f + n for f, n in zip(first, cells, strict=True)), tuple(beyond), *factors
+    )
+    with ThreadPoolExecutor(count) as pool:
+        work = _Work(pool, count, fields, plan, wraps, place, out)
+        work.balances()
+        work.diffusions()
+    _repeat(out, cells, beyond)
+    return out
+
+
+class _Window:
+    """The cells of the fields, along each axis, that hold values still."""
+
+    def __init__(self, shape: Sequence[int], periodic: Sequence[bool]) -> None:
+        self._periodic = periodic
+        self.low, self.high = [0, 0, 0], list(shape)
+
+    def reach(self, axis: int, half: int) -> Reach:
+        """From where the next result along an axis is made, to which the window shrinks."""
+        low, high = self.low[axis], self.high[axis]
+        cells = np.arange(low - half, high + half) % high if self._periodic[axis] else np.arange(low, high)
+        if not self._periodic[axis]:
+            self.low[axis], self.high[axis] = low + half, high - half
+        return Reach(np.ascontiguousarray(cells, dtype=np.int64), self.low[axis], self._periodic[axis])
+
+
+class _Work:
+    """The steps of `photon_channels`, each shared by the threads."""
+
+    def __init__(
+        self,
+        pool: ThreadPoolExecutor,
+        threads: int,
+        fields: Sequence[NDArray[np.float32]],
+        plan: PhotonPlan,
+        periodic: Sequence[bool],
+        place: Place,
+        out: NDArray[np.float32],
+    ) -> None:
+        self._pool, self._bands = pool, 1 if threads == 1 else _BANDS_A_THREAD * threads
+        self._n_igm, self._photons = fields
+        self._plan, self._periodic, self._place, self._out = plan, periodic, place, out
+
+    def balances(self) -> None:
+        """Write the logarithm of photons over atoms, smoothed."""
+        plan = self._plan
+        photons, atoms = self._prepared(1.0, plan.floor)
+        shares = plan.reach.shares if plan.reach else (0.0,) * len(plan.smoothing)
+        used = [level for level, share in enumerate(shares) if share]
+        parts = np.empty((2, *self._inner_cells()) if len(used) > 1 else (2, 0, 0, 0), dtype=np.float32)
+        window = _Window(atoms.shape, self._periodic)
+        at_reach = len(plan.smoothing) + 1
+        for channel, mean in enumerate((BoxMean(0, 1.0), *plan.smoothing)):
+            level = channel - 1
+            for values in (photons, atoms) if mean.half else ():
+                self._along_x(values, values, False, window, mean, keep=values is photons)
+            reaches = window.reach(1, mean.half), window.reach(2, mean.half)
+            is_used = level in used
+            share = (shares[level], is_used and level == used[0], is_used and level == used[-1])
+            where = (self._place, self._out, channel, at_reach)
+            self._share(
+                window.low[0],
+                window.high[0],
+                smooth_planes,
+                (photons, atoms),
+                (*reaches, *mean, *where, *share, *parts),
+            )
+
+    def diffusions(self) -> None:
+        """Write what becomes of the photons that spread, for each of the times."""
+        plan = self._plan
+        channel = 1 + len(plan.smoothing) + (plan.reach is not None)
+        reached = lost = np.empty((0, 0, 0), dtype=np.float32)
+        if plan.reach:
+            reached, lost = self._reached(plan.reach, channel), np.zeros_like(self._n_igm)
+            channel += 1
+        surviving = plan.reach.surviving if plan.reach else (1.0,) * len(plan.diffusion)
+        for time in plan.times:
+            left, neutral = self._prepared(time, 0.0)
+            window = self._after_reach()
+            for step, (mean, survive) in enumerate(zip(plan.diffusion, surviving, strict=True), start=1):
+                self._along_x(left, neutral, True, window, mean)
+                reaches = window.reach(1, mean.half), window.reach(2, mean.half)
+                is_output = step in plan.output_steps
+                where = (self._place, self._out, channel if is_output else NO_CHANNEL)
+                self._share(
+                    window.low[0],
+                    window.high[0],
+                    diffuse_planes,
+                    (left, neutral, reached, lost, self._n_igm),
+                    (*reaches, *mean, survive, *self._atoms, *where),
+                )
+                channel += 2 * is_output
+        self._share(
+            self._place.low[0],
+            self._place.high[0],
+            compare,
+            (lost, self._n_igm),
+            (*self._atoms, self._place, self._out, channel),
+        )
+
+    @property
+    def _atoms(self) -> tuple[float, float]:
+        return self._plan.atoms_per_density, self._plan.floor
+
+    def _prepared(self, time: float, floor: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Photons, with a floor or without, and atoms."""
+        photons, atoms = np.empty_like(self._photons), np.empty_like(self._n_igm)
+        factors = (self._plan.photons_per_unit * time, floor, *self._atoms)
+        self._share(0, len(atoms), prepare, (self._photons, self._n_igm), (*factors, photons, atoms))
+        return photons, atoms
+
+    def _reached(self, reach: PhotonReach, channel: int) -> NDArray[np.float32]:
+        """Write how far inside of the reach a cell lies; the share of every cell that photons come to."""
+        # Cells that are farther outside than is told apart need no exact distance.
+        cells = min(reach.farthest_cells, int(np.ceil(reach.cells + reach.near_cells)) + 1)
+        reached = np.empty_like(self._n_igm)
+        window = _Window(reached.shape, self._periodic)
+        x, y, z = (window.reach(axis, cells) for axis in range(3))
+        self._share(0, reached.shape[1], distance_along_x, (self._photons, x), (cells, reached))
+        where = (self._place, self._out, channel)
+        self._share(
+            window.low[0],
+            window.high[0],
+            reached_planes,
+            (reached,),
+            (y, z, cells, reach.cells, reach.near_cells, *where),
+        )
+        return reached
+
+    def _after_reach(self) -> _Window:
+        window = _Window(self._n_igm.shape, self._periodic)
+        for axis in range(3):
+            window.reach(axis, self._plan.reach.farthest_cells if self._plan.reach else 0)
+        return window
+
+    def _along_x(
+        self,
+        values: NDArray[np.float32],
+        sinks: NDArray[np.float32],
+        sinking: bool,
+        window: _Window,
+        mean: BoxMean,
+        *,
+        keep: bool = False,
+    ) -> None:
+        """Filter along x; with `keep` the window stays as it was, for another field of it."""
+        before = window.low[0], window.high[0]
+        reach = window.reach(0, mean.half)
+        z = window.low[2], window.high[2]
+        self._share(window.low[1], window.high[1], mean_along_x, (values, sinks, sinking, reach), (*z, *mean))
+        if keep:
+            window.low[0], window.high[0] = before
+
+    def _inner_cells(self) -> tuple[int, ...]:
+        return tuple(high - low for low, high in zip(self._place.low, self._place.high, strict=True))
+
+    def _share(
+        self,
+        low: int,
+        high: int,
+        task: Callable[..., Any],
+        before: tuple[Any, ...],
+        after: tuple[Any, ...],
+    ) -> None:
+        """Call a kernel for every band of a range of planes or rows; it takes the band between two lists."""
+        edges = np.linspace(low, high, min(self._bands, high - low) + 1).astype(int).tolist()
+        _finish(self._pool.submit(task, *before, first, last, *after) for first, last in pairwise(edges))
+
+
+def _finish(futures: Iterable[Any]) -> None:
+    for future in list(futures):
+        future.result()
+
+
+def _repeat(out: NDArray[np.float32], cells: Sequence[int], beyond: Sequence[int]) -> None:
+    """Fill the margins along the periodic axes."""
+    for axis, n, more in zip((0, 2, 3), cells, beyond, strict=True):
+        lines = np.moveaxis(out, axis, 0)
+        for i in range(more):
+            lines[more - 1 - i] = lines[more + (-1 - i) % n]
+            lines[more + n + i] = lines[more + i % n]
+
+
+def _checked(field: Any, name: str) -> NDArray[np.float32]:
+    """A field as the kernels take it, read-only."""
+    if not isinstance(field, np.ndarray) or field.dtype != np.float32 or field.ndim != 3:
+        received = f"{field.dtype} {field.shape}" if isinstance(field, np.ndarray) else type(field).__name__
+        message = f"{name}: expected a numpy array of float32, (x, y, z). Received: {received}"
+        raise (ValueError if isinstance(field, np.ndarray) and field.dtype == np.float32 else TypeError)(
+            message
+        )
+    view = np.ascontiguousarray(field).view()
+    view.flags.writeable = False
+    return view

@@ -1,0 +1,329 @@
+"""The compiled steps of `reion_kernels.photon_channels`, each over some planes or rows of a box."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import boolean, float32, float64, types
+from numpy.typing import NDArray
+
+from reion_kernels._jit import FLOAT, INT, kernel, source
+from reion_kernels.box_means import BOX, REACH, ZERO, mean_of_plane
+
+ONE = np.float32(1)
+
+
+class Place(NamedTuple):
+    """Where channels are written.
+
+    Attributes
+    ----------
+    low, high
+        The cells of the fields, along each axis, for which there are channels.
+    offset
+        Where the first of them stands in the result.
+    scale, shift
+        float64, one for each channel.
+    """
+
+    low: tuple[int, ...]
+    high: tuple[int, ...]
+    offset: tuple[int, ...]
+    scale: NDArray[np.float64]
+    shift: NDArray[np.float64]
+
+
+_THREE = types.UniTuple(INT, 3)
+_FACTORS = types.Array(float64, 1, "C")
+PLACE = types.NamedTuple((_THREE, _THREE, _THREE, _FACTORS, _FACTORS), Place)
+CHANNELS = types.Array(float32, 4, "C")
+FIELD = source(float32, 3)
+
+
+@kernel((FIELD, FIELD, INT, INT, FLOAT, FLOAT, FLOAT, FLOAT, BOX, BOX))
+def prepare(photons, n_igm, x_low, x_high, per_unit, floor, per_density, atoms_floor, left, atoms):  # type: ignore[no-untyped-def]
+    """Photons and atoms, each with its floor, from their fields."""
+    for x in range(x_low, x_high):
+        for y in range(photons.shape[1]):
+            photon, density, some, atom = photons[x, y], n_igm[x, y], left[x, y], atoms[x, y]
+            for k in range(len(photon)):
+                some[k] = np.float64(photon[k]) * per_unit + floor
+                atom[k] = np.float64(density[k]) * per_density + atoms_floor
+
+
+@kernel(
+    (
+        BOX,
+        BOX,
+        INT,
+        INT,
+        REACH,
+        REACH,
+        INT,
+        FLOAT,
+        PLACE,
+        CHANNELS,
+        INT,
+        INT,
+        FLOAT,
+        boolean,
+        boolean,
+        BOX,
+        BOX,
+    )
+)
+def smooth_planes(  # type: ignore[no-untyped-def]
+    photons,
+    atoms,
+    x_low,
+    x_high,
+    y_reach,
+    z_reach,
+    half,
+    end,
+    place,
+    out,
+    channel,
+    at_reach,
+    share,
+    first,
+    last,
+    some,
+    others,
+):
+    """Filter planes of photons and atoms along y and z, in place, and write the logarithm of their ratio.
+
+    The balance at the reach is that of one smoothing or, in parts, of two: `first` and `last` say where a
+    part begins and ends.
+    """
+    rows, total, line, sums, more = _buffers(y_reach, z_reach, half)
+    low, high, offset, scale, shift = place
+    width = high[2] - low[2]
+    for x in range(x_low, x_high):
+        mean_of_plane(photons[x], y_reach, z_reach, half, end, rows, total, line, sums, more)
+        mean_of_plane(atoms[x], y_reach, z_reach, half, end, rows, total, line, sums, more)
+        if not low[0] <= x < high[0]:
+            continue
+        for y in range(low[1], high[1]):
+            photon = photons[x, y, low[2] : high[2]]
+            atom = atoms[x, y, low[2] : high[2]]
+            at = (x - low[0] + offset[0], y - low[1] + offset[1])
+            into = out[at[0], channel, at[1], offset[2] : offset[2] + width]
+            for k in range(width):
+                into[k] = photon[k] / atom[k]
+            _logarithm(into, scale[channel], shift[channel])
+            if not (first or last):
+                continue
+            into = out[at[0], at_reach, at[1], offset[2] : offset[2] + width]
+            if first and last:
+                for k in range(width):
+                    into[k] = photon[k] / atom[k]
+            else:
+                part, other = some[x - low[0], y - low[1]], others[x - low[0], y - low[1]]
+                weight = np.float32(share)
+                if first:
+                    for k in range(width):
+                        part[k] = photon[k] * weight
+                        other[k] = atom[k] * weight
+                else:
+                    for k in range(width):
+                        into[k] = (photon[k] * weight + part[k]) / (atom[k] * weight + other[k])
+            if last:
+                _logarithm(into, scale[at_reach], shift[at_reach])
+
+
+@kernel(
+    (BOX, BOX, BOX, BOX, FIELD, INT, INT, REACH, REACH, INT, FLOAT, FLOAT, FLOAT, FLOAT, PLACE, CHANNELS, INT)
+)
+def diffuse_planes(  # type: ignore[no-untyped-def]
+    left, neutral, reached, lost, n_igm, x_low, x_high, y_reach, z_reach, half, end, surviving,
+    per_density, floor, place, out, channel
+):  # fmt: skip
+    """Filter planes of the photons left along y and z, in place, lose some, and write what they do."""
+    rows, total, line, sums, more = _buffers(y_reach, z_reach, half)
+    low, high, offset, scale, shift = place
+    y_first, z_first = y_reach.first, z_reach.first
+    y_cells, z_cells = len(y_reach.table) - 2 * half, len(z_reach.table) - 2 * half
+    survive = np.float32(surviving)
+    for x in range(x_low, x_high):
+        mean_of_plane(left[x], y_reach, z_reach, half, end, rows, total, line, sums, more)
+        if len(reached):
+            for y in range(y_first, y_first + y_cells):
+                some, part = (
+                    left[x, y, z_first : z_first + z_cells],
+                    reached[x, y, z_first : z_first + z_cells],
+                )
+                gone = lost[x, y, z_first : z_first + z_cells]
+                for k in range(z_cells):
+                    kept = some[k] * (part[k] * survive)
+                    gone[k] += some[k] - kept
+                    some[k] = kept
+        if channel < 0 or not low[0] <= x < high[0]:
+            continue
+        for y in range(low[1], high[1]):
+            _write_state(
+                left[x, y, low[2] : high[2]],
+                neutral[x, y, low[2] : high[2]],
+                n_igm[x, y, low[2] : high[2]],
+                per_density,
+                floor,
+                out[
+                    x - low[0] + offset[0],
+                    channel,
+                    y - low[1] + offset[1],
+                    offset[2] : offset[2] + high[2] - low[2],
+                ],
+                out[
+                    x - low[0] + offset[0],
+                    channel + 1,
+                    y - low[1] + offset[1],
+                    offset[2] : offset[2] + high[2] - low[2],
+                ],
+                scale[channel : channel + 2],
+                shift[channel : channel + 2],
+            )
+
+
+@kernel()
+def _write_state(left, neutral, n_igm, per_density, floor, ionised, remaining, scale, shift):  # type: ignore[no-untyped-def]
+    least, by, more = np.float32(floor), np.float32(scale[0]), np.float32(shift[0])
+    for k in range(len(left)):
+        atoms = np.float32(n_igm[k] * per_density + floor)
+        some, sink = left[k], neutral[k]
+        ionised[k] = (ONE - (sink - some if sink > some else ZERO) / atoms) * by + more
+        remaining[k] = ((some - sink if some > sink else ZERO) + least) / atoms
+    _logarithm(remaining, scale[1], shift[1])
+
+
+@kernel((BOX, FIELD, INT, INT, FLOAT, FLOAT, PLACE, CHANNELS, INT))
+def compare(lost, n_igm, x_low, x_high, per_density, floor, place, out, channel):  # type: ignore[no-untyped-def]
+    """Write the logarithms of the photons lost, where there is a reach, and of the atoms."""
+    low, high, offset, scale, shift = place
+    width = high[2] - low[2]
+    density_channel = channel + (1 if len(lost) else 0)
+    for x in range(x_low, x_high):
+        for y in range(low[1], high[1]):
+            density = n_igm[x, y, low[2] : high[2]]
+            at = (x - low[0] + offset[0], y - low[1] + offset[1])
+            into = out[at[0], density_channel, at[1], offset[2] : offset[2] + width]
+            for k in range(width):
+                into[k] = density[k] * per_density + floor
+            if len(lost):
+                gone = lost[x, y, low[2] : high[2]]
+                share = out[at[0], channel, at[1], offset[2] : offset[2] + width]
+                least = np.float32(floor)
+                for k in range(width):
+                    share[k] = (gone[k] + least) / into[k]
+                _logarithm(share, scale[channel], shift[channel])
+            _logarithm(into, scale[density_channel], shift[density_channel])
+
+
+@kernel((FIELD, REACH, INT, INT, INT, BOX))
+def distance_along_x(photons, reach, y_low, y_high, cells, squares):  # type: ignore[no-untyped-def]
+    """Squared distance along x to the nearest cell with photons, at most `cells` squared: two walks."""
+    table, first, _ = reach
+    width = photons.shape[2]
+    steps = np.empty((len(table), width), dtype=np.float32)
+    count = np.empty(width, dtype=np.float32)
+    farthest = np.float32(cells)
+    for y in range(y_low, y_high):
+        for k in range(width):
+            count[k] = farthest
+        for i in range(len(table)):
+            some, step = photons[table[i], y], steps[i]
+            for k in range(width):
+                further = count[k] + ONE
+                nearest = further if further < farthest else farthest
+                count[k] = ZERO if some[k] > ZERO else nearest
+                step[k] = count[k]
+        for k in range(width):
+            count[k] = farthest
+        for i in range(len(table) - 1, -1, -1):
+            step = steps[i]
+            for k in range(width):
+                further = count[k] + ONE
+                count[k] = further if further < step[k] else step[k]
+                step[k] = count[k] * count[k]
+        for i in range(len(table) - 2 * cells):
+            squares[first + i, y, :] = steps[cells + i]
+
+
+@kernel((BOX, INT, INT, REACH, REACH, INT, FLOAT, FLOAT, PLACE, CHANNELS, INT))
+def reached_planes(squares, x_low, x_high, y_reach, z_reach, cells, reach, near, place, out, channel):  # type: ignore[no-untyped-def]
+    """Write how far inside of the reach the cells of planes lie; leave the share that photons come to.
+
+    From the squared distance along x: the least of what another cell along y, and then along z, has plus the
+    square of the way there.
+    """
+    table, y_first, _ = y_reach
+    z_table, z_first, _ = z_reach
+    y_cells, z_cells = len(table) - 2 * cells, len(z_table) - 2 * cells
+    rows = np.empty((len(table), len(z_table)), dtype=np.float32)
+    best = np.empty(len(z_table), dtype=np.float32)
+    low, high, offset, scale, shift = place
+    width = high[2] - low[2]
+    far, most = np.float32(reach), np.float32(near)
+    for x in range(x_low, x_high):
+        for i in range(len(table)):
+            origin, row = squares[x, table[i]], rows[i]
+            for k in range(len(z_table)):
+                row[k] = origin[z_table[k]]
+        for i in range(y_cells):
+            y = y_first + i
+            row = rows[cells + i]
+            for k in range(len(best)):
+                best[k] = row[k]
+            for step in range(1, cells + 1):
+                _lower(best, rows[cells + i - step], rows[cells + i + step], step)
+            result = squares[x, y, z_first : z_first + z_cells]
+            middle = best[cells : cells + z_cells]
+            for k in range(z_cells):
+                result[k] = middle[k]
+            for step in range(1, cells + 1):
+                _lower(result, best[cells - step :], best[cells + step :], step)
+            for k in range(z_cells):
+                result[k] = far - np.float32(math.sqrt(result[k]))
+            if low[0] <= x < high[0] and low[1] <= y < high[1]:
+                inner = squares[x, y, low[2] : high[2]]
+                edge = out[
+                    x - low[0] + offset[0], channel, y - low[1] + offset[1], offset[2] : offset[2] + width
+                ]
+                by, more = np.float32(scale[channel]), np.float32(shift[channel])
+                for k in range(width):
+                    within = inner[k] if inner[k] < most else most
+                    edge[k] = (within if within > -most else -most) * by + more
+            half = np.float32(0.5)
+            for k in range(z_cells):
+                part = result[k] + half
+                part = part if part < ONE else ONE
+                result[k] = part if part > ZERO else ZERO
+
+
+@kernel()
+def _lower(best, one, other, step):  # type: ignore[no-untyped-def]
+    square = np.float32(step * step)
+    for k in range(len(best)):
+        nearest = (one[k] if one[k] < other[k] else other[k]) + square
+        best[k] = nearest if nearest < best[k] else best[k]
+
+
+@kernel()
+def _logarithm(values, scale, shift):  # type: ignore[no-untyped-def]
+    by, more = np.float32(scale), np.float32(shift)
+    for k in range(len(values)):
+        values[k] = np.float32(math.log(values[k])) * by + more
+
+
+@kernel()
+def _buffers(y_reach, z_reach, half):  # type: ignore[no-untyped-def]
+    cells = len(z_reach.table)
+    width = cells - 2 * half
+    return (
+        np.empty((len(y_reach.table), width), dtype=np.float32),
+        np.empty(width, dtype=np.float64),
+        np.empty(cells, dtype=np.float32),
+        np.empty(cells, dtype=np.float32),
+        np.empty(cells, dtype=np.float32),
+    )

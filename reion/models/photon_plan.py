@@ -1,0 +1,126 @@
+"""The first stage of a network as `reion_kernels.photon_channels` takes it, which is many times faster.
+
+Without Keras, so that prediction can do it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from reion.models.transport import (
+    FLOOR_PER_ATOM,
+    NEAR_CELLS,
+    REFERENCE_DENSITY,
+    Transport,
+    output_steps,
+)
+from reion.networks import BalanceSettings, PhotonSettings, TransportSettings
+from reion.simulation.contract import hydrogen_per_density
+
+if TYPE_CHECKING:
+    from reion_kernels.photon_channels import PhotonPlan
+
+SHINING_TIME = 1e-2
+"""Photons, in 1e66, of a source of 1e48 s-1 that shines for 1e16 s, about the cosmic age at z = 12."""
+SHINING_TIMES = (0.1, 0.3, 0.8)
+"""How long the sources of one snapshot would have had to shine to make its bubbles, in 1e16 s.
+
+In the packaged sample, the photons that the earlier sources have emitted, divided by the rate of the present
+sources, grow through this range from z = 11 to z = 6.
+"""
+
+
+_STEMS: Mapping[str, type[BalanceSettings | TransportSettings]] = {
+    "reion": BalanceSettings,
+    "transport": TransportSettings,
+}
+"""Networks of ours whose first stage compares photons with atoms, and the settings of that stage."""
+
+
+def photon_settings(stored: Mapping[str, Any]) -> PhotonSettings | None:
+    """The settings of the first stage, among those of a network as a run or a file keeps them.
+
+    None for a network whose first stage is another one, or not ours. No code of a network is needed.
+
+    Raises
+    ------
+    KeyError
+        If a setting is missing.
+    ValidationError
+        If one has a value that it cannot have.
+    """
+    kind = _STEMS.get(stored["name"])
+    if kind is None:
+        return None
+    return kind.model_validate({name: stored[name] for name in kind.model_fields if name != "name"})
+
+
+def photon_plan(
+    settings: PhotonSettings, photon_field: str, *, cell_size_mpc: float, max_mfp: float | None = None
+) -> PhotonPlan:
+    """The first stage of a network that compares photons with atoms.
+
+    Parameters
+    ----------
+    settings
+        As `reion.networks` describes them.
+    photon_field
+        `n_ion` or `n_src`.
+    cell_size_mpc
+        Comoving side of a cell, for a stage that depends on it.
+    max_mfp
+        How far photons reach, Mpc, for a stage that is told; None for what does not depend on it.
+
+    Raises
+    ------
+    TypeError
+        For settings of another kind.
+    """
+    match settings:
+        case TransportSettings():
+            return _of_transport(Transport.of_settings(settings, cell_size_mpc), max_mfp)
+        case BalanceSettings():
+            return _of_balance(settings, photon_field)
+    raise TypeError(f"expected the settings of photon_balance or photon_transport; received {settings!r}")
+
+
+def _of_balance(model: BalanceSettings, photon_field: str) -> PhotonPlan:
+    """What `reion.models.stems.PhotonBalance` computes."""
+    from reion_kernels.photon_channels import BoxMean, PhotonPlan
+
+    history = photon_field == "n_ion"
+    photons = 1.0 if model.photons_per_source is None else model.photons_per_source
+    atoms_per_density = hydrogen_per_density()
+    return PhotonPlan(
+        atoms_per_density=atoms_per_density,
+        photons_per_unit=photons * (1.0 if history else SHINING_TIME),
+        floor=FLOOR_PER_ATOM * atoms_per_density * REFERENCE_DENSITY,
+        smoothing=tuple(BoxMean(width // 2, 1.0) for width in model.smoothing_cells),
+        diffusion=tuple(BoxMean(width // 2, 1.0) for width in model.diffusion_cells),
+        output_steps=output_steps(len(model.diffusion_cells)),
+        times=(1.0,) if history else SHINING_TIMES,
+    )
+
+
+def _of_transport(transport: Transport, max_mfp: float | None) -> PhotonPlan:
+    """What `Transport` computes."""
+    from reion_kernels.photon_channels import BoxMean, PhotonPlan, PhotonReach
+
+    reach = transport.farthest_mpc if max_mfp is None else max_mfp
+    atoms_per_density = hydrogen_per_density()
+    return PhotonPlan(
+        atoms_per_density=atoms_per_density,
+        photons_per_unit=transport.photons_per_source,
+        floor=FLOOR_PER_ATOM * atoms_per_density * REFERENCE_DENSITY,
+        smoothing=tuple(BoxMean(kernel.half, kernel.end) for kernel in transport.smoothing),
+        diffusion=tuple(BoxMean(kernel.half, kernel.end) for kernel in transport.diffusion),
+        output_steps=transport.output_steps,
+        reach=PhotonReach(
+            cells=reach / transport.cell_size_mpc,
+            farthest_cells=transport.farthest_cells,
+            near_cells=NEAR_CELLS,
+            shares=transport.shares(reach),
+            surviving=transport.surviving(reach),
+        ),
+    )

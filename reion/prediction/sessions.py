@@ -1,0 +1,104 @@
+"""onnxruntime as prediction uses it: its settings, and its errors in our words."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+import sys
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from reion.errors import InputError
+from reion.jobs.resources import threads_to_use
+from reion.prediction.model_file import UNCHANGED
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+def check_device(device: str, threads: int | None) -> None:
+    """Raise `InputError` for a device that there is not, or no thread at all."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"expected device to be auto, cpu or cuda; received {device!r}")
+    if threads is not None and threads < 1:
+        raise InputError(f"expected at least one thread; received {threads}")
+
+
+def may_use_cuda(device: Device) -> bool:
+    """Whether a session for this device may run on a GPU: it is asked for, or there is a driver."""
+    if device == "cpu":
+        return False
+    if device == "cuda":
+        return True
+    import onnxruntime
+
+    return "CUDAExecutionProvider" in onnxruntime.get_available_providers() and _has_nvidia_driver()
+
+
+def open_session(
+    content: bytes, device: Device, threads: int | None, file: str | None
+) -> onnxruntime.InferenceSession:
+    """Open the bytes of a model.
+
+    Raises
+    ------
+    InputError
+        If onnxruntime refuses them, or if `device` is `"cuda"` and the live session has none.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    # Said explicitly: left to itself, onnxruntime takes every core of the machine and binds a thread to each,
+    # whatever cores the process was given.
+    options.intra_op_num_threads = threads or threads_to_use()
+    # The next level, blocked 2D convolutions, is hardly faster and keeps a second copy of what it touches.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    # A plan of memory made for one size of box doubles what the next one needs, and saves no time.
+    options.enable_mem_pattern = False
+    # Threads that wait spinning gain nothing on operators this large and take the core from others.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    providers: list[Any] = ["CPUExecutionProvider"]
+    available = onnxruntime.get_available_providers()
+    if device != "cpu" and "CUDAExecutionProvider" in available and _has_nvidia_driver():
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
+            onnxruntime.preload_dlls()
+        # TF32 keeps ten bits of a product, too few to agree with the CPU.
+        cuda = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+        providers.insert(0, ("CUDAExecutionProvider", cuda))
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=providers)
+    except Exception as error:
+        raise InputError(
+            f"onnxruntime cannot open the model: {str(error).splitlines()[0][:300]}", file=file
+        ) from error
+    live = session.get_providers()
+    if device == "cuda" and live[0] != "CUDAExecutionProvider":
+        raise InputError(
+            f"expected a CUDA device; the live session has {', '.join(live)}",
+            hint="onnxruntime-gpu and a CUDA 12 driver are needed; `--device cpu` works everywhere",
+        )
+    return session
+
+
+def refuse(error: Exception, sides: tuple[int, ...], file: str | None) -> NoReturn:
+    """Raise what onnxruntime said while it ran a model on so many cells as an `InputError`."""
+    if "allocate" in str(error):
+        raise InputError(
+            f"there is not enough memory to predict {sides} cells at once",
+            hint="`reion predict --memory` goes through the box in tiles",
+        ) from error
+    raise InputError(
+        f"onnxruntime cannot run the model: {str(error).splitlines()[0][:300]}", file=file, hint=UNCHANGED
+    ) from error
+
+
+def _has_nvidia_driver() -> bool:
+    """Whether CUDA is worth a try: onnxruntime lists its provider everywhere and complains where it fails."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,96 @@
+"""A model in two stages gives what its whole file gives, on every shipped model."""
+
+import numpy as np
+import pytest
+
+from reion.prediction.emulator import Emulator
+from reion.prediction.model_file import shipped_models
+from reion.prediction.sessions import open_session
+from reion.prediction.stages import blocks
+from reion.prediction.tiles import Tiling, predict_tile
+
+CLOSE = {"rtol": 0, "atol": 1e-5}
+
+
+def box(card, shape, batch=1, seed=0):
+    """Fields and conditions of random boxes with a few sources, partly ionised."""
+    rng = np.random.default_rng(seed)
+    fields = {}
+    for name in card.inputs:
+        if name == "n_igm":
+            fields[name] = (4.2e-31 * rng.lognormal(-0.1, 0.4, (batch, *shape))).astype(np.float32)
+        else:
+            bright = rng.random((batch, *shape)) < 0.004
+            brightness = (700 if name == "n_ion" else 1e4) * rng.lognormal(0, 1, bright.shape)
+            fields[name] = np.where(bright, brightness, 0).astype(np.float32)
+    numbers = {"redshift": np.linspace(8, 7, batch, dtype=np.float32)}
+    numbers |= {name: np.linspace(30, 12, batch, dtype=np.float32) for name in card.conditions}
+    return fields, numbers
+
+
+def whole_file(content, fields, numbers):
+    """What onnxruntime alone makes of the file."""
+    session = open_session(content, "cpu", 2, None)
+    outputs = [output.name for output in session.get_outputs()]
+    return np.stack(session.run(outputs, {**fields, **numbers}))
+
+
+@pytest.mark.parametrize("name", shipped_models())
+def test_two_stages_equal_the_whole_file_with_several_boxes_at_once(name):
+    emulator = Emulator(name, device="cpu")
+    assert emulator.stages is not None
+    fields, numbers = box(emulator.card, (34, 21, 27), batch=2)
+    expected = whole_file(emulator.file_content, fields, numbers)
+    assert 0.05 < expected[0].mean() < 0.95
+    xi = emulator.predict_arrays(
+        numbers["redshift"], **fields, **{k: numbers[k] for k in emulator.card.conditions}
+    )
+    np.testing.assert_allclose(xi, expected[0], **CLOSE)
+    if emulator.has_spread:
+        answers = np.empty_like(expected)
+        emulator.stages.run(numbers, fields, (1, 1, 1), answers)
+        np.testing.assert_allclose(answers, expected, **CLOSE)
+
+
+@pytest.mark.parametrize("cell_size_mpc", [1.394, 3.0])
+def test_two_stages_equal_the_file_fitted_to_other_cells(cell_size_mpc):
+    emulator = Emulator("rt-worlds", device="cpu").at_cell_size(cell_size_mpc)
+    fields, numbers = box(emulator.card, (26, 26, 26))
+    expected = whole_file(emulator.content, fields, numbers)
+    xi = emulator.predict_arrays(numbers["redshift"], max_mfp=numbers["max_mfp"], **fields)
+    np.testing.assert_allclose(xi, expected[0], **CLOSE)
+
+
+@pytest.mark.parametrize("name", shipped_models())
+@pytest.mark.parametrize("tile", [(12, 48, 20), (48, 48, 10)])
+def test_tiles_equal_the_whole_box(name, tile):
+    emulator = Emulator(name, device="cpu")
+    mesh = (24, 48, 40)
+    fields, numbers = box(emulator.card, mesh)
+    told = {name: float(numbers[name][0]) for name in emulator.card.conditions}
+    whole = emulator.predict_arrays(8.0, **fields, **told)[0]
+    tiling = Tiling(
+        mesh=mesh,
+        tile=tuple(min(side, n) for side, n in zip(tile, mesh, strict=True)),
+        halo_cells=emulator.card.receptive_radius_cells,
+    )
+    assert len(tiling) > 1
+
+    def predict(windows, /, *, periodic):
+        return emulator.predict_window(8.0, windows, periodic=periodic, conditions=told)
+
+    for number in (0, len(tiling) - 1):
+        part = predict_tile(predict, {name: values[0] for name, values in fields.items()}, tiling, number)
+        np.testing.assert_allclose(part, whole[tiling.place(number)], rtol=0, atol=3e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (128, 128, 128), (7, 300, 2), (40, 33, 300), (3, 5, 900)])
+@pytest.mark.parametrize("cells", [1, 1000, 1 << 19])
+def test_blocks_fill_a_box_once(shape, cells):
+    if cells == 1 and np.prod(shape) > 1e4:
+        cells = 500
+    count = np.zeros(shape, dtype=int)
+    for block in blocks(shape, cells):
+        count[block] += 1
+        assert count[block].size <= cells
+    assert (count == 1).all()
