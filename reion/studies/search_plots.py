@@ -42,7 +42,8 @@ def plot(trials: Sequence[Trial], ranges: Mapping[str, Range], default: Judged) 
         else:
             places.append(np.array([span.choices.index(value) for value in values], dtype=float))
             panel.set_xticks(range(len(span.choices)), [str(choice) for choice in span.choices], fontsize=6)
-        panel.set_xscale("log" if span.log else "linear")
+        if span.log:
+            panel.set_xscale("log")
         panel.set_xlabel(key, fontsize=8)
     for panel, place in zip(panels, places, strict=False):
         panel.plot(place[complete], r2[complete], "o", color="#222222", markersize=4)
