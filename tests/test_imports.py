@@ -45,7 +45,7 @@ FLOORS: tuple[set[str], ...] = (
     {"storage"},
     {"inspection", "prediction", "ray_tracing", "sky", "training"},
     {"evaluation"},
-    {"bench", "demo", "studies"},
+    {"bench", "demo", "studies", "testing"},
     {"cli"},
     {"__main__"},
 )
@@ -181,7 +181,7 @@ def test_what_is_imported_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     known = declared(project["dependencies"]) | set().union(
-        *(declared(extras[name]) for name in ("train", "cluster", "mpi", "search"))
+        *(declared(extras[name]) for name in ("train", "cluster", "mpi", "search", "testing"))
     )
     third_party = {
         (top(name), module)

@@ -23,6 +23,7 @@ import pytest
 from reion.errors import InputError
 from reion.jobs.resources import peak_memory_bytes, resident_memory_bytes
 from reion.readers import open_simulation
+from reion.testing import damaged
 from tests.readers.corpus import load
 from tests.readers.layouts import LAYOUTS, random_simulation, write_21cmfast, write_hdf5, write_npz
 
@@ -41,42 +42,6 @@ KINDS = {
     ),
     "hdf5, deflated": lambda folder, sim: write_hdf5(folder, sim, chunks=(1, 8, 8, 8), compression="gzip"),
 }
-INTERESTING = [0, 1, 12, -1, -12, 255, 2**15, 2**31 - 1, -(2**31), 2**24 + 7, 4096]
-
-
-def damaged(data: bytes, rng: np.random.Generator) -> bytes:
-    """The bytes with one to four mutations, half of them near the start or the end, where headers are."""
-    out = bytearray(data)
-    for _ in range(rng.integers(1, 5)):
-        if not out:
-            break
-        region = rng.integers(4)
-        if region == 0:
-            at = int(rng.integers(min(len(out), 256)))
-        elif region == 1:
-            at = len(out) - 1 - int(rng.integers(min(len(out), 1024)))
-        else:
-            at = int(rng.integers(len(out)))
-        length = int(rng.integers(1, 64))
-        kind = rng.integers(8)
-        if kind <= 1:
-            out[at] ^= 1 << int(rng.integers(8))
-        elif kind == 2:
-            out[at] = int(rng.integers(256))
-        elif kind == 3:
-            width, order = int(rng.choice([2, 4, 8])), str(rng.choice(["little", "big"]))
-            value = INTERESTING[rng.integers(len(INTERESTING))]
-            out[at : at + width] = (value % 256**width).to_bytes(width, order)
-        elif kind == 4:
-            del out[at:]
-        elif kind == 5:
-            del out[at : at + length]
-        elif kind == 6:
-            other = int(rng.integers(len(out)))
-            out[at:at] = out[other : other + length]
-        else:
-            out[at : at + length] = bytes([int(rng.choice([0, 32, 48, 255]))]) * length
-    return bytes(out)
 
 
 CORPUS = load()
