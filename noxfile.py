@@ -1,6 +1,9 @@
 """Every check of the project. `nox` runs what a contribution must pass; `nox --list` shows the rest."""
 
+import os
+import re
 import tempfile
+import tomllib
 from pathlib import Path
 
 import nox
@@ -8,6 +11,11 @@ import nox
 nox.needs_version = ">=2024.10.9"
 nox.options.sessions = ["lint", "types", "tests"]
 nox.options.reuse_existing_virtualenvs = True
+
+ON_THE_CPU = {"CUDA_VISIBLE_DEVICES": "-1"}
+# A process for each core, two at least. Each has whole files of tests, so that what a module sets up once
+# is set up once; in the order of tests/conftest.py, those that take longest first.
+SPREAD = ("-n", str(max(2, min(8, os.cpu_count() or 2))), "--dist", "loadfile", "--no-loadscope-reorder")
 
 
 @nox.session
@@ -29,9 +37,67 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The whole test suite."""
     session.install("-e", ".[train,test]")
-    # Two processes, each with whole files of tests, so that what a module sets up once is set up once.
-    spread = ("-n", "2", "--dist", "loadfile")
-    session.run("pytest", *spread, *session.posargs, env={"CUDA_VISIBLE_DEVICES": "-1"})
+    session.run("pytest", *SPREAD, *session.posargs, env=ON_THE_CPU)
+
+
+@nox.session(python=["3.11", "3.12", "3.13"])
+def pythons(session: nox.Session) -> None:
+    """The whole test suite on every Python that is claimed."""
+    session.install("-e", ".[train,test]")
+    session.run("pytest", *SPREAD, *session.posargs, env=ON_THE_CPU)
+
+
+@nox.session
+def base(session: nox.Session) -> None:
+    """What runs on every system, without the training extra: reading, kernels, judging, prediction."""
+    session.install("-e", ".[test]")
+    wings = ("kernels", "simulation", "readers", "storage", "metrics", "inspection", "sky")
+    shipped = (
+        "tests/prediction/test_shipped_models.py",
+        "tests/test_models_command.py",
+        "tests/test_testing.py",
+    )
+    session.run("pytest", *(f"tests/{wing}" for wing in wings), *shipped, *session.posargs)
+
+
+@nox.session
+def minimums(session: nox.Session) -> None:
+    """The whole test suite with the lowest versions that pyproject.toml claims."""
+    session.install("-e", ".[train,test]", *lowest_versions("train", "testing"))
+    session.run("pytest", *SPREAD, *session.posargs, env=ON_THE_CPU)
+
+
+@nox.session
+def newest(session: nox.Session) -> None:
+    """The whole test suite with the newest versions there are, those before a release too."""
+    session.install("--upgrade", "--pre", "-e", ".[train,test]")
+    session.run("pytest", *SPREAD, *session.posargs, env=ON_THE_CPU)
+
+
+def lowest_versions(*extras: str) -> list[str]:
+    """Of the dependencies and these extras: `name>=version` as `name==version`, with its marker."""
+    project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [
+        *project["dependencies"],
+        *(text for extra in extras for text in project["optional-dependencies"][extra]),
+    ]
+    found = (re.fullmatch(r"([\w.-]+)>=([\w.]+)[^;]*(;.*)?", text) for text in wanted)
+    return [f"{item[1]}=={item[2]}{item[3] or ''}" for item in found if item]
+
+
+@nox.session
+def endurance(session: nox.Session) -> None:
+    """A hundred kills of each command and full disks, in 20 minutes; more with `-- --hours H`. Then leaks."""
+    session.install("-e", ".[train,test]")
+    session.run("python", "-m", "tests.endurance.kills", *session.posargs, env=ON_THE_CPU)
+    session.run("pytest", "tests/endurance/test_leaks.py", env={**ON_THE_CPU, "REION_ENDURANCE": "1"})
+
+
+@nox.session
+def mutations(session: nox.Session) -> None:
+    """Ten thousand damaged models, runs, checkpoints, settings and stores."""
+    session.install("-e", ".[train,test]")
+    session.run("python", "-m", "tests.endurance.mutations", *session.posargs, env=ON_THE_CPU)
 
 
 @nox.session
@@ -93,6 +159,7 @@ def build(session: nox.Session) -> None:
         session.chdir(folder)
         session.run("reion", "--help", silent=True)
         session.run("python", "-c", "import reion; print(reion.load_sample().train.sizes)")
+        session.run("reion", "models")
 
 
 @nox.session
