@@ -209,7 +209,12 @@ def _codec_name(codec: Any) -> str:
 
 
 def _expanded_bytes(stream: IO[bytes], start: int, size: int, codec: str, expected: int) -> int | None:
-    """The size that the chunk at byte `start` expands to; None where it is unknown or too large."""
+    """The size that the chunk at byte `start` expands to; None where it is unknown or too large.
+
+    `size` is below 0 where a chunk that was cut off is shorter than its checksum.
+    """
+    if size < 0:
+        return None
     stream.seek(start)
     header = stream.read(min(size, _HEADER_BYTES))
     if codec == "":

@@ -140,6 +140,7 @@ def create_group(sim: xr.Dataset, folder: Path, attrs: Mapping[str, Any]) -> Any
             shape=values.shape,
             dtype=values.dtype,
             chunks=values.shape,
+            compressors=_compressors(),
             dimension_names=tuple(map(str, sim[name].dims)),
         )
         array[...] = values
@@ -258,16 +259,21 @@ def finish_store(
     consolidate(group)
 
 
-def _create(group: Any, name: str, like: xr.DataArray) -> Any:
-    """Create the array of a field, with the shape and attributes of `like`."""
+def _compressors() -> list[Any]:
+    """How every chunk is stored: compressed, and with a checksum, a redshift's no less than a field's."""
     from zarr.codecs import BloscCodec, Crc32cCodec
 
+    return [BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec()]
+
+
+def _create(group: Any, name: str, like: xr.DataArray) -> Any:
+    """Create the array of a field, with the shape and attributes of `like`."""
     array = group.create_array(
         name,
         shape=like.shape,
         dtype=np.float32,
         chunks=(1, *chunk_shape(like.shape[1:])),
-        compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec()],
+        compressors=_compressors(),
         fill_value=np.nan,
         dimension_names=DIMS,
         config={"write_empty_chunks": True},

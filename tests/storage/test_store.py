@@ -139,3 +139,26 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path):
     with pytest.raises(InputError, match=r"cannot be written: .*No space left"):
         write()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("bytes_left", [0, 1, 3, 10])
+def test_a_chunk_that_was_cut_off_is_refused(simulation, tmp_path, bytes_left):
+    path = write_simulation(simulation, tmp_path / "sim.zarr")
+    chunk = path / "xi" / "c" / "1" / "0" / "0" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:bytes_left])
+    with pytest.raises(InputError, match="expand"):
+        open_simulation(path)["xi"][1].values  # noqa: B018 (reading is what raises)
+
+
+@pytest.mark.parametrize("name", ["redshift", "x", "n_igm"])
+def test_one_bit_of_a_chunk_that_flipped_is_refused(simulation, tmp_path, name):
+    """Of a redshift too: with another order of the snapshots, n_ion would be another history."""
+    path = write_simulation(simulation, tmp_path / "sim.zarr")
+    (chunk, *_) = sorted(file for file in (path / name / "c").rglob("*") if file.is_file())
+    content = bytearray(chunk.read_bytes())
+    for position in range(16, len(content), max(1, len(content) // 8)):  # behind Blosc's own header
+        content[position] ^= 4
+        chunk.write_bytes(content)
+        with pytest.raises(InputError):
+            open_simulation(path)[name].values  # noqa: B018 (reading is what raises)
+        content[position] ^= 4
