@@ -55,7 +55,7 @@ METADATA = {CHECKSUM: ""} | ModelCard(
     receptive_radius_cells=0,
 ).to_metadata()
 PLACEHOLDERS = {"COMMAND"}
-OTHERS_OPTIONS = {"--strict", "--list", "--nworkers"}
+OTHERS_OPTIONS = {"--strict", "--list", "--nworkers", "--hours"}
 """Options in the text that belong to other programs."""
 
 
