@@ -29,7 +29,6 @@ from reion.storage.store import write_simulation
 from reion.studies.ranges import load_search
 from reion_exports import ModelCard
 from reion_exports.anatomy import CHECKSUM
-from tests.readers.layouts import write_21cmfast, write_c2ray
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -38,6 +37,7 @@ PAGES = [
     ROOT / "reion" / "sample" / "README.md",
     ROOT / "reion" / "weights" / "README.md",
     *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.ipynb")),
 ]
 API = ROOT / "docs" / "reference" / "api"
 TUTORIAL = ROOT / "docs" / "tutorial.md"  # has a test of its own
@@ -71,7 +71,14 @@ def name_of(page: Path) -> str:
 
 
 def read(page: Path) -> str:
-    return page.read_text(encoding="utf-8")
+    """The text of a page; of a notebook its cells, those of code as blocks."""
+    text = page.read_text(encoding="utf-8")
+    if page.suffix != ".ipynb":
+        return text
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"]]
+    return "\n\n".join(
+        source if kind == "markdown" else f"```python\n{source}\n```" for kind, source in cells
+    )
 
 
 def blocks(page: Path) -> Iterator[Block]:
@@ -225,6 +232,7 @@ PYTHON = {
     page: found
     for page in PAGES
     if page != TUTORIAL
+    and page.suffix != ".ipynb"  # these have tests of their own
     and (found := [b for b in blocks(page) if b.language == "python" and not b.text.startswith("--8<--")])
 }
 
@@ -249,12 +257,7 @@ def documented_places(tmp_path, monkeypatch, toy, toy_model):
     ],
     ids=name_of,
 )
-def test_examples_run(page, documented_places, toy):
-    files = {"c2ray_run": write_c2ray, "coeval": write_21cmfast}
-    for folder, write in files.items():
-        if f'open_simulation("{folder}"' in read(page):
-            Path(folder).mkdir()
-            write(documented_places / folder, toy(shape=(12, 12, 12)))
+def test_examples_run(page, documented_places):
     run_examples(page)
 
 

@@ -55,25 +55,18 @@ def signed_distance(
         )
         raise ValueError(message)
     threads = thread_count(threads, inside.size)
-    distance = _squared(inside, lengths, threads)
-    np.sqrt(distance, out=distance)
-    distance -= np.float32(min(lengths) / 2)
-    within = _squared(~inside, lengths, threads)
-    np.sqrt(within, out=within)
-    within -= np.float32(min(lengths) / 2)
-    np.negative(within, out=distance, where=inside)
-    return distance
-
-
-def _squared(goal: NDArray[np.bool_], lengths: Sequence[float], threads: int) -> NDArray[np.float32]:
-    """Squared distance of every cell to the nearest one of `goal`; zero there, infinite if there is none."""
-    squared = np.where(goal, np.float32(0), np.float32(np.inf))
+    # One signed number a cell does for both sides: a cell inside is at no distance from the inside, so that
+    # what it has for the outside never stands in the way of what the cells outside look for.
+    distance = np.where(inside, np.float32(-np.inf), np.float32(np.inf))
     for axis in (2, 1, 0):
         # Lines along the axis are independent, so threads share one of the other axes.
         shared = 1 if axis == 0 else 0
-        pieces = [(part, axis, lengths[axis]) for part in np.array_split(squared, threads, shared)]
+        pieces = [(part, axis, lengths[axis]) for part in np.array_split(distance, threads, shared)]
         run(_along, pieces, threads)
-    return squared
+    half = np.float32(min(lengths) / 2)
+    for plane in distance:
+        np.copysign(np.sqrt(np.abs(plane)) - half, plane, out=plane)
+    return distance
 
 
 def _along(part: NDArray[np.float32], axis: int, side: float) -> None:
@@ -89,8 +82,10 @@ def _along(part: NDArray[np.float32], axis: int, side: float) -> None:
 
 @kernel((target(float32, 3), FLOAT))
 def _nearest(squared, side):  # type: ignore[no-untyped-def]
-    # Along each line: the least of what another cell has plus the square of the way there, which is the lower
-    # envelope of one parabola a cell. A line is looked at with half of its periodic images on either side.
+    # Squared distances from the other side of the surface, positive outside and negative inside. Along each
+    # line, for the cells of either sign: the least of what another cell has (nothing, if it is of the other
+    # sign) plus the square of the way there, which is the lower envelope of one parabola a cell. A line is
+    # looked at with half of its periodic images on either side.
     n = squared.shape[2]
     half = n // 2
     area = side * side
@@ -100,30 +95,38 @@ def _nearest(squared, side):  # type: ignore[no-untyped-def]
     for i in range(squared.shape[0]):
         for j in range(squared.shape[1]):
             line = squared[i, j]
-            images[half : half + n] = line
-            images[:half] = line[n - half :]
-            images[half + n :] = line[:half]
-            count = 0
-            for q in range(len(images)):
-                value = images[q]
-                if value == np.inf:
+            for sign in (1.0, -1.0):
+                wanted = 0
+                for k in range(n):
+                    own = sign * line[k]
+                    images[half + k] = max(own, 0.0)
+                    wanted += own > 0
+                if wanted == 0:
                     continue
-                meeting = -np.inf
-                while count > 0:
-                    p = lowest[count - 1]
-                    meeting = 0.5 * ((value - images[p]) / (area * (q - p)) + (q + p))
-                    if meeting > start[count - 1]:
-                        break
-                    count -= 1
+                images[:half] = images[n : half + n]
+                images[half + n :] = images[half : 2 * half]
+                count = 0
+                for q in range(len(images)):
+                    value = images[q]
+                    if value == np.inf:
+                        continue
                     meeting = -np.inf
-                lowest[count] = q
-                start[count] = meeting
-                count += 1
-            if count == 0:
-                continue
-            current = 0
-            for k in range(n):
-                while current + 1 < count and start[current + 1] < k + half:
-                    current += 1
-                p = lowest[current]
-                line[k] = area * (k + half - p) * (k + half - p) + images[p]
+                    while count > 0:
+                        p = lowest[count - 1]
+                        meeting = 0.5 * ((value - images[p]) / (area * (q - p)) + (q + p))
+                        if meeting > start[count - 1]:
+                            break
+                        count -= 1
+                        meeting = -np.inf
+                    lowest[count] = q
+                    start[count] = meeting
+                    count += 1
+                if count == 0:
+                    continue
+                current = 0
+                for k in range(n):
+                    while current + 1 < count and start[current + 1] < k + half:
+                        current += 1
+                    if sign * line[k] > 0:
+                        p = lowest[current]
+                        line[k] = sign * (area * (k + half - p) * (k + half - p) + images[p])

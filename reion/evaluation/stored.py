@@ -1,4 +1,4 @@
-"""What a store that `reion predict` wrote holds beside xi: its error bar, and what the model warned of."""
+"""What an output of `reion predict` holds beside xi: its error bar, and what was warned of."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
+from reion.readers.hdf5_file import attributes, find, is_hdf5, open_hdf5, read, shape_of
 from reion.readers.zarr import is_store
+from reion.simulation.contract import DIMS
+from reion.simulation.lazy import CellKey, LazyField
+from reion.storage.single_file import attributes_in_npz, is_our_hdf5, is_our_npz
 
 SPREAD = "xi_std"
 
@@ -24,23 +29,67 @@ def error_bar_is_used() -> Iterator[None]:
 
 
 def attributes_of_xi(place: Path) -> dict[str, Any]:
-    """What a Zarr store says of the xi in it, such as the model that predicted it; nothing of other files."""
-    if not is_store(place):
-        return {}
-    import zarr
+    """What an output of reion says of the xi in it, such as the model that predicted it; nothing of others.
 
-    group = zarr.open_group(place, mode="r")
-    return dict(group["xi"].attrs) if "xi" in group else {}
+    `place` is a Zarr store, or one file as `reion predict` writes it.
+    """
+    if is_store(place):
+        import zarr
+
+        group = zarr.open_group(place, mode="r")
+        return dict(group["xi"].attrs) if "xi" in group else {}
+    if _is_hdf5_of_ours(place):
+        with open_hdf5(place) as file:
+            xi = find(file, "xi", place)
+            return {} if xi is None else dict(attributes(xi))
+    if place.is_file() and is_our_npz(place):
+        return dict(attributes_in_npz(place)["fields"].get("xi", {}))
+    return {}
 
 
 def warnings_in(attributes: Mapping[str, Any]) -> list[str]:
-    """What the model warned of when it predicted xi with these attributes."""
+    """What was warned of when xi with these attributes was predicted."""
     return str(attributes.get("warnings", "")).splitlines()
 
 
 def spread_of(place: Path) -> xr.DataArray | None:
-    """`xi_std` (redshift, x, y, z) in a Zarr store, not yet read; None where there is none, or no store."""
-    if not is_store(place):
-        return None
-    stored = xr.open_dataset(place, engine="zarr", chunks=None)
-    return stored[SPREAD] if SPREAD in stored.data_vars else None
+    """`xi_std` (redshift, x, y, z) in an output of reion; None where there is none, or it is not reion's.
+
+    It is read where it is asked for, but for that of an `.npz` archive, which is decompressed whole.
+    """
+    if is_store(place):
+        stored = xr.open_dataset(place, engine="zarr", chunks=None)
+        return stored[SPREAD] if SPREAD in stored.data_vars else None
+    if _is_hdf5_of_ours(place):
+        with open_hdf5(place) as file:
+            dataset, redshift = find(file, SPREAD, place), find(file, "redshift", place)
+            if dataset is None or redshift is None:
+                return None
+            shape = shape_of(dataset, SPREAD, place)
+            redshifts = read(redshift, (slice(None),), "redshift", place)
+        values = _InHdf5(place, shape).as_variable_data()
+        return xr.DataArray(xr.Variable(DIMS, values), coords={"redshift": redshifts}, name=SPREAD)
+    if place.is_file() and is_our_npz(place):
+        with np.load(place, allow_pickle=False) as archive:
+            if SPREAD not in archive.files:
+                return None
+            return xr.DataArray(archive[SPREAD], {"redshift": archive["redshift"]}, DIMS, name=SPREAD)
+    return None
+
+
+def _is_hdf5_of_ours(place: Path) -> bool:
+    return is_hdf5(place) and is_our_hdf5(place)
+
+
+class _InHdf5(LazyField):
+    """`xi_std` in an HDF5 file, which is open only while cells of it are read."""
+
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        super().__init__(shape)
+        self._path = path
+
+    def snapshot(self, index: int, key: CellKey) -> np.ndarray:
+        """Cells of a snapshot."""
+        with open_hdf5(self._path) as file:
+            dataset = find(file, SPREAD, self._path)
+            return read(dataset, (index, *key), SPREAD, self._path).astype(np.float32, copy=False)

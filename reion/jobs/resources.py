@@ -70,6 +70,19 @@ def resident_memory_bytes() -> int | None:
     return peak_memory_bytes() if resident is None else resident
 
 
+def return_free_memory() -> None:
+    """Give memory that nothing holds back to the system, where the C library can (glibc).
+
+    What the threads of Zarr decode into is kept for each thread otherwise: a hundred MiB and more for chunks
+    just below the 32 MiB from which on glibc returns memory by itself.
+    """
+    if sys.platform != "win32":
+        import ctypes
+
+        with contextlib.suppress(AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
+
+
 def memory_limit_bytes() -> int | None:
     """What all processes here may take together; None where the system does not tell.
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from reion.simulation.contract import PHOTON_UNITS, cosmology, hydrogen_per_density, hydrogen_per_gram
+from reion.storage.store import consolidate
 from reion_exports import ModelCard
 
 _BACKWARDS = 1e-3
@@ -92,11 +93,6 @@ def budgets(
 
     Recombinations follow dn/dt = α_B n_e² with α_B of case B at 1e4 K, proper densities, and the mean of
     n_e² between two snapshots for the time between them.
-
-    Warns
-    -----
-    UserWarning
-        If the mean ionised fraction falls from a snapshot to the next.
     """
     from reion_kernels.chemistry import RECOMBINATION_CM3_S  # brings Numba, which prediction goes without
 
@@ -127,11 +123,24 @@ def budgets(
                 used_share=(ionised + recombined) / photons if photons else None,
             )
         )
-    for before, after in pairwise(rows):
-        if after.mean_xi < before.mean_xi - _BACKWARDS:
-            warnings.warn(
-                f"the history goes backwards: the mean ionised fraction falls from {before.mean_xi:.3f} at "
-                f"z = {before.redshift:g} to {after.mean_xi:.3f} at z = {after.redshift:g}",
-                stacklevel=3,
-            )
     return tuple(rows)
+
+
+def backwards(history: Sequence[SnapshotBudget]) -> list[str]:
+    """What to warn of where mean xi falls from a snapshot to the next, a sentence each."""
+    return [
+        f"the history goes backwards: the mean ionised fraction falls from {before.mean_xi:.3f} at "
+        f"z = {before.redshift:g} to {after.mean_xi:.3f} at z = {after.redshift:g}"
+        for before, after in pairwise(history)
+        if after.mean_xi < before.mean_xi - _BACKWARDS
+    ]
+
+
+def note_warnings(store: Path, warned: Sequence[str]) -> None:
+    """Add lines to what a store that is being written says was warned of: the attribute `warnings` of xi."""
+    import zarr
+
+    group = zarr.open_group(store, mode="r+")
+    before = str(group["xi"].attrs.get("warnings", "")).splitlines()
+    group["xi"].attrs["warnings"] = "\n".join(dict.fromkeys([*before, *warned]))
+    consolidate(group)

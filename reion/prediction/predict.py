@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +23,7 @@ from reion.jobs.sources import SourceFiles
 from reion.jobs.workers import Job, Portable, Progress, ThisProcess, Workers
 from reion.metrics.crossings import Oddities
 from reion.models.coverage import Outside
-from reion.prediction.budget import SnapshotBudget, budgets, tile_sums
+from reion.prediction.budget import SnapshotBudget, backwards, budgets, note_warnings, tile_sums
 from reion.prediction.emulator import Emulator
 from reion.prediction.inputs import conditions_at
 from reion.prediction.ionisation import WriteZReion, create_z_reion, note_oddities
@@ -208,7 +209,13 @@ def predict(
         results = {piece: growing.result(piece) for piece in pieces}
         peaks = [peak for piece in missing if (peak := results[piece]["peak"]) is not None]
         oddities = _write_z_reion(growing, workers, sim, tiling) if z_reion and pieces else Oddities()
+        history = budgets(sim, emulator.card, _sums(results, sim.sizes["redshift"])) if results else ()
+        falls = backwards(history)
+        if falls:
+            note_warnings(growing.store, falls)
         growing.move_in(files)
+    for text in falls:
+        warnings.warn(text, stacklevel=2)
     oddities.warn(float(sim["redshift"][0]))
     return Prediction(
         output=growing.out,
@@ -221,7 +228,7 @@ def predict(
         tiles_computed=len(missing),
         tile_cells=tiling.tile,
         outside_training=tuple(outside),
-        history=budgets(sim, emulator.card, _sums(results, sim.sizes["redshift"])) if results else (),
+        history=history,
         z_reion=oddities if oddities.cells else None,
     )
 

@@ -18,7 +18,7 @@ import reion
 from reion.errors import InputError
 from reion.jobs.outputs import scratch_folder, whole_folder
 from reion.jobs.places import claimed
-from reion.jobs.resources import peak_memory_bytes, thread_limit
+from reion.jobs.resources import peak_memory_bytes, return_free_memory, thread_limit
 from reion.jobs.workers import Progress
 from reion.metrics.fields import Field
 from reion.metrics.twenty_one_cm import brightness_temperature
@@ -46,9 +46,9 @@ MEMORY_BYTES = 2 << 30
 _PROGRAM_BYTES = 260 << 20
 """Memory of the program without any field."""
 
-_FRONT_BYTES, _LINEAR_BYTES = 28, 20
+_FRONT_BYTES, _LINEAR_BYTES = 25, 20
 """Memory for each cell of a snapshot: two snapshots, their distances from the fronts and what computing those
-takes; without fronts two snapshots and the next that is read."""
+takes; without fronts two snapshots and what reading the next takes."""
 
 _CHUNK_BYTES = 4 << 20
 """Largest chunk of the cone, whole planes of float32: about a fifth of what it takes while it is made."""
@@ -392,6 +392,7 @@ class _Cone:
             "spin_temperature": "t_spin",
         }[name]
         values = self._sim[field][index].values
+        return_free_memory()
         check_values(field, values, redshift=float(self._sim["redshift"][index]))
         if name == "overdensity":
             values = overdensity(values)

@@ -38,10 +38,8 @@ def kind_of(out: str | Path) -> Kind:
     """What a command writes at `out`: a file where its name ends as one does, a Zarr store otherwise."""
     ending = Path(out).suffix.lower()
     if ending in _HDF5_ENDINGS:
-        return Kind(name="an HDF5 file", ending=ending, is_ours=_is_our_hdf5)
-    return (
-        Kind(name="an .npz archive", ending=ending, is_ours=_is_our_npz) if ending == _NPZ_ENDING else STORE
-    )
+        return Kind(name="an HDF5 file", ending=ending, is_ours=is_our_hdf5)
+    return Kind(name="an .npz archive", ending=ending, is_ours=is_our_npz) if ending == _NPZ_ENDING else STORE
 
 
 def packing_of(out: str | Path) -> Callable[[Path, Path], None] | None:
@@ -71,7 +69,7 @@ def check_packable(out: str | Path, units: Mapping[str, str]) -> None:
 def digests_in(file: Path) -> dict[str, str]:
     """The `sha256` of each field in a file that was written here."""
     if file.suffix.lower() == _NPZ_ENDING:
-        found = _npz_attributes(file)["fields"]
+        found = attributes_in_npz(file)["fields"]
         return {name: str(found[name]["sha256"]) for name in FIELDS if "sha256" in found.get(name, {})}
     import h5py
 
@@ -184,7 +182,8 @@ def _parts(array: Any, *, whole_planes: bool = False) -> Iterator[tuple[int | sl
             yield (index, *block)
 
 
-def _is_our_hdf5(path: Path) -> bool:
+def is_our_hdf5(path: Path) -> bool:
+    """Whether an HDF5 file says that reion wrote it, and holds nothing else."""
     import h5py
 
     try:
@@ -194,16 +193,18 @@ def _is_our_hdf5(path: Path) -> bool:
         return False
 
 
-def _is_our_npz(path: Path) -> bool:
+def is_our_npz(path: Path) -> bool:
+    """Whether a file is an `.npz` archive that says that reion wrote it, and holds nothing else."""
     try:
-        written_by = str(_npz_attributes(path)["store"]["written_by"])
+        written_by = str(attributes_in_npz(path)["store"]["written_by"])
         with np.load(path, allow_pickle=False) as archive:
             return written_by.startswith("reion ") and set(archive.files) <= _OURS
     except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile):
         return False
 
 
-def _npz_attributes(path: Path) -> dict[str, Any]:
+def attributes_in_npz(path: Path) -> dict[str, Any]:
+    """The attributes of the `store` and of its `fields`, by their names, in an archive that reion wrote."""
     with np.load(path, allow_pickle=False) as archive:
         found: dict[str, Any] = json.loads(str(archive["attributes"]))
         return found

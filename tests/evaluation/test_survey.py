@@ -16,6 +16,7 @@ from reion.evaluation.survey import survey
 from reion.metrics import optical_depth
 from reion.simulation.contract import DIMS, cosmology, hydrogen_density
 from reion.simulation.photons import with_n_ion
+from reion.storage.single_file import packing_of
 from reion.storage.store import consolidate, write_simulation
 
 
@@ -118,7 +119,8 @@ def test_command_reports_on_several_xi(command, toy, tmp_path):
     assert "needs xi" in said
 
 
-def test_command_shows_error_bars_and_warnings_of_a_prediction(command, toy, tmp_path):
+@pytest.mark.parametrize("kind", ["xi.zarr", "xi.h5", "xi.nc", "xi.npz"])
+def test_command_shows_error_bars_and_warnings_of_a_prediction(command, toy, tmp_path, kind):
     sim = toy(shape=(8, 8, 8), redshift=(9.0, 8.0))
     place = write_simulation(sim[["xi"]], tmp_path / "xi.zarr")
     group = zarr.open_group(place, mode="r+")
@@ -126,6 +128,10 @@ def test_command_shows_error_bars_and_warnings_of_a_prediction(command, toy, tmp
     spread = group.create_array("xi_std", data=0.1 * sim["xi"].values, dimension_names=DIMS)
     spread.attrs["units"] = "1"
     consolidate(group)
+    pack = packing_of(kind)
+    if pack is not None:
+        pack(place, tmp_path / kind)
+        place = tmp_path / kind
     code, _, said = command("report", place, "--report", tmp_path / "report.html")
     assert code == 0, said
     html = (tmp_path / "report.html").read_text(encoding="utf-8")

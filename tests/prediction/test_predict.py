@@ -248,6 +248,20 @@ def test_z_reion_is_that_of_the_history_of_what_is_written(toy_model, sim_path, 
         assert stored["z_reion"].dims == ("x", "y", "z")
 
 
+@pytest.mark.parametrize("name", ["xi.zarr", "xi.h5", "xi.npz"])
+def test_a_history_that_goes_backwards_is_said_and_stays_with_its_xi(toy_model, sim_path, tmp_path, name):
+    emulator = Emulator(toy_model, device="cpu")
+    run = emulator.predict_window
+    share = {12.0: 0.5, 10.0: 0.3, 8.0: 0.75, 7.0: 0.9}
+    emulator.predict_window = lambda z, *rest, **options: share[z] * run(z, *rest, **options)
+    with pytest.warns(UserWarning, match="the history goes backwards") as said:
+        predict(emulator, sim_path, tmp_path / name)
+    expected = [str(item.message) for item in said if "backwards" in str(item.message)]
+    found = [text for text in warnings_in(attributes_of_xi(tmp_path / name)) if "backwards" in text]
+    assert found == expected
+    assert "at z = 12 to" in found[0]
+
+
 def test_what_the_model_warns_of_stays_with_its_xi(toy_model, sim_path, tmp_path):
     emulator = Emulator(toy_model, device="cpu")
     emulator.check = lambda _: [
