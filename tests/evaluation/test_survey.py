@@ -8,10 +8,11 @@ import re
 
 import numpy as np
 import pytest
+import xarray as xr
 import zarr
 
 from reion import InputError, evaluate
-from reion.evaluation.report.survey_page import half_redshift, write_survey_report
+from reion.evaluation.report.survey_page import half_redshift, survey_headline, write_survey_report
 from reion.evaluation.survey import survey
 from reion.metrics import optical_depth
 from reion.simulation.contract import DIMS, cosmology, hydrogen_density
@@ -57,6 +58,15 @@ def test_photons_are_counted_for_each_atom(toy, found):
     ]
     assert found.photons_per_atom == pytest.approx(expected, rel=1e-5)
     assert survey({"mine": toy()["xi"]}, toy()[["xi"]]).photons_per_atom is None
+
+
+def test_the_headline_says_what_its_optical_depth_takes_for_granted(toy):
+    sim = toy()
+    whole = xr.ones_like(sim["xi"]) * xr.DataArray([0.0, 0.2, 0.7, 1.0], dims="redshift")
+    part = whole[1:3]  # from z = 10 to z = 8
+    assert "With" not in survey_headline(survey({"mine": whole}, sim))
+    said = survey_headline(survey({"mine": part}, sim))
+    assert "With no gas ionised above z = 10 and all gas ionised below z = 8, its optical depth is" in said
 
 
 def test_half_is_passed_between_the_right_snapshots(toy):

@@ -251,9 +251,8 @@ def _curves(
     sure = panel.pred(snapshot) if snapshot.true is None else true
     if sure is not None and panel.cosmic_variance and not panel.ratio:
         scatter = np.sqrt(2 / snapshot.bins.modes)
-        axes.fill_between(
-            x, sure * np.maximum(1 - scatter, 1e-3), sure * (1 + scatter), color="0.85", zorder=0
-        )
+        low, high = sure * np.maximum(1 - scatter, 1e-3), sure * (1 + scatter)
+        axes.fill_between(x, low, high, color="0.85", zorder=0, label="cosmic variance")
     for method, scores in of_methods:
         pred = panel.pred(scores)
         if pred is None:

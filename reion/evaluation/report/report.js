@@ -283,6 +283,8 @@ function chart({ title, series, x, y, height = 280, rule, diagonal }) {
     legend.append(element("span", {}, element("svg", { viewBox: "0 0 28 10" },
       element("path", { d: "M0,5L28,5", stroke: colour, "stroke-width": 2.4, "stroke-dasharray": DASHES[s.style] })),
     s.name));
+    if (s.low) legend.append(element("span", {}, element("svg", { viewBox: "0 0 28 10" },
+      element("rect", { width: 28, height: 10, fill: colour, opacity: 0.15 })), s.band));
   }
   return figure;
 }
@@ -310,7 +312,7 @@ function surveyCharts(x) {
       series: overRedshift((row) => row.mass_weighted_xi_pred) },
     { title: "Optical depth", x, y: { label: "optical depth below z", range: [0, Math.max(depth + 1.5 * error, ...depths)] },
       series: [{ name: "Planck 2018", style: 0, x: ends, y: both(depth), low: both(depth - error),
-        high: both(depth + error) }, ...overRedshift((row) => row.optical_depth_below)] },
+        high: both(depth + error), band: "its 1 σ" }, ...overRedshift((row) => row.optical_depth_below)] },
   ];
   if (photonsPerAtom) {
     charted.push({ title: "Photon budget", x, y: { label: "for each hydrogen atom", range: [0, null] },
@@ -350,10 +352,11 @@ function pairs(group, x, truth, pred, scatter) {
   if (spread && !judged && series.length) {
     series[0].low = series[0].y.map((p, i) => p * (1 - spread[i]));
     series[0].high = series[0].y.map((p, i) => p * (1 + spread[i]));
+    series[0].band = "its cosmic variance";
   }
   if (first && first[truth]) {
     series.unshift({ ...TRUTH, x: first[x], y: first[truth],
-      low: spread && first[truth].map((p, i) => p * (1 - spread[i])),
+      band: "its cosmic variance", low: spread && first[truth].map((p, i) => p * (1 - spread[i])),
       high: spread && first[truth].map((p, i) => p * (1 + spread[i])) });
   }
   return series;

@@ -33,6 +33,9 @@ from reion.evaluation.survey import PLANCK_OPTICAL_DEPTH, Survey
 from reion.jobs.outputs import write_json
 from reion.simulation.contract import AXES, box_size_mpc
 
+_BEGUN = 0.05
+"""Mean xi of the first snapshot from which on it is worth a word; so of neutral gas in the last."""
+
 _CURVES = ("spectrum", "bubble_sizes", "granulometry")
 
 
@@ -146,8 +149,24 @@ def survey_headline(found: Survey) -> str:
     if half is not None:
         text += f", and passes one half at z = {half:.2f}"
     depth, (planck, error) = float(scores.optical_depth[0]), PLANCK_OPTICAL_DEPTH
-    apart = abs(depth - planck) / error
-    return f"{text}. Its optical depth, {depth:.4f}, is {apart:.1f} σ from that of Planck 2018."
+    apart = f"{abs(depth - planck) / error:.1f} σ from that of Planck 2018"
+    assumed = _assumed_of_the_optical_depth(found)
+    if assumed:
+        return f"{text}. With {' and '.join(assumed)}, its optical depth is {depth:.4f}, {apart}."
+    return f"{text}. Its optical depth, {depth:.4f}, is {apart}."
+
+
+def _assumed_of_the_optical_depth(found: Survey) -> list[str]:
+    """What the optical depth of the first xi takes for granted before the first snapshot, after the last."""
+    first, last = found.snapshots[0], found.snapshots[-1]
+    return [
+        f"{share} gas ionised {side} z = {snapshot.redshift:g}"
+        for share, side, snapshot, left_out in (
+            ("no", "above", first, first.pred.mean_xi),
+            ("all", "below", last, 1 - last.pred.mean_xi),
+        )
+        if left_out > _BEGUN
+    ]
 
 
 def half_redshift(found: Survey) -> float | None:
@@ -164,19 +183,22 @@ def survey_cards(found: Survey) -> Iterator[Card]:
     """The numbers of the summary."""
     scores, half = found.fields[found.name], half_redshift(found)
     planck, error = PLANCK_OPTICAL_DEPTH
-    yield Card("redshift at which mean xi is one half", "–" if half is None else f"{half:.2f}", "")
+    first, last = found.snapshots[0].redshift, found.snapshots[-1].redshift
     yield Card(
-        "optical depth", f"{float(scores.optical_depth[0]):.4f}", f"Planck 2018: {planck:g} ± {error:g}"
+        "redshift at which mean xi is one half",
+        "–" if half is None else f"{half:.2f}",
+        f"not between z = {first:g} and {last:g}" if half is None else "",
     )
+    compared = [f"Planck 2018: {planck:g} ± {error:g}", *_assumed_of_the_optical_depth(found)]
+    yield Card("optical depth", f"{float(scores.optical_depth[0]):.4f}", "; ".join(compared))
     middle = min(found.snapshots, key=lambda snapshot: abs(snapshot.pred.mean_xi - 0.5))
     size = figure(middle.pred.bubble_size_mpc, 1)
     yield Card(f"mean bubble size at z = {middle.redshift:g}", f"{size} Mpc", "")
     if found.photons_per_atom is not None:
-        last = found.snapshots[-1]
         yield Card(
-            f"photons for each atom by z = {last.redshift:g}",
+            f"photons for each atom by z = {last:g}",
             f"{float(found.photons_per_atom[-1]):.2f}",
-            f"{figure(last.pred.mass_weighted_xi)} of the atoms are ionised",
+            f"{figure(found.snapshots[-1].pred.mass_weighted_xi)} of the atoms are ionised",
         )
 
 
