@@ -254,7 +254,7 @@ def _photon_budget(history: Sequence[HistoryPoint]) -> list[Check]:
         return []
     short = [f"{redshift:g}" for redshift, photons, ionised in budget if photons < 0.9 * ionised]
     _, photons, ionised = budget[-1]
-    numbers = f"{photons:.3g} photons per hydrogen atom for a mean xi of {ionised:.3g}"
+    numbers = f"{photons:.3g} photons per hydrogen atom and {ionised:.3g} of the atoms ionised"
     if short:
         return [
             _suspect(
