@@ -136,11 +136,14 @@ def backwards(history: Sequence[SnapshotBudget]) -> list[str]:
     ]
 
 
-def note_warnings(store: Path, warned: Sequence[str]) -> None:
-    """Add lines to what a store that is being written says was warned of: the attribute `warnings` of xi."""
+def note_backwards(store: Path, history: Sequence[SnapshotBudget]) -> list[str]:
+    """What `backwards` says, which is added to the attribute `warnings` of the xi in `store`, a line each."""
     import zarr
 
-    group = zarr.open_group(store, mode="r+")
-    before = str(group["xi"].attrs.get("warnings", "")).splitlines()
-    group["xi"].attrs["warnings"] = "\n".join(dict.fromkeys([*before, *warned]))
-    consolidate(group)
+    found = backwards(history)
+    if found:
+        group = zarr.open_group(store, mode="r+")
+        before = str(group["xi"].attrs.get("warnings", "")).splitlines()
+        group["xi"].attrs["warnings"] = "\n".join(dict.fromkeys([*before, *found]))
+        consolidate(group)
+    return found

@@ -23,7 +23,7 @@ from reion.jobs.sources import SourceFiles
 from reion.jobs.workers import Job, Portable, Progress, ThisProcess, Workers
 from reion.metrics.crossings import Oddities
 from reion.models.coverage import Outside
-from reion.prediction.budget import SnapshotBudget, backwards, budgets, note_warnings, tile_sums
+from reion.prediction.budget import SnapshotBudget, budgets, note_backwards, tile_sums
 from reion.prediction.emulator import Emulator
 from reion.prediction.inputs import conditions_at
 from reion.prediction.ionisation import WriteZReion, create_z_reion, note_oddities
@@ -210,9 +210,7 @@ def predict(
         peaks = [peak for piece in missing if (peak := results[piece]["peak"]) is not None]
         oddities = _write_z_reion(growing, workers, sim, tiling) if z_reion and pieces else Oddities()
         history = budgets(sim, emulator.card, _sums(results, sim.sizes["redshift"])) if results else ()
-        falls = backwards(history)
-        if falls:
-            note_warnings(growing.store, falls)
+        falls = note_backwards(growing.store, history)
         growing.move_in(files)
     for text in falls:
         warnings.warn(text, stacklevel=2)
@@ -433,10 +431,7 @@ def create_xi_store(
     z_reion: bool = False,
     warned: Sequence[str] = (),
 ) -> None:
-    """Create the store the tiles go into.
-
-    Its xi has an attribute `warnings`, one to a line: what the model `warned` of, if it did.
-    """
+    """Create the store the tiles go into; what the model `warned` of is its xi's attribute `warnings`."""
     group = create_group(sim, path, {})
     for name in OUTPUTS if spread else OUTPUTS[:1]:
         array = group.create_array(
