@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import reion
 from reion.errors import InputError
 from reion.jobs.outputs import sha256_of, write_whole
@@ -122,6 +124,7 @@ def export_run(
             stem=model.stem.transport,
             channels=len(model.stem.channels),
         )
+        network = partial(_on_boxes, model, run.normalizer)
     with claimed(out, MODEL_FILE, force=force) as out:
         try:
             report = export(network, card, out, stages=stages, force=True, write=write_whole)
@@ -133,6 +136,23 @@ def export_run(
 def _trunk(model: Model, normalizer: Normalizer, inputs: Mapping[str, Any], *, training: bool) -> Any:  # noqa: ARG001 (a network's)
     """The network behind its stem, as `reion_exports.Stages` takes it."""
     return trunk_on_channels(model, normalizer, inputs["channels"], inputs)
+
+
+def _on_boxes(model: Model, normalizer: Normalizer, inputs: Mapping[str, Any], *, training: bool) -> Any:  # noqa: ARG001 (a network's)
+    """The network with channels that NumPy computes on the periodic box within the halo, as in training.
+
+    Keras would compute them on the box and its halo, which is a hundred times the work for a small box.
+    """
+    halo, trunk_halo = model.radius_cells, model.trunk_radius_cells
+    numbers = {name: values for name, values in inputs.items() if np.ndim(values) == 1}
+    inner = slice(halo, -halo)
+    fields = {name: values[:, inner, inner, inner] for name, values in inputs.items() if name not in numbers}
+    channels = [
+        model.stem.prepare({name: values[index] for name, values in {**fields, **numbers}.items()})
+        for index in range(len(numbers["redshift"]))
+    ]
+    wrapped = np.pad(np.stack(channels), [(0, 0), (0, 0), *[(trunk_halo, trunk_halo)] * 3], mode="wrap")
+    return trunk_on_channels(model, normalizer, np.moveaxis(wrapped, 1, -1), numbers)
 
 
 def held_out_scores(evaluation: Mapping[str, Any]) -> dict[str, Any]:
