@@ -21,7 +21,7 @@ def box(card, shape, batch=1, seed=0):
             fields[name] = (4.2e-31 * rng.lognormal(-0.1, 0.4, (batch, *shape))).astype(np.float32)
         else:
             bright = rng.random((batch, *shape)) < 0.004
-            brightness = (700 if name == "n_ion" else 1e4) * rng.lognormal(0, 1, bright.shape)
+            brightness = (700 if name == "n_ion" else 3e4) * rng.lognormal(0, 1, bright.shape)
             fields[name] = np.where(bright, brightness, 0).astype(np.float32)
     numbers = {"redshift": np.linspace(8, 7, batch, dtype=np.float32)}
     numbers |= {name: np.linspace(30, 12, batch, dtype=np.float32) for name in card.conditions}
