@@ -13,7 +13,7 @@ from reion.simulation.contract import hydrogen_per_density
 
 
 def test_all_are_there():
-    assert set(shipped_models()) == {"rt-worlds", "rt64-history", "rt64-instant"}
+    assert set(shipped_models()) == {"rt-worlds", "rt-worlds-fast", "rt64-history", "rt64-instant"}
 
 
 @pytest.mark.parametrize("name", shipped_models())
