@@ -47,7 +47,7 @@ def test_all_that_is_shipped_is_listed(command, metadata):
     code, printed, _ = command("models")
     assert code == 0
     for name, card in metadata.items():
-        (row,) = [line for line in printed.splitlines() if name in line]
+        (row,) = [line for line in printed.splitlines() if name in line.split()]
         assert f"{card['scores']['pooled']['r2']:.4f}" in row
         assert "6 to 12" in row
 
