@@ -23,21 +23,16 @@ def at_cell_size(content: bytes, card: ModelCard, cell_size_mpc: float) -> bytes
     InputError
         If the model serves one cell size only, or its file does not say how its first stage is made.
     """
-    if card.trunk_radius_cells is None:
-        raise InputError(
-            f"the model {card.name} serves the cells that it was trained on, of {card.cell_size_mpc:g} Mpc; "
-            f"received cells of {cell_size_mpc:g} Mpc",
-            hint="`reion models` lists those that serve any",
-        )
+    stem = transport_of(card, cell_size_mpc)
     import onnx
 
     from reion_exports.stem import with_stem
 
     model = onnx.load_from_string(content)
     trunk_card = dataclasses.replace(
-        card, receptive_radius_cells=card.trunk_radius_cells, trunk_radius_cells=None
+        card, receptive_radius_cells=card.trunk_radius_cells or 0, trunk_radius_cells=None
     )
-    fitted: bytes = with_stem(model, transport_of(card, cell_size_mpc), trunk_card).SerializeToString()
+    fitted: bytes = with_stem(model, stem, trunk_card).SerializeToString()
     return fitted
 
 
@@ -47,8 +42,14 @@ def transport_of(card: ModelCard, cell_size_mpc: float) -> Transport:
     Raises
     ------
     InputError
-        If the card does not say what it is.
+        If the model serves one cell size only, or its card does not say what the stage is.
     """
+    if card.trunk_radius_cells is None:
+        raise InputError(
+            f"the model {card.name} serves the cells that it was trained on, of {card.cell_size_mpc:g} Mpc; "
+            f"received cells of {cell_size_mpc:g} Mpc",
+            hint="`reion models` lists those that serve any",
+        )
     try:
         stored = card.provenance["config"]["model"]
         settings = TransportSettings.model_validate({name: stored[name] for name in _STEM})

@@ -175,13 +175,8 @@ def predict(
     fitted = fit_tiles(emulator, shape_of(sim), memory_bytes)
     workers = workers or ThisProcess()
     with growing.alone():
-        common = {
-            "model": emulator.sha256,
-            "files or sources": files.digest,
-            **described_conditions(sim),
-            "uncertainty": uncertainty,
-            "z_reion": z_reion,
-        }
+        common = {"model": emulator.sha256, "files or sources": files.digest, **described_conditions(sim)}
+        common |= {"uncertainty": uncertainty, "z_reion": z_reion}
         tiling, memory = _begun_tiling(growing.conditions(), common, fitted.tiling, memory_bytes)
         create = functools.partial(
             create_xi_store,

@@ -33,6 +33,9 @@ _MEBIBYTE = 1 << 20
 _READING_BYTES = 150 * _MEBIBYTE
 """Memory of the compiled kernels and of the libraries that decode the chunks of a store."""
 
+_LOG_BYTES = 40_000
+"""Curves, slices, histograms and checksums of a short run."""
+
 _THRESHOLD_BYTES_A_CELL = 110.0
 """Memory, for each cell of a snapshot, in which the threshold of the excursion set is fitted at the end."""
 
@@ -226,7 +229,7 @@ def plan_train(
         cells=training.steps * training.batch_size * training.crop_cells**3,
         pieces=1,
         bytes_read=round(_training_reads(config, sims, sources) if sims else 3 * 3 * 4 * values),
-        bytes_written=on_disk + rounds * cost.checkpoint_bytes + cost.model_bytes,
+        bytes_written=on_disk + rounds * cost.checkpoint_bytes + cost.model_bytes + _LOG_BYTES,
         peak_memory_bytes=round(
             cost.program_bytes
             + _READING_BYTES

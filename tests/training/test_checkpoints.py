@@ -61,7 +61,7 @@ def test_where_there_is_none_there_is_none(tmp_path):
     assert load_newest(tmp_path / "nowhere") is None
 
 
-@pytest.mark.parametrize("stage", ["checkpoints.write_json", "checkpoints._checksum", "outputs._sync"])
+@pytest.mark.parametrize("stage", ["checkpoints.write_json", "checkpoints.sha256_of", "outputs._sync"])
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
 def test_a_full_disk_or_a_kill_in_the_middle_leaves_the_older_one(tmp_path, monkeypatch, stage, error):
     save_checkpoint(tmp_path, checkpoint(1))
