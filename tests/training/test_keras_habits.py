@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 
 import numpy as np
@@ -20,6 +19,7 @@ from reion.training.checkpoints import load_newest
 from reion.training.optimizer import WarmUp, build_optimizer
 from reion.training.run import train
 from reion.training.run_folder import load_run
+from tests.training.runs import assert_same_weights, history, weights
 
 TINY = [
     "model.name=voxel",
@@ -34,20 +34,9 @@ def config(*settings):
     return load_config(settings=[*TINY, *settings])
 
 
-def history(folder):
-    with (folder / "history.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    return [{k: float(v) for k, v in row.items() if k not in ("seconds", "waiting_share")} for row in rows]
-
-
-def weights(folder):
-    return load_run(folder).network.get_weights()
-
-
 def assert_same_run(a, b):
     assert history(a) == history(b)
-    for x, y in zip(weights(a), weights(b), strict=True):
-        np.testing.assert_array_equal(x, y)
+    assert_same_weights(a, b)
 
 
 def interrupted_at(when):

@@ -32,6 +32,7 @@ from reion.storage.store import write_simulation
 from reion.training.export import export_run
 from reion.training.run import train
 from reion.training.run_folder import load_run
+from tests.training.runs import assert_same_weights, weights
 
 
 class OwnPatch(reion.FieldsSettings):
@@ -113,15 +114,6 @@ OWN = [
     f"data.augmentation={__name__}:noise",
     *SMALL,
 ]
-
-
-def weights(folder):
-    return load_run(folder).network.get_weights()
-
-
-def assert_same_weights(a, b):
-    for x, y in zip(weights(a), weights(b), strict=True):
-        np.testing.assert_array_equal(x, y)
 
 
 def test_the_original_projects_patch_from_outside_gives_the_numbers_of_the_shipped_one(toy, tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import json
 import os
@@ -31,6 +30,7 @@ from reion.training.export import export_run
 from reion.training.run import TrainingDivergedError, train
 from reion.training.run_folder import load_run
 from tests.tiny import TINY_NETWORK
+from tests.training.runs import assert_same_weights, history, weights
 
 ON_TORCH = keras.backend.backend() == "torch"
 TINY = [
@@ -43,12 +43,6 @@ TINY = [
 
 def config(*settings):
     return load_config(settings=[*TINY, *settings])
-
-
-def history(folder):
-    with (folder / "history.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    return [{k: float(v) for k, v in row.items() if k not in ("seconds", "waiting_share")} for row in rows]
 
 
 def events(folder):
@@ -64,15 +58,10 @@ def events(folder):
     ]
 
 
-def weights(folder):
-    return load_run(folder).network.get_weights()
-
-
 def assert_same_run(a, b):
     assert history(a) == history(b)
     assert events(a) == events(b)
-    for x, y in zip(weights(a), weights(b), strict=True):
-        np.testing.assert_array_equal(x, y)
+    assert_same_weights(a, b)
 
 
 @pytest.fixture(scope="module")
