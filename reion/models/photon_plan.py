@@ -6,7 +6,7 @@ Without Keras, so that prediction can do it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from reion.models.transport import (
     FLOOR_PER_ATOM,
@@ -31,6 +31,8 @@ sources, grow through this range from z = 11 to z = 6.
 """
 
 
+Settings = TypeVar("Settings", bound=PhotonSettings)
+
 _STEMS: Mapping[str, type[BalanceSettings | TransportSettings]] = {
     "reion": BalanceSettings,
     "transport": TransportSettings,
@@ -53,6 +55,17 @@ def photon_settings(stored: Mapping[str, Any]) -> PhotonSettings | None:
     kind = _STEMS.get(stored["name"])
     if kind is None:
         return None
+    return stem_settings(kind, stored)
+
+
+def stem_settings(kind: type[Settings], stored: Mapping[str, Any]) -> Settings:
+    """The settings of a first stage of this kind, among those of a network as a run or a file keeps them.
+
+    Raises
+    ------
+    KeyError, ValidationError
+        As `photon_settings` does.
+    """
     return kind.model_validate({name: stored[name] for name in kind.model_fields if name != "name"})
 
 

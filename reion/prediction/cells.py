@@ -7,12 +7,10 @@ import dataclasses
 from pydantic import ValidationError
 
 from reion.errors import InputError
+from reion.models.photon_plan import stem_settings
 from reion.models.transport import Transport
 from reion.networks import TransportSettings
 from reion_exports.card import ModelCard
-
-_STEM = tuple(name for name in TransportSettings.model_fields if name != "name")
-"""The settings of the first stage, among those of the network, whose own code is not needed here."""
 
 
 def at_cell_size(content: bytes, card: ModelCard, cell_size_mpc: float) -> bytes:
@@ -51,8 +49,7 @@ def transport_of(card: ModelCard, cell_size_mpc: float) -> Transport:
             hint="`reion models` lists those that serve any",
         )
     try:
-        stored = card.provenance["config"]["model"]
-        settings = TransportSettings.model_validate({name: stored[name] for name in _STEM})
+        settings = stem_settings(TransportSettings, card.provenance["config"]["model"])
     except (KeyError, TypeError, ValidationError) as error:
         raise InputError(
             f"the model {card.name} does not say how its first stage is made, and cannot be fitted to cells "
