@@ -48,7 +48,7 @@ _ROUNDING = 1e-6
 """How far outside of 0 to 1 xi may lie: onnxruntime's sigmoid may round to the next number above 1."""
 
 
-_SHARED = ("_device", "_threads", "file_content", "file", "sha256", "provider")
+_SHARED = ("_device", "_threads", "file_content", "_file_card", "file", "sha256", "provider")
 """What a model has in common with itself for other cells."""
 
 
@@ -93,7 +93,7 @@ class Emulator:
         self._threads = threads
         self._fitted: dict[float, Emulator] = {}
         self.file_content, self.file = read_model(source)
-        self.card: ModelCard = card_of(self.file_content, self.file)
+        self.card = self._file_card = card_of(self.file_content, self.file)
         self.sha256 = hashlib.sha256(self.file_content).hexdigest()
         # Where there may be a GPU, its session says whether there is; the first stage is no work for it.
         alone = not may_use_cuda(device) or self._session.get_providers()[0] == "CPUExecutionProvider"
@@ -117,10 +117,9 @@ class Emulator:
     @cached_property
     def content(self) -> bytes:
         """The bytes of the file or, for other cells than it serves, of the same file fitted to these."""
-        original = card_of(self.file_content, self.file)
-        if self.card.cell_size_mpc == original.cell_size_mpc:
+        if self.card.cell_size_mpc == self._file_card.cell_size_mpc:
             return self.file_content
-        return at_cell_size(self.file_content, original, self.card.cell_size_mpc)
+        return at_cell_size(self.file_content, self._file_card, self.card.cell_size_mpc)
 
     @property
     def has_spread(self) -> bool:
