@@ -40,7 +40,7 @@ class Round:
     step: int
     loss: float
     validation_loss: float
-    validation_mse: float = math.nan  # which older checkpoints lack
+    validation_mse: float
     validation_r2: float
     learning_rate: float
     seconds: float

@@ -251,7 +251,7 @@ def _enter(
         if longer and checkpoint is not None:
             patience = stored.training.patience_rounds
             spent = patience is not None and checkpoint.state["stale_rounds"] >= patience
-            if spent or checkpoint.state.get("stopped"):
+            if spent or checkpoint.state["stopped"]:
                 raise InputError(
                     f"the run ended by itself at step {checkpoint.step}, since it no longer improved: more "
                     "steps would not be taken",

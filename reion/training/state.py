@@ -148,9 +148,8 @@ class State:
             variable.assign(array)
         stored = checkpoint.state
         self.step = checkpoint.step
-        # A run that was begun before there were callbacks goes on without any.
-        self.stopped = stored.get("stopped", False)
-        self.events.restore(stored.get("callbacks", []), checkpoint.arrays)
+        self.stopped = stored["stopped"]
+        self.events.restore(stored["callbacks"], checkpoint.arrays)
         self.history = [Round.from_json(row) for row in stored["history"]]
         self.best = checkpoint.arrays.get("best")
         self.best_r2 = -math.inf if stored["best_r2"] is None else stored["best_r2"]
