@@ -31,4 +31,8 @@ def bench(
     from reion.terminal import say
 
     results = run_bench(suites or [], say)
-    print_result({"results": [result.to_json() for result in results]}, lambda: render(results), json=json)
+    print_result(
+        {"results": [result.to_json() for result in results]},
+        lambda: render(results) if results else "nothing was measured",
+        json=json,
+    )
