@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -170,14 +171,16 @@ def plan_run(
     """
     need_training("reion plan-run")
     from reion.jobs.outputs import write_whole
+    from reion.jobs.places import claimed
     from reion.readers import open_each
+    from reion.training.run_plan import PLAN_FILE
     from reion.training.run_plan import plan_run as look
 
-    if out is not None and out.exists() and not force:
-        raise InputError("the output is already there", file=out, hint="--force replaces it")
-    planned = look(open_each(sources, format=format_, settings=parse_settings(settings)), sources)
-    if out is not None:
-        write_whole(out, planned.to_toml())
+    facts = parse_settings(settings)
+    with nullcontext() if out is None else claimed(out, PLAN_FILE, force=force, sources=sources) as place:
+        planned = look(open_each(sources, format=format_, settings=facts), sources)
+        if place is not None:
+            write_whole(place, planned.to_toml())
     print_result(
         {"out": None if out is None else str(out), **planned.to_json()},
         lambda: planned.to_toml().rstrip() if out is None else f"{out}: train with --config {out}",

@@ -13,6 +13,7 @@ import xarray as xr
 
 from reion.config import load_config
 from reion.errors import InputError
+from reion.jobs.places import Kind
 from reion.jobs.resources import memory_limit_bytes
 from reion.metrics.pooling import is_partly_ionised
 from reion.models.build import build_model
@@ -34,6 +35,16 @@ _MEMORY_SHARE = 0.7
 """Of the machine's memory: what a run may take by plan."""
 
 _GIB = 1 << 30
+
+_FIRST_LINE = "# Written by `reion plan-run`, to be changed."
+
+
+def _is_planned(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.readline().rstrip() == _FIRST_LINE.encode()
+
+
+PLAN_FILE = Kind(name="a configuration", ending=".toml", is_ours=_is_planned)
 
 
 @dataclass(frozen=True)
@@ -105,7 +116,7 @@ class RunPlan:
 
     def to_toml(self) -> str:
         """The file: every value with its reason above it."""
-        lines = [f"# {note}" for note in self.notes]
+        lines = [_FIRST_LINE, *(f"# {note}" for note in self.notes)]
         section = None
         for place, key, value, reason in self.rows:
             if place != section:

@@ -14,6 +14,7 @@ pytest.importorskip("optuna")
 
 from reion.config import load_config
 from reion.errors import InputError
+from reion.storage.store import write_simulation
 from reion.studies import search as searching
 from reion.studies.ranges import load_search, searches
 from reion.studies.search import Judged, Search, search
@@ -201,3 +202,22 @@ def test_a_single_snapshot_is_planned_as_one_and_nothing_to_learn_is_refused(toy
         plan_run([neutral])
     with pytest.raises(InputError, match="not all say how far photons reach"):
         plan_run([toy(), toy(cell_mpc=4.0)])
+
+
+def test_only_a_file_that_was_planned_is_replaced(command, toy, tmp_path):
+    box = write_simulation(toy(shape=(16, 12, 12)), tmp_path / "box.zarr")
+    out = tmp_path / "run.toml"
+    out.write_text("[training]\nsteps = 7\n")
+    code, _, said = command("plan-run", box, "--out", out, "--force")
+    assert code == 2
+    assert "is not a configuration that reion wrote" in said
+    assert out.read_text() == "[training]\nsteps = 7\n"
+    out.unlink()
+    assert command("plan-run", box, "--out", out)[0] == 0
+    planned = out.read_text()
+    code, _, said = command("plan-run", box, "--out", out)
+    assert code == 2
+    assert "exists already" in said
+    assert command("plan-run", box, "--out", out, "--force")[0] == 0
+    assert out.read_text().splitlines()[0] == planned.splitlines()[0]
+    load_config(out)
