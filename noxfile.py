@@ -29,7 +29,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Static types (mypy, strict)."""
-    session.install("mypy>=1.18,<2", "-e", ".")
+    session.install("mypy>=1.18,<2", "-e", ".[testing]")
     session.run("mypy")
 
 

@@ -26,7 +26,7 @@ from reion.studies.results import (
     score_against_arithmetic,
     to_markdown,
 )
-from reion.studies.study import FOLDER_NAME, Budget, load_study, run_config
+from reion.studies.study import FOLDER_NAME, Budget, load_study, require_new, run_config
 from reion.training.export import export_run
 from reion.training.loop import Loop, StepProgress
 from reion.training.provenance import Provenance, TrainingBox, describe
@@ -90,10 +90,7 @@ def compare(
         if not core_minutes > 0:
             raise InputError(f"expected core_minutes above 0; received {core_minutes:g}")
         budget = Budget(core_minutes=core_minutes)
-    if out.exists() and not resume:
-        raise InputError(
-            "the output is already there", file=out, hint="--resume goes on, or give another --out"
-        )
+    require_new(out, resume=resume)
     written = out / "comparison.json"
     if written.is_file():
         _check_budget(written, budget)

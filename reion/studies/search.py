@@ -18,6 +18,7 @@ from reion.errors import InputError
 from reion.jobs.outputs import alone_at, scratch_folder, whole_file, write_json, write_whole
 from reion.studies.comparison import FEWEST_STEPS, core_seconds_per_step
 from reion.studies.ranges import ROUNDS, SearchStudy, load_search
+from reion.studies.study import require_new
 from reion.training.loop import Loop, NotFiniteError, StepProgress
 from reion.training.run import with_photons
 
@@ -167,10 +168,7 @@ def search(
     loaded = load_search(study)
     changes = {"core_minutes": core_minutes, "trials": trials}
     plan = loaded.model_copy(update={name: value for name, value in changes.items() if value is not None})
-    if out.exists() and not resume:
-        raise InputError(
-            "the output is already there", file=out, hint="--resume goes on, or give another --out"
-        )
+    require_new(out, resume=resume)
     out.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with alone_at(out), scratch_folder(out) as cache:

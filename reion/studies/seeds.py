@@ -11,8 +11,8 @@ import numpy as np
 import xarray as xr
 
 from reion.config import RunConfig, load_config
-from reion.errors import InputError
 from reion.jobs.outputs import read_record, write_json
+from reion.studies.study import require_new
 from reion.training.loop import StepProgress
 from reion.training.parent import Parent
 from reion.training.run import train, with_photons
@@ -98,10 +98,7 @@ def train_seeds(
         If `out` is there and `resume` is not given, or a run in it has another schema; and as `train`.
     """
     out = Path(out)
-    if out.exists() and not resume:
-        raise InputError(
-            "the output is already there", file=out, hint="--resume goes on, or give another --out"
-        )
+    require_new(out, resume=resume)
     runs: list[SeedRun] = []
     for seed in range(config.seed, config.seed + seeds):
         folder = out / f"seed-{seed}"

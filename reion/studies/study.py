@@ -31,6 +31,20 @@ class Budget:
         return f"{self.steps} steps" if self.steps else f"{self.core_minutes:g} minutes of one core"
 
 
+def require_new(out: Path, *, resume: bool) -> None:
+    """Refuse a folder that is there already, unless what was begun in it is to go on.
+
+    Raises
+    ------
+    InputError
+        If it is there and `resume` is not given.
+    """
+    if out.exists() and not resume:
+        raise InputError(
+            "the output is already there", file=out, hint="--resume goes on, or give another --out"
+        )
+
+
 def studies() -> tuple[str, ...]:
     """Names of the studies that come with reion."""
     names = (item.name for item in (resources.files("reion") / "studies").iterdir())

@@ -214,8 +214,11 @@ def test_every_bit_counts(toy_model):
 
 @pytest.mark.parametrize("name", shipped_models())
 def test_a_weight_of_a_shipped_model_that_flipped(name, command, tmp_path):
-    content = bytearray(read_model(name)[0])
-    content[len(content) * 3 // 4] ^= 0x40
+    whole = read_model(name)[0]
+    tensors = onnx.load_from_string(whole).graph.initializer
+    weights = max((tensor.raw_data for tensor in tensors), key=len)
+    content = bytearray(whole)
+    content[whole.index(weights) + len(weights) // 2] ^= 0x40
     (tmp_path / "flipped.onnx").write_bytes(content)
     code, _, said = command("info", tmp_path / "flipped.onnx")
     assert code == 2
@@ -295,7 +298,11 @@ def test_mutated_files_are_refused_by_their_checksum_or_what_they_do(toy_model, 
         with pytest.raises(InputError):
             Emulator(bytes(content), device="cpu", threads=1)
     try:
-        emulator = Emulator(sealed(onnx.load_from_string(bytes(content))), device="cpu", threads=1)
+        changed = sealed(onnx.load_from_string(bytes(content)))
+    except (CardError, DecodeError, HostileFileError, UnicodeDecodeError):
+        return  # the onnx package itself cannot read it, or it has no card any more
+    try:
+        emulator = Emulator(changed, device="cpu", threads=1)
         emulator.predict_arrays(8.0, n_igm=np.full((4, 4, 4), 4e-31), n_ion=np.zeros((4, 4, 4)))
-    except (InputError, CardError, DecodeError):
+    except InputError:
         pass
