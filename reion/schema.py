@@ -37,10 +37,10 @@ def load_schema(
     InputError
         For an unreadable file, an unknown key or a value out of range, naming all of them.
     """
-    values: dict[str, Any] = _merge({}, base or {})
+    values: dict[str, Any] = merge({}, base or {})
     if file is not None:
         try:
-            values = _merge(values, tomllib.loads(file.read_text(encoding="utf-8-sig")))
+            values = merge(values, tomllib.loads(file.read_text(encoding="utf-8-sig")))
         except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InputError(f"expected a TOML file; {error}", file=file) from error
     for setting in settings:
@@ -50,7 +50,7 @@ def load_schema(
         nested: Any = _toml_value(text.strip())
         for part in reversed(key.strip().split(".")):
             nested = {part: nested}
-        values = _merge(values, nested)
+        values = merge(values, nested)
     try:
         return schema.model_validate(values)
     except ValidationError as error:
@@ -67,11 +67,12 @@ def load_schema(
         raise InputError(f"the configuration does not fit: {details}", file=file) from error
 
 
-def _merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+def merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested values in which those of `new` replace those of `old`."""
     merged = dict(old)
     for key, value in new.items():
         if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
-            merged[key] = _merge(merged[key], value)
+            merged[key] = merge(merged[key], value)
         else:
             merged[key] = value
     return merged

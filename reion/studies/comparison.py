@@ -6,7 +6,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from reion.studies.results import (
     score_against_arithmetic,
     to_markdown,
 )
-from reion.studies.study import FOLDER_NAME, Budget, load_study, require_new, run_config
+from reion.studies.study import FOLDER_NAME, Budget, StudyRun, load_study, require_new
 from reion.training.export import export_run
 from reion.training.loop import Loop, StepProgress
 from reion.training.provenance import Provenance, TrainingBox, describe
@@ -61,7 +61,8 @@ def compare(
     ----------
     study
         A TOML file, or the name of one of `studies()`: `core_minutes` or `steps`, and a table `runs` that
-        gives each run a name and what it changes in the schema of a run.
+        gives each run a name, what it changes in the schema of a run, and, where it starts from another
+        network or takes a part of the budget alone, `from` and `budget_share` (see `StudyRun`).
     simulations, tests
         Simulations to train on, and those to evaluate on, each with a name.
     out
@@ -105,21 +106,21 @@ def compare(
     compared: list[ComparedRun] = []
     excursion_sets: dict[InputSet, Scores] = {}
     trainings = _with_seeds(runs, seeds)
-    for number, (name, folder_name, settings) in enumerate(trainings, start=1):
+    for number, (name, folder_name, run) in enumerate(trainings, start=1):
         folder = out / folder_name
         if (folder / "config.toml").is_file():
-            _check_run(folder, settings, simulations, data, budget)
+            _check_run(folder, run, simulations, data, budget)
         missing = [test for test in tests if not _evaluation(folder, test).is_file()]
         if missing:
             say(f"{folder_name}, {number} of {len(trainings)}")
-            _train_and_export(folder, settings, simulations, budget, say, progress)
+            _train_and_export(folder, run, simulations, budget, say, progress)
             for test in missing:
                 say(f"evaluating on {test}")
                 _evaluate(folder, test, tests[test])
-        run, excursion_set = _read_run(name, folder, tests)
-        compared.append(run)
+        finished, excursion_set = _read_run(name, folder, tests)
+        compared.append(finished)
         if excursion_set:
-            excursion_sets[run.inputs] = excursion_set
+            excursion_sets[finished.inputs] = excursion_set
         comparison = Comparison(budget, tuple(compared), excursion_sets)
         write_json(written, comparison.to_json())
         with own_settings(), whole_file(out / "comparison.png") as partial:
@@ -128,16 +129,17 @@ def compare(
     return comparison
 
 
-def _with_seeds(runs: Mapping[str, dict[str, Any]], seeds: int) -> list[tuple[str, str, dict[str, Any]]]:
-    """Of every training: the name of its run, that of its folder, and what it changes in the schema."""
+def _with_seeds(runs: Mapping[str, StudyRun], seeds: int) -> list[tuple[str, str, StudyRun]]:
+    """Of every training: the name of its run, that of its folder, and the run with its seed."""
     if seeds < 1:
         raise InputError(f"expected at least one seed; received {seeds}")
     trainings = []
-    for name, settings in runs.items():
-        first = run_config(settings, 1).seed
-        trainings.append((name, name, settings))
-        later = range(first + 1, first + seeds)
-        trainings += [(name, f"{name}-seed-{seed}", {**settings, "seed": seed}) for seed in later]
+    for name, run in runs.items():
+        first = run.config(1, run.load_parent()).seed
+        trainings.append((name, name, run))
+        for seed in range(first + 1, first + seeds):
+            other = replace(run, settings={**run.settings, "seed": seed})
+            trainings.append((name, f"{name}-seed-{seed}", other))
     folders = [folder for _, folder, _ in trainings]
     for folder in folders:
         if folders.count(folder) > 1:
@@ -178,17 +180,21 @@ def _check_budget(written: Path, budget: Budget) -> None:
 
 def _check_run(
     folder: Path,
-    settings: Mapping[str, Any],
+    run: StudyRun,
     simulations: Sequence[xr.Dataset],
     data: list[TrainingBox],
     budget: Budget,
 ) -> None:
     """Refuse a run folder that this study, with this budget and data, would not have made."""
     stored = load_config(folder / "config.toml")
-    steps = stored.training.steps if budget.steps is None else budget.steps
-    differing = differences(stored, with_photons(run_config(settings, steps), simulations))
-    if read_record(folder / "provenance.json", Provenance).data != data:
+    parent = run.load_parent()
+    steps = stored.training.steps if budget.steps is None else _steps_of(budget, run)
+    differing = differences(stored, with_photons(run.config(steps, parent), simulations))
+    provenance = read_record(folder / "provenance.json", Provenance)
+    if provenance.data != data:
         differing.append("other simulations")
+    if provenance.parent != (None if parent is None else parent.ancestor):
+        differing.append("another network to start from")
     if differing:
         raise InputError(
             f"expected a run of this study; received one with {', '.join(differing)}",
@@ -199,20 +205,21 @@ def _check_run(
 
 def _train_and_export(
     folder: Path,
-    settings: Mapping[str, Any],
+    run: StudyRun,
     simulations: Sequence[xr.Dataset],
     budget: Budget,
     say: Callable[[str], None],
     progress: StepProgress | None,
 ) -> None:
     resume = (folder / "config.toml").is_file()
+    parent = run.load_parent()
     if resume:
         config = load_config(folder / "config.toml")
     else:
-        config = run_config(settings, _steps_within(budget, simulations, settings))
+        config = run.config(_steps_within(budget, simulations, run), parent)
     if not (folder / "metrics.json").is_file():
         say(f"training {config.training.steps} steps")
-        train(simulations, folder, config, resume=resume, progress=progress)
+        train(simulations, folder, config, parent=parent, resume=resume, progress=progress)
     if not (folder / "model.onnx").is_file():
         export_run(folder, folder / "model.onnx")
 
@@ -230,12 +237,17 @@ def _evaluate(folder: Path, name: str, test: xr.Dataset) -> None:
     write_json(written, evaluation.to_json())
 
 
-def _steps_within(budget: Budget, simulations: Sequence[xr.Dataset], settings: Mapping[str, Any]) -> int:
+def _steps_of(budget: Budget, run: StudyRun) -> int:
+    """How many steps a run takes of a budget in steps."""
+    return max(1, round(run.budget_share * (budget.steps or FEWEST_STEPS)))
+
+
+def _steps_within(budget: Budget, simulations: Sequence[xr.Dataset], run: StudyRun) -> int:
     """How many steps of a run the budget allows, measured by taking a few."""
     if budget.core_minutes is None:
-        return budget.steps or FEWEST_STEPS
-    seconds = core_seconds_per_step(simulations, run_config(settings, 1))
-    return max(FEWEST_STEPS, round(60 * budget.core_minutes / seconds))
+        return _steps_of(budget, run)
+    seconds = core_seconds_per_step(simulations, run.config(1, run.load_parent()))
+    return max(FEWEST_STEPS, round(60 * run.budget_share * budget.core_minutes / seconds))
 
 
 def core_seconds_per_step(simulations: Sequence[xr.Dataset], config: RunConfig) -> float:

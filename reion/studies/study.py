@@ -8,10 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reion.config import RunConfig, load_config
 from reion.errors import InputError
+from reion.schema import merge
+
+if TYPE_CHECKING:
+    from reion.training.parent import Parent
 
 FOLDER_NAME = r"[A-Za-z0-9][\w.-]*"
 """What the name of a run, and of a box to evaluate on, must match: both name files."""
@@ -29,6 +33,52 @@ class Budget:
 
     def __str__(self) -> str:
         return f"{self.steps} steps" if self.steps else f"{self.core_minutes:g} minutes of one core"
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """One run of a study.
+
+    Parameters
+    ----------
+    settings
+        What it changes in the schema of a run.
+    parent
+        The network that it starts from, as `--from` of `reion train` takes it; None for a fresh one.
+    budget_share
+        The part of the study's budget that it may take.
+    """
+
+    settings: Mapping[str, Any]
+    parent: str | None = None
+    budget_share: float = 1.0
+
+    def load_parent(self) -> Parent | None:
+        """Read the network that it starts from.
+
+        Raises
+        ------
+        InputError
+            If there is none of that name.
+        """
+        from reion.training.parent import load_parent
+
+        return None if self.parent is None else load_parent(self.parent)
+
+    def config(self, steps: int, parent: Parent | None) -> RunConfig:
+        """The schema of the run if it takes `steps` and starts from `parent`.
+
+        Raises
+        ------
+        InputError
+            If the settings do not fit the schema, or change the network of `parent`.
+        """
+        base = {} if parent is None else parent.defaults()
+        budget = {"training": {"steps": steps, "round_steps": max(1, -(-steps // _ROUNDS))}}
+        config = load_config(base=merge(merge(base, self.settings), budget))
+        if parent is not None:
+            parent.require_fit(config)
+        return config
 
 
 def require_new(out: Path, *, resume: bool) -> None:
@@ -51,8 +101,8 @@ def studies() -> tuple[str, ...]:
     return tuple(sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml")))
 
 
-def load_study(study: str | Path) -> tuple[Budget, dict[str, dict[str, Any]]]:
-    """Read a study: what each run may take, and what it changes in the schema.
+def load_study(study: str | Path) -> tuple[Budget, dict[str, StudyRun]]:
+    """Read a study: what each run may take, and its runs by name.
 
     Raises
     ------
@@ -85,21 +135,27 @@ def load_study(study: str | Path) -> tuple[Budget, dict[str, dict[str, Any]]]:
             + (", ".join([*values, *(("runs",) if runs else ())]) or "nothing of it"),
             file=study,
         )
-    for name, settings in runs.items():
-        if not re.fullmatch(FOLDER_NAME, name):
-            raise InputError(f"a run's name becomes a folder; received {name!r}", file=study)
-        training = settings.get("training", {}) if isinstance(settings, dict) else None
-        if not isinstance(training, dict) or training.keys() & {"steps", "round_steps"}:
-            raise InputError(
-                f"runs.{name}: expected a table of what the run changes, without training.steps and "
-                f"training.round_steps, which the budget decides; received {settings!r}",
-                file=study,
-            )
-        run_config(settings, 1)
-    return Budget(minutes, steps), runs
+    return Budget(minutes, steps), {name: _read_run(name, values, study) for name, values in runs.items()}
 
 
-def run_config(settings: Mapping[str, Any], steps: int) -> RunConfig:
-    """The schema of a run that changes `settings` and takes `steps`."""
-    training = {**settings.get("training", {}), "steps": steps, "round_steps": max(1, -(-steps // _ROUNDS))}
-    return load_config(base={**settings, "training": training})
+def _read_run(name: str, values: Any, study: str | Path) -> StudyRun:
+    if not re.fullmatch(FOLDER_NAME, name):
+        raise InputError(f"a run's name becomes a folder; received {name!r}", file=study)
+    training = values.get("training", {}) if isinstance(values, dict) else None
+    if not isinstance(training, dict) or training.keys() & {"steps", "round_steps"}:
+        raise InputError(
+            f"runs.{name}: expected a table of what the run changes, without training.steps and "
+            f"training.round_steps, which the budget decides; received {values!r}",
+            file=study,
+        )
+    settings = dict(values)
+    parent, share = settings.pop("from", None), settings.pop("budget_share", 1.0)
+    if not isinstance(parent, str | None) or not isinstance(share, int | float) or not 0 < share <= 1:
+        raise InputError(
+            f"runs.{name}: expected the name of a shipped model or a run folder in `from`, and a number above 0 "
+            f"and at most 1 in `budget_share`; received {parent!r} and {share!r}",
+            file=study,
+        )
+    run = StudyRun(settings, parent, share)
+    run.config(1, run.load_parent())
+    return run

@@ -15,7 +15,7 @@ from reion.errors import InputError
 from reion.simulation.contract import with_max_mfp
 from reion.studies import comparison
 from reion.studies.comparison import compare
-from reion.studies.study import load_study, run_config, studies
+from reion.studies.study import StudyRun, load_study, studies
 
 STUDY = """
 core_minutes = 1
@@ -167,10 +167,25 @@ training = { crop_cells = 4, batch_size = 1 }
     assert [line for line in trained if " of 3" in line] == ["tiny-seed-2, 3 of 3"]
     assert len(result.runs) == 3
 
+    # What one of these runs has learnt, half as many steps further; beside it, the same network from nothing.
+    further = tmp_path / "further.toml"
+    text = study.read_text(encoding="utf-8").replace("runs.tiny", "runs.new")
+    text += f"[runs.old]\nfrom = '{(out / 'tiny').as_posix()}'\nbudget_share = 0.5\n"
+    further.write_text(text, encoding="utf-8")
+    result = compare(further, [world(4)], tests, tmp_path / "further")
+    assert [(run.name, run.steps) for run in result.runs] == [("new", 2), ("old", 1)]
+    provenance = json.loads((tmp_path / "further" / "old" / "provenance.json").read_text(encoding="utf-8"))
+    assert provenance["parent"]["name"] == "tiny"
+    assert compare(further, [world(4)], tests, tmp_path / "further", resume=True) == result
+    further.write_text(text.replace("out/tiny'", "out/tiny-seed-1'"), encoding="utf-8")
+    with pytest.raises(InputError, match="another network to start from"):
+        compare(further, [world(4)], tests, tmp_path / "further", resume=True)
+
 
 def test_a_step_takes_processor_time(toy):
     _, runs = load_study("losses")
-    config = run_config({**runs["mse"], "model": {"name": "voxel"}, "training": {"batch_size": 8}}, 1)
+    settings = {**runs["mse"].settings, "model": {"name": "voxel"}, "training": {"batch_size": 8}}
+    config = StudyRun(settings).config(1, None)
     assert 0 < comparison.core_seconds_per_step([toy()], config) < 5
 
 
@@ -196,6 +211,11 @@ def test_the_studies_that_come_along_fit_the_schema(name):
         ("steps = 20\n[runs]\na = 3", "runs.a: expected a table"),
         ("steps = 20\n[runs.a]\ntraining = 3", "runs.a: expected a table"),
         ("steps = 20\n[runs.a]\nmodel = 'patch'", "model"),
+        ("steps = 20\n[runs.a]\nfrom = 3", "shipped model or a run folder"),
+        ("steps = 20\n[runs.a]\nfrom = 'rt-nowhere'", "rt-nowhere"),
+        ("steps = 20\n[runs.a]\nfrom = 'rt-worlds'\nmodel.width = 3", "network is another"),
+        ("steps = 20\n[runs.a]\nbudget_share = 0", "budget_share"),
+        ("steps = 20\n[runs.a]\nbudget_share = 1.5", "budget_share"),
     ],
 )
 def test_a_study_that_does_not_fit_is_one_error(text, expected, tmp_path):
@@ -206,5 +226,5 @@ def test_a_study_that_does_not_fit_is_one_error(text, expected, tmp_path):
 
 
 def test_a_study_that_is_not_there_lists_those_that_are():
-    with pytest.raises(InputError, match="ablation, losses, models, sizes, worlds"):
+    with pytest.raises(InputError, match="ablation, fine-tuning, losses, models, sizes, worlds"):
         load_study("modells")
