@@ -152,8 +152,8 @@ def _read_run(name: str, values: Any, study: str | Path) -> StudyRun:
     parent, share = settings.pop("from", None), settings.pop("budget_share", 1.0)
     if not isinstance(parent, str | None) or not isinstance(share, int | float) or not 0 < share <= 1:
         raise InputError(
-            f"runs.{name}: expected the name of a shipped model or a run folder in `from`, and a number above 0 "
-            f"and at most 1 in `budget_share`; received {parent!r} and {share!r}",
+            f"runs.{name}: expected `from` to name a model or a run folder, and `budget_share` to be above 0 "
+            f"and at most 1; received {parent!r} and {share!r}",
             file=study,
         )
     run = StudyRun(settings, parent, share)

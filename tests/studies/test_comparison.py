@@ -211,7 +211,7 @@ def test_the_studies_that_come_along_fit_the_schema(name):
         ("steps = 20\n[runs]\na = 3", "runs.a: expected a table"),
         ("steps = 20\n[runs.a]\ntraining = 3", "runs.a: expected a table"),
         ("steps = 20\n[runs.a]\nmodel = 'patch'", "model"),
-        ("steps = 20\n[runs.a]\nfrom = 3", "shipped model or a run folder"),
+        ("steps = 20\n[runs.a]\nfrom = 3", "name a model or a run folder"),
         ("steps = 20\n[runs.a]\nfrom = 'rt-nowhere'", "rt-nowhere"),
         ("steps = 20\n[runs.a]\nfrom = 'rt-worlds'\nmodel.width = 3", "network is another"),
         ("steps = 20\n[runs.a]\nbudget_share = 0", "budget_share"),
