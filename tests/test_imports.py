@@ -216,6 +216,27 @@ def test_nothing_heavy_is_loaded_early(code, unwanted):
     assert not {top(name) for name in loaded} & unwanted
 
 
+def test_a_prediction_from_store_to_store_goes_without_astropy(tmp_path):
+    """It takes longer to load than most of the rest together."""
+    code = f"""
+import json, sys
+import numpy as np
+from reion.prediction.predict import predict
+from reion.simulation.contract import make_simulation
+from reion.storage.store import write_simulation
+shape = (2, 4, 4, 4)
+fields = {{"n_igm": np.full(shape, 4e-31, np.float32), "n_src": np.ones(shape, np.float32)}}
+sim = make_simulation(fields, redshift=[12, 8], box_size=8.0).assign(max_mfp=("redshift", [30.0, 30.0]))
+write_simulation(sim, {str(tmp_path / "sim.zarr")!r})
+with __import__("warnings").catch_warnings(action="ignore"):
+    predict("rt-worlds-fast", {str(tmp_path / "sim.zarr")!r}, {str(tmp_path / "xi.zarr")!r}, device="cpu")
+print(json.dumps(list(sys.modules)))
+"""
+    loaded = {top(name) for name in json.loads(run(code))}
+    assert "numba" in loaded
+    assert not loaded & {"astropy", "h5py", *TRAINING_EXTRA}
+
+
 def test_without_the_training_extra_everything_else_imports():
     modules = [
         name

@@ -77,12 +77,22 @@ def mean_along_x(values, sinks, sinking, reach, y_low, y_high, z_low, z_high, ha
                     for k in range(width):
                         row[k] = value[k]
             for i in range(margin):
-                rows[i, :width] = rows[half + table[i], :width]
                 last = len(table) - 1 - i
-                rows[last, :width] = rows[half + table[last], :width]
+                copy_line(rows[half + table[i]], rows[i], width)
+                copy_line(rows[half + table[last]], rows[last], width)
             _begin(rows, half, total, width)
             for i in range(cells):
                 _mean_of_row(rows, i, half, end, inverse, total, values[first + i, y, z : z + width])
+
+
+@kernel()
+def copy_line(source, into, cells):  # type: ignore[no-untyped-def]
+    """Copy the first `cells` of a line.
+
+    In a loop: an assignment of arrays compiles, in four seconds, how to say which shapes do not fit.
+    """
+    for k in range(cells):
+        into[k] = source[k]
 
 
 @kernel()
@@ -137,8 +147,8 @@ def mean_of_plane(plane, y_reach, z_reach, half, end, rows, total, line, sums, m
         _mean_of_line(line, half, end, inverse, sums, more, rows[i])
     for i in range(margin):
         last = len(table) - 1 - i
-        rows[i, :] = rows[half + table[i]]
-        rows[last, :] = rows[half + table[last]]
+        copy_line(rows[half + table[i]], rows[i], width)
+        copy_line(rows[half + table[last]], rows[last], width)
     _begin(rows, half, total, width)
     for i in range(cells):
         _mean_of_row(rows, i, half, end, inverse, total, plane[first + i, z_first : z_first + width])

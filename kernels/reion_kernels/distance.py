@@ -103,8 +103,9 @@ def _nearest(squared, side):  # type: ignore[no-untyped-def]
                     wanted += own > 0
                 if wanted == 0:
                     continue
-                images[:half] = images[n : half + n]
-                images[half + n :] = images[half : 2 * half]
+                for k in range(half):
+                    images[k] = images[n + k]
+                    images[half + n + k] = images[half + k]
                 count = 0
                 for q in range(len(images)):
                     value = images[q]

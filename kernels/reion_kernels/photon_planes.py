@@ -10,7 +10,7 @@ from numba import boolean, float32, float64, types
 from numpy.typing import NDArray
 
 from reion_kernels._jit import FLOAT, INT, kernel, source
-from reion_kernels.box_means import BOX, REACH, ZERO, mean_of_plane
+from reion_kernels.box_means import BOX, REACH, ZERO, copy_line, mean_of_plane
 
 ONE = np.float32(1)
 
@@ -102,8 +102,8 @@ def smooth_planes(  # type: ignore[no-untyped-def]
     low, high, offset, scale, shift = place
     width = high[2] - low[2]
     for x in range(x_low, x_high):
-        mean_of_plane(photons[x], y_reach, z_reach, half, end, rows, total, line, sums, more)
-        mean_of_plane(atoms[x], y_reach, z_reach, half, end, rows, total, line, sums, more)
+        for values in (photons, atoms):
+            mean_of_plane(values[x], y_reach, z_reach, half, end, rows, total, line, sums, more)
         if not low[0] <= x < high[0]:
             continue
         for y in range(low[1], high[1]):
@@ -247,7 +247,7 @@ def distance_along_x(photons, reach, y_low, y_high, cells, squares):  # type: ig
                 count[k] = further if further < step[k] else step[k]
                 step[k] = count[k] * count[k]
         for i in range(len(table) - 2 * cells):
-            squares[first + i, y, :] = steps[cells + i]
+            copy_line(steps[cells + i], squares[first + i, y], width)
 
 
 @kernel((BOX, INT, INT, REACH, REACH, INT, FLOAT, FLOAT, PLACE, CHANNELS, INT))

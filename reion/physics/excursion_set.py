@@ -18,7 +18,8 @@ from reion.config import InputSet
 from reion.errors import InputError
 from reion.jobs.resources import fft_threads
 from reion.metrics.fields import checked_pair
-from reion.simulation.contract import cosmology, cubic_cell_size_mpc, hydrogen_density, require_fields
+from reion.simulation.contract import cubic_cell_size_mpc, hydrogen_density, require_fields
+from reion.simulation.cosmic_time import cosmic_age_s
 from reion.simulation.periodic import squared_distance
 from reion.simulation.photons import N_ION_TIME_S, EmittedPhotons, warn_if_late
 
@@ -141,7 +142,7 @@ class Photons:
             return
         require_fields(sim, ["n_src"], purpose=f"the excursion set with {inputs} inputs")
         if inputs == "instant":
-            self._ages_s = cosmology(sim).age(sim["redshift"].values).to_value("s")
+            self._ages_s = cosmic_age_s(sim)
             return
         self._emitted = EmittedPhotons(sim)
         warn_if_late(sim)

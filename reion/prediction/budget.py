@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from reion.simulation.contract import PHOTON_UNITS, cosmology, hydrogen_per_density, hydrogen_per_gram
+from reion.simulation.contract import PHOTON_UNITS, hydrogen_per_density, hydrogen_per_gram
+from reion.simulation.cosmic_time import cosmic_age_s
 from reion.storage.store import consolidate
 from reion_exports import ModelCard
 
@@ -94,10 +95,10 @@ def budgets(
     Recombinations follow dn/dt = α_B n_e² with α_B of case B at 1e4 K, proper densities, and the mean of
     n_e² between two snapshots for the time between them.
     """
-    from reion_kernels.chemistry import RECOMBINATION_CM3_S  # brings Numba, which prediction goes without
+    from reion_kernels.chemistry import RECOMBINATION_CM3_S  # brings Numba, which not every model needs
 
     redshifts = sim["redshift"].values.astype(float)
-    age_s = cosmology(sim).age(redshifts).to_value("s")
+    age_s = cosmic_age_s(sim)
     has_photons = card.inputs.get("n_ion") == PHOTON_UNITS
     share = card.mean_error_share
     rows: list[SnapshotBudget] = []

@@ -12,6 +12,7 @@ import xarray as xr
 
 from reion.errors import BadValuesError, InputError
 from reion.simulation.arrays import plain_values
+from reion.simulation.constants import CM_PER_MPC, PROTON_MASS_G
 
 if TYPE_CHECKING:
     from astropy.cosmology import FlatLambdaCDM
@@ -393,16 +394,12 @@ def hydrogen_density(n_igm: np.ndarray) -> np.ndarray:
 
 def hydrogen_per_density() -> float:
     """The factor from n_igm in g cm-3 to hydrogen atoms in 1e66 Mpc-3."""
-    from astropy import units
-
-    return hydrogen_per_gram() * float(units.Mpc.to(units.cm)) ** 3 / 1e66
+    return hydrogen_per_gram() * CM_PER_MPC**3 / 1e66
 
 
 def hydrogen_per_gram() -> float:
     """Hydrogen atoms in a gram of gas, 1 / (1.222 m_p): the factor from n_igm in g cm-3 to atoms per cm3."""
-    from astropy import constants
-
-    return float(1.0 / (MEAN_MOLECULAR_WEIGHT * constants.m_p.to_value("g")))
+    return 1.0 / (MEAN_MOLECULAR_WEIGHT * PROTON_MASS_G)
 
 
 def with_max_mfp(sim: xr.Dataset, max_mfp_mpc: Sequence[float] | np.ndarray) -> xr.Dataset:

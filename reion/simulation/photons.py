@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from reion.simulation.contract import DIMS, FIELDS, cosmology, n_ion_units, require_fields
+from reion.simulation.contract import DIMS, FIELDS, n_ion_units, require_fields
+from reion.simulation.cosmic_time import cosmic_age_s
 
 N_ION_TIME_S = 1e18
 """n_ion is in the unit of n_src times this time."""
@@ -23,8 +24,7 @@ def photon_weights(sim: xr.Dataset) -> np.ndarray:
     The sources of a snapshot shine until the next one, so this is the time between the two in `N_ION_TIME_S`;
     zero for the last.
     """
-    age_s = cosmology(sim).age(sim["redshift"].values).to_value("s")
-    weights: np.ndarray = np.append(np.diff(age_s), 0.0) / N_ION_TIME_S
+    weights: np.ndarray = np.append(np.diff(cosmic_age_s(sim)), 0.0) / N_ION_TIME_S
     return weights
 
 

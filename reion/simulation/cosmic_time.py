@@ -1,0 +1,49 @@
+"""The age of the universe in a simulation's cosmology, in closed form.
+
+`reion.simulation.contract.cosmology` gives the same through astropy, whose cosmology takes longer to load
+than everything else that a prediction needs. What a prediction and a history of photons ask for is one
+formula, which a test compares with astropy's.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from reion.simulation.constants import CM_PER_MPC
+from reion.simulation.contract import DEFAULT_COSMOLOGY
+
+_CM_PER_KM = 1e5
+
+
+def cosmic_age_s(sim: xr.Dataset) -> np.ndarray:
+    """Return the age of the universe at every snapshot of a simulation, (redshift,), in seconds, float64."""
+    hubble, matter = (float(sim.attrs.get(key, DEFAULT_COSMOLOGY[key])) for key in ("H0", "Om0"))
+    return age_s(sim["redshift"].values, hubble_km_s_mpc=hubble, omega_m=matter)
+
+
+def age_s(redshift: np.ndarray, *, hubble_km_s_mpc: float, omega_m: float) -> np.ndarray:
+    """Return the age of a flat universe of matter and a cosmological constant, in seconds, float64.
+
+    Parameters
+    ----------
+    redshift
+        Of any shape, which the result has too.
+    hubble_km_s_mpc
+        The Hubble constant H0.
+    omega_m
+        The share of matter today; the cosmological constant is the rest, below 0 where matter is above 1.
+
+    Notes
+    -----
+    The integral of da / (a H) from 0 to 1 / (1 + z) with H² = H0² (Om a^-3 + 1 - Om): e.g. Weinberg,
+    Cosmology (2008), section 1.5. The sine hyperbolic becomes a sine where the constant is negative.
+    """
+    growth = (1.0 + np.asarray(redshift, dtype=np.float64)) ** -1.5
+    hubble_time_s = CM_PER_MPC / (hubble_km_s_mpc * _CM_PER_KM)
+    constant = 1.0 - omega_m
+    if constant == 0.0:
+        return np.asarray(2.0 / 3.0 * hubble_time_s * growth)
+    inverse = np.arcsinh if constant > 0 else np.arcsin
+    root = np.sqrt(abs(constant))
+    return np.asarray(2.0 / (3.0 * root) * hubble_time_s * inverse(root / np.sqrt(omega_m) * growth))
