@@ -8,6 +8,8 @@ n-th step; n grows until the command ends by itself. Prints the steps at which i
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import shutil
 import sys
@@ -15,9 +17,7 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
-import onnxruntime  # noqa: F401 (imported once here, not in every child)
 import xarray as xr
-import zarr.codecs  # noqa: F401
 
 from reion.prediction.predict import predict
 from reion.readers import open_simulation
@@ -84,17 +84,33 @@ def in_child(function) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+def import_what_is_needed(function, note: Path) -> None:
+    """Import here what the function imports, once, and not in every child.
+
+    It is called in a child: its threads would not live on in those that are forked later.
+    """
+
+    def call() -> None:
+        function()
+        note.write_text("\n".join(sys.modules))
+
+    assert in_child(call) == 0
+    for name in note.read_text().splitlines():
+        with contextlib.suppress(ImportError):  # a name that is no module of its own
+            importlib.import_module(name)
+
+
 def main(command: str, sim: Path, folder: Path, model: str = "", ending: str = ".zarr") -> None:
     old, out = folder / f"old{ending}", folder / "place" / f"out{ending}"
     out.parent.mkdir(parents=True)
 
-    def run(path: Path = out) -> None:
+    def run() -> None:
         if command == "convert":
-            convert(sim, path, force=True)
+            convert(sim, out, force=True)
         elif command == "predict":
-            predict(model, sim, path, device="cpu", force=True)
+            predict(model, sim, out, device="cpu", force=True)
         else:
-            write_simulation(open_simulation(sim), path, force=True)
+            write_simulation(open_simulation(sim), out, force=True)
 
     def check(*snapshots: int) -> None:
         with xr.open_zarr(out, chunks=None) if ending == ".zarr" else open_simulation(out) as found:
@@ -111,7 +127,12 @@ def main(command: str, sim: Path, folder: Path, model: str = "", ending: str = "
         write_simulation(open_simulation(sim).isel(redshift=slice(0, 1)), folder / "first.zarr")
         convert(folder / "first.zarr", old)
 
-    assert in_child(write_old) == 0
+    def unbroken() -> None:
+        write_old()
+        run()
+        check(2)
+
+    import_what_is_needed(unbroken, folder / "modules")
     for step in count(1):
         shutil.rmtree(out.parent)
         out.parent.mkdir()
