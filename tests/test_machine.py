@@ -153,19 +153,25 @@ TRAIN = (
 )
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, toy):
+    """What a training prints where there are no settings of Keras."""
+    folder = tmp_path_factory.mktemp("usual")
+    write_simulation(toy(), folder / "sim.zarr")
+    code, printed, said = shell(TRAIN, folder, without=("KERAS_BACKEND",))
+    assert code == 0, said
+    return json.loads(printed)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("floatx", ["float16", "wide"])
-def test_settings_of_keras_for_other_programs_change_no_network(tmp_path, toy, keras_home, floatx):
+def test_settings_of_keras_for_other_programs_change_no_network(tmp_path, toy, keras_home, trained, floatx):
     write_simulation(toy(), tmp_path / "sim.zarr")
-    code, printed, said = shell(TRAIN, tmp_path, without=("KERAS_BACKEND",))
-    assert code == 0, said
-    usual = json.loads(printed)
-    (tmp_path / "run").rename(tmp_path / "usual")
     odd = {"backend": "absent", "floatx": floatx, "image_data_format": "channels_first", "epsilon": 0.1}
     code, printed, said = shell(TRAIN, tmp_path, without=("KERAS_BACKEND",), **keras_home(**odd))
     assert code == 0, said
     assert {name: json.loads(printed)[name] for name in ("loss", "validation_r2")} == {
-        name: usual[name] for name in ("loss", "validation_r2")
+        name: trained[name] for name in ("loss", "validation_r2")
     }
 
 

@@ -188,12 +188,19 @@ def test_a_planned_run_is_a_schema_that_says_why(toy, monkeypatch):
         assert f"# {reason}\n{key} = " in planned.to_toml(), value
 
 
-def test_a_single_snapshot_is_planned_as_one_and_nothing_to_learn_is_refused(toy, monkeypatch):
+@pytest.fixture
+def without_timing(monkeypatch):
+    """Of a planned training, memory and time are not found out by taking steps."""
+
     class Cost:
         peak_memory_bytes = 1
         seconds = None
 
     monkeypatch.setattr("reion.training.run_plan.plan_train", lambda *_: Cost)
+
+
+@pytest.mark.usefixtures("without_timing")
+def test_a_single_snapshot_is_planned_as_one_and_nothing_to_learn_is_refused(toy):
     planned = plan_run([toy().isel(redshift=[2])])
     assert planned.values["data"]["inputs"] == "instant"
     neutral = toy().isel(redshift=[0]).copy(deep=True)
@@ -204,6 +211,7 @@ def test_a_single_snapshot_is_planned_as_one_and_nothing_to_learn_is_refused(toy
         plan_run([toy(), toy(cell_mpc=4.0)])
 
 
+@pytest.mark.usefixtures("without_timing")
 def test_only_a_file_that_was_planned_is_replaced(command, toy, tmp_path):
     box = write_simulation(toy(shape=(16, 12, 12)), tmp_path / "box.zarr")
     out = tmp_path / "run.toml"
