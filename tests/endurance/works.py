@@ -9,14 +9,20 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import astropy.constants
+import astropy.cosmology
+import astropy.units  # noqa: F401 (what commands import on their way is imported once here, not in every child)
+import dask.array  # noqa: F401
 import h5py
+import numba
 import numpy as np
-import onnxruntime  # noqa: F401 (imported once here, not in every child)
+import onnxruntime  # noqa: F401
 import xarray as xr
 import zarr.codecs  # noqa: F401
 from zarr.errors import GroupNotFoundError
@@ -66,7 +72,8 @@ def in_child(function: Callable[[], object]) -> int:
     status = 1
     try:
         os.setsid()
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # toy boxes and toy models are far from anything
             function()
         status = 0
     except InputError as error:
@@ -99,10 +106,10 @@ def works(folder: Path, model: Path, names: list[str]) -> list[Work]:
     """
     sim, sources = folder / "sim.zarr", folder / "sources.zarr"
     if not sim.exists():
-        shape, redshift = (8, 8, 8), (12.0, 10.0, 8.0, 7.0)
+        shape, redshift = (12, 8, 8), (12.0, 10.0, 8.0, 7.0)
         assert wait(in_child(lambda: write_simulation(toy_simulation(shape, redshift), sim))) == 0
         assert wait(in_child(lambda: write_simulation(density_and_sources(8, redshift[:3]), sources))) == 0
-    settings = [*TINY_NETWORK, "training.batch_size=2", "training.steps=24", "training.round_steps=2"]
+    settings = [*TINY_NETWORK, "training.batch_size=2", "training.steps=16", "training.round_steps=2"]
 
     def train_run(out: Path, force: bool) -> None:
         from reion.training.run import train
@@ -123,7 +130,10 @@ def works(folder: Path, model: Path, names: list[str]) -> list[Work]:
         ),
     }
     if "train" in names:
+        import tensorboard.plugins.hparams.summary_v2
+
         import reion.training.run  # noqa: F401 (TensorFlow is imported once, here)
+    numba.njit(lambda: 0)()  # what Numba imports when it first compiles
     return [everything[name] for name in names]
 
 
