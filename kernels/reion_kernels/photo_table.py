@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -129,9 +130,15 @@ def _check_range(name: str, value: float, low: float, high: float) -> None:
 
 def _energies(highest_ry: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Nodes and weights of an integral over photon energies, in Rydberg."""
-    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+    nodes, weights = _nodes_and_weights()
     energy = np.exp(math.log(highest_ry) * (nodes + 1.0) / 2.0)
     return energy, energy * weights
+
+
+@functools.cache
+def _nodes_and_weights() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Of Gauss and Legendre, between -1 and 1: the eigenvalues of a matrix, once for all tables."""
+    return np.polynomial.legendre.leggauss(NODES)
 
 
 def _tabulate(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from reion.errors import BadValuesError, InputError
-from reion.jobs.outputs import alone_at, move_in, write_json, write_whole
+from reion.jobs.outputs import alone_at, clear_after_kill, move_in, write_json, write_whole
 from reion.jobs.places import Kind, refuse_existing
 from reion.jobs.sources import SourceFiles
 from reion.jobs.workers import ClusterError, Job, Workers
@@ -81,8 +81,14 @@ class GrowingStore:
         InputError
             As `reion.jobs.places.refuse_existing` does.
         """
-        if not self.is_moved_in():
+        if self.is_moved_in():
+            return
+        try:
             refuse_existing(self.out, self.kind, force=self.force)
+        except InputError:
+            if not self.conditions():  # nobody goes on with what is in the folder
+                clear_after_kill(self.out, self.folder)
+            raise
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:

@@ -272,7 +272,7 @@ def alone_at(out: Path) -> Iterator[None]:
     InputError
         If another process holds it, or no file can be written there.
     """
-    path = out.with_name(f".{out.name}.lock")
+    path = _lock_of(out)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, locked = _locked(path)
@@ -304,9 +304,24 @@ def alone_at(out: Path) -> Iterator[None]:
             os.close(descriptor)
 
 
+def clear_after_kill(out: Path, *leftovers: Path) -> None:
+    """Clear what a command left beside its whole output that was killed as it cleared up: its lock says so.
+
+    Parameters
+    ----------
+    leftovers
+        Further files and folders to remove.
+    """
+    if not _lock_of(out).exists() or is_being_written(out):
+        return
+    with contextlib.suppress(InputError), alone_at(out):  # somebody else may come first
+        for path in leftovers:
+            _remove(path)
+
+
 def is_being_written(out: Path) -> bool:
     """Whether a process holds the lock of an output, or without locks, whether one has not removed it."""
-    path = out.with_name(f".{out.name}.lock")
+    path = _lock_of(out)
     try:
         descriptor = os.open(path, os.O_RDWR)
     except OSError:
@@ -333,6 +348,10 @@ def _locked(path: Path) -> tuple[int, bool]:
             os.close(descriptor)
             raise
         os.close(descriptor)  # its holder removed the file after it was opened here and before it was locked
+
+
+def _lock_of(out: Path) -> Path:
+    return out.with_name(f".{out.name}.lock")
 
 
 def _lock(descriptor: int) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reion.errors import InputError
-from reion.jobs.outputs import alone_at, is_temporary
+from reion.jobs.outputs import alone_at, clear_after_kill, is_temporary
 
 _FORMAT_ENDINGS = (
     *(
@@ -176,7 +176,11 @@ def claimed(
         As `output_path`, `refuse_existing` and `alone_at` do; in place of every OSError.
     """
     path = output_path(out, kind, sources=sources)
-    refuse_existing(path, kind, force=force)
+    try:
+        refuse_existing(path, kind, force=force)
+    except InputError:
+        clear_after_kill(path)
+        raise
     with alone_at(path):
         # Looked at again: another process may have written it, or what a killed one moved away is back.
         refuse_existing(path, kind, force=force)

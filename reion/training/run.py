@@ -128,7 +128,9 @@ def train(
         )
         model, network = loop.state.model, config.network
         require_valid(model.trunk, network.short, model.trunk_radius_cells, stride_cells=network.stride_cells)
-        if processes.is_chief and not resume:
+        if processes.is_chief and resume:
+            folder.keep_normalizer(loop.normalizer)
+        elif processes.is_chief:
             folder.create(config, loop.normalizer, provenance)
         if checkpoint is not None:
             loop.state.restore(checkpoint)
@@ -226,22 +228,7 @@ def _enter(
                 hint=f"resume with --config {out / 'config.toml'}, or start a new run",
             )
         started = read_record(out / "provenance.json", Provenance)
-        if started.data != provenance.data:
-            raise InputError("the run was started with other simulations", file=out)
-        if started.parent != provenance.parent:
-            before, now = (parent and parent.name for parent in (started.parent, provenance.parent))
-            raise InputError(
-                f"the run was started from {before or 'a fresh network'}; received {now or 'none'}",
-                file=out,
-                hint=f"resume with --from {before}" if before else "resume without --from",
-            )
-        if [code.sha256 for code in started.code] != [code.sha256 for code in provenance.code]:
-            raise InputError(
-                "the code of " + ", ".join(code.name for code in started.code) + " has changed since the run "
-                "was started",
-                file=out,
-                hint="bring the old code back, or start a new run",
-            )
+        _require_same(started, provenance, out)
         checkpoint = load_newest(folder.checkpoints)
         if checkpoint is None and any(folder.checkpoints.glob("step-*")):
             warnings.warn(
@@ -258,13 +245,17 @@ def _enter(
                     file=out,
                     hint="start a new run without training.patience_rounds; --from takes these weights",
                 )
+        done = 0 if checkpoint is None else checkpoint.step
+        story = _as_it_was(started.lengthened, stored.training.steps, done)
         if longer:
-            done = 0 if checkpoint is None else checkpoint.step
-            _lengthen(folder, started, stored, config, done)
+            change = Lengthened(at_step=done, before=stored.training.steps, after=config.training.steps)
+            folder.reopen(config, replace(started, lengthened=[*story, change]))
             say(
                 f"lengthened from {stored.training.steps} to {config.training.steps} steps: from step {done} "
                 f"on, the learning rate is that of a run of {config.training.steps} steps"
             )
+        elif story != started.lengthened:
+            folder.reopen(stored, replace(started, lengthened=story))
         return checkpoint
     refuse_existing(out, RUN, force=force, hint="--resume goes on with it, --force replaces it")
     return None
@@ -274,10 +265,36 @@ def _with_steps(config: RunConfig, steps: int) -> RunConfig:
     return config.model_copy(update={"training": config.training.model_copy(update={"steps": steps})})
 
 
-def _lengthen(folder: RunFolder, started: Provenance, old: RunConfig, new: RunConfig, done: int) -> None:
-    """Open a run again for more steps; a kill in between leaves one that can be resumed as it was."""
-    change = Lengthened(at_step=done, before=old.training.steps, after=new.training.steps)
-    folder.reopen(new, replace(started, lengthened=[*started.lengthened, change]))
+def _require_same(started: Provenance, provenance: Provenance, out: Path) -> None:
+    """Refuse to go on with a run that was started with other data, from another network or by other code."""
+    if started.data != provenance.data:
+        raise InputError("the run was started with other simulations", file=out)
+    if started.parent != provenance.parent:
+        before, now = (parent and parent.name for parent in (started.parent, provenance.parent))
+        raise InputError(
+            f"the run was started from {before or 'a fresh network'}; received {now or 'none'}",
+            file=out,
+            hint=f"resume with --from {before}" if before else "resume without --from",
+        )
+    if [code.sha256 for code in started.code] != [code.sha256 for code in provenance.code]:
+        raise InputError(
+            "the code of " + ", ".join(code.name for code in started.code) + " has changed since the run "
+            "was started",
+            file=out,
+            hint="bring the old code back, or start a new run",
+        )
+
+
+def _as_it_was(lengthened: Sequence[Lengthened], steps: int, done: int) -> list[Lengthened]:
+    """What became of a run of `steps` steps that goes on after `done` of them: when it was lengthened.
+
+    A command that was killed before it wrote the longer schema has lengthened nothing. Where checkpoints were
+    lost, the steps from the one that is left are taken again, with the length of now.
+    """
+    story = list(lengthened)
+    while story and story[-1].after != steps:
+        story.pop()
+    return [replace(change, at_step=min(change.at_step, done)) for change in story]
 
 
 def with_photons(config: RunConfig, simulations: Sequence[xr.Dataset]) -> RunConfig:

@@ -170,6 +170,20 @@ class RunFolder:
             with whole_file(self.path / "config.toml") as partial:
                 write_config(config, partial)
 
+    def keep_normalizer(self, normalizer: Normalizer) -> None:
+        """Write the normalisation that a resumed run trains with, where the file does not say just that.
+
+        Raises
+        ------
+        InputError
+            If it cannot be written.
+        """
+        path, wanted = self.path / "normalizer.json", json_bytes(normalizer.to_dict())
+        with self._resumable("normalizer.json"):
+            if not path.is_file() or path.read_bytes() != wanted:
+                (self.path / "metrics.json").unlink(missing_ok=True)
+                write_whole(path, wanted)
+
     def save(self, checkpoint: Checkpoint, history: Sequence[Round]) -> None:
         """Write a checkpoint, then the history up to it.
 
@@ -244,8 +258,8 @@ class RunFolder:
         """
         with self._resumable("the trained network"), whole_file(self.path / "model.keras") as partial:
             network.save(partial)
-        with self._resumable("metrics.json"):
             (self.path / "metrics.json").unlink(missing_ok=True)  # not finished, until the new ones are there
+        with self._resumable("metrics.json"):
             written = json_bytes(metrics.to_json())
             sums = {name: sha256_of(self.path / name) for name in _CHECKED if name != "metrics.json"}
             write_json(self.path / CHECKSUMS, {**sums, "metrics.json": hashlib.sha256(written).hexdigest()})

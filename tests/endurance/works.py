@@ -35,6 +35,7 @@ from reion.ray_tracing.simulate import simulate
 from reion.readers import open_simulation
 from reion.storage.conversion import convert
 from reion.storage.store import write_simulation
+from reion_kernels.photo_table import black_body_table
 from tests.conftest import toy_simulation
 from tests.ray_tracing.boxes import density_and_sources
 from tests.tiny import TINY_NETWORK
@@ -130,10 +131,11 @@ def works(folder: Path, model: Path, names: list[str]) -> list[Work]:
         ),
     }
     if "train" in names:
-        import tensorboard.plugins.hparams.summary_v2
+        import tensorboard.plugins.hparams.summary_v2  # noqa: F401
 
         import reion.training.run  # noqa: F401 (TensorFlow is imported once, here)
     numba.njit(lambda: 0)()  # what Numba imports when it first compiles
+    black_body_table()  # keeps what it needs for every other one
     return [everything[name] for name in names]
 
 
