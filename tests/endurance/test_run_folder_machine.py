@@ -1,7 +1,6 @@
 """A run folder beside a model of what must be true of it, whatever is killed, damaged or given again.
 
-`reion.training.run.train` is the real one, with its folder, lock, checkpoints and loop; only the network that
-the loop trains is four numbers, so that a training takes a moment. Each command is a child process.
+Each command is a child process, and its network four numbers: see `tests.endurance.numbers_run`.
 """
 
 from __future__ import annotations
@@ -11,12 +10,9 @@ import json
 import os
 import signal
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 pytest.importorskip("keras")
@@ -26,16 +22,14 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from reion.config import RunConfig, load_config
+from reion.config import load_config
 from reion.errors import InputError
 from reion.jobs.outputs import alone_at, is_temporary
-from reion.training import provenance, run
 from reion.training.checkpoints import load_newest
-from reion.training.loop import Loop
 from reion.training.run_folder import is_our_run, require_unchanged
-from reion.training.state import State
-from tests.conftest import toy_simulation
+from tests.endurance import numbers_run
 from tests.endurance.breaks import KILLED, Break, breaks
+from tests.endurance.numbers_run import ROUND
 from tests.endurance.works import REFUSED, in_child, leftovers, wait
 
 pytestmark = [
@@ -43,84 +37,14 @@ pytestmark = [
     pytest.mark.slow,
 ]
 LONG = "REION_ENDURANCE" in os.environ
-ROUND = 2
 LENGTHS = (4, 6, 8)
 SEEDS = (0, 1)
-BOX = toy_simulation((6, 4, 4), (9.0, 8.0))
 SEALED = ("model.keras", "normalizer.json", "metrics.json", "provenance.json", "checksums.json")
-
-
-class Numbers(np.ndarray):
-    """Numbers that are assigned to as a variable of Keras is."""
-
-    path = "numbers"
-
-    def assign(self, values: np.ndarray) -> None:
-        self[...] = values
-
-
-def network(config: RunConfig, **_: object) -> SimpleNamespace:
-    """What `build_model` gives, as far as a run asks: a trunk of four numbers."""
-    numbers = np.full(4, config.seed, np.float32).view(Numbers)
-    trunk = SimpleNamespace(
-        variables=[numbers],
-        trainable_variables=[numbers],
-        non_trainable_variables=[],
-        optimizer=SimpleNamespace(variables=[np.zeros(1).view(Numbers)], learning_rate=1e-3),
-        output_shape=(None, 1),
-        count_params=lambda: 4,
-        get_weights=lambda: [np.array(numbers)],
-        set_weights=lambda weights: numbers.assign(weights[0]),
-    )
-    return SimpleNamespace(config=config, trunk=trunk, trunk_radius_cells=1, radius_cells=1)
-
-
-def step(numbers: np.ndarray, number: int, steps: int) -> np.ndarray:
-    """What a step makes of the numbers; like a learning rate, it depends on the length of the run."""
-    return np.float32(0.9) * numbers + np.float32(number + steps / 100)
-
-
-class NumbersLoop(Loop):
-    """The loop of a run, with another step and another validation."""
-
-    @classmethod
-    def prepare(cls, simulations, config, cache, **_):  # type: ignore[no-untyped-def]
-        normalizer = SimpleNamespace(to_dict=lambda: {"mean": [config.seed + 0.5]})
-        return cls(State(network(config)), [], normalizer)
-
-    def steps(self, count: int) -> float:
-        (numbers,) = self.state.trunk.variables
-        for _ in range(count):
-            numbers.assign(step(numbers, self.state.step, self._training.steps))
-            self.state.step += 1
-        return 1.0
-
-    def _validate(self) -> tuple[float, float, float]:
-        return 0.5, 0.5, 0.5
-
-
-def stored_network(model: SimpleNamespace, _: object) -> SimpleNamespace:
-    """What `build_network` gives, as far as a run asks. As Keras does, it writes down when it was saved."""
-
-    def save(path: Path) -> None:
-        Path(path).write_bytes(model.trunk.get_weights()[0].tobytes() + str(time.time_ns()).encode())
-
-    return SimpleNamespace(save=save)
-
-
-def train(path: Path, config: RunConfig, *, resume: bool = False, force: bool = False) -> None:
-    """Train four numbers; for a child process, whose `reion.training.run` is then another one."""
-    run.Loop, run.build_model, run.build_network = NumbersLoop, network, stored_network
-    run.require_valid = lambda *_, **__: None
-    run.fit_threshold = lambda *_: 1.0
-    os.fsync = lambda _: None  # a kill undoes no write
-    provenance._git_commit = lambda: None
-    run.train([BOX], path, config, resume=resume, force=force)
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a look at the run folder says: which run, of how many steps, how many are done, whether finished."""
+    """What a look at the run folder says: which run, how long, how many steps are done, whether finished."""
 
     seed: int
     steps: int
@@ -139,19 +63,6 @@ def look(path: Path) -> Seen | None:
         0 if newest is None else newest.step,
         (path / "metrics.json").is_file(),
     )
-
-
-def numbers_of(path: Path, steps_done: int) -> np.ndarray:
-    """The numbers that a run must have after so many steps, as its own provenance tells its story."""
-    config = load_config(path / "config.toml")
-    story = json.loads((path / "provenance.json").read_text()).get("lengthened", [])
-    story = [change for change in story if change["after"] <= config.training.steps]
-    first = story[0]["before"] if story else config.training.steps
-    numbers = np.full(4, config.seed, np.float32)
-    for number in range(steps_done):
-        lengths = [change["after"] for change in story if change["at_step"] <= number]
-        numbers = step(numbers, number, lengths[-1] if lengths else first)
-    return numbers
 
 
 def everything(path: Path) -> str:
@@ -203,13 +114,10 @@ class RunFolderMachine(RuleBasedStateMachine):
     def command(self, seed: int, steps: int, broken: Break, *, resume: bool, force: bool) -> None:
         """Give a command, and compare what is there then with all that may be."""
         before, content = self.before()
-        wanted = load_config(
-            settings=[f"seed={seed}", f"training.steps={steps}", f"training.round_steps={ROUND}"]
-        )
 
         def work() -> None:
             broken.arm(self.path.parent)
-            train(self.path, wanted, resume=resume, force=force)
+            numbers_run.train(self.path, numbers_run.settings(seed, steps), resume=resume, force=force)
 
         status = wait(in_child(work))
         if status == -signal.SIGXFSZ:
@@ -250,7 +158,7 @@ class RunFolderMachine(RuleBasedStateMachine):
         assert [change["after"] for change in story][-1:] in ([], [steps]), story
         assert [change["before"] for change in story][1:] == [change["after"] for change in story][:-1]
         stored = (self.path / "model.keras").read_bytes()[:16]
-        assert stored == numbers_of(self.path, steps).tobytes()
+        assert stored == numbers_run.numbers_of(self.path, steps).tobytes()
         rows = (self.path / "history.csv").read_text().splitlines()[1:]
         assert [int(row.partition(",")[0]) for row in rows] == list(range(ROUND, steps + 1, ROUND))
         self.waiting, self.damaged = None, set()
@@ -273,11 +181,11 @@ class RunFolderMachine(RuleBasedStateMachine):
         newest = load_newest(self.path / "checkpoints")
         if newest is not None:
             found = newest.arrays["network"][0]
-            assert found.tobytes() == numbers_of(self.path, newest.step).tobytes()
+            assert found.tobytes() == numbers_run.numbers_of(self.path, newest.step).tobytes()
         if self.seen.finished:
             require_unchanged(self.path)
             stored = json.loads((self.path / "normalizer.json").read_text())
-            assert stored == {"mean": [self.seen.seed + 0.5]}
+            assert stored == numbers_run.normalisation(self.seen.seed)
 
     @initialize(seed=st.sampled_from(SEEDS), steps=st.sampled_from(LENGTHS), broken=breaks(60, 2000))
     def begin(self, seed: int, steps: int, broken: Break) -> None:
@@ -362,14 +270,16 @@ class RunFolderMachine(RuleBasedStateMachine):
             # Whoever takes the place puts back what a killed command moved away.
             self.seen, self.waiting = look(self.path), None
             assert (self.seen, everything(self.path)) == (before, content)
-            config = load_config(settings=["training.steps=4", f"training.round_steps={ROUND}"])
-            status = wait(in_child(lambda: train(self.path, config, resume=resume, force=not resume)))
+            config = numbers_run.settings(0, LENGTHS[0])
+            status = wait(
+                in_child(lambda: numbers_run.train(self.path, config, resume=resume, force=not resume))
+            )
             assert status == REFUSED
         assert everything(self.path) == content
 
 
 RunFolderMachine.TestCase.settings = settings(
-    max_examples=int(os.environ.get("N", 8)),
+    max_examples=150 if LONG else 8,
     stateful_step_count=10,
     deadline=None,
     database=None,

@@ -134,9 +134,14 @@ def works(folder: Path, model: Path, names: list[str]) -> list[Work]:
         import tensorboard.plugins.hparams.summary_v2  # noqa: F401
 
         import reion.training.run  # noqa: F401 (TensorFlow is imported once, here)
+    warm_up()
+    return [everything[name] for name in names]
+
+
+def warm_up() -> None:
+    """Do once, in this process, what every child would do again."""
     numba.njit(lambda: 0)()  # what Numba imports when it first compiles
     black_body_table()  # keeps what it needs for every other one
-    return [everything[name] for name in names]
 
 
 def store_content(out: Path) -> dict[str, np.ndarray]:

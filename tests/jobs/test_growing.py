@@ -230,3 +230,23 @@ def test_another_command_does_not_take_a_finished_one_for_its_own(
         predict(toy_model, other, out, device="cpu")
     assert predict(toy_model, sim_path, out, device="cpu").tiles_computed == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other.zarr", "sim.zarr", "xi.zarr"]
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_what_a_command_left_that_was_killed_as_it_cleared_up_is_cleared(force, simulation, tmp_path):
+    sim, out = write_simulation(simulation, tmp_path / "sim.zarr"), tmp_path / "place" / "out.zarr"
+    convert(sim, out)
+    (tmp_path / "place" / ".out.zarr.converting" / "done").mkdir(parents=True)
+    (tmp_path / "place" / ".scratch.1-abcdef@elsewhere.out.zarr").mkdir()
+    (tmp_path / "place" / ".out.zarr.lock").touch()
+    if force:
+        convert(sim, out, force=True)
+    else:
+        with pytest.raises(InputError, match="exists already"):
+            convert(sim, out)
+    assert list(out.parent.iterdir()) == [out]
+    (tmp_path / "place" / ".scratch.1-abcdef@elsewhere.out.zarr").mkdir()
+    (tmp_path / "place" / ".out.zarr.lock").touch()
+    with pytest.raises(InputError, match="exists already"):
+        write_simulation(simulation, out)
+    assert list(out.parent.iterdir()) == [out]
