@@ -87,10 +87,15 @@ def lowest_versions(*extras: str) -> list[str]:
 
 @nox.session
 def endurance(session: nox.Session) -> None:
-    """A hundred kills of each command and full disks, in 20 minutes; more with `-- --hours H`. Then leaks."""
+    """A hundred kills of each command and full disks, in 20 minutes; more with `-- --hours H`.
+
+    Then the state machines of a run folder and of a store, for some minutes, and leaks.
+    """
     session.install("-e", ".[train,test]")
     session.run("python", "-m", "tests.endurance.kills", *session.posargs, env=ON_THE_CPU)
-    session.run("pytest", "tests/endurance/test_leaks.py", env={**ON_THE_CPU, "REION_ENDURANCE": "1"})
+    files = ("test_run_folder_machine.py", "test_store_machine.py", "test_leaks.py")
+    env = {**ON_THE_CPU, "REION_ENDURANCE": "1"}
+    session.run("pytest", *(f"tests/endurance/{file}" for file in files), env=env)
 
 
 @nox.session
