@@ -116,6 +116,20 @@ def interleaved(
     return Comparison(ratio=Ratio.of(ratios), seconds=statistics.median(seconds))
 
 
+def in_turn(calls: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, list[float]]:
+    """Run callables one after the other, round by round, and return the seconds of each in every round.
+
+    Each is called once before the clock starts.
+    """
+    for call in calls.values():
+        call()
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            seconds[name].append(_time(call, 1))
+    return seconds
+
+
 def fastest(*calls: Callable[[], object], rounds: int = 7) -> Callable[[], object]:
     """The callable with the smallest median time, of several that do the same.
 

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from reion.bench import shipped
 from reion.bench.harness import Comparison, Ratio, Result, interleaved
+from reion.bench.shipped import share_of_copy, share_of_product
 from reion.prediction.emulator import Emulator
 from reion.prediction.sessions import open_session
 from reion.simulation.contract import hydrogen_density, make_simulation
@@ -46,7 +48,7 @@ print(json.dumps({**result.to_json(), **seconds}))
 
 
 def measure(say: Callable[[str], None]) -> Iterator[Result]:
-    """Measure prediction with the default network of the schema, untrained."""
+    """Measure prediction with the default network of the schema, untrained, and with the shipped models."""
     import onnx
 
     from reion_exports.cost import convolution_flops
@@ -78,6 +80,7 @@ def measure(say: Callable[[str], None]) -> Iterator[Result]:
         say("predict: starting in a fresh process")
         yield _startup(model, folder)
         yield from _store_to_store(model, folder, say)
+    yield from shipped.measure(say)
 
 
 def _default_model(folder: Path) -> tuple[Any, Path]:
@@ -152,34 +155,9 @@ def _stages(emulator: Emulator, fields: dict[str, np.ndarray], flops: int) -> It
     def first_stage() -> np.ndarray:
         return photon_channels(fields["n_igm"], fields["n_ion"], plan, margin=stages.trunk_radius_cells)
 
-    channels, answers = first_stage(), np.empty((1, *(CELLS,) * 3), dtype=np.float32)
     told = {"redshift": np.array([8.0], dtype=np.float32)}
-    side = 2048
-    left = np.random.default_rng(0).random((side, side), dtype=np.float32)
-    right = left.T.copy()
-    compared = interleaved(
-        lambda: stages.run_trunk(channels, told, answers), lambda: left @ right, rounds=ROUNDS
-    )
-    yield Result(
-        name="predict_trunk_share_of_sgemm",
-        ratio=compared.ratio.times(flops / (2 * side**3)),
-        against=f"float32 matrix product of {side} x {side}; the convolutions' operations only",
-        target=0.6,
-        extra={"flops_per_cell": flops / CELLS**3, "cells_per_second": CELLS**3 / compared.seconds},
-    )
-    # Every filter reads and writes its fields once, and every channel is written.
-    filters = 2 * len(plan.smoothing) + 2 * len(plan.diffusion)
-    bytes_moved = (8 * filters + 4 * plan.channels + 8) * CELLS**3
-    source = np.ones(bytes_moved // 8, dtype=np.float32)
-    target = np.zeros_like(source)
-    copied = interleaved(first_stage, lambda: np.copyto(target, source), rounds=ROUNDS)
-    yield Result(
-        name="predict_stem_share_of_copy",
-        ratio=copied.ratio,
-        against="a copy of the bytes that the filters and channels of the first stage must move, one thread",
-        target=0.5,
-        extra={"bytes_per_cell": bytes_moved / CELLS**3, "cells_per_second": CELLS**3 / copied.seconds},
-    )
+    yield share_of_product("", stages, first_stage(), told, CELLS, flops, ROUNDS)
+    yield share_of_copy("", first_stage, plan, CELLS, ROUNDS)
 
 
 def _excursion_set(sim: xr.Dataset) -> Any:

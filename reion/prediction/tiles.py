@@ -83,6 +83,11 @@ class Tiling:
         x, y, z = (-(-side // math.ceil(side / _CHUNK_CELLS)) for side in sides)
         return (x, y, z)
 
+    @property
+    def cells_computed(self) -> int:
+        """Cells of the windows of all tiles."""
+        return len(self) * math.prod(self.window(self[0])[1])
+
     def __len__(self) -> int:
         return math.prod(self.counts)
 
@@ -123,7 +128,7 @@ class Tiling:
         return window[x, y, z]
 
 
-def fewest_tiles(
+def cheapest_tiles(
     mesh: Sequence[int],
     *,
     halo_cells: int,
@@ -131,7 +136,11 @@ def fewest_tiles(
     needed_bytes: Callable[[Shape], float],
     allowed_bytes: float,
 ) -> Tiling:
-    """Choose the fewest tiles that fit in memory, as close to cubes as the box allows.
+    """Choose the tiles that fit in memory and whose windows have the fewest cells in all.
+
+    A tile that is as long as the box has no halo along that axis, which is why tiles are rods and slabs
+    rather than cubes where the halo is wide. Among tilings with as many cells, the one with the fewest tiles
+    is taken, and of these the one that is cut along x first, where the cells of a tile lie side by side.
 
     Parameters
     ----------
@@ -144,21 +153,43 @@ def fewest_tiles(
         If not even the smallest tile fits; the message says what it takes.
     """
     nx, ny, nz = mesh
-    counts = [1, 1, 1]
+    lengths = [_sides(n, stride_cells) for n in mesh]
+    counts = np.meshgrid(
+        *([-(-n // side) for side in sides] for n, sides in zip(mesh, lengths, strict=True)), indexing="ij"
+    )
+    # The windows of a tiling have together what those along each axis have, multiplied.
+    along = [
+        [n if side >= n else -(-n // side) * (side + 2 * halo_cells) for side in sides]
+        for n, sides in zip(mesh, lengths, strict=True)
+    ]
+    x_cells, y_cells, z_cells = np.meshgrid(*(np.array(cells, dtype=float) for cells in along), indexing="ij")
+    computed = x_cells * y_cells * z_cells
+    x_count, y_count, z_count = (count.ravel() for count in counts)
+    ranked = np.lexsort((y_count, z_count, x_count * y_count * z_count, computed.ravel()))
+    for number in ranked:
+        i, j, k = np.unravel_index(number, computed.shape)
+        tile = (lengths[0][i], lengths[1][j], lengths[2][k])
+        if needed_bytes(tile) <= allowed_bytes:
+            return Tiling(mesh=(nx, ny, nz), tile=tile, halo_cells=halo_cells)
+    needed = needed_bytes((lengths[0][-1], lengths[1][-1], lengths[2][-1]))
+    raise InputError(
+        f"a box of {nx} x {ny} x {nz} cells needs at least {math.ceil(needed / 2**20)} MiB of memory "
+        f"beside the program itself; {max(0, math.floor(allowed_bytes / 2**20))} MiB are allowed",
+        hint="give more with --memory",
+    )
+
+
+def _sides(cells: int, stride_cells: int) -> list[int]:
+    """Lengths that tiles may have along an axis, the longest first."""
+    sides = []
+    count = 1
     while True:
-        x, y, z = (_side(n, count, stride_cells) for n, count in zip(mesh, counts, strict=True))
-        needed = needed_bytes((x, y, z))
-        if needed <= allowed_bytes:
-            return Tiling(mesh=(nx, ny, nz), tile=(x, y, z), halo_cells=halo_cells)
-        longest = int(np.argmax((x, y, z)))
-        if (x, y, z)[longest] <= stride_cells:
-            raise InputError(
-                f"a box of {nx} x {ny} x {nz} cells needs at least {math.ceil(needed / 2**20)} MiB of memory "
-                f"beside the program itself; {max(0, math.floor(allowed_bytes / 2**20))} MiB are allowed",
-                hint="give more with --memory",
-            )
-        while _side(mesh[longest], counts[longest], stride_cells) >= (x, y, z)[longest]:
-            counts[longest] += 1
+        side = _side(cells, count, stride_cells)
+        sides.append(side)
+        if side <= stride_cells:
+            return sides
+        while _side(cells, count, stride_cells) >= side:
+            count += 1
 
 
 def _side(cells: int, count: int, stride_cells: int) -> int:

@@ -70,7 +70,7 @@ def small_pieces(monkeypatch):
     def tiles(mesh, *, halo_cells, **_):
         return Tiling(mesh=tuple(mesh), tile=(12, 12, 12), halo_cells=halo_cells)
 
-    monkeypatch.setattr("reion.prediction.memory.fewest_tiles", tiles)
+    monkeypatch.setattr("reion.prediction.memory.cheapest_tiles", tiles)
 
 
 def contents(store):

@@ -86,7 +86,7 @@ def test_predict_tells_it_whatever_the_tiles(toy, toy_model, tmp_path, monkeypat
         def tiles(mesh, *, halo_cells, tile=tile, **_):
             return Tiling(mesh=tuple(mesh), tile=tile, halo_cells=halo_cells)
 
-        monkeypatch.setattr("reion.prediction.memory.fewest_tiles", tiles)
+        monkeypatch.setattr("reion.prediction.memory.cheapest_tiles", tiles)
         result = predict(toy_model, tmp_path / "sim.zarr", tmp_path / f"{name}.zarr", device="cpu")
         assert (result.tiles > 1) == (name == "many")
         rows = [row.to_json() for row in result.history]

@@ -36,7 +36,7 @@ def tiles_of(monkeypatch):
         def chosen(mesh, *, halo_cells, **_):
             return Tiling(mesh=tuple(mesh), tile=tile, halo_cells=halo_cells)
 
-        monkeypatch.setattr("reion.prediction.memory.fewest_tiles", chosen)
+        monkeypatch.setattr("reion.prediction.memory.cheapest_tiles", chosen)
 
     return fix
 

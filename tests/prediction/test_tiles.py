@@ -1,5 +1,6 @@
 """Tiles: the answer put together from them is the answer of the whole box, whatever the predictor."""
 
+import itertools
 import math
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from reion.errors import InputError
-from reion.prediction.tiles import Tiling, fewest_tiles, predict_tile, read_window
+from reion.prediction.tiles import Tiling, cheapest_tiles, predict_tile, read_window
 
 MESHES = st.tuples(*[st.integers(1, 23)] * 3)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -73,11 +74,11 @@ def test_plans_fit_in_memory_and_cover_the_box_on_the_stride(mesh, halo, stride,
 
     if needed((stride,) * 3) > allowed:
         with pytest.raises(InputError, match="needs at least"):
-            fewest_tiles(
+            cheapest_tiles(
                 mesh, halo_cells=halo, stride_cells=stride, needed_bytes=needed, allowed_bytes=allowed
             )
         return
-    tiling = fewest_tiles(
+    tiling = cheapest_tiles(
         mesh, halo_cells=halo, stride_cells=stride, needed_bytes=needed, allowed_bytes=allowed
     )
     assert needed(tiling.tile) <= allowed
@@ -86,6 +87,31 @@ def test_plans_fit_in_memory_and_cover_the_box_on_the_stride(mesh, halo, stride,
         assert (count - 1) * side < n <= count * side
         assert chunk <= 128
         assert count == 1 or side % chunk == 0, "two tiles would share a chunk of the store"
+
+
+@given(
+    mesh=st.tuples(*[st.integers(1, 40)] * 3),
+    halo=st.integers(0, 12),
+    stride=st.sampled_from([1, 4]),
+    share=st.floats(0.05, 1.2),
+)
+@settings(deadline=None, max_examples=100)
+def test_no_other_tiles_that_fit_compute_fewer_cells(mesh, halo, stride, share):
+    def window(tile):
+        return math.prod(side if side >= n else side + 2 * halo for side, n in zip(tile, mesh, strict=True))
+
+    def needed(tile):
+        return 4 * window(tile) + 7 * math.prod(tile)
+
+    allowed = share * needed(mesh) + needed((stride,) * 3)
+    chosen = cheapest_tiles(
+        mesh, halo_cells=halo, stride_cells=stride, needed_bytes=needed, allowed_bytes=allowed
+    )
+    every_side = [range(stride, n + stride, stride) for n in mesh]
+    for tile in itertools.product(*every_side):
+        if needed(tile) <= allowed:
+            count = math.prod(-(-n // side) for n, side in zip(mesh, tile, strict=True))
+            assert len(chosen) * window(chosen.tile) <= count * window(tile)
 
 
 def test_cells_of_the_tiles_are_those_of_the_box():
@@ -97,6 +123,6 @@ def test_cells_of_the_tiles_are_those_of_the_box():
 
 def test_too_little_memory_says_how_much_it_takes():
     with pytest.raises(InputError, match=r"8 x 8 x 8 cells needs at least 5 MiB.*2 MiB are allowed"):
-        fewest_tiles(
+        cheapest_tiles(
             (8, 8, 8), halo_cells=1, stride_cells=2, needed_bytes=lambda _: 5 * 2**20, allowed_bytes=2 * 2**20
         )
