@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True)
@@ -116,18 +116,28 @@ def interleaved(
     return Comparison(ratio=Ratio.of(ratios), seconds=statistics.median(seconds))
 
 
-def in_turn(calls: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, list[float]]:
-    """Run callables one after the other, round by round, and return the seconds of each in every round.
+class Timed(NamedTuple):
+    """How long a call took by the clock, and on all processors together, in seconds."""
 
-    Each is called once before the clock starts.
+    seconds: float
+    processor_seconds: float
+
+
+def in_turn(calls: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, list[Timed]]:
+    """Run callables one after the other, round by round, and return how long each took in every round.
+
+    Each is called once before the clock starts. The time on processors says what a call costs where others
+    take the cores away from it.
     """
     for call in calls.values():
         call()
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    times: dict[str, list[Timed]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
-            seconds[name].append(_time(call, 1))
-    return seconds
+            begin, begin_processor = time.perf_counter(), time.process_time()
+            call()
+            times[name].append(Timed(time.perf_counter() - begin, time.process_time() - begin_processor))
+    return times
 
 
 def fastest(*calls: Callable[[], object], rounds: int = 7) -> Callable[[], object]:

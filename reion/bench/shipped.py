@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reion.bench.harness import Ratio, Result, in_turn, interleaved
+from reion.bench.harness import Ratio, Result, Timed, in_turn, interleaved
 from reion.models.photon_plan import photon_plan, photon_settings
 from reion.prediction.emulator import Emulator
 from reion.prediction.sessions import open_session
@@ -62,21 +62,29 @@ def box(side: int) -> dict[str, np.ndarray]:
     return fields
 
 
-def _compared(seconds: Mapping[str, list[float]], side: int) -> Iterator[Result]:
+def _compared(times: Mapping[str, list[Timed]], side: int) -> Iterator[Result]:
     """Each model against everything else that was run in turn with it."""
     for name, asked in MODELS.items():
         for other, target in ((EXCURSION_SET, asked), (f"{name}, {ONE_FILE}", 1.3)):
-            pairs = zip(seconds[other], seconds[name], strict=True)
-            mine, theirs = (statistics.median(seconds[each]) for each in (name, other))
+            pairs = list(zip(times[other], times[name], strict=True))
+            processor = Ratio.of(others.processor_seconds / ours.processor_seconds for others, ours in pairs)
+            cost = {
+                which: 1e6 * statistics.median(timed.processor_seconds for timed in times[each]) / side**3
+                for which, each in (("", name), ("_of_the_other", other))
+            }
             yield Result(
                 name=f"predict_{name}_{side}_vs_{other.removeprefix(name + ', ').replace(' ', '_')}",
-                ratio=Ratio.of(others / ours for others, ours in pairs),
+                ratio=Ratio.of(others.seconds / ours.seconds for others, ours in pairs),
                 against=f"{other}, the same fields of {side}^3 cells",
                 target=target,
                 extra={
-                    "cells_per_second": side**3 / mine,
-                    "cells_per_second_of_the_other": side**3 / theirs,
-                    "seconds": mine,
+                    "cells_per_second": side**3 / statistics.median(ours.seconds for _, ours in pairs),
+                    "cells_per_second_of_the_other": side**3
+                    / statistics.median(others.seconds for others, _ in pairs),
+                    "processor_ratio": processor.value,
+                    "processor_ratio_smallest": processor.smallest,
+                    "processor_ratio_largest": processor.largest,
+                    **{f"processor_microseconds_per_cell{which}": value for which, value in cost.items()},
                 },
             )
 
