@@ -39,10 +39,10 @@ pytestmark = [
     pytest.mark.slow,
 ]
 LONG = "REION_ENDURANCE" in os.environ
-EXAMPLES = (
-    {"convert": 60, "predict": 20, "simulate": 10} if LONG else {"convert": 3, "predict": 1, "simulate": 1}
-)
 VERBS = {"convert": "converting", "predict": "predicting", "simulate": "simulating"}
+EXAMPLES = (
+    {"convert": 60, "predict": 20, "simulate": 10} if LONG else dict.fromkeys(VERBS, 1) | {"convert": 2}
+)
 VERSIONS = 3
 """States that a source may have."""
 NAMES = st.sampled_from(["a", "b"])
@@ -110,7 +110,6 @@ class StoreMachine(RuleBasedStateMachine):
         """Of what is in the place."""
         self.waiting: str | None = None
         """Of what a killed --force moved away, which the next command puts back."""
-        self.was_killed = False
         for source in self.versions:
             self.change(source, self.versions[source])
 
@@ -140,6 +139,10 @@ class StoreMachine(RuleBasedStateMachine):
         begun = self.growing.conditions().get("files or sources")
         return begun == SourceFiles.list([self.path(source)]).digest
 
+    def done(self) -> set[StorePiece]:
+        """Pieces with which a command may go on."""
+        return self.growing.done() if self.growing.conditions() else set()
+
     def run(self, source: str, prepare: Callable[[], None], **options: bool) -> tuple[int, set[StorePiece]]:
         """Give a command to a child process; return its exit status and the pieces that it did."""
         log = self.folder / "log"
@@ -164,14 +167,13 @@ class StoreMachine(RuleBasedStateMachine):
     def command(self, source: str, broken: Break, *, force: bool, resume: bool) -> None:
         """Give a command, and compare what is there then with all that may be."""
         before = self.waiting if self.content is None else self.content
-        begun, done_before = self.is_begun(source), self.growing.done()
+        begun, done_before = self.is_begun(source), self.done()
         moved_in = begun and self.growing.is_moved_in()
         fits = (before is None or force or moved_in) and (begun or not resume)
         status, did = self.run(source, partial(broken.arm, self.out.parent), force=force, resume=resume)
         may = {0} if fits else {REFUSED}
         may |= {KILLED} if broken.kills else {REFUSED} if broken.kind != "none" else set()
         assert status in may, f"{broken}: ended with {status}"
-        self.was_killed = status == KILLED or (self.was_killed and status != 0)
         self.content = self.found()
         if begun:
             assert not did & done_before, "what was done is done again"
@@ -182,15 +184,14 @@ class StoreMachine(RuleBasedStateMachine):
             return
         if not fits:
             assert not did
-            assert self.growing.done() == done_before or self.growing.done() == set(), "work is lost"
-            assert self.growing.done() == done_before or not done_before
+            assert self.done() == done_before, "work is lost"
         if self.content is None:
             assert before is None or status == KILLED
             self.waiting = before
         else:
             assert self.content in (before, self.expected(source) if fits else None)
         if status == REFUSED and begun:
-            assert self.growing.done() >= done_before or self.content == self.expected(source)
+            assert self.done() >= done_before or self.content == self.expected(source)
 
     @rule(source=NAMES, force=st.booleans(), resume=st.booleans(), broken=breaks(90, 600))
     def give(self, source: str, force: bool, resume: bool, broken: Break) -> None:
@@ -241,18 +242,17 @@ class StoreMachine(RuleBasedStateMachine):
         else:  # less was to be done
             assert status == 0
             assert self.content == expected
-            self.was_killed = False
 
     @rule(source=NAMES)
     def somebody_else_is_writing(self, source: str) -> None:
-        before, done = self.waiting if self.content is None else self.content, self.growing.done()
+        before, done = self.waiting if self.content is None else self.content, self.done()
         with alone_at(self.out):
             # Whoever takes the place puts back what a killed command moved away.
             self.content, self.waiting = self.found(), None
             assert self.content == before
             status, did = self.run(source, lambda: None, force=True, resume=False)
         assert (status, did) == (REFUSED, set())
-        assert (self.found(), self.growing.done()) == (before, done)
+        assert (self.found(), self.done()) == (before, done)
 
     @rule(first=NAMES, second=NAMES, force=st.booleans())
     def two_at_once(self, first: str, second: str, force: bool) -> None:
@@ -277,7 +277,7 @@ class StoreMachine(RuleBasedStateMachine):
         ]
         assert self.content in done
         assert leftovers(self.out) == []
-        self.waiting, self.was_killed = None, False
+        self.waiting = None
 
 
 @pytest.mark.parametrize("name", ["convert", "predict", "simulate"])
@@ -293,7 +293,7 @@ def test_a_growing_store(name, request, tmp_path):
         Machine,
         settings=settings(
             max_examples=EXAMPLES[name],
-            stateful_step_count=8,
+            stateful_step_count=10 if LONG or name == "convert" else 4,
             deadline=None,
             database=None,
             derandomize=not LONG,
