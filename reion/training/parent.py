@@ -21,8 +21,8 @@ from reion.training.provenance import Ancestor
 from reion.training.run_folder import load_run, load_weights
 
 _STEPS = 300
-"""A run that starts from another takes so many steps by default, at the other's learning rate: at a half or a
-fifth of it, the same steps teach much less of the new world and forget nearly as much of the old ones."""
+_RATE_SHARE = 0.2
+"""A run that starts from another takes so many steps by default, at this share of its learning rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +47,14 @@ class Parent:
     weights: list[np.ndarray]
 
     def defaults(self) -> dict[str, Any]:
-        """What the schema of a run that starts here is by default: the same network, for fewer steps."""
+        """What the schema of a run that starts here is by default: the same network, trained more gently."""
         values: dict[str, Any] = self.config.model_dump(mode="json", exclude_none=True)
         training = values["training"]
-        training |= {"steps": _STEPS, "round_steps": min(_STEPS, training["round_steps"])}
+        training |= {
+            "steps": _STEPS,
+            "learning_rate": round(_RATE_SHARE * training["learning_rate"], 8),
+            "round_steps": min(_STEPS, training["round_steps"]),
+        }
         return values
 
     def require_fit(self, config: RunConfig) -> None:

@@ -161,7 +161,7 @@ def test_other_networks_still_refuse_boxes_of_two_cell_sizes(toy, tmp_path):
 def test_a_run_starts_where_another_ended(toy, run, tmp_path):
     parent = load_parent(run)
     config = load_config(settings=["training.steps=2", "training.round_steps=2"], base=parent.defaults())
-    assert config.training.learning_rate == parent.config.training.learning_rate
+    assert config.training.learning_rate == pytest.approx(0.2 * parent.config.training.learning_rate)
     train([world(toy, 3.0, 60.0, seed=5)], tmp_path / "run", config, parent=parent)
     child = load_run(tmp_path / "run")
     assert child.normalizer == parent.normalizer
