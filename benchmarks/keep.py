@@ -8,13 +8,13 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import os
 import platform
 import sys
 from pathlib import Path
 from typing import Any
 
 import reion
+from reion.jobs.resources import cores
 
 
 def processor() -> str:
@@ -34,7 +34,7 @@ def kept(earlier: dict[str, Any], printed: dict[str, Any]) -> dict[str, Any]:
         "version": reion.__version__,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(cores()),
         "results": [results[name] for name in sorted(results)],
     }
 

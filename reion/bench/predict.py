@@ -16,10 +16,9 @@ import numpy as np
 
 from reion.bench import shipped
 from reion.bench.harness import Comparison, Ratio, Result, interleaved
-from reion.bench.shipped import share_of_copy, share_of_product
+from reion.bench.shipped import excursion_set, one_file, shares
 from reion.prediction.emulator import Emulator
-from reion.prediction.sessions import open_session
-from reion.simulation.contract import hydrogen_density, make_simulation
+from reion.simulation.contract import make_simulation
 from reion.storage.store import write_simulation
 
 if TYPE_CHECKING:
@@ -29,6 +28,8 @@ ROUNDS = 5
 CELLS = 64
 NETWORK: Mapping[str, Any] = {}
 """What the network changes in the default of the schema."""
+
+_TOLD = {"redshift": np.array([8.0], dtype=np.float32)}
 
 SIDES = (64, 128, 256, 300)
 """Boxes that are predicted from store to store, within `MEMORY_BYTES`."""
@@ -73,7 +74,7 @@ def measure(say: Callable[[str], None]) -> Iterator[Result]:
         yield _in_stages(ours, emulator, fields)
         yield from _stages(emulator, fields, flops)
         say("predict: against the excursion set")
-        es = interleaved(ours, lambda: _excursion_set(sim), rounds=3)
+        es = interleaved(ours, excursion_set(fields), rounds=3)
         yield _result("predict_vs_excursion_set", es, "the excursion set on the same fields", 0.1)
         say("predict: a convolution in planes against 3D")
         yield _convolution_in_planes()
@@ -134,36 +135,16 @@ def _keras(network: Any, emulator: Emulator, fields: dict[str, np.ndarray]) -> C
 
 def _in_stages(ours: Callable[[], Any], emulator: Emulator, fields: dict[str, np.ndarray]) -> Result:
     """The model as the emulator runs it against its whole file in onnxruntime."""
-    session = open_session(emulator.content, "cpu", None, None)
-    inputs = {name: values[None] for name, values in fields.items()}
-    inputs["redshift"] = np.array([8.0], dtype=np.float32)
-    compared = interleaved(ours, lambda: session.run(["xi"], inputs), rounds=ROUNDS)
+    compared = interleaved(ours, one_file(emulator, fields, _TOLD), rounds=ROUNDS)
     return _result("predict_vs_whole_file", compared, "the whole file in onnxruntime", 1.3)
 
 
 def _stages(emulator: Emulator, fields: dict[str, np.ndarray], flops: int) -> Iterator[Result]:
-    """The trunk's convolutions as a share of a matrix product, the first stage's bytes as one of a copy."""
     from reion.models.photon_plan import photon_plan
     from reion.networks import ReionModel
-    from reion_kernels.photon_channels import photon_channels
 
-    stages = emulator.stages
     plan = photon_plan(ReionModel.model_validate(NETWORK), "n_ion", cell_size_mpc=2.0)
-    assert stages is not None  # noqa: S101 (for the type)
-    assert plan is not None  # noqa: S101 (for the type)
-
-    def first_stage() -> np.ndarray:
-        return photon_channels(fields["n_igm"], fields["n_ion"], plan, margin=stages.trunk_radius_cells)
-
-    told = {"redshift": np.array([8.0], dtype=np.float32)}
-    yield share_of_product("", stages, first_stage(), told, CELLS, flops, ROUNDS)
-    yield share_of_copy("", first_stage, plan, CELLS, ROUNDS)
-
-
-def _excursion_set(sim: xr.Dataset) -> Any:
-    from reion.physics.excursion_set import ionised
-
-    return ionised(sim["n_ion"][0].values, hydrogen_density(sim["n_igm"][0].values))
+    return shares("", emulator, plan, fields, _TOLD, flops, ROUNDS)
 
 
 def _convolution_in_planes() -> Result:

@@ -40,10 +40,10 @@ def measure(say: Callable[[str], None]) -> Iterator[Result]:
     for side in SIDES:
         fields = box(side)
         say(f"predict: {', '.join(MODELS)} and the excursion set in turn on {side}^3 cells")
-        calls: dict[str, Callable[[], Any]] = {EXCURSION_SET: _excursion_set(fields)}
+        calls: dict[str, Callable[[], Any]] = {EXCURSION_SET: excursion_set(fields)}
         for name, emulator in emulators.items():
             calls[name] = _two_stages(emulator, fields)
-            calls[f"{name}, {ONE_FILE}"] = _one_file(emulator, fields)
+            calls[f"{name}, {ONE_FILE}"] = one_file(emulator, fields, _told())
         yield from _compared(in_turn(calls, rounds=ROUNDS), side)
         for name, emulator in emulators.items():
             say(f"predict: the stages of {name} on {side}^3 cells against the machine")
@@ -93,9 +93,12 @@ def _two_stages(emulator: Emulator, fields: Mapping[str, Any]) -> Callable[[], A
     return lambda: emulator.predict_arrays(REDSHIFT, max_mfp=REACH_MPC, **fields)
 
 
-def _one_file(emulator: Emulator, fields: Mapping[str, np.ndarray]) -> Callable[[], Any]:
+def one_file(
+    emulator: Emulator, fields: Mapping[str, np.ndarray], told: Mapping[str, np.ndarray]
+) -> Callable[[], Any]:
+    """A function that predicts the box with the whole file in onnxruntime; `told` are its numbers."""
     session = open_session(emulator.content, "cpu", None, None)
-    inputs = {**{name: values[None] for name, values in fields.items()}, **_told()}
+    inputs = {**{name: values[None] for name, values in fields.items()}, **told}
     return lambda: session.run(["xi"], inputs)
 
 
@@ -106,7 +109,8 @@ def _told() -> dict[str, np.ndarray]:
     }
 
 
-def _excursion_set(fields: Mapping[str, np.ndarray]) -> Callable[[], Any]:
+def excursion_set(fields: Mapping[str, np.ndarray]) -> Callable[[], Any]:
+    """A function that decides by the excursion set which cells of the box are ionised."""
     from reion.physics.excursion_set import ionised
 
     return lambda: ionised(fields["n_ion"], hydrogen_density(fields["n_igm"]))
@@ -116,24 +120,39 @@ def _stages(name: str, emulator: Emulator, fields: Mapping[str, np.ndarray], sid
     import onnx
 
     from reion_exports.cost import convolution_flops
-    from reion_kernels.photon_channels import photon_channels
 
     settings = photon_settings(emulator.card.provenance["config"]["model"])
-    stages = emulator.stages
     assert settings is not None  # noqa: S101 (for the type)
-    assert stages is not None  # noqa: S101 (for the type)
     plan = photon_plan(settings, "n_ion", cell_size_mpc=emulator.card.cell_size_mpc, max_mfp=REACH_MPC)
+    window = (side + 2 * emulator.card.receptive_radius_cells,) * 3
+    flops = convolution_flops(onnx.load_from_string(emulator.file_content), window)
+    yield from shares(f"{name}_{side}_", emulator, plan, fields, _told(), flops, ROUNDS)
+
+
+def shares(
+    name: str,
+    emulator: Emulator,
+    plan: PhotonPlan,
+    fields: Mapping[str, np.ndarray],
+    told: Mapping[str, np.ndarray],
+    flops: int,
+    rounds: int,
+) -> Iterator[Result]:
+    """The trunk's convolutions as a share of a matrix product, the first stage's bytes as one of a copy."""
+    from reion_kernels.photon_channels import photon_channels
+
+    stages = emulator.stages
+    assert stages is not None  # noqa: S101 (for the type)
+    side = len(fields["n_igm"])
 
     def first_stage() -> np.ndarray:
         return photon_channels(fields["n_igm"], fields["n_ion"], plan, margin=stages.trunk_radius_cells)
 
-    window = (side + 2 * emulator.card.receptive_radius_cells,) * 3
-    flops = convolution_flops(onnx.load_from_string(emulator.file_content), window)
-    yield share_of_product(f"{name}_{side}_", stages, first_stage(), _told(), side, flops, ROUNDS)
-    yield share_of_copy(f"{name}_{side}_", first_stage, plan, side, ROUNDS)
+    yield _share_of_product(name, stages, first_stage(), told, side, flops, rounds)
+    yield _share_of_copy(name, first_stage, plan, side, rounds)
 
 
-def share_of_product(
+def _share_of_product(
     name: str,
     stages: Stages,
     channels: np.ndarray,
@@ -158,7 +177,7 @@ def share_of_product(
     )
 
 
-def share_of_copy(
+def _share_of_copy(
     name: str, first_stage: Callable[[], Any], plan: PhotonPlan, side: int, rounds: int
 ) -> Result:
     """The bytes that the first stage must move as a share of a copy of as many."""

@@ -365,13 +365,17 @@ def cosmology(sim: xr.Dataset) -> FlatLambdaCDM:
     """Return the simulation's cosmology as an `astropy.cosmology.FlatLambdaCDM`."""
     from astropy.cosmology import FlatLambdaCDM
 
-    values = {key: float(sim.attrs.get(key, default)) for key, default in DEFAULT_COSMOLOGY.items()}
-    return FlatLambdaCDM(H0=values["H0"], Om0=values["Om0"], Ob0=values["Ob0"])
+    return FlatLambdaCDM(**cosmological_parameters(sim))
+
+
+def cosmological_parameters(sim: xr.Dataset) -> dict[str, float]:
+    """H0 in km s-1 Mpc-1, Om0 and Ob0 of a simulation; the default's where it does not say."""
+    return {key: float(sim.attrs.get(key, default)) for key, default in DEFAULT_COSMOLOGY.items()}
 
 
 def mean_baryon_density(sim: xr.Dataset) -> float:
     """Cosmic mean baryon density in g cm-3, comoving: Omega_b times the critical density today."""
-    return mean_density({key: float(sim.attrs.get(key, value)) for key, value in DEFAULT_COSMOLOGY.items()})
+    return mean_density(cosmological_parameters(sim))
 
 
 def mean_density(cosmology: Mapping[str, float]) -> float:

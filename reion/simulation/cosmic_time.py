@@ -11,15 +11,15 @@ import numpy as np
 import xarray as xr
 
 from reion.simulation.constants import CM_PER_MPC
-from reion.simulation.contract import DEFAULT_COSMOLOGY
+from reion.simulation.contract import cosmological_parameters
 
 _CM_PER_KM = 1e5
 
 
 def cosmic_age_s(sim: xr.Dataset) -> np.ndarray:
     """Return the age of the universe at every snapshot of a simulation, (redshift,), in seconds, float64."""
-    hubble, matter = (float(sim.attrs.get(key, DEFAULT_COSMOLOGY[key])) for key in ("H0", "Om0"))
-    return age_s(sim["redshift"].values, hubble_km_s_mpc=hubble, omega_m=matter)
+    known = cosmological_parameters(sim)
+    return age_s(sim["redshift"].values, hubble_km_s_mpc=known["H0"], omega_m=known["Om0"])
 
 
 def age_s(redshift: np.ndarray, *, hubble_km_s_mpc: float, omega_m: float) -> np.ndarray:

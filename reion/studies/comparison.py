@@ -134,7 +134,7 @@ def _with_seeds(runs: Mapping[str, StudyRun], seeds: int) -> list[tuple[str, str
         raise InputError(f"expected at least one seed; received {seeds}")
     trainings = []
     for name, run in runs.items():
-        first = run.config(1, run.load_parent()).seed
+        first = run.config(1).seed
         trainings.append((name, name, run))
         for seed in range(first + 1, first + seeds):
             other = replace(run, settings={**run.settings, "seed": seed})
@@ -186,13 +186,12 @@ def _check_run(
 ) -> None:
     """Refuse a run folder that this study, with this budget and data, would not have made."""
     stored = load_config(folder / "config.toml")
-    parent = run.load_parent()
     steps = stored.training.steps if budget.steps is None else _steps_of(budget, run)
-    differing = differences(stored, with_photons(run.config(steps, parent), simulations))
+    differing = differences(stored, with_photons(run.config(steps), simulations))
     provenance = read_record(folder / "provenance.json", Provenance)
     if provenance.data != data:
         differing.append("other simulations")
-    if provenance.parent != (None if parent is None else parent.ancestor):
+    if provenance.parent != (run.parent and run.parent.ancestor):
         differing.append("another network to start from")
     if differing:
         raise InputError(
@@ -211,14 +210,13 @@ def _train_and_export(
     progress: StepProgress | None,
 ) -> None:
     resume = (folder / "config.toml").is_file()
-    parent = run.load_parent()
     if resume:
         config = load_config(folder / "config.toml")
     else:
-        config = run.config(_steps_within(budget, simulations, run), parent)
+        config = run.config(_steps_within(budget, simulations, run))
     if not (folder / "metrics.json").is_file():
         say(f"training {config.training.steps} steps")
-        train(simulations, folder, config, parent=parent, resume=resume, progress=progress)
+        train(simulations, folder, config, parent=run.parent, resume=resume, progress=progress)
     if not (folder / "model.onnx").is_file():
         export_run(folder, folder / "model.onnx")
 
@@ -245,7 +243,7 @@ def _steps_within(budget: Budget, simulations: Sequence[xr.Dataset], run: StudyR
     """How many steps of a run the budget allows, measured by taking a few."""
     if budget.core_minutes is None:
         return _steps_of(budget, run)
-    seconds = core_seconds_per_step(simulations, run.config(1, run.load_parent()))
+    seconds = core_seconds_per_step(simulations, run.config(1))
     return max(FEWEST_STEPS, round(60 * run.budget_share * budget.core_minutes / seconds))
 
 

@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,18 +44,19 @@ class StudyRun:
     ----------
     settings
         What it changes in the schema of a run.
-    parent
+    start
         The network that it starts from, as `--from` of `reion train` takes it; None for a fresh one.
     budget_share
         The part of the study's budget that it may take.
     """
 
     settings: Mapping[str, Any]
-    parent: str | None = None
+    start: str | None = None
     budget_share: float = 1.0
 
-    def load_parent(self) -> Parent | None:
-        """Read the network that it starts from.
+    @cached_property
+    def parent(self) -> Parent | None:
+        """The network that it starts from, read once.
 
         Raises
         ------
@@ -63,16 +65,17 @@ class StudyRun:
         """
         from reion.training.parent import load_parent
 
-        return None if self.parent is None else load_parent(self.parent)
+        return None if self.start is None else load_parent(self.start)
 
-    def config(self, steps: int, parent: Parent | None) -> RunConfig:
-        """The schema of the run if it takes `steps` and starts from `parent`.
+    def config(self, steps: int) -> RunConfig:
+        """The schema of the run if it takes `steps`.
 
         Raises
         ------
         InputError
-            If the settings do not fit the schema, or change the network of `parent`.
+            If the settings do not fit the schema, or change the network that the run starts from.
         """
+        parent = self.parent
         base = {} if parent is None else parent.defaults()
         budget = {"training": {"steps": steps, "round_steps": max(1, -(-steps // _ROUNDS))}}
         config = load_config(base=merge(merge(base, self.settings), budget))
@@ -149,13 +152,13 @@ def _read_run(name: str, values: Any, study: str | Path) -> StudyRun:
             file=study,
         )
     settings = dict(values)
-    parent, share = settings.pop("from", None), settings.pop("budget_share", 1.0)
-    if not isinstance(parent, str | None) or not isinstance(share, int | float) or not 0 < share <= 1:
+    start, share = settings.pop("from", None), settings.pop("budget_share", 1.0)
+    if not isinstance(start, str | None) or not isinstance(share, int | float) or not 0 < share <= 1:
         raise InputError(
             f"runs.{name}: expected `from` to name a model or a run folder, and `budget_share` to be above 0 "
-            f"and at most 1; received {parent!r} and {share!r}",
+            f"and at most 1; received {start!r} and {share!r}",
             file=study,
         )
-    run = StudyRun(settings, parent, share)
-    run.config(1, run.load_parent())
+    run = StudyRun(settings, start, share)
+    run.config(1)
     return run

@@ -185,7 +185,7 @@ training = { crop_cells = 4, batch_size = 1 }
 def test_a_step_takes_processor_time(toy):
     _, runs = load_study("losses")
     settings = {**runs["mse"].settings, "model": {"name": "voxel"}, "training": {"batch_size": 8}}
-    config = StudyRun(settings).config(1, None)
+    config = StudyRun(settings).config(1)
     assert 0 < comparison.core_seconds_per_step([toy()], config) < 5
 
 
