@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from reion.storage.store import write_simulation
+from tests.tiny import TINY_NETWORK
 
 REION = f"{shlex.quote(sys.executable)} -m reion"
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="redirections of a POSIX shell")
@@ -147,9 +148,8 @@ def keras_home(tmp_path):
     return write
 
 
-TRAIN = (
-    "reion train sim.zarr --out run --json --set model.width=4 --set model.blocks=1 --set model.hidden=4 "
-    "--set training.steps=2 --set training.crop_cells=4 --set training.batch_size=2"
+TRAIN = " --set ".join(
+    ("reion train sim.zarr --out run --json", *TINY_NETWORK, "training.steps=2", "training.batch_size=2")
 )
 
 

@@ -76,7 +76,7 @@ def realistic_fields(card: ModelCard, shape: tuple[int, ...], *, seed: int = 0) 
 
 
 def compare(network: Network, session: onnxruntime.InferenceSession, card: ModelCard) -> Iterator[Case]:
-    """Compare the file with the network at three batch sizes and three shapes of the box, and on a tile.
+    """Compare the file with the network at three shapes of the box, two of them in batches, and on a tile.
 
     The shapes are a cube, a box with three different sides, and one that is no multiple of the stride. All
     are narrower than most receptive fields, so that the wrap goes round more than once. The network gets its
@@ -85,7 +85,7 @@ def compare(network: Network, session: onnxruntime.InferenceSession, card: Model
     stride = card.stride_cells
     shapes: list[tuple[int, int, int]]
     shapes = [(4 * stride,) * 3, (2 * stride, 4 * stride, 6 * stride), (4 * stride + 1, 2 * stride + 3, 7)]
-    for batch, cells in [(1, shapes[0]), (3, shapes[0]), (1, shapes[1]), (2, shapes[2])]:
+    for batch, cells in [(1, shapes[0]), (2, shapes[1]), (1, shapes[2])]:
         box = _inputs(card, batch, cells)
         haloed = haloed_inputs(card, batch, cells)
         expected = _xi(network, haloed)

@@ -41,13 +41,11 @@ SIDE = 24
 SNAPSHOTS = (12.0, 10.0, 8.0, 7.0)
 
 
-@pytest.fixture(scope="module", params=[1, 2, 4])
-def any_workers(request):
-    with started(None, request.param) as team:
+@pytest.fixture(scope="module")
+def workers():
+    """Two workers; how one does is seen in `test_the_command_line_takes_workers`."""
+    with started(None, 2) as team:
         yield team
-
-
-two = pytest.mark.parametrize("any_workers", [2], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -86,24 +84,23 @@ def without_memory(result):
     return {key: value for key, value in result.items() if key != "peak_memory_bytes"}
 
 
-def test_conversion_is_the_same_to_the_bit(any_workers, box, small_pieces, tmp_path):
+def test_conversion_is_the_same_to_the_bit(workers, box, small_pieces, tmp_path):
     convert(box, tmp_path / "here.zarr")
-    convert(box, tmp_path / "there.zarr", workers=any_workers)
+    convert(box, tmp_path / "there.zarr", workers=workers)
     assert contents(tmp_path / "there.zarr") == contents(tmp_path / "here.zarr")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["here.zarr", "there.zarr"]
 
 
-def test_moments_are_the_same_to_the_bit(any_workers, box, small_pieces):
+def test_moments_are_the_same_to_the_bit(workers, box, small_pieces):
     sim = open_simulation(box)
-    there = inspect(sim, workers=any_workers).to_json()
+    there = inspect(sim, workers=workers).to_json()
     assert without_memory(there) == without_memory(inspect(sim).to_json())
 
 
-@two
-def test_what_pictures_need_is_the_same(any_workers, box, small_pieces):
+def test_what_pictures_need_is_the_same(workers, box, small_pieces):
     sim = open_simulation(box).isel(redshift=[2])
     seen = []
-    for team in (ThisProcess(), any_workers):
+    for team in (ThisProcess(), workers):
         pictures = Pictures(sim)
         for _, piece in team.map(InspectBlock(sim, pictures), [(0, 0), (0, 1)]):
             pictures.merge(piece.pictures)
@@ -116,18 +113,17 @@ def test_what_pictures_need_is_the_same(any_workers, box, small_pieces):
         np.testing.assert_array_equal(there.plane(name, 0), drawn)
 
 
-def test_evaluation_is_the_same_to_the_bit(any_workers, box):
+def test_evaluation_is_the_same_to_the_bit(workers, box):
     sim = open_simulation(box)
     # A prediction that is wrong, and in files: the truth of the other half of the box.
     pred = sim["xi"].isel(x=slice(None, None, -1)).assign_coords(sim.coords)
-    assert evaluate(pred, sim, workers=any_workers).to_json() == evaluate(pred, sim).to_json()
+    assert evaluate(pred, sim, workers=workers).to_json() == evaluate(pred, sim).to_json()
 
 
-@two
-def test_a_model_is_judged_the_same(any_workers, box, toy_model, tmp_path):
+def test_a_model_is_judged_the_same(workers, box, toy_model, tmp_path):
     sim = open_simulation(box).isel(redshift=slice(0, 2))
     here, _ = evaluate_methods([str(toy_model)], sim)
-    there, page = evaluate_methods([str(toy_model)], sim, workers=any_workers, report=tmp_path / "report")
+    there, page = evaluate_methods([str(toy_model)], sim, workers=workers, report=tmp_path / "report")
     assert page is not None
     assert page.exists()
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
@@ -135,9 +131,9 @@ def test_a_model_is_judged_the_same(any_workers, box, toy_model, tmp_path):
         assert getattr(there.pooled, name) == pytest.approx(getattr(here.pooled, name), abs=1e-6)
 
 
-def test_prediction_is_the_same(any_workers, box, toy_model, small_pieces, tmp_path):
+def test_prediction_is_the_same(workers, box, toy_model, small_pieces, tmp_path):
     here = predict(toy_model, box, tmp_path / "here.zarr", device="cpu")
-    there = predict(toy_model, box, tmp_path / "there.zarr", device="cpu", workers=any_workers)
+    there = predict(toy_model, box, tmp_path / "there.zarr", device="cpu", workers=workers)
     assert there.tiles_computed == here.tiles_computed == len(SNAPSHOTS) * 8
     with xr.open_zarr(tmp_path / "here.zarr") as one, xr.open_zarr(tmp_path / "there.zarr") as other:
         np.testing.assert_allclose(other["xi"].values, one["xi"].values, rtol=0, atol=1e-6)
@@ -150,8 +146,8 @@ class Place(Job[int, tuple[int, int | None]]):
         return os.getpid(), thread_limit()
 
 
-def test_workers_share_the_cores_of_their_machine(any_workers):
-    found = {place for _, place in any_workers.map(Place(), range(40))}
+def test_workers_share_the_cores_of_their_machine(workers):
+    found = {place for _, place in workers.map(Place(), range(40))}
     assert os.getpid() not in {process for process, _ in found}
     assert sum(threads for _, threads in found) <= max(len(cores()), len(found))
 
@@ -173,11 +169,10 @@ def sessions():
     return prediction.Emulator.opened
 
 
-@two
-def test_every_worker_opens_one_session(any_workers, box, toy_model, small_pieces, tmp_path):
-    any_workers._client.run(count_sessions)
-    predict(toy_model, box, tmp_path / "xi.zarr", device="cpu", workers=any_workers)
-    assert set(any_workers._client.run(sessions).values()) == {1}
+def test_every_worker_opens_one_session(workers, box, toy_model, small_pieces, tmp_path):
+    workers._client.run(count_sessions)
+    predict(toy_model, box, tmp_path / "xi.zarr", device="cpu", workers=workers)
+    assert set(workers._client.run(sessions).values()) == {1}
 
 
 def kill_one(team, at):
@@ -193,20 +188,18 @@ def kill_one(team, at):
     return progress, killed
 
 
-@two
-def test_a_worker_killed_in_the_middle_of_a_prediction(box, toy_model, small_pieces, tmp_path, any_workers):
-    predict(toy_model, box, tmp_path / "whole.zarr", device="cpu", workers=any_workers)
-    progress, killed = kill_one(any_workers, at=0.3)
-    predict(toy_model, box, tmp_path / "killed.zarr", device="cpu", workers=any_workers, progress=progress)
+def test_a_worker_killed_in_the_middle_of_a_prediction(box, toy_model, small_pieces, tmp_path, workers):
+    predict(toy_model, box, tmp_path / "whole.zarr", device="cpu", workers=workers)
+    progress, killed = kill_one(workers, at=0.3)
+    predict(toy_model, box, tmp_path / "killed.zarr", device="cpu", workers=workers, progress=progress)
     assert killed
     assert contents(tmp_path / "killed.zarr") == contents(tmp_path / "whole.zarr")
 
 
-@two
-def test_a_worker_killed_in_the_middle_of_a_conversion(box, small_pieces, tmp_path, any_workers):
+def test_a_worker_killed_in_the_middle_of_a_conversion(box, small_pieces, tmp_path, workers):
     convert(box, tmp_path / "whole.zarr")
-    progress, killed = kill_one(any_workers, at=0.3)
-    convert(box, tmp_path / "killed.zarr", workers=any_workers, progress=progress)
+    progress, killed = kill_one(workers, at=0.3)
+    convert(box, tmp_path / "killed.zarr", workers=workers, progress=progress)
     assert killed
     assert contents(tmp_path / "killed.zarr") == contents(tmp_path / "whole.zarr")
 
@@ -275,20 +268,18 @@ def test_the_scheduler_lost_and_resumed(task, command, box, toy_model, small_pie
         np.testing.assert_allclose(one["xi"].values, whole["xi"].values, rtol=0, atol=1e-6)
 
 
-@two
-def test_interrupted_it_leaves_workers_idle_and_goes_on(box, toy_model, small_pieces, tmp_path, any_workers):
+def test_interrupted_it_leaves_workers_idle_and_goes_on(box, toy_model, small_pieces, tmp_path, workers):
     def interrupt(done, total):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        predict(toy_model, box, tmp_path / "xi.zarr", device="cpu", workers=any_workers, progress=interrupt)
-    assert not any(any_workers._client.run(cluster._busy).values())
-    result = predict(toy_model, box, tmp_path / "xi.zarr", device="cpu", workers=any_workers, resume=True)
+        predict(toy_model, box, tmp_path / "xi.zarr", device="cpu", workers=workers, progress=interrupt)
+    assert not any(workers._client.run(cluster._busy).values())
+    result = predict(toy_model, box, tmp_path / "xi.zarr", device="cpu", workers=workers, resume=True)
     assert result.tiles_computed < len(SNAPSHOTS) * 8
 
 
-@two
-def test_bad_values_are_said_as_without_workers(box, small_pieces, tmp_path, any_workers):
+def test_bad_values_are_said_as_without_workers(box, small_pieces, tmp_path, workers):
     bad = tmp_path / "bad"
     bad.mkdir()
     for path in box.iterdir():
@@ -297,16 +288,15 @@ def test_bad_values_are_said_as_without_workers(box, small_pieces, tmp_path, any
             fields["xi"][3, 2, 1] = np.nan
         np.savez(bad / path.name, **fields)
     with pytest.raises(InputError, match=r"xi at z = 8: .* the first at cell \(3, 2, 1\)") as caught:
-        convert(bad, tmp_path / "sim.zarr", workers=any_workers)
+        convert(bad, tmp_path / "sim.zarr", workers=workers)
     assert caught.value.file == str(bad / "box_z08.000.npz")
     assert [path.name for path in tmp_path.iterdir()] == ["bad"]
 
 
-@two
-def test_fields_in_memory_are_not_sent(simulation, any_workers, monkeypatch):
+def test_fields_in_memory_are_not_sent(simulation, workers, monkeypatch):
     monkeypatch.setattr(cluster, "_JOB_BYTES", 20_000)
     with pytest.raises(InputError, match="open fields by their path"):
-        inspect(simulation, workers=any_workers)
+        inspect(simulation, workers=workers)
 
 
 def test_resume_refuses_to_begin_anew(command, box, tmp_path):

@@ -130,13 +130,23 @@ def test_callbacks_go_on_where_they_were(toy, tmp_path, when):
 @pytest.mark.parametrize(
     "settings",
     [
-        ["training.optimizer.name=AdamW", "training.weight_decay=0.01"],
-        ["training.optimizer.name=lion", "training.optimizer.arguments.beta_1=0.95"],
+        [
+            "training.optimizer.name=AdamW",
+            "training.weight_decay=0.01",
+            "training.schedule={name='ExponentialDecay', arguments={decay_rate=0.1}}",
+        ],
+        [
+            "training.optimizer.name=lion",
+            "training.optimizer.arguments.beta_1=0.95",
+            "training.ema_momentum=0.8",
+        ],
         ["training.optimizer.name=Muon"],
-        ["training.optimizer.name=SGD", "training.optimizer.arguments={momentum=0.9, nesterov=true}"],
-        ["training.schedule={name='ExponentialDecay', arguments={decay_rate=0.1}}"],
-        ["training.schedule.name=CosineDecayRestarts", "training.warmup_share=0.3"],
-        ["training.ema_momentum=0.8"],
+        [
+            "training.optimizer.name=SGD",
+            "training.optimizer.arguments={momentum=0.9, nesterov=true}",
+            "training.schedule.name=CosineDecayRestarts",
+            "training.warmup_share=0.3",
+        ],
     ],
     ids=lambda settings: settings[0],
 )

@@ -107,7 +107,7 @@ def test_the_same_seed_gives_the_same_bits(toy, tmp_path, unbroken):
     assert_same_run(tmp_path / "run", unbroken)
 
 
-@pytest.mark.parametrize("when", [1, 5, 10])
+@pytest.mark.parametrize("when", [1, 10])
 def test_interrupted_and_resumed_equals_unbroken(toy, tmp_path, unbroken, when):
     def interrupt(step, _total, _values):
         if step == when:
