@@ -7,8 +7,9 @@ import json
 import platform
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
@@ -185,7 +186,7 @@ def code_of(config: RunConfig) -> list[Code]:
 def _describe_code(kind: str, entry: Entry) -> Code:
     source = entry.source
     top = entry.reference.partition(":")[0].partition(".")[0]
-    packages = packages_distributions().get(top, [])
+    packages = _installed_packages().get(top, [])
     package = packages[0] if packages else None
     return Code(
         kind=kind,
@@ -212,6 +213,12 @@ def describe(sim: xr.Dataset) -> TrainingBox:
         redshift=sim["redshift"].values.tolist(),
         sha256=digest.hexdigest(),
     )
+
+
+@cache
+def _installed_packages() -> Mapping[str, list[str]]:
+    """The packages that bring each importable name; asked once, because it looks at every installed file."""
+    return packages_distributions()
 
 
 def _version(package: str) -> str:
