@@ -26,7 +26,15 @@ from reion.training.optimizer import build_optimizer
 from reion.training.parent import Parent
 from reion.training.pictures import Slices
 from reion.training.processes import Processes
-from reion.training.sampler import Batch, CropSequence, TrainingSnapshot, prepare_snapshots, validation_pair
+from reion.training.sampler import (
+    Batch,
+    CropSequence,
+    TrainingSnapshot,
+    prepare_snapshots,
+    slab_pair,
+    slabs_along_x,
+    validation_pair,
+)
 from reion.training.state import State
 
 StepProgress = Callable[[int, int, Mapping[str, float]], None]
@@ -39,6 +47,9 @@ class NotFiniteError(ArithmeticError):
 
 _ONE_SIGMA = 0.683
 """Share of the values of a Gaussian within one standard deviation."""
+
+_MOST_WHOLE_SNAPSHOTS = 60
+"""The error of mean xi is measured on so many snapshots at most."""
 
 
 class Loop:
@@ -275,16 +286,24 @@ class Loop:
         """The error of mean xi, one standard deviation, for each unit of the mean spread.
 
         Errors of neighbouring cells go together, so that the error of a mean cannot be worked out from the
-        spread of the cells. It is measured: 68.3 % of the validation slabs have a smaller ratio of the error
-        of their mean to their mean spread. None for a network without spread.
+        spread of the cells. It is measured: in 68.3 % of the partly ionised snapshots the ratio of the error
+        of mean xi to the mean spread is smaller. Whole training boxes are predicted for it: in the
+        validation slabs, an eighth of a box, errors cancel less. None for a network without spread.
         """
+        model, normalizer = self.state.model, self.normalizer
         if self.state.trunk.output_shape[-1] < 2:
             return None
-        shares = [
-            abs(float((predicted[..., :1] - true).mean())) / float(predicted[..., 1:].mean())
-            for predicted, true, _ in self._validated(self.snapshots)
-        ]
-        return float(np.quantile(shares, _ONE_SIGMA)) if shares else None
+        partly = [s for s in self.snapshots if is_partly_ionised(float(s.xi.mean()))]
+        ratios = []
+        for snapshot in partly[:: -(-len(partly) // _MOST_WHOLE_SNAPSHOTS) or 1]:
+            error = spread = 0.0
+            for x in slabs_along_x(snapshot):
+                inputs, true = slab_pair(snapshot, normalizer, model, x)
+                answer = keras.ops.convert_to_numpy(model.trunk(list(inputs), training=False))
+                error += float((answer[..., :1] - true).sum(dtype=np.float64))
+                spread += float(answer[..., 1:].sum(dtype=np.float64))
+            ratios.append(abs(error) / spread)
+        return float(np.quantile(ratios, _ONE_SIGMA)) if ratios else None
 
 
 def compile_trunk(model: Model, normalizer: Normalizer, processes: Processes | None = None) -> None:

@@ -299,18 +299,31 @@ def normalise_redshift(redshift: Any, normalizer: Normalizer) -> Any:
 
 
 def validation_pair(snapshot: TrainingSnapshot, normalizer: Normalizer, model: Model) -> Batch:
-    """The validation slab of a snapshot as a batch of one, with the halo that the trunk needs around it.
+    """The validation slab of a snapshot as a batch of one, see `slab_pair`."""
+    return slab_pair(snapshot, normalizer, model, range(snapshot.validation_cells))
+
+
+def slabs_along_x(snapshot: TrainingSnapshot) -> Iterator[range]:
+    """The cells along x of slabs that are the whole box, none thicker than the validation slab."""
+    cells, thickness = snapshot.xi.shape[0], snapshot.validation_cells
+    for start in range(0, cells, thickness):
+        yield range(start, min(start + thickness, cells))
+
+
+def slab_pair(snapshot: TrainingSnapshot, normalizer: Normalizer, model: Model, x: range) -> Batch:
+    """A slab across the x axis as a batch of one, with the halo that the trunk needs around it.
 
     The sides of its xi are multiples of the network's stride; the cells that are left over are not used.
     """
     radius = model.trunk_radius_cells
-    sides = (snapshot.validation_cells, *snapshot.xi.shape[1:])
+    sides = (len(x), *snapshot.xi.shape[1:])
     shape = tuple(side // model.stride_cells * model.stride_cells for side in sides)
     values = np.empty((1, *(n + 2 * radius for n in shape), len(normalizer.channels)), dtype=np.float32)
-    crop_channels(snapshot.channels, [-radius] * 3, normalizer, out=values[0])
+    crop_channels(snapshot.channels, [x.start - radius, -radius, -radius], normalizer, out=values[0])
     redshift = normalise_redshift(snapshot.redshift, normalizer)
     conditions = np.array([[redshift, *snapshot.conditions]], dtype=np.float32)
-    return (values, conditions), snapshot.xi[None, : shape[0], : shape[1], : shape[2], None]
+    xi = snapshot.xi[None, x.start : x.start + shape[0], : shape[1], : shape[2], None]
+    return (values, conditions), xi
 
 
 def _free_origins(cells: int, validation_cells: int, data: DataConfig, crop_cells: int) -> int:

@@ -97,7 +97,12 @@ def test_it_says_how_far_it_is_off(toy, run, model, tmp_path, command):
     np.testing.assert_allclose(written["xi"], expected["xi"], atol=1e-6)
     assert written["xi_std"].min() > 0
     share = load_run(run).metrics.mean_error_share
-    assert share > 0
+    ratios = []
+    for learnt in (world(toy, 2.0, 15.0), world(toy, 4.0, 30.0, seed=1)):
+        answer = Emulator(model).predict_with_spread(learnt).mean(("x", "y", "z"))
+        true = learnt["xi"].mean(("x", "y", "z"))
+        ratios.append((abs(answer["xi"] - true) / answer["xi_std"])[(true > 0.001) & (true < 0.999)])
+    assert share == pytest.approx(np.quantile(np.concatenate(ratios), 0.683), rel=1e-3)
     assert Emulator(model).card.mean_error_share == share
     means = [row["mean_xi_std"] for row in json.loads(printed)["history"]]
     np.testing.assert_allclose(means, share * written["xi_std"].mean(("x", "y", "z")), rtol=1e-5)

@@ -11,7 +11,14 @@ from reion.config import load_config
 from reion.errors import InputError
 from reion.models.build import build_model
 from reion.models.normalizer import fit_normalizer
-from reion.training.sampler import CropSequence, TrainingSnapshot, prepare_snapshots, validation_pair
+from reion.training.sampler import (
+    CropSequence,
+    TrainingSnapshot,
+    prepare_snapshots,
+    slab_pair,
+    slabs_along_x,
+    validation_pair,
+)
 from reion_kernels import symmetry
 
 SHAPE = (16, 10, 12)
@@ -131,6 +138,18 @@ def test_without_augmentation_windows_are_not_turned():
     (_, _), xi = batches[0]
     difference = np.diff(xi[..., 0], axis=1) * np.prod(SHAPE)
     assert np.all(np.rint(difference) == SHAPE[1] * SHAPE[2])
+
+
+def test_slabs_are_the_whole_box_with_their_halos():
+    snapshots, normalizer, model, _ = make()
+    slabs = list(slabs_along_x(snapshots[0]))
+    assert [x.start for x in slabs] == list(range(0, SHAPE[0], 2))
+    pairs = [slab_pair(snapshots[0], normalizer, model, x) for x in slabs]
+    np.testing.assert_array_equal(np.concatenate([xi[0, ..., 0] for _, xi in pairs]), snapshots[0].xi)
+    radius = model.trunk_radius_cells
+    whole = np.concatenate([values[0, radius : -radius or None] for (values, _), _ in pairs])
+    (one, _), _ = slab_pair(snapshots[0], normalizer, model, range(SHAPE[0]))
+    np.testing.assert_array_equal(whole, one[0, radius : -radius or None])
 
 
 def test_the_validation_pair_is_the_slab_with_its_halo():
