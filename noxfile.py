@@ -11,6 +11,7 @@ import nox
 nox.needs_version = ">=2024.10.9"
 nox.options.sessions = ["lint", "types", "tests"]
 nox.options.reuse_existing_virtualenvs = True
+nox.options.default_venv_backend = "uv|virtualenv"  # uv installs in seconds what pip installs in minutes
 
 ON_THE_CPU = {"CUDA_VISIBLE_DEVICES": "-1"}
 # A process for each core, two at least. Each has whole files of tests, so that what a module sets up once
@@ -159,8 +160,8 @@ def build(session: nox.Session) -> None:
     with tempfile.TemporaryDirectory() as folder:
         session.run("python", "-m", "build", "--wheel", "--outdir", folder, ".")
         (wheel,) = Path(folder).glob("*.whl")
-        session.run("pip", "uninstall", "-y", "-q", "reion")
         session.install(str(wheel))
+        session.install("--force-reinstall", "--no-deps", str(wheel))  # and not an older one of this version
         session.chdir(folder)
         session.run("reion", "--help", silent=True)
         session.run("python", "-c", "import reion; print(reion.load_sample().train.sizes)")
