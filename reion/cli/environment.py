@@ -16,7 +16,9 @@ _BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def need_training(command: str, *, exports: bool = False) -> None:
-    """Load Keras on the backend of KERAS_BACKEND, TensorFlow by default.
+    """Load Keras on the backend of KERAS_BACKEND, TensorFlow by default; call it when the inputs are open.
+
+    Loading takes seconds, and nobody waits for it to read of a mistyped path.
 
     Training takes Keras on any backend; exporting takes TensorFlow. keras.json, which all programs of a user
     share, does not count: its settings make other networks.

@@ -169,16 +169,17 @@ def plan_run(
 
     The file has a reason for every value, and is there to be changed: `reion train --config` takes it.
     """
+    from reion.readers import open_each
+
+    simulations = open_each(sources, format=format_, settings=parse_settings(settings))
     need_training("reion plan-run")
     from reion.jobs.outputs import write_whole
     from reion.jobs.places import claimed
-    from reion.readers import open_each
     from reion.training.run_plan import PLAN_FILE
     from reion.training.run_plan import plan_run as look
 
-    facts = parse_settings(settings)
     with nullcontext() if out is None else claimed(out, PLAN_FILE, force=force, sources=sources) as place:
-        planned = look(open_each(sources, format=format_, settings=facts), sources)
+        planned = look(simulations, sources)
         if place is not None:
             write_whole(place, planned.to_toml())
     print_result(

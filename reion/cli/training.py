@@ -124,14 +124,16 @@ def train(
     if seeds > 1 and (force or (workers or 1) > 1):
         raise InputError("--seeds trains one run after the other; received --force or --workers with it")
     processes = _processes(1 if dry_run else workers)
-    need_training("reion train")
     from reion.config import RunConfig, load_config
     from reion.readers import open_each
     from reion.terminal import progress_bar, say
+
+    values, facts = split_settings(settings, RunConfig.model_fields)
+    simulations = open_each(sources, format=format_, settings=facts)
+    need_training("reion train")
     from reion.training.run import train as run_train
     from reion.training.run_folder import stored_schema
 
-    values, facts = split_settings(settings, RunConfig.model_fields)
     older = None
     if parent is not None:
         from reion.training.parent import load_parent
@@ -141,7 +143,6 @@ def train(
     if resume and config is None and seeds == 1:
         base = stored_schema(out) or base
     schema = load_config(config, values, base=base)
-    simulations = open_each(sources, format=format_, settings=facts)
     if dry_run:
         from reion.training.cost import plan_train
 
@@ -271,11 +272,7 @@ def compare(
 
     All train on the same boxes for the same time; all are judged on other boxes.
     """
-    need_training("reion compare", exports=True)
     from reion.readers import open_each, open_simulation
-    from reion.studies.comparison import compare as run_compare
-    from reion.studies.results import render
-    from reion.terminal import progress_bar, say
 
     facts = parse_settings(settings)
     simulations = open_each(sources, format=format_, settings=facts)
@@ -286,6 +283,11 @@ def compare(
         name: open_simulation(path, format=format_, settings=facts)
         for name, path in zip(names, test, strict=True)
     }
+    need_training("reion compare", exports=True)
+    from reion.studies.comparison import compare as run_compare
+    from reion.studies.results import render
+    from reion.terminal import progress_bar, say
+
     announce_compilation()
     with resumable(out), progress_bar("training") as progress:
         result = run_compare(
@@ -328,14 +330,15 @@ def search(
 
     Trials draw them from the ranges of a study; the best ones are then compared with the defaults.
     """
-    need_training("reion search")
     if find_spec("optuna") is None:
         raise InputError("reion search needs optuna", hint="pip install 'reion[search]'")
     from reion.readers import open_each
+
+    simulations = open_each(sources, format=format_, settings=parse_settings(settings))
+    need_training("reion search")
     from reion.studies.search import search as run_search
     from reion.terminal import progress_bar, say
 
-    simulations = open_each(sources, format=format_, settings=parse_settings(settings))
     announce_compilation()
     with resumable(out), progress_bar("training") as progress:
         result = run_search(
