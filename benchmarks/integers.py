@@ -21,14 +21,11 @@ import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from reion.models.transport import cell_size_condition
 from reion.prediction.emulator import Emulator
 from reion.prediction.inputs import conditions_at
 from reion.prediction.sessions import open_session
-from reion.prediction.stages import Stages
 from reion.readers import open_simulation
 from reion.simulation.photons import with_n_ion
-from reion_exports.convert import CELL_SIZE
 
 ROUNDS = 3
 
@@ -37,25 +34,17 @@ def trunk_inputs(model: str, source: str, step: int) -> list[tuple[dict[str, np.
     """What onnxruntime gets for each snapshot of a simulation in one block, and the true xi."""
     sim = with_n_ion(open_simulation(source))
     emulator = Emulator(model, device="cpu").for_cells_of(sim)
-    found: list[tuple[dict[str, np.ndarray], Any]] = []
-    original = Stages.run_trunk
-
-    def run(self: Stages, channels: np.ndarray, told: Any, answers: np.ndarray) -> None:
-        trunk = self._trunk(1)
-        inputs = {name: told[name] for name in trunk.numbers if name != CELL_SIZE}
-        if CELL_SIZE in trunk.numbers:
-            cells = cell_size_condition(emulator.card.cell_size_mpc)
-            inputs[CELL_SIZE] = np.array(cells, dtype=np.float32)
-        found.append(({**inputs, trunk.input: np.ascontiguousarray(channels)[None]}, None))
-        answers[:] = 0
-
-    Stages.run_trunk = run  # type: ignore[method-assign]
+    stages = emulator.stages
+    assert stages is not None  # noqa: S101 (for the type)
     rows = []
     for index, redshift in list(enumerate(sim["redshift"].values.tolist()))[1::step]:
         fields = {name: sim[name][index].values for name in emulator.card.inputs}
-        emulator.predict_arrays(redshift, **fields, **conditions_at(emulator.card, sim, index))
-        rows.append((found[-1][0], sim["xi"][index].values))
-    Stages.run_trunk = original  # type: ignore[method-assign]
+        conditions = conditions_at(emulator.card, sim, index)
+        told = {name: np.array([value], dtype=np.float32) for name, value in conditions.items()}
+        told["redshift"] = np.array([redshift], dtype=np.float32)
+        channels = stages.first_stage(fields, conditions.get("max_mfp"))
+        inputs = {**stages.trunk_numbers(told), stages.trunk.input: channels[None]}
+        rows.append((inputs, sim["xi"][index].values))
     return rows
 
 
@@ -80,7 +69,7 @@ class Reader(CalibrationDataReader):  # type: ignore[misc]
 
 def main(model: str, calibration: str, tests: list[str]) -> None:
     """Print the figures of every test simulation."""
-    trunk = Emulator(model, device="cpu").stages._trunk(1)  # type: ignore[union-attr]
+    trunk = Emulator(model, device="cpu").stages.trunk  # type: ignore[union-attr]
     with tempfile.TemporaryDirectory() as name:
         plain, integers = Path(name) / "trunk.onnx", Path(name) / "integers.onnx"
         whole = onnx.load_from_string(trunk.content)

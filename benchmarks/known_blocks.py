@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from reion.models.photon_plan import photon_plan, photon_settings
 from reion.prediction.emulator import Emulator
 from reion.prediction.inputs import conditions_at
 from reion.readers import open_simulation
@@ -30,9 +29,8 @@ SIDES = (8, 16, 32)
 
 def ionised_fractions(emulator: Emulator, fields: dict[str, np.ndarray], max_mfp: float | None) -> np.ndarray:
     """The least and the largest of the first stage's ionised fractions, (2, x + 2 r, y + 2 r, z + 2 r)."""
-    settings = photon_settings(emulator.card.provenance["config"]["model"])
     photons = next(name for name in emulator.card.inputs if name != "n_igm")
-    plan = photon_plan(settings, photons, cell_size_mpc=emulator.card.cell_size_mpc, max_mfp=max_mfp)
+    plan = emulator.stages.plan(max_mfp)
     margin = emulator.stages.trunk_radius_cells
     channels = photon_channels(fields["n_igm"], fields[photons], plan, margin=margin)
     first = 1 + len(plan.smoothing) + (2 if plan.reach else 0)

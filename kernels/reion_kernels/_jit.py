@@ -100,7 +100,15 @@ def kernel(*signatures: tuple[Any, ...], inline: bool = False) -> Callable[[Call
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        compiled = njit(nogil=True, error_model="numpy", inline="always" if inline else "never")(function)
+        options: dict[str, Any] = {
+            "nogil": True,
+            "error_model": "numpy",
+            "inline": "always" if inline else "never",
+            # No way in from C, and none from Python for what only kernels call: that much less to compile.
+            "no_cfunc_wrapper": True,
+            "no_cpython_wrapper": not signatures,
+        }
+        compiled = njit(**options)(function)
         if isinstance(compiled, Dispatcher):
             _keep_on_disk(compiled)
         KERNELS.append((compiled, signatures))

@@ -140,11 +140,7 @@ def _in_stages(ours: Callable[[], Any], emulator: Emulator, fields: dict[str, np
 
 
 def _stages(emulator: Emulator, fields: dict[str, np.ndarray], flops: int) -> Iterator[Result]:
-    from reion.models.photon_plan import photon_plan
-    from reion.networks import ReionModel
-
-    plan = photon_plan(ReionModel.model_validate(NETWORK), "n_ion", cell_size_mpc=2.0)
-    return shares("", emulator, plan, fields, _TOLD, flops, ROUNDS)
+    return shares("", emulator, fields, _TOLD, flops, ROUNDS)
 
 
 def _convolution_in_planes() -> Result:

@@ -23,9 +23,9 @@ from reion.simulation.contract import Shape
 from reion.storage.cost import stored_share
 from reion.storage.store import chunk_shape
 
-_STEM_FLOPS = 8_000
-"""Operations of convolutions that take as long as our kernels take for a cell of a window: 0.37 µs of
-processor time a cell, where onnxruntime does 22 of them in a nanosecond."""
+_STEM_FLOPS = 50_000
+"""Operations of the file's convolutions that take as long as the first stage of a cell: 0.5 µs of processor
+time, where the trunk's kernel is done with 80 to 120 of them in a nanosecond."""
 
 
 def plan_predict(

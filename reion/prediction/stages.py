@@ -1,43 +1,30 @@
-"""A model in two stages on a CPU: its first stage by our own kernels, its trunk by onnxruntime.
+"""A model in two stages on a CPU: its first stage by our own kernels, its trunk by `reion.prediction.trunks`.
 
 The first stage learns nothing and is the larger part of the file's graph. Our kernels compute it several
-times faster and for cells of any size, and take less memory; the trunk then goes through what they made in
-blocks.
+times faster and for cells of any size, and take less memory.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import ValidationError
 
-from reion.errors import InputError
 from reion.jobs.resources import threads_to_use
 from reion.models.photon_plan import photon_plan, photon_settings
 from reion.models.transport import cell_size_condition
 from reion.networks import PhotonSettings
-from reion.prediction.model_file import UNCHANGED
-from reion.prediction.sessions import open_session, refuse
+from reion.prediction.trunks import TrunkRunner, trunk_runner
 from reion.simulation.contract import Shape
 from reion_exports.card import ModelCard
 from reion_exports.convert import CELL_SIZE
-from reion_exports.trunk import NoTrunkError, Trunk, cut_trunk
+from reion_exports.trunk import NoTrunkError, cut_trunk
 
 if TYPE_CHECKING:
-    import onnxruntime
-
     from reion_kernels.photon_channels import PhotonPlan
-
-BLOCK_CELLS = 1 << 19
-"""The trunk computes so many cells at once, at most: more are hardly faster and take more memory."""
-
-_THINNEST_CELLS = 16
-"""Blocks are cut along x, where that needs no copy, down to about twice so many cells."""
 
 
 class Stages:
@@ -45,8 +32,12 @@ class Stages:
 
     Attributes
     ----------
+    trunk
+        What comes after the first stage.
     channels
         How many the trunk takes.
+    has_spread
+        Whether the model says how far its xi is off.
     radius_cells, trunk_radius_cells
         Of the model, and of its trunk alone.
     """
@@ -60,38 +51,35 @@ class Stages:
         threads: int | None,
         file: str | None,
     ) -> None:
-        self._content, self._threads, self._file = content, threads, file
-        self._settings, self._fields = settings, tuple(card.inputs)
+        self._threads = threads
+        self._settings = settings
         self._photons = next(name for name in card.inputs if name != "n_igm")
         self._cell_size_mpc = card.cell_size_mpc
-        self._trunks: dict[int, Trunk] = {}
-        self._sessions: dict[int, onnxruntime.InferenceSession] = {}
-        trunk, plan = self._trunk(1), self._plan(None)
-        if trunk.channels != plan.channels or "n_igm" not in card.inputs or len(card.inputs) != 2:
-            raise NoTrunkError(f"expected {plan.channels} channels; the file has {trunk.channels}")
-        self.channels = trunk.channels
+        self.trunk = cut_trunk(content, card.inputs)
+        self.channels = self.trunk.channels
+        self.has_spread = len(self.trunk.outputs) == 2
+        plan = self.plan(None)
+        if self.channels != plan.channels or "n_igm" not in card.inputs or len(card.inputs) != 2:
+            raise NoTrunkError(f"expected {plan.channels} channels; the file has {self.channels}")
         self.radius_cells = card.receptive_radius_cells
         self.trunk_radius_cells = card.receptive_radius_cells - plan.radius_cells
         if self.trunk_radius_cells < 0 or card.stride_cells != 1:
             raise NoTrunkError("expected a receptive radius that covers the first stage, and no stride")
+        self.runner: TrunkRunner = trunk_runner(
+            self.trunk, self.trunk_radius_cells, threads=threads, file=file
+        )
 
     def at_cell_size(self, cell_size_mpc: float) -> Stages:
         """The model for cells of another comoving side; the trunk is opened once for all."""
         other = object.__new__(Stages)
         vars(other).update(vars(self))
-        vars(other).pop("has_spread", None)
         other._cell_size_mpc = cell_size_mpc
-        other.radius_cells = self.trunk_radius_cells + other._plan(None).radius_cells
+        other.radius_cells = self.trunk_radius_cells + other.plan(None).radius_cells
         return other
 
-    @cached_property
-    def has_spread(self) -> bool:
-        """Whether the model says how far its xi is off."""
-        return len(self._trunk(2).outputs) == 2
-
     def open(self) -> None:
-        """Open the trunk, which the first prediction does otherwise."""
-        self._session(1)
+        """Open what the first prediction would open otherwise."""
+        self.runner.open()
 
     def run(
         self,
@@ -111,64 +99,47 @@ class Stages:
         answers
             (1 or 2, batch, x, y, z) float32.
         """
-        from reion_kernels.photon_channels import photon_channels
-
-        count = len(answers)
-        trunk = self._trunk(count)
         for number in range(answers.shape[1]):
             told = {name: values[number : number + 1] for name, values in numbers.items()}
             reach = float(told["max_mfp"][0]) if "max_mfp" in told else None
-            channels = photon_channels(
-                fields["n_igm"][number],
-                fields[self._photons][number],
-                self._plan(reach),
-                scale=trunk.scale,
-                shift=trunk.shift,
-                periodic=periodic,
-                margin=self.trunk_radius_cells,
-                threads=self._threads or threads_to_use(),
-            )
+            snapshot = {name: values[number] for name, values in fields.items()}
+            channels = self.first_stage(snapshot, reach, periodic)
             self.run_trunk(channels, told, answers[:, number])
 
+    def first_stage(
+        self, fields: Mapping[str, np.ndarray], max_mfp: float | None, periodic: Sequence[int] = (1, 1, 1)
+    ) -> np.ndarray:
+        """The channels that the trunk takes, (x + 2 r, channel, y + 2 r, z + 2 r), r `trunk_radius_cells`."""
+        from reion_kernels.photon_channels import photon_channels
+
+        return photon_channels(
+            fields["n_igm"],
+            fields[self._photons],
+            self.plan(max_mfp),
+            scale=self.trunk.scale,
+            shift=self.trunk.shift,
+            periodic=periodic,
+            margin=self.trunk_radius_cells,
+            threads=self._threads or threads_to_use(),
+        )
+
     def run_trunk(self, channels: np.ndarray, told: Mapping[str, np.ndarray], answers: np.ndarray) -> None:
-        """Write the answers (output, x, y, z) for channels (x + 2 r, channel, y + 2 r, z + 2 r).
+        """Write the answers (output, x, y, z) for channels as `first_stage` gives them.
 
-        `told` are redshift and conditions, each (1,) float32; r is `trunk_radius_cells`.
+        `told` are redshift and conditions, each (1,) float32.
         """
-        trunk, session = self._trunk(len(answers)), self._session(len(answers))
-        inputs = {name: told[name] for name in trunk.numbers if name != CELL_SIZE}
-        if CELL_SIZE in trunk.numbers:
-            inputs[CELL_SIZE] = np.array(cell_size_condition(self._cell_size_mpc), dtype=np.float32)
-        halo = 2 * self.trunk_radius_cells
-        for x, y, z in blocks(_shape(answers.shape[1:])):
-            wide = [slice(part.start, part.stop + halo) for part in (x, y, z)]
-            inputs[trunk.input] = np.ascontiguousarray(channels[wide[0], :, wide[1], wide[2]])[None]
-            try:
-                results = session.run(list(trunk.outputs), inputs)
-            except Exception as error:  # noqa: BLE001 (onnxruntime's exceptions have no common base of their own)
-                refuse(error, answers.shape[1:], self._file)
-            for answer, result in zip(answers, results, strict=True):
-                if result[0].shape != answer[x, y, z].shape:
-                    raise InputError(
-                        f"expected xi of {answer[x, y, z].shape} cells; the model returned {result[0].shape}",
-                        file=self._file,
-                        hint=UNCHANGED,
-                    )
-                answer[x, y, z] = result[0]
+        self.runner.run(channels, self.trunk_numbers(told), answers)
 
-    def _plan(self, max_mfp: float | None) -> PhotonPlan:
+    def trunk_numbers(self, told: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What the trunk takes beside channels, from redshift and conditions, each (1,) float32."""
+        numbers = {name: told[name] for name in self.trunk.numbers if name != CELL_SIZE}
+        if CELL_SIZE in self.trunk.numbers:
+            numbers[CELL_SIZE] = np.array(cell_size_condition(self._cell_size_mpc), dtype=np.float32)
+        return numbers
+
+    def plan(self, max_mfp: float | None) -> PhotonPlan:
+        """How the first stage is computed for photons that come so far."""
         return photon_plan(self._settings, self._photons, cell_size_mpc=self._cell_size_mpc, max_mfp=max_mfp)
-
-    def _trunk(self, outputs: int) -> Trunk:
-        if outputs not in self._trunks:
-            self._trunks[outputs] = cut_trunk(self._content, self._fields, outputs=outputs)
-        return self._trunks[outputs]
-
-    def _session(self, outputs: int) -> onnxruntime.InferenceSession:
-        if outputs not in self._sessions:
-            content = self._trunk(outputs).content
-            self._sessions[outputs] = open_session(content, "cpu", self._threads, self._file)
-        return self._sessions[outputs]
 
 
 def stages_of(content: bytes, card: ModelCard, *, threads: int | None, file: str | None) -> Stages | None:
@@ -194,29 +165,5 @@ def stage_bytes(stages: Stages, window: Shape, tile: Shape, trunk_bytes_per_cell
     """
     halo = 2 * stages.trunk_radius_cells
     channels = 4 * stages.channels * math.prod(side + halo for side in tile)
-    block = max(math.prod(part.stop - part.start for part in parts) for parts in blocks(tile))
     first_stage = 16 * math.prod(window) + 8 * math.prod(tile)
-    trunk: float = (trunk_bytes_per_cell + 8 * stages.channels) * block
-    return channels + max(float(first_stage), trunk)
-
-
-def blocks(shape: Shape, cells: int = BLOCK_CELLS) -> Iterator[tuple[slice, slice, slice]]:
-    """Cut a box into blocks of about so many cells at most."""
-    counts = [1, 1, 1]
-
-    def sides() -> list[int]:
-        return [-(-n // count) for n, count in zip(shape, counts, strict=True)]
-
-    while math.prod(sides()) > cells and max(sides()) > 1:
-        x, y, z = sides()
-        thick = x > 2 * _THINNEST_CELLS
-        counts[0 if thick else 1 + (z > y) if max(y, z) > _THINNEST_CELLS else int(np.argmax((x, y, z)))] *= 2
-    steps = sides()
-    for starts in itertools.product(*(range(0, n, step) for n, step in zip(shape, steps, strict=True))):
-        parts = [slice(low, min(low + step, n)) for low, step, n in zip(starts, steps, shape, strict=True)]
-        yield parts[0], parts[1], parts[2]
-
-
-def _shape(sides: Sequence[Any]) -> Shape:
-    x, y, z = sides
-    return (x, y, z)
+    return channels + max(float(first_stage), stages.runner.working_bytes(tile, trunk_bytes_per_cell))

@@ -1,13 +1,17 @@
 """A model in two stages gives what its whole file gives, on every shipped model."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from reion.prediction.emulator import Emulator
 from reion.prediction.model_file import shipped_models
 from reion.prediction.sessions import open_session
-from reion.prediction.stages import blocks
 from reion.prediction.tiles import Tiling, predict_tile
+from reion.prediction.trunks import KernelTrunk, SessionTrunk, blocks, trunk_runner
+from reion_exports.residual_trunk import read_residual_trunk
+from reion_exports.trunk import NoTrunkError
 
 CLOSE = {"rtol": 0, "atol": 1e-5}
 
@@ -50,6 +54,36 @@ def test_two_stages_equal_the_whole_file_with_several_boxes_at_once(name):
         answers = np.empty_like(expected)
         emulator.stages.run(numbers, fields, (1, 1, 1), answers)
         np.testing.assert_allclose(answers, expected, **CLOSE)
+
+
+@pytest.mark.parametrize("name", shipped_models())
+def test_our_kernel_equals_onnxruntime_on_the_trunk(name):
+    emulator = Emulator(name, device="cpu")
+    stages, shape = emulator.stages, (9, 21, 70)
+    assert isinstance(stages.runner, KernelTrunk)
+    other = SessionTrunk(stages.trunk, stages.trunk_radius_cells, None, None)
+    fields, told = box(emulator.card, shape)
+    channels = stages.first_stage({name: values[0] for name, values in fields.items()}, 30.0)
+    answers = np.empty((2, 1 + stages.has_spread, *shape), dtype=np.float32)
+    for runner, answer in zip((stages.runner, other), answers, strict=True):
+        runner.run(channels, stages.trunk_numbers(told), answer)
+    assert np.ptp(answers[0][0]) > 0.5
+    np.testing.assert_allclose(answers[0], answers[1], **CLOSE)
+
+
+def test_a_trunk_that_is_not_symmetric_goes_through_onnxruntime():
+    stages = Emulator("rt-worlds-fast", device="cpu").stages
+    residual = read_residual_trunk(stages.trunk)
+    # One outer plane of the first convolution, as the file has it: each kernel's corner comes first.
+    kernel = residual.blocks[0].spread[:, 3].T
+    one = np.ascontiguousarray(kernel[:1, :1]).tobytes()
+    at = stages.trunk.content.index(one)
+    content = stages.trunk.content[:at] + np.float32(7).tobytes() + stages.trunk.content[at + 4 :]
+    other = dataclasses.replace(stages.trunk, content=content)
+    with pytest.raises(NoTrunkError, match="symmetric"):
+        read_residual_trunk(other)
+    runner = trunk_runner(other, stages.trunk_radius_cells, threads=None, file=None)
+    assert isinstance(runner, SessionTrunk)
 
 
 @pytest.mark.parametrize("cell_size_mpc", [1.394, 3.0])

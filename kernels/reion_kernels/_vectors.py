@@ -1,0 +1,335 @@
+"""Steps over rows of float32 in vectors of eight cells, for kernels of networks.
+
+Each is written twice: in NumPy, which is what runs under ``NUMBA_DISABLE_JIT=1``, and as vector instructions
+that compiled kernels get in its place. LLVM fits these to the processor: two halves where a vector has four
+lanes, products and sums in one where it can. Rows lie side by side along the last axis; `cells` is a multiple
+of `LANES`, and every row has room for so many.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import config, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+LANES = 8
+OUTPUTS = 4
+"""The outputs of `multiply_add` are a multiple of this."""
+
+_ACROSS = 3
+"""Vectors of cells that `multiply_add` holds in registers for each of `OUTPUTS`: twelve sums are on their way
+at once, which is what two units with a latency of four to six cycles take."""
+
+_FLOAT, _INT = ir.FloatType(), ir.IntType(64)
+_VECTOR, _BITS = ir.VectorType(_FLOAT, LANES), ir.VectorType(ir.IntType(32), LANES)
+
+_FARTHEST = 87.0
+"""exp of more is no float32 of full precision."""
+
+_EXPONENTIAL = (1.0, -1.0, 0.49999991059, -0.16666419804, 0.04166822508, -0.00837481581, 0.00138368458)
+"""exp(-x) for |x| < log(2) / 2 as a polynomial, to 1e-7 of its value in float32: fitted by least squares,
+weighted so that the largest relative error is least."""
+
+
+class _Rows:
+    """The address of every row of an array in generated code, the last axis contiguous."""
+
+    def __init__(self, builder: Any, data: Any, strides: Sequence[Any], shape: Sequence[Any]) -> None:
+        self._builder, self._data, self._strides = builder, data, strides
+        self.shape = shape
+
+    def at(self, *index: Any) -> Any:
+        """The address of a row, as an integer."""
+        address = self._data
+        for number, stride in zip(index, self._strides, strict=False):
+            address = self._builder.add(address, self._builder.mul(number, stride))
+        return address
+
+
+class _Code:
+    """Generated code with vectors."""
+
+    def __init__(self, builder: Any) -> None:
+        self.builder = builder
+
+    def number(self, value: int) -> Any:
+        return ir.Constant(_INT, value)
+
+    def numbers(self, value: float) -> Any:
+        return ir.Constant(_VECTOR, [float(np.float32(value))] * LANES)
+
+    def load(self, address: Any, further: int = 0) -> Any:
+        pointer = self._pointer(address, 4 * further, _VECTOR)
+        return self.builder.load(pointer, align=4)
+
+    def store(self, vector: Any, address: Any, further: int = 0) -> None:
+        self.builder.store(vector, self._pointer(address, 4 * further, _VECTOR), align=4)
+
+    def spread(self, address: Any, further: int = 0) -> Any:
+        """One value in every lane."""
+        value = self.builder.load(self._pointer(address, 4 * further, _FLOAT), align=4)
+        single = self.builder.insert_element(
+            ir.Constant(_VECTOR, ir.Undefined), value, ir.Constant(ir.IntType(32), 0)
+        )
+        lanes = ir.Constant(_BITS, [0] * LANES)
+        return self.builder.shuffle_vector(single, ir.Constant(_VECTOR, ir.Undefined), lanes)
+
+    def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
+        kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
+        name = f"llvm.fmuladd.v{LANES}f32"
+        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), (a, b, c))
+
+    def logistic(self, x: Any) -> Any:
+        """1 / (1 + exp(-x)); what is no number stays so."""
+        b = self.builder
+        for relation, bound in ((">", self.numbers(_FARTHEST)), ("<", self.numbers(-_FARTHEST))):
+            x = b.select(b.fcmp_ordered(relation, x, bound), bound, x)
+        # Added to 1.5 2^23, a number is rounded to a whole one, which stands in the last bits.
+        whole = self.numbers(1.5 * 2**23)
+        shifted = self.multiply_add(x, self.numbers(-1 / np.log(2)), whole)
+        twos = b.fsub(shifted, whole)
+        rest = self.multiply_add(twos, self.numbers(np.log(2)), x)
+        value = self.numbers(_EXPONENTIAL[-1])
+        for coefficient in reversed(_EXPONENTIAL[:-1]):
+            value = self.multiply_add(value, rest, self.numbers(coefficient))
+        exponent = b.shl(b.bitcast(shifted, _BITS), ir.Constant(_BITS, [23] * LANES))
+        power = b.bitcast(b.add(b.bitcast(value, _BITS), exponent), _VECTOR)
+        return b.fdiv(self.numbers(1), b.fadd(self.numbers(1), power))
+
+    def shifted(self, place: Any, following: Any) -> list[Any]:
+        """The vector in a place, which the following one takes, and what lies one and two cells further."""
+        here = self.builder.load(place)
+        self.builder.store(following, place)
+        lanes = [ir.Constant(_BITS, list(range(i, i + LANES))) for i in range(3)]
+        return [here, *(self.builder.shuffle_vector(here, following, some) for some in lanes[1:])]
+
+    @contextmanager
+    def each(self, count: Any, step: int = 1) -> Iterator[Any]:
+        """Count up to `count` in steps."""
+        with cgutils.for_range_slice(self.builder, self.number(0), count, self.number(step), _INT) as (
+            index,
+            _,
+        ):
+            yield index
+
+    def bytes(self, address: Any, cells: Any) -> Any:
+        """An address so many cells further."""
+        return self.builder.add(address, self.builder.mul(cells, self.number(4)))
+
+    def _pointer(self, address: Any, offset: int, kind: Any) -> Any:
+        if offset:
+            address = self.builder.add(address, self.number(offset))
+        return self.builder.inttoptr(address, kind.as_pointer())
+
+
+def _defined(module: Any, name: str, generate: Callable[..., None], kinds: Sequence[Any]) -> Any:
+    """The generated function in a module of LLVM: one for all its callers, or compiling takes seconds."""
+    ndims = [
+        kind.ndim if isinstance(kind, types.Array) else -len(getattr(kind, "types", ())) for kind in kinds
+    ]
+    widths = [1 + 2 * ndim if ndim > 0 else max(1, -ndim) for ndim in ndims]
+    kind = ir.FunctionType(ir.VoidType(), [_INT] * sum(widths))
+    function = cgutils.get_or_insert_function(module, kind, f"reion_{name}_{'_'.join(map(str, widths))}")
+    if function.is_declaration:
+        function.linkage = "linkonce_odr"
+        function.attributes.add("noinline")
+        builder = ir.IRBuilder(function.append_basic_block())
+        operands: list[Any] = []
+        given = iter(function.args)
+        for ndim in ndims:
+            if ndim > 0:
+                data, *sizes = [next(given) for _ in range(1 + 2 * ndim)]
+                operands.append(_Rows(builder, data, sizes[:ndim], sizes[ndim:]))
+            else:
+                operands.append([next(given) for _ in range(-ndim)] if ndim else next(given))
+        generate(_Code(builder), *operands)
+        builder.ret_void()
+    return function
+
+
+def _vectors(generate: Callable[..., None]) -> Callable[[Callable[..., None]], Any]:
+    """Have compiled kernels run generated code in the place of a function of NumPy, with its arguments."""
+
+    def decorate(function: Callable[..., None]) -> Any:
+        if config.DISABLE_JIT:  # type: ignore[attr-defined]
+            return function
+
+        def typed(_: Any, *kinds: Any) -> Any:
+            def code(context: Any, builder: Any, signature: Any, arguments: Sequence[Any]) -> Any:
+                flat: list[Any] = []
+                for kind, value in zip(signature.args, arguments, strict=True):
+                    if isinstance(kind, types.Array):
+                        array = context.make_array(kind)(context, builder, value)
+                        flat.append(builder.ptrtoint(array.data, _INT))
+                        flat += cgutils.unpack_tuple(builder, array.strides, kind.ndim)
+                        flat += cgutils.unpack_tuple(builder, array.shape, kind.ndim)
+                    elif isinstance(kind, types.UniTuple | types.Tuple):
+                        flat += cgutils.unpack_tuple(builder, value, len(kind))
+                    else:
+                        flat.append(value)
+                builder.call(_defined(builder.module, function.__name__, generate, signature.args), flat)
+                return context.get_dummy_value()
+
+            return types.void(*kinds), code
+
+        names = ["context", *inspect.signature(function).parameters]
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        # Numba asks for the names of the arguments.
+        typed.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in names])  # type: ignore[attr-defined]
+        typed.__name__ = function.__name__
+        typed.__doc__ = function.__doc__
+        return intrinsic(typed)
+
+    return decorate
+
+
+def _mix(
+    code: _Code, weights: _Rows, rows: _Rows, added: _Rows, out: _Rows, cells: Any, *, keep: bool
+) -> None:
+    b = code.builder
+    inputs, outputs = weights.shape
+
+    def tile(output: Any, cell: Any, across: int) -> None:
+        """`OUTPUTS` rows and so many vectors of cells: their sums stay in registers."""
+        places = [(i, j) for i in range(OUTPUTS) for j in range(across)]
+        targets = [code.bytes(out.at(b.add(output, code.number(i))), cell) for i in range(OUTPUTS)]
+        first = [code.spread(added.at(b.add(output, code.number(i)))) for i in range(OUTPUTS)]
+        starts = [b.fadd(first[i], code.load(targets[i], LANES * j)) if keep else first[i] for i, j in places]
+        sums = [cgutils.alloca_once_value(b, start) for start in starts]
+        with code.each(inputs) as k:
+            row = code.bytes(rows.at(k), cell)
+            vectors = [code.load(row, LANES * j) for j in range(across)]
+            factors = code.bytes(weights.at(k), output)
+            weight = [code.spread(factors, i) for i in range(OUTPUTS)]
+            for place, (i, j) in zip(sums, places, strict=True):
+                b.store(code.multiply_add(vectors[j], weight[i], b.load(place)), place)
+        for place, (i, j) in zip(sums, places, strict=True):
+            code.store(b.load(place), targets[i], LANES * j)
+
+    vectors = b.udiv(cells, code.number(LANES))
+    rest = b.urem(vectors, code.number(_ACROSS))
+    whole = b.mul(b.sub(vectors, rest), code.number(LANES))
+    with code.each(outputs, OUTPUTS) as output:
+        with code.each(whole, _ACROSS * LANES) as cell:
+            tile(output, cell, _ACROSS)
+        for left in range(1, _ACROSS):
+            with b.if_then(b.icmp_unsigned("==", rest, code.number(left))):
+                tile(output, whole, left)
+
+
+@_vectors(partial(_mix, keep=False))
+def mix(weights: Any, rows: Any, added: Any, out: Any, cells: int) -> None:
+    """Write `added` (output,) and the sums of `rows` (input, z) times `weights` (input, output) to `out`."""
+    inputs, outputs = weights.shape
+    out[:outputs, :cells] = added[:outputs, None] + weights.T @ rows[:inputs, :cells]
+
+
+@_vectors(partial(_mix, keep=True))
+def mix_more(weights: Any, rows: Any, added: Any, out: Any, cells: int) -> None:
+    """Add the same to what is in `out`; `added` may be longer."""
+    inputs, outputs = weights.shape
+    out[:outputs, :cells] += added[:outputs, None] + weights.T @ rows[:inputs, :cells]
+
+
+def _activate(code: _Code, values: _Rows, rows: Any, cells: Any, *, times: bool) -> None:
+    with code.each(rows) as row, code.each(cells, LANES) as cell:
+        address = code.bytes(values.at(row), cell)
+        x = code.load(address)
+        y = code.logistic(x)
+        code.store(code.builder.fmul(x, y) if times else y, address)
+
+
+@_vectors(partial(_activate, times=True))
+def silu(values: Any, rows: int, cells: int) -> None:
+    """Multiply each of so many rows by its logistic function, in place."""
+    values[:rows, :cells] *= _logistic(values[:rows, :cells])
+
+
+@_vectors(partial(_activate, times=False))
+def logistic(values: Any, rows: int, cells: int) -> None:
+    """Replace each of so many rows by its logistic function, 1 / (1 + exp(-x))."""
+    values[:rows, :cells] = _logistic(values[:rows, :cells])
+
+
+def _logistic(values: Any) -> Any:
+    far = np.float32(_FARTHEST)
+    return np.float32(1) / (np.float32(1) + np.exp(-np.clip(values, -far, far)))
+
+
+def _neighbour_sums(
+    code: _Code,
+    planes: _Rows,
+    order: Sequence[Any],
+    at: Sequence[Any],
+    channels: Any,
+    sums: _Rows,
+    cells: Any,
+) -> None:
+    b = code.builder
+    y, z = at
+
+    def sum_of(rows: list[Any], cell: Any) -> Any:
+        some, *others = (code.load(code.bytes(row, cell)) for row in rows)
+        for other in others:
+            some = b.fadd(some, other)
+        return some
+
+    with code.each(channels) as channel:
+        rows = [
+            [code.bytes(planes.at(plane, channel, b.add(y, code.number(further))), z) for further in range(3)]
+            for plane in order
+        ]
+        faces = [rows[0][1], rows[1][0], rows[1][2], rows[2][1]]
+        corners = [rows[0][0], rows[0][2], rows[2][0], rows[2][2]]
+        results = [sums.at(b.add(b.mul(channel, code.number(4)), code.number(i))) for i in range(4)]
+        # Read again from memory so soon after they were written, cells beside each other would wait for it.
+        held = [cgutils.alloca_once_value(b, sum_of(some, code.number(0))) for some in (faces, corners)]
+        with code.each(cells, LANES) as cell:
+            further = b.add(cell, code.number(LANES))
+            own = [code.load(code.bytes(rows[1][1], cell), i) for i in range(3)]
+            face, corner = (
+                code.shifted(place, sum_of(some, further))
+                for place, some in zip(held, (faces, corners), strict=True)
+            )
+            found = (
+                own[1],
+                b.fadd(face[1], b.fadd(own[0], own[2])),
+                b.fadd(corner[1], b.fadd(face[0], face[2])),
+                b.fadd(corner[0], corner[2]),
+            )
+            for vector, result in zip(found, results, strict=True):
+                code.store(vector, code.bytes(result, cell))
+
+
+@_vectors(_neighbour_sums)
+def neighbour_sums(planes: Any, order: Any, at: Any, channels: int, sums: Any, cells: int) -> None:
+    """Sum the cells around each one of a row by how far they are.
+
+    Parameters
+    ----------
+    planes
+        (3, channel, y, z), with room for `LANES` cells more than are read.
+    order
+        Which of the three comes before, which is the row's own, which comes after.
+    at
+        y and z of the row before, and of the cell before: the first cell is (y + 1, z + 1).
+    sums
+        (4 channels, cells): for each channel the cell itself, and the sums of its 6, 12 and 8 neighbours that
+        share a face, an edge and a corner with it.
+    """
+    y, z = at
+    around = planes[np.array(order), :channels, y : y + 3, z : z + cells + 2]
+    for number in range(4):
+        total = np.zeros((channels, cells), dtype=np.float32)
+        for i, j, k in np.ndindex(3, 3, 3):
+            if abs(i - 1) + abs(j - 1) + abs(k - 1) == number:
+                total += around[i, :, j, k : k + cells]
+        sums[number : 4 * channels : 4, :cells] = total

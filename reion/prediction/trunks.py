@@ -1,0 +1,203 @@
+"""The trunk of a model on a CPU: by our own kernel where its form is known, by onnxruntime otherwise."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from reion.errors import InputError
+from reion.jobs.resources import threads_to_use
+from reion.prediction.model_file import UNCHANGED
+from reion.prediction.sessions import open_session, refuse
+from reion.simulation.contract import Shape
+from reion_exports.residual_trunk import Pointwise, ResidualTrunk, read_residual_trunk
+from reion_exports.trunk import NoTrunkError, Trunk
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+    from reion_kernels.residual_trunk import TrunkWeights
+
+BLOCK_CELLS = 1 << 19
+"""onnxruntime computes so many cells at once, at most: more are hardly faster and take more memory."""
+
+_THINNEST_CELLS = 16
+"""Blocks are cut along x, where that needs no copy, down to about twice so many cells."""
+
+
+class TrunkRunner(Protocol):
+    """Computes answers from channels."""
+
+    def open(self) -> None:
+        """Open what the first run would open otherwise."""
+        ...
+
+    def run(self, channels: np.ndarray, numbers: Mapping[str, np.ndarray], answers: np.ndarray) -> None:
+        """Write the answers (output, x, y, z) for channels (x + 2 r, channel, y + 2 r, z + 2 r).
+
+        `numbers` are the inputs of the trunk that are one number a box.
+        """
+        ...
+
+    def working_bytes(self, tile: Shape, trunk_bytes_per_cell: float) -> float:
+        """Memory that a run takes for so many cells; the other number is onnxruntime's for a cell."""
+        ...
+
+
+def trunk_runner(trunk: Trunk, radius_cells: int, *, threads: int | None, file: str | None) -> TrunkRunner:
+    """Our kernel for a trunk of symmetric residual blocks, onnxruntime for any other.
+
+    On processors with AVX2 the kernel takes a third of the processor time, for both widths that are shipped.
+    """
+    try:
+        residual = read_residual_trunk(trunk)
+    except NoTrunkError:
+        return SessionTrunk(trunk, radius_cells, threads, file)
+    if len(residual.blocks) != radius_cells:
+        raise NoTrunkError(f"expected a trunk that looks {len(residual.blocks)} cells far")
+    return KernelTrunk(residual, threads, file)
+
+
+class KernelTrunk:
+    """A trunk of symmetric residual blocks by `reion_kernels.residual_trunk`.
+
+    Only the condition vectors, which are one number a channel, come from onnxruntime.
+    """
+
+    def __init__(self, trunk: ResidualTrunk, threads: int | None, file: str | None) -> None:
+        self._trunk, self._threads, self._file = trunk, threads, file
+
+    @cached_property
+    def _session(self) -> onnxruntime.InferenceSession:
+        return open_session(self._trunk.conditions, "cpu", 1, self._file)
+
+    def open(self) -> None:
+        """Open what computes the conditions."""
+        if self._trunk.condition_names:
+            self._session.get_inputs()
+
+    def run(self, channels: np.ndarray, numbers: Mapping[str, np.ndarray], answers: np.ndarray) -> None:
+        """See `TrunkRunner`."""
+        from reion_kernels.residual_trunk import residual_trunk
+
+        threads = self._threads or threads_to_use()
+        residual_trunk(channels, self._weights(numbers), answers, threads=threads)
+
+    def working_bytes(self, tile: Shape, trunk_bytes_per_cell: float) -> float:  # noqa: ARG002 (others need them)
+        """See `TrunkRunner`."""
+        from reion_kernels.residual_trunk import trunk_scratch_bytes
+
+        scratch: int = trunk_scratch_bytes(self._unconditioned)
+        return (self._threads or threads_to_use()) * scratch
+
+    def _weights(self, numbers: Mapping[str, np.ndarray]) -> TrunkWeights:
+        if not self._trunk.condition_names:
+            return self._unconditioned
+        try:
+            found = self._session.run(list(self._trunk.condition_names), dict(numbers))
+        except Exception as error:  # noqa: BLE001 (onnxruntime's exceptions have no common base of their own)
+            refuse(error, (), self._file)
+        added = self._unconditioned.added.copy()
+        for stage, values in zip(self._trunk.condition_stages, found, strict=True):
+            if values.size != added.shape[1]:
+                raise InputError(
+                    f"expected {added.shape[1]} numbers of a condition; the model has {values.size}",
+                    file=self._file,
+                    hint=UNCHANGED,
+                )
+            added[stage] += values.reshape(-1)
+        return self._unconditioned._replace(added=added)
+
+    @cached_property
+    def _unconditioned(self) -> TrunkWeights:
+        from reion_kernels.residual_trunk import TrunkWeights
+
+        trunk = self._trunk
+        blocks, spread = trunk.blocks, trunk.spread
+        nothing = Pointwise(np.zeros((0, 0), np.float32), np.zeros(0, np.float32))
+        error, output = (spread.hidden, spread.output) if spread else (nothing, nothing)
+        arrays: tuple[Any, ...] = (
+            trunk.mix.weights,
+            np.stack([trunk.mix.added, *(block.back.added for block in blocks)]),
+            np.stack([block.spread.reshape(-1, block.spread.shape[2]) for block in blocks]),
+            np.stack([block.spread_added for block in blocks]),
+            np.stack([block.back.weights for block in blocks]),
+            trunk.head.weights,
+            trunk.head.added,
+            trunk.output.weights,
+            trunk.output.added,
+            error.weights,
+            error.added,
+            output.weights,
+            output.added,
+            np.array([spread.least, spread.range] if spread else [0, 1], dtype=np.float32),
+        )
+        return TrunkWeights(*arrays)
+
+
+class SessionTrunk:
+    """A trunk by onnxruntime, block by block."""
+
+    def __init__(self, trunk: Trunk, radius_cells: int, threads: int | None, file: str | None) -> None:
+        self._trunk, self._radius_cells, self._threads, self._file = trunk, radius_cells, threads, file
+
+    @cached_property
+    def _session(self) -> onnxruntime.InferenceSession:
+        return open_session(self._trunk.content, "cpu", self._threads, self._file)
+
+    def open(self) -> None:
+        """Open the session."""
+        self._session.get_inputs()
+
+    def run(self, channels: np.ndarray, numbers: Mapping[str, np.ndarray], answers: np.ndarray) -> None:
+        """See `TrunkRunner`."""
+        halo = 2 * self._radius_cells
+        names = list(self._trunk.outputs[: len(answers)])
+        for x, y, z in blocks(_shape(answers.shape[1:])):
+            wide = [slice(part.start, part.stop + halo) for part in (x, y, z)]
+            planes = np.ascontiguousarray(channels[wide[0], :, wide[1], wide[2]])[None]
+            try:
+                results = self._session.run(names, {**numbers, self._trunk.input: planes})
+            except Exception as error:  # noqa: BLE001 (onnxruntime's exceptions have no common base of their own)
+                refuse(error, answers.shape[1:], self._file)
+            for answer, result in zip(answers, results, strict=True):
+                if result[0].shape != answer[x, y, z].shape:
+                    raise InputError(
+                        f"expected xi of {answer[x, y, z].shape} cells; the model returned {result[0].shape}",
+                        file=self._file,
+                        hint=UNCHANGED,
+                    )
+                answer[x, y, z] = result[0]
+
+    def working_bytes(self, tile: Shape, trunk_bytes_per_cell: float) -> float:
+        """See `TrunkRunner`."""
+        block = max(math.prod(part.stop - part.start for part in parts) for parts in blocks(tile))
+        held: float = (trunk_bytes_per_cell + 8 * self._trunk.channels) * block
+        return held
+
+
+def blocks(shape: Shape, cells: int = BLOCK_CELLS) -> Iterator[tuple[slice, slice, slice]]:
+    """Cut a box into blocks of about so many cells at most."""
+    counts = [1, 1, 1]
+
+    def sides() -> list[int]:
+        return [-(-n // count) for n, count in zip(shape, counts, strict=True)]
+
+    while math.prod(sides()) > cells and max(sides()) > 1:
+        x, y, z = sides()
+        thick = x > 2 * _THINNEST_CELLS
+        counts[0 if thick else 1 + (z > y) if max(y, z) > _THINNEST_CELLS else int(np.argmax((x, y, z)))] *= 2
+    steps = sides()
+    for starts in itertools.product(*(range(0, n, step) for n, step in zip(shape, steps, strict=True))):
+        parts = [slice(low, min(low + step, n)) for low, step, n in zip(starts, steps, shape, strict=True)]
+        yield parts[0], parts[1], parts[2]
+
+
+def _shape(sides: Sequence[Any]) -> Shape:
+    x, y, z = sides
+    return (x, y, z)
