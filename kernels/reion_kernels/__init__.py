@@ -12,6 +12,7 @@ from reion_kernels.photo_table import PhotoTable, black_body_table, power_law_ta
 from reion_kernels.photon_channels import BoxMean, PhotonPlan, PhotonReach, photon_channels
 from reion_kernels.raytracing import Rays, trace_rays
 from reion_kernels.redshift_space import move_cells
+from reion_kernels.residual_trunk import TrunkWeights, residual_trunk
 from reion_kernels.symmetry import (
     N_ROTATIONS,
     N_SYMMETRIES,
@@ -35,6 +36,7 @@ __all__ = [
     "Rays",
     "Step",
     "Transform",
+    "TrunkWeights",
     "affine",
     "announce_compilation",
     "black_body_table",
@@ -50,6 +52,7 @@ __all__ = [
     "permutation_and_flips",
     "photon_channels",
     "power_law_table",
+    "residual_trunk",
     "rotate",
     "signed_distance",
     "symmetry",

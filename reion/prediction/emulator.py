@@ -74,9 +74,9 @@ class Emulator:
     provider
         The execution provider of onnxruntime that runs it.
     stages
-        On a CPU, the model as `reion.prediction.stages` runs it: its first stage by our own kernels, and only
-        its trunk by onnxruntime. None where the whole file is run: on a GPU, and for a network whose first
-        stage our kernels do not know. The answers differ by less than 1e-5.
+        On a CPU, the model as `reion.prediction.stages` runs it: its first stage by our own kernels, and its
+        trunk too where its form is known. None where the whole file is run: on a GPU, and for a network whose
+        first stage our kernels do not know. The answers differ by less than 1e-5.
 
     Raises
     ------
