@@ -121,7 +121,7 @@ def run(code: str) -> str:
 @pytest.mark.parametrize("module", [name for name in MODULES if top(name) == "reion_kernels"])
 def test_kernels_know_numpy_and_numba_only(module):
     allowed = sys.stdlib_module_names | {"numpy", "numba", "reion_kernels"}
-    assert {top(name) for name in imports_of(module)} <= allowed
+    assert {DISTRIBUTIONS.get(top(name), top(name)) for name in imports_of(module)} <= allowed
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if top(name) == "reion_exports"])

@@ -1,5 +1,6 @@
 """The fused trunk against convolutions written out in float64."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -10,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import config
 
-from reion_kernels import residual_trunk as module
 from reion_kernels.residual_trunk import TrunkWeights, residual_trunk, trunk_scratch_bytes
+
+module = importlib.import_module("reion_kernels.residual_trunk")  # the package gives the function
 
 compiled_only = pytest.mark.skipif(bool(config.DISABLE_JIT), reason="nothing is compiled without JIT")
 
