@@ -199,8 +199,14 @@ def _codecs(array: Any, store: Path) -> _Codecs:
     return _Codecs(
         compressor=names[0] if names else "",
         trailing=_CRC_BYTES if has_crc else 0,
-        shard_index_first=None if not shards else str(shards[0].index_location.value) == "start",
+        shard_index_first=_index_is_first(shards[0]) if shards else None,
     )
+
+
+def _index_is_first(shard: Any) -> bool:
+    """Whether the index is before the chunks; zarr says it as a text, before 3.2 as a member of an Enum."""
+    location = shard.index_location
+    return str(getattr(location, "value", location)) == "start"
 
 
 def _codec_name(codec: Any) -> str:
