@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -19,8 +21,15 @@ from reion.jobs.workers import ThisProcess, Workers
 from reion.ray_tracing.settings import RayTracing
 from reion.ray_tracing.simulate import Simulated, TracingProgress, trace_simulation
 from reion.readers import open_simulations, source_files
+from reion.readers.zarr import ZarrTree
 from reion.schema import Schema, load_schema
 from reion.simulation.contract import DIMS
+
+_OF_OLD_SOURCES = ("n_ion", "propagation_mask", "xi", "ionisation_rate", "t_spin")
+"""Fields that follow from the sources, and do not belong to others."""
+
+_WORLD = "world"
+"""Attribute of the store of a world: its `World`, as JSON."""
 
 
 class World(Schema):
@@ -92,18 +101,19 @@ def make_world(series: xr.Dataset, world: World) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        The same with other `n_src`, in memory; without what was derived from the old ones (`n_ion`, `xi`).
+        The same with other `n_src`, in memory; without what follows from the old ones (`_OF_OLD_SOURCES`).
+        Its attribute `world` is the world as JSON.
     """
     n_src = np.stack(
         [_brightest(series["n_src"][i].values, world.brightest) for i in range(series.sizes["redshift"])]
     )
     n_src *= np.float32(world.photons)
     attrs = series["n_src"].attrs
-    made = series.drop_vars(
-        [name for name in ("n_ion", "xi", "propagation_mask") if name in series.data_vars]
-    )
+    made = series.drop_vars([name for name in _OF_OLD_SOURCES if name in series.data_vars])
     code = f"{series.attrs['source_code']}; world {world.name}"
-    return made.assign(n_src=(DIMS, n_src, attrs)).assign_attrs(source_code=code)
+    return made.assign(n_src=(DIMS, n_src, attrs)).assign_attrs(
+        {"source_code": code, _WORLD: world.model_dump_json()}
+    )
 
 
 def make_worlds(
@@ -149,12 +159,13 @@ def make_worlds(
     made: dict[str, Simulated | None] = {}
     for number, world in enumerate(wanted, start=1):
         store = out / f"{world.name}.zarr"
+        tracing = worlds.ray_tracing.model_copy(update={"max_mfp": world.max_mfp, "clumping": world.clumping})
         if store.exists():
+            _warn_of_another_list(store, world, tracing)
             made[world.name] = None
             continue
         if say is not None:
             say(f"world {number} of {len(wanted)}: {world.name}")
-        tracing = worlds.ray_tracing.model_copy(update={"max_mfp": world.max_mfp, "clumping": world.clumping})
         made[world.name] = trace_simulation(
             make_world(series[world.series], world),
             store,
@@ -164,6 +175,25 @@ def make_worlds(
             progress=progress,
         )
     return MadeWorlds(folder=out, worlds=made)
+
+
+def _warn_of_another_list(store: Path, world: World, tracing: RayTracing) -> None:
+    """Say of a store that is kept what the list now says otherwise; nothing where the store does not say."""
+    attrs = ZarrTree(store).attributes()
+    if _WORLD not in attrs:
+        return
+    was = json.loads(attrs[_WORLD]) | json.loads(attrs["ray_tracing"])
+    now = world.model_dump(mode="json") | tracing.model_dump(mode="json")
+    differing = [
+        f"{key} = {was.get(key)}, the list says {value}"
+        for key, value in now.items()
+        if was.get(key) != value
+    ]
+    if differing:
+        warnings.warn(
+            f"{store} is kept and was made with {'; '.join(differing)}: remove it to have it made anew",
+            stacklevel=3,
+        )
 
 
 def _brightest(n_src: np.ndarray, share: float) -> np.ndarray:

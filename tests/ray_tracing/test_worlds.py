@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+
 import numpy as np
 import pytest
 
 from reion.errors import InputError
+from reion.ray_tracing import simulate as simulating
 from reion.ray_tracing.worlds import World, Worlds, load_worlds, make_world, make_worlds
 from reion.readers import open_simulation
 from reion.storage.store import write_simulation
@@ -45,6 +49,55 @@ def test_worlds_are_made_once(tmp_path):
     assert "world far" in far.attrs["source_code"]
     with pytest.raises(InputError, match="received near-far"):
         make_worlds([series], tmp_path / "worlds", worlds, only=["near-far"])
+
+
+@pytest.mark.parametrize("edit", [{"photons": 2.0}, {"brightest": 0.5}])
+def test_a_world_that_was_edited_is_not_gone_on_with(edit, tmp_path, monkeypatch):
+    """Its first snapshots have other photons: traced anew it is the same as one that nobody interrupted."""
+    series = write_simulation(density_and_sources(side=8), tmp_path / "toy.zarr")
+    one = {"name": "one", "series": "toy", "max_mfp": 4.0}
+    before, after = (
+        Worlds.model_validate({"world": [world], "ray_tracing": {"steps": 1}}) for world in (one, one | edit)
+    )
+    evolve = simulating.evolve
+
+    def interrupted(sim, index, *args, **options):
+        if index == 1:
+            raise KeyboardInterrupt
+        return evolve(sim, index, *args, **options)
+
+    monkeypatch.setattr(simulating, "evolve", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        make_worlds([series], tmp_path / "worlds", before)
+    monkeypatch.undo()
+    make_worlds([series], tmp_path / "worlds", after)
+    make_worlds([series], tmp_path / "unbroken", after)
+    made, unbroken = (open_simulation(tmp_path / name / "one.zarr") for name in ("worlds", "unbroken"))
+    for name in ("n_src", "n_ion", "xi"):
+        assert np.array_equal(made[name].values, unbroken[name].values), name
+    assert json.loads(made.attrs["world"]) == after.world[0].model_dump(mode="json")
+
+
+@pytest.mark.parametrize(
+    ("edit", "steps", "said"),
+    [
+        ({}, 1, None),
+        ({"photons": 2.0}, 1, "photons = 1.0, the list says 2.0: remove it"),
+        ({"max_mfp": 5.0}, 1, "max_mfp = 4.0, the list says 5.0"),
+        ({}, 2, "steps = 1, the list says 2"),
+    ],
+)
+def test_a_world_that_is_there_and_was_edited_since_is_kept_and_named(edit, steps, said, tmp_path):
+    series = write_simulation(density_and_sources(side=8), tmp_path / "toy.zarr")
+    one = {"name": "one", "series": "toy", "max_mfp": 4.0}
+    make_worlds(
+        [series],
+        tmp_path / "worlds",
+        Worlds.model_validate({"world": [one], "ray_tracing": {"steps": 1}}),
+    )
+    edited = Worlds.model_validate({"world": [one | edit], "ray_tracing": {"steps": steps}})
+    with contextlib.nullcontext() if said is None else pytest.warns(UserWarning, match=said):
+        assert make_worlds([series], tmp_path / "worlds", edited).worlds == {"one": None}
 
 
 def test_a_series_that_is_missing(tmp_path):
