@@ -6,13 +6,25 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from reion.physics.mean_free_path import MODELS
 from reion.schema import Schema
 
 DIFFUSE_SHARE = 0.1
 """Where more than this share of the cells emit, faint sources share rays by default."""
+
+
+def _known_model(value: float | str) -> float | str:
+    if isinstance(value, str) and value not in MODELS:
+        raise ValueError(f"expected a length in Mpc or one of {', '.join(MODELS)}; received {value!r}")
+    return value
+
+
+MaxMfp = Annotated[
+    Annotated[float, Field(gt=0, allow_inf_nan=False)] | str, AfterValidator(_known_model)
+]
+"""The comoving radius in Mpc that photons reach, or the name of a mean-free-path model."""
 
 
 class BlackBody(Schema):
@@ -34,7 +46,7 @@ class PowerLaw(Schema):
 class RayTracing(Schema):
     """Everything that decides what a ray tracing computes."""
 
-    max_mfp: Annotated[float, Field(gt=0)] | str | None = None
+    max_mfp: MaxMfp | None = None
     """The comoving radius in Mpc that photons reach, or the name of a mean-free-path model. Absent: the
     Simulation's own `max_mfp`."""
     spectrum: Annotated[BlackBody | PowerLaw, Field(discriminator="kind")] = BlackBody()
@@ -62,13 +74,6 @@ class RayTracing(Schema):
     @classmethod
     def _black_body_unless_named(cls, value: Any) -> Any:
         return {"kind": "black_body", **value} if isinstance(value, Mapping) else value
-
-    @field_validator("max_mfp")
-    @classmethod
-    def _known_model(cls, value: float | str | None) -> float | str | None:
-        if isinstance(value, str) and value not in MODELS:
-            raise ValueError(f"expected a length in Mpc or one of {', '.join(MODELS)}; received {value!r}")
-        return value
 
     @field_validator("clumping")
     @classmethod

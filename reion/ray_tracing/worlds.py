@@ -18,7 +18,7 @@ from pydantic import Field
 from reion.errors import InputError
 from reion.jobs.sources import SourceFiles
 from reion.jobs.workers import ThisProcess, Workers
-from reion.ray_tracing.settings import RayTracing
+from reion.ray_tracing.settings import MaxMfp, RayTracing
 from reion.ray_tracing.simulate import Simulated, TracingProgress, trace_simulation
 from reion.readers import open_simulations, source_files
 from reion.readers.zarr import ZarrTree
@@ -39,7 +39,7 @@ class World(Schema):
     """The store that it becomes is NAME.zarr."""
     series: str
     """Label of the series, as `reion convert` names it."""
-    max_mfp: float | str
+    max_mfp: MaxMfp
     """The comoving radius in Mpc that photons reach, or the name of a mean-free-path model."""
     photons: Annotated[float, Field(gt=0)] = 1.0
     """Factor on all photon rates: reionisation is earlier or later."""

@@ -121,3 +121,11 @@ def test_two_worlds_of_one_name(tmp_path):
     file.write_text('[[world]]\nname = "a"\nseries = "s"\nmax_mfp = 3\n' * 2)
     with pytest.raises(InputError, match="different names"):
         load_worlds(file)
+
+
+@pytest.mark.parametrize("max_mfp", ["-3.0", "0", "inf", '"worsek"'])
+def test_a_reach_that_is_none_is_refused_with_the_list(max_mfp, tmp_path):
+    file = tmp_path / "worlds.toml"
+    file.write_text(f'[[world]]\nname = "a"\nseries = "s"\nmax_mfp = {max_mfp}\n')
+    with pytest.raises(InputError, match=r"world\.0\.max_mfp"):
+        load_worlds(file)
