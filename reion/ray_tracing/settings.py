@@ -21,9 +21,7 @@ def _known_model(value: float | str) -> float | str:
     return value
 
 
-MaxMfp = Annotated[
-    Annotated[float, Field(gt=0, allow_inf_nan=False)] | str, AfterValidator(_known_model)
-]
+MaxMfp = Annotated[Annotated[float, Field(gt=0, allow_inf_nan=False)] | str, AfterValidator(_known_model)]
 """The comoving radius in Mpc that photons reach, or the name of a mean-free-path model."""
 
 
