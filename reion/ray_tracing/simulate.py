@@ -47,6 +47,9 @@ from reion_kernels import Photons
 _BUDGET = "traced_snapshots"
 """Attribute of a store that was ray-traced: every `TracedSnapshot`, as JSON."""
 
+_TRACED_FIELDS = ("xi", "ionisation_rate")
+"""What a ray tracing computes, the second only where it is asked for; an earlier one's are not kept."""
+
 _TRACED = -1
 """In place of the number of a block: the ionised fraction of a whole snapshot."""
 
@@ -167,7 +170,7 @@ def simulate(
         `reion.storage.conversion.convert` does.
     """
     listed = [sources] if isinstance(sources, str | Path) else list(sources)
-    files = SourceFiles.list(source_files(sources, format=format))
+    files = SourceFiles.list(source_files(sources, format=format, settings=settings))
     return trace_simulation(
         open_simulation(sources, format=format, settings=settings),
         output_path(out, STORE, sources=listed),
@@ -198,7 +201,7 @@ def trace_simulation(
     check_traceable(given, tracing)
     if "xi" in given.data_vars:
         warnings.warn("the ionised fraction that the simulation holds is not used", stacklevel=3)
-        given = given.drop_vars("xi")
+    given = given.drop_vars([name for name in _TRACED_FIELDS if name in given.data_vars])
     whole = _with_results(given, tracing, rates=rates)
     _warn_if_wide(whole)
     growing = GrowingStore(out, STORE, "simulating", force)
@@ -234,7 +237,7 @@ def trace_simulation(
 
 def _with_results(sim: xr.Dataset, tracing: RayTracing, *, rates: bool) -> xr.Dataset:
     """The simulation with the fields that ray tracing adds, still without their values."""
-    names = ["xi", "ionisation_rate"] if rates else ["xi"]
+    names = _TRACED_FIELDS if rates else _TRACED_FIELDS[:1]
     nothing = np.broadcast_to(np.float32(0.0), sim["n_igm"].shape)
     fields = {
         name: (DIMS, nothing, {"units": FIELDS[name].units[0], "long_name": FIELDS[name].long_name})
@@ -266,7 +269,7 @@ def _trace_snapshots(
     import zarr
 
     arrays: Any = zarr.open_group(growing.store, mode="r+")
-    names = [name for name in ("xi", "ionisation_rate") if name in sim.data_vars]
+    names = [name for name in _TRACED_FIELDS if name in sim.data_vars]
     intervals = sim.sizes["redshift"] - 1
     done = growing.done()
     trace = SharedTracing(workers, growing.folder)

@@ -167,6 +167,47 @@ def test_a_xi_that_is_there_is_not_used_and_that_is_said(tmp_path, toy):
         simulate(store, tmp_path / "sim.zarr", RayTracing(max_mfp=4.0, steps=1))
 
 
+def test_rates_of_an_earlier_ray_tracing_are_not_kept_beside_another_xi(tmp_path):
+    sim = density_and_sources(side=8)
+    old = xr.full_like(sim["n_igm"], 1e-12).assign_attrs(units="s-1")
+    store = write_simulation(sim.assign(ionisation_rate=old), tmp_path / "given.zarr")
+    simulate(store, tmp_path / "sim.zarr", RayTracing(max_mfp=4.0, steps=1))
+    assert "ionisation_rate" not in open_simulation(tmp_path / "sim.zarr")
+    simulate(store, tmp_path / "rates.zarr", RayTracing(max_mfp=4.0, steps=1), rates=True)
+    assert np.all(open_simulation(tmp_path / "rates.zarr")["ionisation_rate"].values[0] == 0)
+
+
+def test_a_mapping_that_was_edited_is_not_gone_on_with(tmp_path, monkeypatch):
+    sim = density_and_sources(side=8)
+    for index, redshift in enumerate(sim["redshift"].values):
+        arrays = {"gas": sim["n_igm"].values[index], "stars": sim["n_src"].values[index]}
+        np.savez(tmp_path / f"toy_z{redshift:.3f}.npz", **arrays)
+    mapping = tmp_path / "mine.toml"
+    text = '[n_igm]\narray = "gas"\nunit = "g cm-3"\n[n_src]\narray = "stars"\nunit = "{} s-1 Mpc-3"\n'
+    mapping.write_text(text.format("1e48"))
+
+    def interrupted(sim, index, *args, **options):
+        raise KeyboardInterrupt
+
+    def call(**options):
+        settings = {"mapping": str(mapping), "box_size": "16"}
+        simulate(
+            str(tmp_path / "toy_*.npz"),
+            tmp_path / "sim.zarr",
+            RayTracing(max_mfp=4.0),
+            settings=settings,
+            **options,
+        )
+
+    monkeypatch.setattr(simulating, "evolve", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        call()
+    monkeypatch.undo()
+    mapping.write_text(text.format("2e48"))
+    with pytest.raises(InputError, match="begun with other files or sources"):
+        call(resume=True)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
