@@ -11,7 +11,7 @@ import numpy as np
 
 from reion.errors import InputError
 from reion.simulation.contract import DEFAULT_COSMOLOGY
-from reion.simulation.units import EXAMPLES, length_mpc
+from reion.simulation.units import EXAMPLES, UNIT_SETTINGS, length_mpc
 
 COMMON = {
     "box_size": "side of the box, comoving: 714.2857 (Mpc), 500/h, or three such numbers: 128,128,256",
@@ -53,7 +53,7 @@ _EXAMPLE = {
 }
 _WHAT = {
     "box_size": "the size of the box",
-    **{f"{name}_unit": f"the unit of {name}" for name in ("n_igm", "n_src", "n_ion", "xi")},
+    **{key: f"the unit of {name}" for name, key in UNIT_SETTINGS.items()},
 }
 
 
@@ -153,15 +153,15 @@ class Settings:
         InputError
             If neither says it.
         """
-        text = self._given.get(f"{name}_unit")
+        text = self._given.get(UNIT_SETTINGS[name]) if name in UNIT_SETTINGS else None
         if text is None and not units:
-            if f"{name}_unit" not in self._known:
+            if name not in UNIT_SETTINGS:
                 raise InputError(
                     f"the files do not say the unit of {name}",
                     file=file,
-                    hint=f"give it in the mapping, such as {EXAMPLES[name]}",
+                    hint=f"give it in the mapping, under [{name}], such as {EXAMPLES[name]}",
                 )
-            self.require([f"{name}_unit"], file=file)
+            self.require([UNIT_SETTINGS[name]], file=file)
         return text if text is not None else units
 
     def cosmology(self, found: Mapping[str, float] | None, *, file: Path) -> Mapping[str, float] | None:

@@ -28,6 +28,7 @@ PHOTON_UNITS = "1e66 Mpc-3"
 DENSITY_UNITS = "g cm-3"
 VELOCITY_UNITS = "km s-1"
 TEMPERATURE_UNITS = "K"
+RATE_UNITS = "s-1"
 SOURCE_UNITS = (PHOTON_RATE_UNITS, "Mpc-3", "Msun Mpc-3")
 """The units n_src may have; what is derived from it (n_ion) is per 1e18 s of shining."""
 
@@ -92,7 +93,7 @@ FIELDS: Mapping[str, FieldSpec] = {
         FieldSpec(name="t_spin", units=(TEMPERATURE_UNITS,), long_name="spin temperature of the 21-cm line"),
         FieldSpec(
             name="ionisation_rate",
-            units=("s-1",),
+            units=(RATE_UNITS,),
             long_name="photo-ionisations of each neutral hydrogen atom, in the last time step",
         ),
     )

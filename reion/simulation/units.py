@@ -2,7 +2,7 @@
 
 A unit is given as an astropy unit string with, where it matters, words around it:
 
-- `comoving` (the default) or `proper` for what is per volume;
+- `comoving` (the default) or `proper` for what is per volume; of velocities `proper` is the default;
 - `h` for the Hubble constant in 100 km s-1 Mpc-1, as in `Msun/h` or `h2 Msun Mpc-3`;
 - `per cell` for what is a total in each cell (also understood from the dimension: a rate, a mass or a number
   without a volume);
@@ -27,6 +27,7 @@ from reion.simulation.contract import (
     DENSITY_UNITS,
     FIELDS,
     MEAN_MOLECULAR_WEIGHT,
+    RATE_UNITS,
     SOURCE_UNITS,
     TEMPERATURE_UNITS,
     VELOCITY_UNITS,
@@ -42,8 +43,17 @@ EXAMPLES = {
     "xi": "'1', 'neutral fraction', '%'",
     **dict.fromkeys(("velocity_x", "velocity_y", "velocity_z"), "'km s-1', 'cm s-1', 'comoving Mpc s-1'"),
     "t_spin": "'K', 'mK'",
+    "ionisation_rate": "'s-1', '1e-12 s-1', 'Myr-1'",
 }
 """Units of each field, as they are shown to a person."""
+UNIT_SETTINGS = {name: f"{name}_unit" for name in ("n_igm", "n_src", "n_ion", "xi")}
+"""The `--set` that gives the unit of a field; that of any other is given in a mapping."""
+_PLAIN = {
+    **dict.fromkeys(("velocity_x", "velocity_y", "velocity_z"), (VELOCITY_UNITS, "a velocity")),
+    "t_spin": (TEMPERATURE_UNITS, "a temperature"),
+    "ionisation_rate": (RATE_UNITS, "a number a second"),
+}
+"""Fields that are neither per volume nor a fraction: their unit, and what a unit of theirs measures."""
 _BLOCK_CELLS = 65536
 
 
@@ -116,6 +126,8 @@ def field_conversion(
         If the unit is unknown or is not one of this field.
     """
     text = " ".join(unit.replace("comoving", " ").split())
+    if name in _PLAIN:
+        return _plain_conversion(name, unit, text, redshift, cosmology, file)
     if text == FIELDS[name].units[0]:
         return Conversion(text)
     if name == "n_igm":
@@ -132,17 +144,6 @@ def field_conversion(
         if text == "%":
             return Conversion("1", 0.01)
         raise _unknown(name, unit, "expected a fraction", file)
-    if name.startswith("velocity_"):
-        speed = velocity_km_s(text, cosmology)
-        if speed is None:
-            raise _unknown(name, unit, "expected a velocity", file)
-        # A comoving velocity is the change of a comoving place.
-        return Conversion(VELOCITY_UNITS, speed / (1.0 + redshift) if "comoving" in unit else speed)
-    if name == "t_spin":
-        kelvin = temperature_k(text, cosmology)
-        if kelvin is None:
-            raise _unknown(name, unit, "expected a temperature", file)
-        return Conversion(TEMPERATURE_UNITS, kelvin)
     quantity, per_cell = _parse(name, text, cosmology, file)
     factor = (1.0 + redshift) ** -3 if "proper" in text.split() else 1.0
     if per_cell:
@@ -152,44 +153,43 @@ def field_conversion(
     raise _unknown(name, unit, f"understood as {quantity.unit}, which is {quantity.unit.physical_type}", file)
 
 
+def _plain_conversion(
+    name: str,
+    unit: str,
+    text: str,
+    redshift: float,
+    cosmology: Mapping[str, float],
+    file: Path | str | None,
+) -> Conversion:
+    """The conversion of a field of `_PLAIN`; `text` is its unit without the word comoving."""
+    target, what = _PLAIN[name]
+    is_velocity = target == VELOCITY_UNITS
+    value = _value_in(text.replace("proper", " ") if is_velocity else text, target, cosmology)
+    if value is None:
+        raise _unknown(name, unit, f"expected {what}", file)
+    # A comoving velocity is the change of a comoving place.
+    comoving = is_velocity and "comoving" in unit
+    return Conversion(target, value / (1.0 + redshift) if comoving else value)
+
+
 def length_mpc(unit: str, cosmology: Mapping[str, float]) -> float | None:
     """Mpc in a unit of length such as `kpc/h`; None if it is not one."""
     if unit == "Mpc":  # as in our own stores, which need not wait for astropy
         return 1.0
-    from astropy import units
-
-    try:
-        return float(_without_h(unit, cosmology).to_value("Mpc"))
-    except (ValueError, TypeError, KeyError, OverflowError, ZeroDivisionError, units.UnitConversionError):
-        return None
-
-
-def velocity_km_s(unit: str, cosmology: Mapping[str, float]) -> float | None:
-    """Kilometres per second in a unit of velocity such as `cm/s`; None if it is not one."""
-    from astropy import units
-
-    try:
-        return float(_without_h(unit.replace("proper", " "), cosmology).to_value("km s-1"))
-    except (ValueError, TypeError, KeyError, OverflowError, ZeroDivisionError, units.UnitConversionError):
-        return None
-
-
-def temperature_k(unit: str, cosmology: Mapping[str, float]) -> float | None:
-    """Kelvin in a unit of temperature such as `mK`; None if it is not one."""
-    from astropy import units
-
-    try:
-        return float(_without_h(unit, cosmology).to_value("K"))
-    except (ValueError, TypeError, KeyError, OverflowError, ZeroDivisionError, units.UnitConversionError):
-        return None
+    return _value_in(unit, "Mpc", cosmology)
 
 
 def mass_msun(unit: str, cosmology: Mapping[str, float]) -> float | None:
     """Solar masses in a unit of mass such as `1e10 Msun/h`; None if it is not one."""
+    return _value_in(unit, "Msun", cosmology)
+
+
+def _value_in(unit: str, target: str, cosmology: Mapping[str, float]) -> float | None:
+    """One of `unit` in the unit `target`; None if it is not a unit, or one of something else."""
     from astropy import units
 
     try:
-        return float(_without_h(unit, cosmology).to_value("Msun"))
+        return float(_without_h(unit, cosmology).to_value(target))
     except (ValueError, TypeError, KeyError, OverflowError, ZeroDivisionError, units.UnitConversionError):
         return None
 
@@ -285,5 +285,7 @@ def _unknown(name: str, unit: str, why: str, file: Path | str | None) -> InputEr
     return InputError(
         f"{name}: expected a unit such as {EXAMPLES[name]}; received {unit!r} ({why})",
         file=file,
-        hint=f"give the unit with --set {name}_unit=...",
+        hint=f"give the unit with --set {UNIT_SETTINGS[name]}=..."
+        if name in UNIT_SETTINGS
+        else f'give the unit in a mapping, under [{name}]: unit = "..."',
     )

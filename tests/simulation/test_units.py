@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reion.errors import InputError
-from reion.simulation.contract import make_simulation, mean_baryon_density, mean_density
+from reion.readers.settings import COMMON, Settings
+from reion.simulation.contract import FIELDS, make_simulation, mean_baryon_density, mean_density
 from reion.simulation.units import (
     Conversion,
     field_conversion,
@@ -142,12 +143,53 @@ def test_fractions():
         ("n_ion", "s-1"),
         ("xi", "percent"),
         ("xi", "g"),
+        ("velocity_x", "Mpc"),
+        ("t_spin", "km"),
+        ("ionisation_rate", "Mpc-3"),
+        ("ionisation_rate", "bananas"),
+        ("propagation_mask", "g cm-3 s-1"),
     ],
 )
 def test_other_units_are_refused(name, unit):
     with pytest.raises(InputError, match=f"{name}: expected a unit such as .* received '") as caught:
         convert(name, unit)
-    assert caught.value.hint == f"give the unit with --set {name}_unit=..."
+    setting = f"{name}_unit"
+    # A setting that is named is one that there is.
+    assert f"[{name}]" in caught.value.hint if setting not in COMMON else setting in caught.value.hint
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_unit_that_nobody_says_is_asked_for_where_it_can_be_given(name, tmp_path):
+    with pytest.raises(InputError) as caught:
+        Settings({}).field_units(name, "", file=tmp_path)
+    assert (
+        f"--set {name}_unit=" in caught.value.hint
+        if f"{name}_unit" in COMMON
+        else "mapping" in caught.value.hint
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "expected"),
+    [
+        ("velocity_x", "km s-1", 1.0),
+        ("velocity_x", "km/s", 1.0),
+        ("velocity_y", "proper km s-1", 1.0),
+        ("velocity_x", "comoving km s-1", 1 / (1 + Z)),
+        ("velocity_z", "comoving km/s", 1 / (1 + Z)),
+        ("velocity_x", "comoving Mpc s-1", (1 * u.Mpc / u.s).to_value("km s-1") / (1 + Z)),
+        ("t_spin", "K", 1.0),
+        ("t_spin", "mK", 1e-3),
+        ("ionisation_rate", "s-1", 1.0),
+        ("ionisation_rate", "1/s", 1.0),
+        ("ionisation_rate", "1e-12 s-1", 1e-12),
+        ("ionisation_rate", "Myr-1", (1 / u.Myr).to_value("s-1")),
+    ],
+)
+def test_velocities_temperatures_and_rates(name, unit, expected):
+    conversion = convert(name, unit)
+    assert conversion.units == FIELDS[name].units[0]
+    assert conversion.scale == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize(
