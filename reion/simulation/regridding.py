@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -30,7 +30,8 @@ def regrid(sim: xr.Dataset, cell_size_mpc: float) -> xr.Dataset:
 
     Each new cell holds the mean over its volume: every old cell counts with the volume that it shares with
     the new one (first-order conservative remapping). So the mean of every field stays the same: mass
-    (`n_igm`), photons (`n_src`, `n_ion`) and ionised volume (`xi`).
+    (`n_igm`), photons (`n_src`, `n_ion`) and ionised volume (`xi`). What has no cells, such as `max_mfp`, one
+    length a snapshot, stays as it is.
 
     Parameters
     ----------
@@ -40,7 +41,8 @@ def regrid(sim: xr.Dataset, cell_size_mpc: float) -> xr.Dataset:
     Raises
     ------
     InputError
-        If the size is not positive, or makes a mesh of no cell or of more than 10,000 cells along an axis.
+        If the size is not positive, or makes a mesh of no cell or of more than 10,000 cells along an axis; if
+        a variable has some of the axes of space and not all.
     """
     check_simulation(sim, values=False)
     if not np.isfinite(cell_size_mpc) or cell_size_mpc <= 0:
@@ -52,15 +54,18 @@ def regrid(sim: xr.Dataset, cell_size_mpc: float) -> xr.Dataset:
             f"--cell-size: expected a mesh of 1 to {_MOST_CELLS} cells along an axis; cells of "
             f"{cell_size_mpc:g} Mpc make {shape} in a box of {' x '.join(f'{n:g}' for n in lengths)} Mpc"
         )
-    fields = {
-        name: (
-            DIMS,
-            _Regridded(variable, shape).as_variable_data(),
-            {key: value for key, value in variable.attrs.items() if key != "sha256"},
-        )
-        for name, variable in sim.data_vars.items()
-        if variable.dims == DIMS
-    }
+    fields: dict[Hashable, Any] = {}
+    for name, variable in sim.data_vars.items():
+        if variable.dims == DIMS:
+            attrs = {key: value for key, value in variable.attrs.items() if key != "sha256"}
+            fields[name] = (DIMS, _Regridded(variable, shape).as_variable_data(), attrs)
+        elif set(AXES).isdisjoint(variable.dims):
+            fields[name] = variable.variable
+        else:
+            raise InputError(
+                f"{name}: expected dimensions {DIMS} or none of {', '.join(AXES)}; received {variable.dims}",
+                hint="leave it out of what is regridded",
+            )
     coords = {
         axis: (axis, (np.arange(n) + 0.5) * (length / n), sim[axis].attrs)
         for axis, n, length in zip(AXES, shape, lengths, strict=True)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from reion.errors import InputError
 from reion.readers import open_simulation
-from reion.simulation.contract import cell_size_mpc, make_simulation
+from reion.simulation.contract import cell_size_mpc, make_simulation, with_max_mfp
 from reion.simulation.regridding import regrid, shared_fractions
 from reion.storage.conversion import convert
 from reion.storage.store import write_simulation
@@ -73,6 +73,20 @@ def test_convert_regrids(simulation, tmp_path):
     coarse = open_simulation(tmp_path / "coarse.zarr")
     np.testing.assert_array_equal(coarse["n_igm"].values, regrid(simulation, 4.0)["n_igm"].values)
     assert coarse.attrs["regridded_from_cells"] == [12, 10, 8]
+
+
+def test_what_has_no_cells_is_kept(simulation, tmp_path):
+    reaches = np.linspace(20.0, 30.0, simulation.sizes["redshift"])
+    sim = with_max_mfp(simulation, reaches)
+    np.testing.assert_array_equal(regrid(sim, 4.0)["max_mfp"].values, reaches)
+    store = write_simulation(sim, tmp_path / "sim.zarr")
+    convert(store, tmp_path / "coarse.zarr", cell_size_mpc=4.0)
+    np.testing.assert_array_equal(open_simulation(tmp_path / "coarse.zarr")["max_mfp"].values, reaches)
+
+
+def test_what_has_some_axes_only_is_not_dropped_without_a_word(simulation):
+    with pytest.raises(InputError, match="projected: expected dimensions"):
+        regrid(simulation.assign(projected=simulation["xi"].mean("z")), 1.0)
 
 
 @pytest.mark.parametrize("cell", [0.0, -1.0, np.nan, np.inf, 1e-4, 1e4])
