@@ -12,6 +12,7 @@ import xarray as xr
 from reion.errors import InputError
 from reion.physics.mean_free_path import max_mfp_mpc, require_max_mfp
 from reion.ray_tracing.settings import DIFFUSE_SHARE, BlackBody, RayTracing
+from reion.simulation.constants import CM_PER_MPC
 from reion.simulation.contract import (
     MAX_MFP,
     PHOTON_RATE_UNITS,
@@ -33,7 +34,6 @@ from reion_kernels import (
 if TYPE_CHECKING:
     from astropy.cosmology import FlatLambdaCDM
 
-_CM_PER_MPC = 3.0856775814913673e24
 _PHOTONS_PER_RATE_UNIT = 1e48
 """Photons a second that n_src counts as one."""
 
@@ -205,7 +205,7 @@ def evolve(
             xi,
             positions,
             rates,
-            cell_cm=cell_mpc * _CM_PER_MPC / (1 + middle),
+            cell_cm=cell_mpc * CM_PER_MPC / (1 + middle),
             seconds=step_s,
             max_mfp_cells=radius_mpc / cell_mpc,
             table=table,

@@ -12,12 +12,13 @@ import xarray as xr
 from reion.errors import InputError
 from reion.readers import c2ray, epfl, halos, hdf5, npy_files, npz, pinion, pyc2ray, twentyonecmfast
 from reion.readers import zarr as zarr_store
+from reion.readers.assembly import assemble
 from reion.readers.folders import expand, files_below
 from reion.readers.foreign import said_of_foreign
 from reion.readers.format import Format
 from reion.readers.names import Names, names_from
 from reion.readers.settings import HALO_SETTINGS, Settings
-from reion.readers.snapshot import assemble, join_boxes
+from reion.readers.snapshot import join_boxes
 from reion.readers.unused import check_there, warn_unused_files
 
 __all__ = ["FORMATS", "Format", "open_each", "open_simulation", "open_simulations", "source_files"]

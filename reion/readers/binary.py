@@ -16,7 +16,7 @@ import numpy as np
 
 from reion.errors import InputError
 from reion.readers.compressed import is_gzip, open_plain
-from reion.readers.snapshot import Region
+from reion.simulation.lazy import Region
 from reion.simulation.units import Conversion
 
 _BLOCK_BYTES = 1 << 20

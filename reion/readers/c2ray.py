@@ -29,7 +29,7 @@ from reion.readers.binary import BinaryCube
 from reion.readers.compressed import could_hold, open_plain
 from reion.readers.folders import is_part_of_run
 from reion.readers.format import Format
-from reion.readers.settings import Settings
+from reion.readers.settings import DEFAULT_MEAN_MOLECULAR_WEIGHT, Settings
 from reion.readers.snapshot import Box, Snapshot
 from reion.readers.source_list import SourceList
 from reion.simulation.contract import DEFAULT_COSMOLOGY, mean_density
@@ -65,7 +65,9 @@ def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:
     """All files as one box."""
     order = byte_order(settings)
     xi = fractions(paths, XFRAC, lambda path: xfrac_cube(path, order))
-    return [box_of(paths, xi, settings, source_code="C2-Ray", mean_molecular_weight=1.0)]
+    return [
+        box_of(paths, xi, settings, source_code="C2-Ray", mean_molecular_weight=DEFAULT_MEAN_MOLECULAR_WEIGHT)
+    ]
 
 
 def fractions(
@@ -112,7 +114,7 @@ def box_of(
     units = ""
     if masses:
         weights, units = _source_weights(
-            settings, preset, settings.number("mean_molecular_weight") or mean_molecular_weight, masses[0]
+            settings, preset, settings.positive("mean_molecular_weight", mean_molecular_weight), masses[0]
         )
     sources = [
         Snapshot(
@@ -314,6 +316,7 @@ def _source_weights(
     f_gamma, lifetime_myr = settings.required_numbers(
         "f_gamma", "lifetime_myr", file=path, otherwise="--set sources=mass to keep the mass in haloes"
     )
+    settings.positive("lifetime_myr", lifetime_myr)
     rate = grid_mass * photon_rate_per_msun(cosmology, 1.0, lifetime_myr, mean_molecular_weight)
     return (rate * f_gamma, rate * (settings.number("f_gamma_low") or 0.0)), "s-1 per cell"
 

@@ -14,7 +14,7 @@ from typing import IO, cast
 
 from reion.errors import InputError
 
-_DEFLATE_LIMIT = 1032
+DEFLATE_LIMIT = 1032
 """Deflate cannot compress by more than this factor (zlib's documentation)."""
 
 
@@ -41,10 +41,10 @@ def could_hold(path: Path, size: int) -> bool:
     with path.open("rb") as stream:
         stream.seek(-min(4, stored), 2)
         declared = int.from_bytes(stream.read(4), "little")
-    return declared == size % 2**32 and size <= _DEFLATE_LIMIT * stored
+    return declared == size % 2**32 and size <= DEFLATE_LIMIT * stored
 
 
 def read_plain(path: Path) -> bytes:
     """All bytes of a file, expanded where they are gzipped."""
     with open_plain(path) as stream:
-        return stream.read(_DEFLATE_LIMIT * path.stat().st_size) if is_gzip(path) else stream.read()
+        return stream.read(DEFLATE_LIMIT * path.stat().st_size) if is_gzip(path) else stream.read()

@@ -40,11 +40,13 @@ import numpy as np
 from reion.errors import InputError
 from reion.readers.filenames import ending_of, redshift_of, why_no_redshift
 from reion.readers.names import Column, Halos
-from reion.readers.settings import HALO_SETTINGS, Settings
-from reion.readers.snapshot import SAME_REDSHIFT, Box, Region, Snapshot
+from reion.readers.settings import HALO_SETTINGS, MASS_SETTINGS, Settings
+from reion.readers.snapshot import Box, Snapshot
 from reion.readers.tables import Table, table_of
-from reion.simulation.contract import AXES, DEFAULT_COSMOLOGY
-from reion.simulation.units import Conversion, length_mpc, mass_msun, photon_rate_per_msun
+from reion.readers.tree import shown
+from reion.simulation.contract import AXES, DEFAULT_COSMOLOGY, REDSHIFT_TOLERANCE
+from reion.simulation.lazy import Region
+from reion.simulation.units import Conversion, length_mpc, mass_msun
 
 _TEXT_ENDINGS = {".txt", ".csv", ".ascii", ".asc", ".list", ".tsv", ".cat"}
 _ENOUGH, _FILLED = 100, 0.9
@@ -223,7 +225,7 @@ class Catalogue:
         if usual:
             return usual[:1]
         raise InputError(
-            f"[halos]: expected x, y and z, or positions; received columns {', '.join(names)}",
+            f"[halos]: expected x, y and z, or positions; received columns {shown(names)}",
             file=self.table.path,
             hint="say in the mapping which columns they are: x = 2, or x = 'its name'",
         )
@@ -269,13 +271,20 @@ def with_halos(box: Box, columns: Halos, catalogues: Sequence[Path], settings: S
     Raises
     ------
     InputError
-        If it has sources already, or what a catalogue lacks is not set.
+        If it has sources already, what a catalogue lacks is not set, or what is set says nothing of photons.
     """
     if any(snapshot.name == "n_src" for snapshot in box.snapshots):
         raise InputError(
             "expected sources once; received n_src and [halos]",
             file=box.snapshots[0].file,
             hint="leave one of them out of the mapping",
+        )
+    without_meaning = [key for key in (*MASS_SETTINGS, *HALO_SETTINGS) if settings.text(key) is not None]
+    if columns.photons is not None and without_meaning:
+        raise InputError(
+            f"--set {', '.join(without_meaning)}: expected haloes by their mass; received photons per "
+            "second, which these settings do not change",
+            hint="leave them out, or give mass in place of photons under [halos]",
         )
     file = box.snapshots[0].file if box.snapshots else catalogues[0]
     cosmology = settings.cosmology(box.cosmology, file=file) or DEFAULT_COSMOLOGY
@@ -320,7 +329,7 @@ def _tables(box: Box, catalogues: Sequence[Path]) -> list[tuple[float, Table]]:
                 file=path,
                 hint="name it like halos_z8.397.txt",
             )
-        near = [own for own in redshifts if abs(own - redshift) < SAME_REDSHIFT]
+        near = [own for own in redshifts if abs(own - redshift) < REDSHIFT_TOLERANCE]
         tables.append((near[0] if near else redshift, table_of(path)))
     return tables
 
@@ -331,15 +340,14 @@ def _efficiency(settings: Settings, cosmology: Mapping[str, float], file: Path) 
         key.removeprefix("mass_"): value for key, value in given.items() if value is not None
     }
     if settings.text("f_gamma") is None:
-        if shape:
+        alone = [key for key in (*MASS_SETTINGS, *HALO_SETTINGS) if settings.text(key) is not None]
+        if alone:
             raise InputError(
-                f"--set {', '.join(k for k in given if given[k] is not None)}: expected f_gamma as well",
+                f"--set {', '.join(alone)}: expected f_gamma as well",
                 hint="give --set f_gamma=... --set lifetime_myr=...",
             )
         return Efficiency()
-    f_gamma, lifetime_myr = settings.required_numbers("f_gamma", "lifetime_myr", file=file)
-    weight = settings.number("mean_molecular_weight") or 1.0
-    return Efficiency(photon_rate_per_msun(cosmology, f_gamma, lifetime_myr, weight), **shape)
+    return Efficiency(settings.photons_per_msun(cosmology, file=file), **shape)
 
 
 def _deposited(
@@ -361,6 +369,8 @@ def _deposited(
     mesh = np.where(whole, shape, sides + 2)
     first = np.where(whole, 0, start - 1)
     relative = np.mod(positions - first, shape)
+    # The remainder of what is a rounding below zero is rounded up to the whole side.
+    relative = np.where(relative >= shape, 0.0, relative)
     inside = np.all(relative < mesh, axis=1)
     total = deposit(
         relative[inside], strengths[inside], (int(mesh[0]), int(mesh[1]), int(mesh[2])), scheme=scheme

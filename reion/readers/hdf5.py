@@ -92,7 +92,7 @@ class Hdf5Tree:
         return self._attributes_of[name]
 
     def names(self) -> list[str]:
-        """Datasets of floating-point numbers and columns of tables, the first ones of many."""
+        """Datasets of floating-point numbers and columns of tables."""
         with open_hdf5(self.path) as file:
             return dataset_names(file)
 

@@ -22,15 +22,17 @@ from typing import Any
 import numpy as np
 
 from reion.errors import InputError
+from reion.readers.compressed import DEFLATE_LIMIT
 from reion.readers.filenames import ending_of
 from reion.readers.object_header import ObjectHeader
 from reion.readers.records import member_type, members_of
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 ENDINGS = (".h5", ".hdf5")
-"""Names that are HDF5 even where the file is too damaged to say so; other names are by their first bytes."""
+"""A file with such an ending is taken for HDF5 even if damage hides it; any other by its first bytes."""
 _MOST_NUMBERS, _MOST_TEXT = 16, 4096
-_MOST_NAMES, _MOST_LOOKED_AT, _DEEPEST = 20, 1000, 8
+_MOST_LOOKED_AT, _DEEPEST = 10_000, 8
+"""Names in a file, and groups within groups, that are looked at: a file made to have no end is left there."""
 _DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3
 _FILTERS = {
     4: "szip",
@@ -46,8 +48,6 @@ _FILTERS = {
 }
 """Names of filters that are not read, by their codes in HDF5's registry."""
 _FLETCHER32_BYTES = 4
-_DEFLATE_LIMIT = 1040
-"""Deflate cannot compress by more than this factor."""
 _SPARSE_LIMIT = 1000
 """A snapshot with chunks that were never written has at most so many times the bytes of its file."""
 _SCALE_WITHOUT_DATA = "This is a netCDF dimension but not a netCDF variable"
@@ -136,7 +136,7 @@ def find_column(file: Any, name: str, path: Path) -> tuple[Any | None, str | Non
 
 
 def dataset_names(file: Any) -> list[str]:
-    """Paths of the first datasets of floating-point numbers, tables by their columns, shown to a person."""
+    """Paths of the datasets of floating-point numbers, tables by their columns."""
     import h5py
 
     names: list[str] = []
@@ -146,7 +146,7 @@ def dataset_names(file: Any) -> list[str]:
         group, prefix, depth = groups.pop()
         for name in group:
             looked += 1
-            if looked > _MOST_LOOKED_AT or len(names) >= _MOST_NAMES:
+            if looked > _MOST_LOOKED_AT:
                 return names
             # A neighbour that cannot be read does not matter to those that can.
             with contextlib.suppress(Exception):
@@ -191,13 +191,16 @@ def attributes(item: Any) -> Mapping[str, Any]:
                 raise InputError(
                     f"the attribute {name} claims {claimed} bytes of a smaller file: it is damaged", file=path
                 )
-        value = item.attrs[name]
-        if isinstance(value, bytes):
-            found[name] = value.decode("utf-8", "replace")
-        else:
-            plain = value.tolist() if hasattr(value, "tolist") else value
-            found[name] = plain[0] if isinstance(plain, list) and len(plain) == 1 else plain
+        found[name] = _plain(item.attrs[name])
     return found
+
+
+def _plain(value: Any) -> Any:
+    """The value of an attribute as Python has it: text for bytes, one value for a list of one."""
+    plain = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(plain, list):
+        return _plain(plain[0]) if len(plain) == 1 else [_plain(part) for part in plain]
+    return plain.decode("utf-8", "replace") if isinstance(plain, bytes) else plain
 
 
 def dimension_names(dataset: Any) -> list[str | None]:
@@ -347,7 +350,7 @@ def _check_chunks(dataset: Any, name: str, path: Path) -> None:
             f"{size} bytes holds {held}",
             file=path,
         )
-    if chunk_bytes > _DEFLATE_LIMIT * size:
+    if chunk_bytes > DEFLATE_LIMIT * size:
         raise InputError(
             f"{name}: a chunk of {chunk_bytes} bytes cannot be held by a file of {size} bytes", file=path
         )

@@ -20,6 +20,9 @@
     attribute = "Header/BoxSize"
     unit = "kpc/h"
 
+    [max_mfp]                           # how far photons get, the same way, one for all snapshots or one for
+    value = 30                          # each; left out: an array or attribute `max_mfp`, if there is one
+
     [cosmology]                         # left out: attributes H0, Om0, Ob0
     H0 = 67.7
     Om0 = 0.31
@@ -43,9 +46,9 @@ import numpy as np
 from reion.errors import InputError
 from reion.readers.filenames import another_in_name, label_of, redshift_of, why_no_redshift
 from reion.readers.names import Names, NumberPlace, names_from
-from reion.readers.settings import Settings
+from reion.readers.settings import Settings, why_not_cosmological
 from reion.readers.snapshot import Box, Snapshot
-from reion.readers.tree import StoredArray, Tree
+from reion.readers.tree import StoredArray, Tree, shown
 from reion.readers.unused import warn_unused_arrays
 from reion.simulation.contract import AXES, DEFAULT_COSMOLOGY, MAX_MFP
 from reion.simulation.units import length_mpc
@@ -59,9 +62,14 @@ def boxes_from(trees: Iterable[Tree], settings: Settings) -> list[Box]:
     names = names_from(settings)
     looked_at = list(trees)
     boxes = [box_from(tree, names, settings) for tree in looked_at]
-    used = {place.array for place in names.arrays().values()}
+    used = {name_in_file(place.array) for place in names.arrays().values()}
     warn_unused_arrays(looked_at, used, catalogues_used=names.halos is not None)
     return boxes
+
+
+def name_in_file(array: str) -> str:
+    """An array's name as its file lists it: `gas/density` for `/gas/density`, `density` for `density.npy`."""
+    return "/".join(part for part in array.split("/") if part).removesuffix(".npy")
 
 
 def box_from(tree: Tree, names: Names, settings: Settings, *, label: str | None = None) -> Box:
@@ -75,7 +83,7 @@ def box_from(tree: Tree, names: Names, settings: Settings, *, label: str | None 
     path = tree.path
     arrays = _arrays(tree, names)
     redshifts = _redshifts(tree, names)
-    cosmology = _cosmology(tree, names)
+    cosmology = _cosmology(tree, names, settings)
     snapshots = []
     for name, array in arrays.items():
         place = names.arrays()[name]
@@ -92,7 +100,9 @@ def box_from(tree: Tree, names: Names, settings: Settings, *, label: str | None 
             )
             for index, redshift in enumerate(redshifts)
         ]
-    box_size = _box_size(tree, names, settings.cosmology(cosmology, file=path))
+    known_cosmology = settings.cosmology(cosmology, file=path) or DEFAULT_COSMOLOGY
+    box_size = _box_size(tree, names, known_cosmology)
+    own_names = bool(snapshots) and not names.given()
     return Box(
         label=label or label_of(path),
         snapshots=snapshots,
@@ -100,8 +110,9 @@ def box_from(tree: Tree, names: Names, settings: Settings, *, label: str | None 
         cosmology=cosmology,
         source_code=str(tree.attribute("source_code") or "unknown"),
         attrs={key: value for key, value in tree.attributes().items() if key not in _OWN_ATTRIBUTES},
-        centres=_centres(tree, snapshots[0].shape, box_size) if snapshots and not names.given() else {},
-        max_mfp_mpc=_reaches_mpc(tree, redshifts),
+        centres=_centres(tree, snapshots[0].shape, box_size, known_cosmology) if own_names else {},
+        # What is set replaces what the file says.
+        max_mfp_mpc=None if settings.text(MAX_MFP) else _reaches_mpc(tree, names, redshifts, known_cosmology),
     )
 
 
@@ -115,7 +126,7 @@ def _arrays(tree: Tree, names: Names) -> dict[str, StoredArray]:
     if missing or (fields_needed and not any(found.values())):
         raise InputError(
             f"expected arrays named {', '.join(missing or [place.array for place in places.values()])}; "
-            f"received {', '.join(tree.names()) or 'none of floating-point numbers'}",
+            f"received {shown(tree.names(), 'none of floating-point numbers')}",
             file=tree.path,
             hint="say in a TOML file which array is what, and give it with --set mapping=mine.toml; for a "
             'density that is\n  [n_igm]\n  array = "path/in/the/file"\n  unit = "g cm-3"',
@@ -165,7 +176,10 @@ def _redshifts(tree: Tree, names: Names) -> np.ndarray:
 
 
 def _centres(
-    tree: Tree, shape: Sequence[int], box_size: float | Sequence[float] | None
+    tree: Tree,
+    shape: Sequence[int],
+    box_size: float | Sequence[float] | None,
+    cosmology: Mapping[str, float],
 ) -> dict[str, np.ndarray]:
     """Cell centres along the axes that the file gives them for, in comoving Mpc.
 
@@ -182,7 +196,7 @@ def _centres(
             raise InputError(f"{axis}: expected {n} cell centres; received shape {found}", file=tree.path)
         array = StoredArray(tree, axis)
         values = array.numbers()
-        factor = length_mpc(array.units, DEFAULT_COSMOLOGY) if array.units else None
+        factor = length_mpc(array.units, cosmology) if array.units else None
         if factor is None and np.allclose(np.diff(values), 1.0):
             continue
         values = values * (factor or 1.0)
@@ -212,40 +226,85 @@ def _numbers(tree: Tree, place: NumberPlace | None, name: str) -> np.ndarray | N
     return numbers
 
 
-def _cosmology(tree: Tree, names: Names) -> dict[str, float] | None:
+def _cosmology(tree: Tree, names: Names, settings: Settings) -> dict[str, float] | None:
+    """H0, Om0 and Ob0 by the mapping or the file, which the settings complete; None where neither says any.
+
+    Raises
+    ------
+    InputError
+        If the file says some of the three and the settings not the others, or a value is none of theirs.
+    """
     if names.cosmology is not None:
         return names.cosmology.model_dump()
-    values = {key: _numbers(tree, None, key) for key in DEFAULT_COSMOLOGY}
-    if tree.attribute("cosmology_assumed") or any(value is None for value in values.values()):
+    numbers = {key: _numbers(tree, None, key) for key in DEFAULT_COSMOLOGY}
+    said = {key: float(value[0]) for key, value in numbers.items() if value is not None}
+    if tree.attribute("cosmology_assumed") or not said:
         return None
-    return {key: float(value[0]) for key, value in values.items() if value is not None}
+    for key, value in said.items():
+        wrong = why_not_cosmological(key, value)
+        if wrong:
+            raise InputError(
+                f"{key}: {wrong}; received {value:g}",
+                file=tree.path,
+                hint="correct it in the file, or give H0, Om0 and Ob0 in a mapping, under [cosmology]",
+            )
+    values = {**settings.given_cosmology(), **said}
+    missing = [key for key in DEFAULT_COSMOLOGY if key not in values]
+    if missing:
+        raise InputError(
+            f"expected H0, Om0 and Ob0; the file says {', '.join(said)} and not {', '.join(missing)}",
+            file=tree.path,
+            hint=f"give the rest: {' '.join(f'--set {key}=...' for key in missing)}",
+        )
+    return values
 
 
-def _box_size(
-    tree: Tree, names: Names, cosmology: Mapping[str, float] | None
-) -> float | Sequence[float] | None:
+def _box_size(tree: Tree, names: Names, cosmology: Mapping[str, float]) -> float | Sequence[float] | None:
     """Comoving Mpc, one number or three; None if the file does not say."""
-    place = names.box_size
-    lengths = _numbers(tree, place, "box_size")
+    lengths = _lengths_mpc(tree, names.box_size, "box_size", cosmology)
     if lengths is None:
         return None
-    unit = place.unit if place is not None else None
-    array = place.array if place is not None else "box_size"
-    if unit is None and array is not None and tree.shape(array) is not None:
-        unit = StoredArray(tree, array).units
-    factor = length_mpc(unit or "Mpc", cosmology or DEFAULT_COSMOLOGY)
-    if factor is None or lengths.size not in (1, 3):
-        raise InputError(
-            f"box_size: expected one or three lengths in a unit such as Mpc or kpc/h; "
-            f"received {lengths.tolist()} in {unit!r}",
-            file=tree.path,
-        )
-    sides = [float(length) * factor for length in lengths]
+    if lengths.size not in (1, 3):
+        raise InputError(f"box_size: expected one or three lengths; received {lengths.size}", file=tree.path)
+    sides: list[float] = lengths.tolist()
     return sides[0] if len(sides) == 1 else sides
 
 
-def _reaches_mpc(tree: Tree, redshifts: np.ndarray) -> dict[float, float] | None:
+def _reaches_mpc(
+    tree: Tree, names: Names, redshifts: np.ndarray, cosmology: Mapping[str, float]
+) -> dict[float, float] | None:
     """Redshift to the comoving radius in Mpc that photons reach from there on; None where it is not there."""
-    if tree.shape(MAX_MFP) != redshifts.shape:
+    reaches = _lengths_mpc(tree, names.max_mfp, MAX_MFP, cosmology)
+    if reaches is None:
         return None
-    return dict(zip(redshifts.tolist(), tree.read(MAX_MFP, (slice(None),)).tolist(), strict=True))
+    if reaches.size not in (1, redshifts.size):
+        raise InputError(
+            f"{MAX_MFP}: expected one length, or one for each of {redshifts.size} snapshots; received "
+            f"{reaches.size}",
+            file=tree.path,
+        )
+    return dict(zip(redshifts.tolist(), np.broadcast_to(reaches, redshifts.size).tolist(), strict=True))
+
+
+def _lengths_mpc(
+    tree: Tree, place: NumberPlace | None, name: str, cosmology: Mapping[str, float]
+) -> np.ndarray | None:
+    """The comoving lengths in Mpc at `place`, by default an array or an attribute called `name`; one axis.
+
+    The unit is that of the mapping, or the array's own; Mpc where neither says it.
+    """
+    lengths = _numbers(tree, place, name)
+    if lengths is None:
+        return None
+    unit = place.unit if place is not None else None
+    array = place.array if place is not None else name
+    if unit is None and array is not None and tree.shape(array) is not None:
+        unit = StoredArray(tree, array).units
+    factor = length_mpc((unit or "Mpc").replace("comoving", "").strip(), cosmology)
+    if factor is None:
+        raise InputError(
+            f"{name}: expected comoving lengths in a unit such as Mpc or kpc/h; "
+            f"received {lengths.tolist()} in {unit!r}",
+            file=tree.path,
+        )
+    return lengths * factor

@@ -6,11 +6,11 @@ import tomllib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from reion.errors import InputError
 from reion.readers.dimensions import ORDERS
-from reion.readers.settings import Settings
+from reion.readers.settings import Settings, why_not_cosmological
 from reion.simulation.contract import FIELDS
 
 
@@ -40,6 +40,14 @@ class Cosmology(_Strict):
     H0: float
     Om0: float
     Ob0: float
+
+    @field_validator("*")
+    @classmethod
+    def _is_cosmological(cls, value: float, info: ValidationInfo) -> float:
+        wrong = why_not_cosmological(str(info.field_name), value)
+        if wrong:
+            raise ValueError(wrong)
+        return value
 
 
 Column = str | int
@@ -77,6 +85,7 @@ class Names(_Strict):
     t_spin: ArrayPlace | None = None
     redshift: NumberPlace | None = None
     box_size: NumberPlace | None = None
+    max_mfp: NumberPlace | None = None
     cosmology: Cosmology | None = None
     halos: Halos | None = None
 

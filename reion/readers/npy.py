@@ -22,11 +22,10 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from reion.errors import InputError
+from reion.readers.compressed import DEFLATE_LIMIT
 
 MAGIC = npy_format.MAGIC_PREFIX
 _MOST_HEADER_BYTES = 10_000
-_DEFLATE_LIMIT = 1032
-"""Deflate cannot compress by more than this factor (zlib's documentation)."""
 _BLOCK_BYTES = 1 << 20
 
 
@@ -177,7 +176,7 @@ class Archive:
                 f"the archive declares {entry.file_size}",
                 file=self.path,
             )
-        if entry.file_size > _DEFLATE_LIMIT * (entry.compress_size + 1):
+        if entry.file_size > DEFLATE_LIMIT * (entry.compress_size + 1):
             raise InputError(
                 f"{name}: {entry.compress_size} compressed bytes cannot hold the declared {entry.file_size}",
                 file=self.path,

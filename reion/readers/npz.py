@@ -24,11 +24,11 @@ from reion.readers.npy import MAGIC, Archive
 from reion.readers.records import member_at, member_type, members_of
 from reion.readers.settings import Settings
 from reion.readers.snapshot import Box
-from reion.readers.tree import ArrayKey
+from reion.readers.tree import ArrayKey, NumbersOnly
 from reion.simulation.contract import FIELDS
 
 
-class NpzTree:
+class NpzTree(NumbersOnly):
     """An `.npz` archive as `reion.readers.tree.Tree`; members of our names are in our units."""
 
     def __init__(self, path: Path) -> None:
@@ -56,22 +56,6 @@ class NpzTree:
     def array_attributes(self, name: str) -> Mapping[str, Any]:
         """The unit of a field of ours."""
         return {"units": FIELDS[name].units[0]} if name in FIELDS else {}
-
-    def dimension_names(self, name: str) -> Sequence[str | None]:  # noqa: ARG002 (archives have none)
-        """None are in an archive."""
-        return []
-
-    def unwritten(self, name: str) -> tuple[int, int]:  # noqa: ARG002 (checked with the header)
-        """All of a member is there."""
-        return 0, 1
-
-    def attribute(self, name: str) -> Any | None:  # noqa: ARG002 (archives have none)
-        """None are in an archive."""
-        return None
-
-    def attributes(self) -> dict[str, Any]:
-        """None are in an archive."""
-        return {}
 
     def names(self) -> list[str]:
         """Members of floating-point numbers, and the columns of those that are tables of records."""

@@ -29,19 +29,24 @@ import numpy as np
 from reion.errors import InputError
 from reion.readers import c2ray
 from reion.readers.binary import BinaryCube
-from reion.readers.filenames import ending_of
+from reion.readers.filenames import ending_of, ending_removed, redshift_of, why_no_redshift
 from reion.readers.format import Format
 from reion.readers.hdf5 import Hdf5Tree
 from reion.readers.npy_series import npy_cube
 from reion.readers.settings import Settings
-from reion.readers.snapshot import Box, Region, Snapshot
+from reion.readers.snapshot import Box, Snapshot
 from reion.readers.source_list import SourceList, deposit_cells
-from reion.readers.tree import StoredArray
+from reion.readers.tree import StoredArray, shown
 from reion.simulation.contract import MEAN_MOLECULAR_WEIGHT
-from reion.simulation.units import Conversion, photon_rate_per_msun
+from reion.simulation.lazy import Region
+from reion.simulation.units import Conversion
 
-XFRAC = re.compile(r"xfrac_z?(\d+\.\d+)\.(?i:dat(?:\.gz)?|npy)")
-SOURCES = re.compile(r"(?:sources?|src)[\w-]*?(?:_z?(\d+\.\d+))?\.(?i:(?:txt|dat)(?:\.gz)?)")
+_REDSHIFT = r"z?(\d+\.\d+|(?<=z)\d+)"
+"""With decimals, or behind a z."""
+XFRAC = re.compile(rf"xfrac_{_REDSHIFT}\.(?i:dat(?:\.gz)?|npy)")
+SOURCES = re.compile(rf"(?:sources?|src)[\w-]*?(?:_{_REDSHIFT})?\.(?i:(?:txt|dat)(?:\.gz)?)")
+_WHOLE_NUMBER = re.compile(r"_\d+$")
+"""What may be a redshift without its z, or the number of a list: asked about."""
 MASSES = re.compile(r"(\d+\.\d+)-coarsest\w*_sources\.(?i:hdf5|h5)")
 _POSITIONS, _MASS = "sources_positions", "sources_mass"
 
@@ -108,8 +113,7 @@ class MassList:
         shape = tree.shape(_POSITIONS)
         if shape is None or tree.shape(_MASS) is None:
             raise InputError(
-                f"expected the datasets {_POSITIONS} and {_MASS}; received "
-                f"{', '.join(tree.names()) or 'neither'}",
+                f"expected the datasets {_POSITIONS} and {_MASS}; received {shown(tree.names(), 'neither')}",
                 file=self.file,
             )
         mass = StoredArray(tree, _MASS).numbers()
@@ -129,15 +133,12 @@ def _masses(paths: Sequence[Path], shape: tuple[int, int, int], settings: Settin
         return []
     weight, units = 1.0, "Msun per cell"
     if settings.choice("sources", ("photons", "mass")) != "mass":
-        f_gamma, lifetime_myr = settings.required_numbers(
-            "f_gamma",
-            "lifetime_myr",
+        weight = settings.photons_per_msun(
+            settings.cosmology(None, file=found[0][0]) or c2ray.preset_cosmology(settings),
             file=found[0][0],
+            mean_molecular_weight=MEAN_MOLECULAR_WEIGHT,
             otherwise="--set sources=mass to keep the mass in haloes",
         )
-        cosmology = settings.cosmology(None, file=found[0][0]) or c2ray.preset_cosmology(settings)
-        per_baryon = settings.number("mean_molecular_weight") or MEAN_MOLECULAR_WEIGHT
-        weight = photon_rate_per_msun(cosmology, f_gamma, lifetime_myr, per_baryon)
         units = "s-1 per cell"
     return [
         Snapshot(
@@ -155,12 +156,17 @@ def _masses(paths: Sequence[Path], shape: tuple[int, int, int], settings: Settin
 def _photons(path: Path, shape: tuple[int, int, int], redshifts: Sequence[float]) -> list[Snapshot]:
     """The list at its redshift, or at every one of `redshifts` where its name has none."""
     match = SOURCES.fullmatch(path.name)
-    own = float(match.group(1)) if match and match.group(1) else None
-    if own is None and not redshifts:
+    own = float(match.group(1)) if match and match.group(1) else redshift_of(path)
+    unclear = why_no_redshift(path) or (
+        f": {path.name!r} ends in a whole number" if _WHOLE_NUMBER.search(ending_removed(path.name)) else ""
+    )
+    if own is None and (unclear or not redshifts):
         raise InputError(
-            "expected a redshift in the name, or ionised fractions or densities beside it",
+            f"expected a redshift in the name{unclear}"
+            + ("" if unclear else ", or ionised fractions or densities beside it"),
             file=path,
-            hint="name it like sources_z8.397.txt",
+            hint="name it like sources_z8.397.txt"
+            + (", or without a number if it shines at every redshift" if unclear else ""),
         )
     one = Snapshot(
         name="n_src",

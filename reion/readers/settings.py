@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 
 from reion.errors import InputError
-from reion.simulation.contract import DEFAULT_COSMOLOGY
-from reion.simulation.units import EXAMPLES, UNIT_SETTINGS, length_mpc
+from reion.simulation.contract import DEFAULT_COSMOLOGY, MEAN_MOLECULAR_WEIGHT
+from reion.simulation.units import EXAMPLES, UNIT_SETTINGS, length_mpc, photon_rate_per_msun
+
+DEFAULT_MEAN_MOLECULAR_WEIGHT = 1.0
+"""Baryon mass in proton masses, by which photons of masses in haloes are counted, as C2-Ray does."""
 
 COMMON = {
     "box_size": "side of the box, comoving: 714.2857 (Mpc), 500/h, or three such numbers: 128,128,256",
@@ -29,7 +32,8 @@ COMMON = {
     "mapping": "a TOML file that says which array is what, or where a halo catalogue is",
     "f_gamma": "ionising photons per baryon in haloes: makes photons of sources that are masses",
     "lifetime_myr": "lifetime of sources in Myr: they emit their photons in this time",
-    "mean_molecular_weight": "baryon mass in proton masses; 1, as in C2-Ray, but 1.222 in pyC2Ray",
+    "mean_molecular_weight": f"baryon mass in proton masses; {DEFAULT_MEAN_MOLECULAR_WEIGHT:g}, as in "
+    f"C2-Ray, but {MEAN_MOLECULAR_WEIGHT:g} in pyC2Ray",
     "mass_slope": "photons per baryon in haloes go with this power of their mass; 0",
     "mass_pivot_msun": "the mass at which they are f_gamma; 1e10",
     "mass_cut_off_msun": "they fall off as exp(-cut-off / mass); 0: not at all",
@@ -37,6 +41,8 @@ COMMON = {
     "mesh": "cells along a side, where there are only lists of sources",
 }
 """Settings that every format takes."""
+MASS_SETTINGS = ("f_gamma", "lifetime_myr", "mean_molecular_weight")
+"""What makes photons of masses."""
 HALO_SETTINGS = [key for key in COMMON if key.startswith("mass_")]
 """How photons depend on a halo's mass: these need a list of haloes."""
 _MOST_CELLS = 10_000
@@ -55,6 +61,19 @@ _WHAT = {
     "box_size": "the size of the box",
     **{key: f"the unit of {name}" for name, key in UNIT_SETTINGS.items()},
 }
+
+
+_COSMOLOGICAL = {"H0": (10.0, 1000.0), "Om0": (0.0, 2.0), "Ob0": (0.0, 2.0)}
+"""Between which values cosmological parameters lie. A Hubble constant below 10 is rather h."""
+
+
+def why_not_cosmological(key: str, value: float) -> str:
+    """What was expected in place of a value of H0, Om0 or Ob0 that is none; empty where it is one."""
+    low, high = _COSMOLOGICAL[key]
+    if low < value < high:
+        return ""
+    unit = " km s-1 Mpc-1 (100 h)" if key == "H0" else ""
+    return f"expected a number between {low:g} and {high:g}{unit}"
 
 
 class Settings:
@@ -138,6 +157,46 @@ class Settings:
             hint=f"give it, for example: {example}{f', or {otherwise}' if otherwise else ''}{units}",
         )
 
+    def photons_per_msun(
+        self,
+        cosmology: Mapping[str, float],
+        *,
+        file: Path,
+        mean_molecular_weight: float = DEFAULT_MEAN_MOLECULAR_WEIGHT,
+        otherwise: str | None = None,
+    ) -> float:
+        """Photons per second of a solar mass of halo, by f_gamma, lifetime_myr and mean_molecular_weight.
+
+        Parameters
+        ----------
+        mean_molecular_weight
+            Baryon mass in proton masses where none is set.
+        otherwise
+            As for `required_numbers`.
+
+        Raises
+        ------
+        InputError
+            If f_gamma or lifetime_myr is not set, or one of them or the weight is not positive.
+        """
+        self.require(["f_gamma", "lifetime_myr"], file=file, otherwise=otherwise)
+        f_gamma, lifetime_myr = self.positive("f_gamma", 1.0), self.positive("lifetime_myr", 1.0)
+        weight = self.positive("mean_molecular_weight", mean_molecular_weight)
+        return photon_rate_per_msun(cosmology, f_gamma, lifetime_myr, weight)
+
+    def positive(self, key: str, default: float) -> float:
+        """The value as a number above zero, `default` where it is not given.
+
+        Raises
+        ------
+        InputError
+            If it is none.
+        """
+        value = self.number(key)
+        if value is not None and value <= 0:
+            raise InputError(f"--set {key}: expected a number above 0; received {value:g}")
+        return default if value is None else value
+
     def choice(self, key: str, options: Sequence[str]) -> str | None:
         """The value as one of `options`, or None where it is not given."""
         text = self._given.get(key)
@@ -172,7 +231,7 @@ class Settings:
         InputError
             If both say and differ.
         """
-        given = self._given_cosmology()
+        given = self.given_cosmology()
         if found is not None:
             for key, value in given.items():
                 if not np.isclose(value, found[key], rtol=1e-3):
@@ -184,7 +243,14 @@ class Settings:
             return found
         return {**DEFAULT_COSMOLOGY, **given} if given else None
 
-    def _given_cosmology(self) -> dict[str, float]:
+    def given_cosmology(self) -> dict[str, float]:
+        """Those of H0, Om0 and Ob0 that are set, by name or as numbers.
+
+        Raises
+        ------
+        InputError
+            If the name is unknown, or a number is none of theirs.
+        """
         given: dict[str, float] = {}
         name = self._given.get("cosmology")
         if name is not None:
@@ -198,13 +264,12 @@ class Settings:
                     hint="or give its parameters: --set H0=70 --set Om0=0.27 --set Ob0=0.044",
                 )
             given = {"H0": float(model.H0.value), "Om0": float(model.Om0), "Ob0": float(model.Ob0)}
-        for key, upper in (("H0", 1000.0), ("Om0", 2.0), ("Ob0", 2.0)):
+        for key in DEFAULT_COSMOLOGY:
             value = self.number(key)
             if value is not None:
-                if not 0 < value < upper:
-                    raise InputError(
-                        f"--set {key}: expected a number between 0 and {upper:g}; received {value:g}"
-                    )
+                wrong = why_not_cosmological(key, value)
+                if wrong:
+                    raise InputError(f"--set {key}: {wrong}; received {value:g}")
                 given[key] = value
         return given
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from reion.errors import InputError
-from reion.readers.snapshot import Region
 from reion.readers.text_numbers import data_lines, numbers_in, text_of
+from reion.simulation.lazy import Region
 from reion.simulation.units import Conversion
 
 _FEWEST, _MOST = 4, 12

@@ -18,7 +18,7 @@ from reion.readers.npy import file_header
 from reion.readers.npz import NpzTree
 from reion.readers.records import NpyRecords
 from reion.readers.text_numbers import data_lines, header_names, rows_in, text_of
-from reion.readers.tree import StoredArray, Tree
+from reion.readers.tree import StoredArray, Tree, shown
 from reion.readers.zarr import ZarrTree, is_store
 
 
@@ -81,7 +81,7 @@ class Table:
             shape = rows[:1] if len(rows) == 2 and 1 <= numbered[1] <= rows[1] else None
         if shape is None:
             raise InputError(
-                f"[halos]: expected a column {column!r}; received {', '.join(self.names()) or 'none'}",
+                f"[halos]: expected a column {column!r}; received {shown(self.names())}",
                 file=self.path,
                 hint=None
                 if self.tree is None

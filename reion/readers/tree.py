@@ -14,12 +14,15 @@ import numpy as np
 from reion.errors import InputError
 from reion.readers.dimensions import axis_order, dimension_names_in
 from reion.readers.packing import Packing, packing_of, units_of
-from reion.readers.snapshot import Region
 from reion.simulation.contract import AXES
+from reion.simulation.lazy import Region
 from reion.simulation.units import Conversion
 
 SNAPSHOTS = "r"
 """The letter of the axis along which snapshots follow one another, in the order of an array's axes."""
+
+_MOST_SHOWN = 20
+"""Names that a message lists."""
 
 ArrayKey = tuple[int | slice, ...]
 """An integer or a slice for each axis of an array, as it is stored."""
@@ -54,30 +57,36 @@ class Tree(Protocol):
         """The attributes of the whole file."""
 
     def names(self) -> list[str]:
-        """Arrays of floating-point numbers, the first ones of many, to be shown to a person."""
+        """Arrays of floating-point numbers."""
+
+
+def shown(names: Sequence[str], otherwise: str = "none") -> str:
+    """The names of arrays or columns as a message lists them: the first ones of many; `otherwise` of none."""
+    more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
+    return (", ".join(names[:_MOST_SHOWN]) or otherwise) + more
 
 
 class NumbersOnly:
     """What a `Tree` answers for files of numbers that have neither attributes nor names of dimensions."""
 
     def array_attributes(self, name: str) -> Mapping[str, Any]:  # noqa: ARG002 (a Tree's)
-        """None are in such files."""
+        """No array has attributes."""
         return {}
 
     def dimension_names(self, name: str) -> Sequence[str | None]:  # noqa: ARG002 (a Tree's)
-        """None are in such files."""
+        """No dimension has a name."""
         return []
 
     def unwritten(self, name: str) -> tuple[int, int]:  # noqa: ARG002 (checked with the header)
-        """All of an array is there."""
+        """No chunk is missing: an array is one chunk, whose size is checked with its header."""
         return 0, 1
 
     def attribute(self, name: str) -> Any | None:  # noqa: ARG002 (a Tree's)
-        """None are in such files."""
+        """There is no attribute."""
         return None
 
     def attributes(self) -> dict[str, Any]:
-        """None are in such files."""
+        """There is no attribute."""
         return {}
 
 

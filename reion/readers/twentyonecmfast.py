@@ -35,9 +35,10 @@ from reion.readers.filenames import label_of
 from reion.readers.format import Format
 from reion.readers.hdf5_file import attributes, find, is_hdf5, open_hdf5, read, shape_of
 from reion.readers.settings import Settings
-from reion.readers.snapshot import Box, Region, Snapshot
+from reion.readers.snapshot import Box, Snapshot
 from reion.readers.unused import looks_like_a_field, warn_unused
 from reion.simulation.contract import mean_density
+from reion.simulation.lazy import Region
 from reion.simulation.units import Conversion
 
 PROTON_G = 1.6726e-24

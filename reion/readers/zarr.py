@@ -25,7 +25,8 @@ from reion.readers.snapshot import Box
 from reion.readers.tree import ArrayKey
 from reion.readers.zarr_chunks import check_chunks, check_size, unwritten
 
-_MOST_NAMES, _DEEPEST = 20, 8
+_MOST_NAMES, _DEEPEST = 10_000, 8
+"""Arrays in a store, and groups within groups, that are looked at."""
 
 
 def is_store(path: Path) -> bool:
@@ -114,7 +115,7 @@ class ZarrTree:
         return None if holder is None else holder.attrs.get(attribute)
 
     def names(self) -> list[str]:
-        """Arrays of floating-point numbers, the first ones of many."""
+        """Arrays of floating-point numbers."""
         names = []
         for folder, children, files in os.walk(self.path):
             relative = Path(folder).relative_to(self.path)

@@ -46,6 +46,9 @@ CELL_SIZE_TOLERANCE = 0.02
 CUBIC_TOLERANCE = 1e-3
 """How much the sides of a cell that counts as a cube may differ, relative to the shortest."""
 
+REDSHIFT_TOLERANCE = 1e-3
+"""How far two redshifts may differ and still be one."""
+
 XI_ROUNDING = 1e-5
 """How far outside [0, 1] an ionised fraction may lie and still be rounding, which is clipped."""
 

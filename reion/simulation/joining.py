@@ -9,10 +9,7 @@ import numpy as np
 import xarray as xr
 
 from reion.errors import InputError
-from reion.simulation.contract import DIMS, box_size_mpc, require_fields
-
-REDSHIFT_TOLERANCE = 1e-3
-"""How far two redshifts may differ and still be the same snapshot."""
+from reion.simulation.contract import DIMS, REDSHIFT_TOLERANCE, box_size_mpc, require_fields
 
 BOX_SIZE_TOLERANCE = 1e-3
 """How much the sides of two boxes may differ, relatively, and still be the same box."""

@@ -9,6 +9,9 @@ import numpy as np
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+Region = tuple[slice, slice, slice]
+"""Cells along x, y and z: slices with a start and a stop, step 1."""
+
 CellKey = tuple[int | slice, ...]
 """An integer or a slice for each of the axes x, y, z."""
 

@@ -267,7 +267,8 @@ def test_redshifts_that_do_not_fit_together(tmp_path):
     error = refused(tmp_path, "every field at every redshift; .*n_igm lacks z = 9|n_src", settings=settings)
     assert error.hint is not None
     assert "--set redshifts=8.397" in error.hint
-    sim = open_simulation(tmp_path, settings={**settings, "redshifts": "8.397"})
+    with pytest.warns(UserWarning, match="leaves out sources at z = 9"):
+        sim = open_simulation(tmp_path, settings={**settings, "redshifts": "8.397"})
     assert sim["redshift"].values.tolist() == [8.397]
     shutil.copy(tmp_path / "xfrac3d_8.397.bin", tmp_path / "xfrac3D_8.397.bin")
     refused(tmp_path, "each redshift once; z = 8.397", settings=settings)

@@ -113,3 +113,21 @@ def test_headers_that_are_cut_short_or_go_in_circles(tmp_path):
         path.write_bytes(whole[: start + 16] + messages + whole[start + 16 + size :])
         with pytest.raises(ValueError, match="larger than the file"):
             header.text_bytes("units", 1)
+
+
+def test_a_text_in_an_array_of_one_is_a_text(tmp_path):
+    """As IDL, MATLAB and Fortran write it: bytes of a fixed length, in an array."""
+    with h5py.File(tmp_path / "box.h5", "w") as file:
+        file.attrs["one"] = np.array([b"g cm-3"])
+        file.attrs["many"] = np.array([b"x", b"y"])
+        file.attrs["deep"] = np.array([[b"g cm-3"]])
+        file.attrs["varying"] = np.array(["g cm-3"], dtype=h5py.string_dtype())
+        file["n_igm"] = np.full((4, 4, 4), 4e-31)
+        file["n_igm"].attrs["units"] = np.array([b"g cm-3"])
+        file.attrs.update(box_size=16.0, redshift=8.0)
+    with open_hdf5(tmp_path / "box.h5") as file:
+        found = attributes(file)
+        assert found["one"] == found["deep"] == found["varying"] == "g cm-3"
+        assert found["many"] == ["x", "y"]
+    sim = open_simulation(tmp_path / "box.h5")
+    np.testing.assert_allclose(sim["n_igm"].values, 4e-31, rtol=1e-6)

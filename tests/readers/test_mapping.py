@@ -12,8 +12,8 @@ import zarr
 
 from reion.errors import InputError
 from reion.readers import open_simulation
+from reion.readers.assembly import assemble
 from reion.readers.settings import Settings
-from reion.readers.snapshot import assemble
 from reion.simulation.contract import box_size_mpc
 from tests.readers.layouts import PLANCK, random_simulation, write_hdf5, write_raw
 
@@ -118,7 +118,16 @@ def test_zarr_of_others(tmp_path, zarr_format):
         ),
         (
             '[xi]\narray = "xi"\n[box_size]\nvalue = 1.0\nunit = "s"',
-            "box_size: expected one or three lengths",
+            "box_size: expected comoving lengths in a unit such as",
+        ),
+        ('[xi]\narray = "xi"\n[box_size]\nvalue = [1.0, 2.0]', "box_size: expected one or three lengths"),
+        (
+            '[xi]\narray = "xi"\n[cosmology]\nH0 = 0.7\nOm0 = 0.3\nOb0 = 0.04',
+            r"cosmology.H0: expected a number between 10 and 1000 km s-1 Mpc-1 \(100 h\); received 0.7",
+        ),
+        (
+            '[xi]\narray = "xi"\n[cosmology]\nH0 = 70\nOm0 = -0.3\nOb0 = 0.04',
+            "cosmology.Om0: expected a number",
         ),
     ],
 )
@@ -163,6 +172,82 @@ def test_arrays_that_go_by_other_names_are_listed(tmp_path):
         file["count"] = np.arange(3)
     with pytest.raises(InputError, match="received none of floating-point numbers"):
         open_simulation(path)
+
+
+@pytest.mark.parametrize(
+    ("values", "settings", "expected"),
+    [
+        ({"H0": 67.0, "Om0": 0.31}, {"Ob0": "0.05"}, {"H0": 67.0, "Om0": 0.31, "Ob0": 0.05}),
+        ({"H0": 67.0}, {"cosmology": "Planck18"}, "--set gives H0 = 67.66, the file says 67"),
+        ({"H0": 67.66}, {"cosmology": "Planck18"}, {"H0": 67.66, "Om0": 0.30966, "Ob0": 0.04897}),
+        ({"H0": 67.0, "Om0": 0.31}, {}, "the file says H0, Om0 and not Ob0"),
+        ({"H0": 0.67, "Om0": 0.31, "Ob0": 0.05}, {}, "H0: expected a number between 10 and 1000"),
+        ({}, {"H0": "0.67"}, "--set H0: expected a number between 10 and 1000"),
+    ],
+)
+def test_what_a_file_says_of_its_cosmology_is_not_thrown_away(values, settings, expected, tmp_path):
+    write_hdf5(tmp_path, SIM)
+    with h5py.File(tmp_path / "box.h5", "r+") as file:
+        for key in ("H0", "Om0", "Ob0"):
+            del file.attrs[key]
+        file.attrs.update(values)
+    if isinstance(expected, str):
+        with pytest.raises(InputError, match=expected):
+            open_simulation(tmp_path, settings=settings)
+    else:
+        found = open_simulation(tmp_path, settings=settings).attrs
+        assert {key: found[key] for key in expected} == pytest.approx(expected)
+        assert not found["cosmology_assumed"]
+
+
+def test_cell_centres_in_mpc_over_h_go_by_the_cosmology_of_the_file(tmp_path):
+    write_hdf5(tmp_path, SIM)  # its h is 0.7, not that of the default
+    with h5py.File(tmp_path / "box.h5", "r+") as file:
+        for axis, n in zip("xyz", SHAPE, strict=True):
+            file[axis] = (np.arange(n) + 0.5) * 10.0 * 0.7 / n
+            file[axis].attrs["units"] = "Mpc/h"
+    assert box_size_mpc(open_simulation(tmp_path)) == (10.0, 10.0, 10.0)
+
+
+@pytest.mark.parametrize("place", ["/gas/density", "gas//density", "gas/density/"])
+def test_an_array_that_is_read_is_not_called_unused(place, tmp_path):
+    write_hdf5(tmp_path, SIM)
+    with h5py.File(tmp_path / "box.h5", "r+") as file:
+        for name in ("n_src", "xi"):
+            del file[name]
+        file.move("n_igm", "gas/density")
+    (tmp_path / "mine.toml").write_text(f'[n_igm]\narray = "{place}"\n')
+    sim = open_simulation(tmp_path / "box.h5", settings={"mapping": str(tmp_path / "mine.toml")})
+    np.testing.assert_array_equal(sim["n_igm"].values, SIM["n_igm"].values)
+
+
+def test_an_archive_member_that_is_read_is_not_called_unused(tmp_path):
+    np.savez(tmp_path / "box_z8.0.npz", density=SIM["n_igm"].values[0], box_size=10.0)
+    (tmp_path / "mine.toml").write_text('[n_igm]\narray = "density.npy"\nunit = "g cm-3"\n')
+    sim = open_simulation(tmp_path / "box_z8.0.npz", settings={"mapping": str(tmp_path / "mine.toml")})
+    np.testing.assert_array_equal(sim["n_igm"].values[0], SIM["n_igm"].values[0])
+
+
+@pytest.mark.parametrize("kind", ["hdf5", "zarr"])
+def test_of_many_arrays_none_is_passed_over(kind, tmp_path):
+    """An error lists the first ones; what is not used, and a catalogue's columns, are looked for in all."""
+    names = [f"aa{number:03}" for number in range(60)]
+    if kind == "hdf5":
+        write_hdf5(tmp_path, SIM)
+        with h5py.File(tmp_path / "box.h5", "r+") as file:
+            for name in names:
+                file[name] = np.zeros(3)
+            file["zz_density"] = SIM["n_igm"].values[0]
+    else:
+        group = zarr.open_group(tmp_path / "box.zarr", mode="w")
+        group.attrs.update(box_size=10.0)
+        for name in names:
+            group.create_array(name, data=np.zeros(3))
+        group.create_array("n_igm", data=SIM["n_igm"].values[:1]).attrs["units"] = "g cm-3"
+        group.create_array("zz_density", data=SIM["n_igm"].values[0])
+        group.create_array("redshift", data=np.array([8.0]))
+    with pytest.warns(UserWarning, match="not used: zz_density in box"):
+        open_simulation(tmp_path / f"box.{'h5' if kind == 'hdf5' else 'zarr'}")
 
 
 def test_other_filters_are_refused(tmp_path):

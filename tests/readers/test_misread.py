@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -647,3 +648,76 @@ def test_sources_are_not_given_twice(tmp_path):
     settings = mapping(folder, '[halos]\nposition_unit = "Mpc"\nmass_unit = "Msun"\n')
     refused(folder, r"expected sources once; received n_src and \[halos\]", settings=settings)
     refused(folder, "mass_slope: expected a list of haloes", settings={"mass_slope": "1"})
+
+
+@pytest.mark.parametrize("deposit", ["nearest", "cloud_in_cell"])
+@pytest.mark.parametrize("x", [-1e-16, -1e-300, 0.0, 16.0, 16.0 - 1e-15])
+def test_no_halo_at_the_edge_is_lost(x, deposit, tmp_path):
+    text = f"# x y z m\n{x!r} 2 2 64\n2 {x!r} {x!r} 64\n"
+    toml = f'[halos]\nposition_unit = "Mpc"\nmass_unit = "Msun"\ndeposit = "{deposit}"\n'
+    settings = write_haloes(tmp_path / "run", text, toml)
+    sim = read(tmp_path / "run", settings)
+    assert float(sim["n_src"].sum()) * 64 == pytest.approx(128)
+    parts = [sim["n_src"][0, slice(start, start + 2)].values.sum() for start in (0, 2)]
+    assert sum(parts) * 64 == pytest.approx(128)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"f_gamma": "30"}, {"lifetime_myr": "10"}, {"mass_slope": "1"}, {"mean_molecular_weight": "1"}],
+)
+def test_what_does_not_change_photons_is_not_taken_with_them(setting, tmp_path):
+    toml = '[halos]\nposition_unit = "Mpc"\nphotons = "rate"\n'
+    settings = write_haloes(tmp_path / "run", "# x y z rate\n1 1 1 1e52\n", toml)
+    assert read(tmp_path / "run", settings)["n_src"].units == "1e48 s-1 Mpc-3"
+    refused(
+        tmp_path / "run",
+        f"--set {next(iter(setting))}: expected haloes by their mass",
+        settings={**settings, **setting},
+    )
+
+
+def test_a_lifetime_without_photons_a_baryon_is_asked_about(tmp_path):
+    toml = '[halos]\nposition_unit = "Mpc"\nmass_unit = "Msun"\n'
+    settings = write_haloes(tmp_path / "run", "# x y z m\n1 1 1 1e9\n", toml)
+    refused(tmp_path / "run", "expected f_gamma as well", settings={**settings, "lifetime_myr": "10"})
+
+
+def test_columns_of_a_catalogue_are_found_behind_many_others(tmp_path):
+    folder = tmp_path / "run"
+    settings = write_haloes(
+        folder, "", '[halos]\nfile = "haloes_*.h5"\nposition_unit = "Mpc"\nmass_unit = "Msun"\n'
+    )
+    (folder / "cat_z9.000.txt").unlink()
+    with h5py.File(folder / "haloes_z9.000.h5", "w") as file:
+        for number in range(40):
+            file[f"a{number:02}"] = np.zeros(2)
+        for name, values in {"x": [2, 6], "y": [2, 2], "z": [2, 2], "mvir": [64, 128]}.items():
+            file[name] = np.array(values, np.float64)
+    n_src = read(folder, settings)["n_src"]
+    assert float(n_src.sum()) * 64 == pytest.approx(192)
+
+
+# pyC2Ray's names
+
+
+def test_whole_redshifts_of_pyc2ray_are_redshifts(tmp_path):
+    """A list at z = 8 does not shine at 9 as well."""
+    settings = write_pyc2ray(tmp_path, SIM)
+    expected = read(tmp_path, settings).load()
+    for path in [*tmp_path.glob("sources_z*"), *tmp_path.glob("xfrac_z*")]:
+        path.rename(path.with_name(path.name.replace(".000", "")))
+    sim = read(tmp_path, settings)
+    for name in ("n_src", "xi"):
+        np.testing.assert_array_equal(sim[name].values, expected[name].values)
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [("sources_8.txt", "ends in a whole number"), ("sources_z8_5.txt", "have decimals behind z8")],
+)
+def test_a_list_whose_name_may_say_a_redshift_does_not_shine_always(name, match, tmp_path):
+    settings = write_pyc2ray(tmp_path, SIM)
+    (tmp_path / "sources_z9.000.txt").unlink()
+    (tmp_path / "sources_z8.000.txt").rename(tmp_path / name)
+    refused(tmp_path, match, settings=settings, hint="name it like sources_z8.397.txt")

@@ -95,7 +95,10 @@ def test_a_propagation_mask_is_stored_with_its_radius_and_stays_a_field(simulati
 
 def test_where_it_came_from_is_kept(simulation, tmp_path):
     write_npz(simulation, tmp_path / "run", "box")
-    with pytest.warns(UserWarning, match="starts at z = 10"):
+    with (
+        pytest.warns(UserWarning, match="starts at z = 10"),
+        pytest.warns(UserWarning, match="leaves out sources"),
+    ):
         convert(tmp_path / "run", tmp_path / "sim.zarr", settings={"redshifts": "10,8"})
     attrs = xr.open_zarr(tmp_path / "sim.zarr").attrs
     assert attrs["sources"] == [str(tmp_path / "run")]

@@ -1,0 +1,188 @@
+"""The snapshots of one box together as a lazy Simulation, in its units, with what the settings add."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from reion.errors import InputError
+from reion.physics.mean_free_path import MASK, max_mfp_mpc, with_propagation_mask
+from reion.readers.series import nearest_redshift, series_of
+from reion.readers.settings import Settings
+from reion.readers.snapshot import Box, FieldInFiles, Snapshot
+from reion.simulation import contract
+from reion.simulation.contract import (
+    DEFAULT_COSMOLOGY,
+    PHOTON_RATE_UNITS,
+    SOURCE_UNITS,
+    check_simulation,
+    make_simulation,
+    n_ion_units,
+    with_max_mfp,
+)
+from reion.simulation.units import UNIT_SETTINGS, Conversion, field_conversion
+
+
+def assemble(box: Box, settings: Settings) -> xr.Dataset:
+    """Put the snapshots of one box together into a lazy Simulation.
+
+    Raises
+    ------
+    InputError
+        If the snapshots do not fit together (shapes, redshifts, units), or if what the files lack is not
+        among the settings.
+    """
+    series = series_of(box, settings)
+    first = next(iter(series.values()))[0]
+    _require(box, series, settings)
+    cosmology = settings.cosmology(box.cosmology, file=first.file)
+    box_size = settings.box_size(box.box_size, cosmology, file=first.file)
+    cell_volume_mpc3 = float(np.prod(np.broadcast_to(box_size, 3) / np.asarray(first.shape)))
+    fields: dict[str, Any] = {}
+    units: dict[str, str] = {}
+    for name, snapshots in series.items():
+        conversions = _conversions(
+            name, snapshots, settings, cosmology or DEFAULT_COSMOLOGY, cell_volume_mpc3
+        )
+        units[name] = conversions[0].units
+        fields[name] = FieldInFiles(snapshots, conversions).as_variable_data()
+    sim = make_simulation(
+        fields,
+        redshift=[snapshot.redshift for snapshot in next(iter(series.values()))],
+        box_size=box_size,
+        n_src_units=_source_units(units, series),
+        cosmology=cosmology,
+        source_code=box.source_code,
+        check_values=False,
+    )
+    if box.centres:
+        found = sim.assign_coords({axis: (axis, values) for axis, values in box.centres.items()})
+        check_simulation(found, values=False, file=str(first.file))
+    sim = _with_reaches(sim, box, settings, first.file)
+    mask = settings.text(MASK)
+    if mask is not None:
+        sim = with_propagation_mask(sim, mask)
+    return sim.assign_attrs({**box.attrs, **settings.attrs()})
+
+
+def _require(box: Box, series: Mapping[str, Sequence[Snapshot]], settings: Settings) -> None:
+    """Ask at once for all that the files do not say and a setting can."""
+    settings.require(
+        [
+            *(["box_size"] if box.box_size is None else []),
+            *(
+                UNIT_SETTINGS[name]
+                for name, snapshots in series.items()
+                if name in UNIT_SETTINGS and not all(snapshot.units for snapshot in snapshots)
+            ),
+        ],
+        file=next(iter(series.values()))[0].file,
+    )
+
+
+def _conversions(
+    name: str,
+    snapshots: Sequence[Snapshot],
+    settings: Settings,
+    cosmology: Mapping[str, float],
+    cell_volume_mpc3: float,
+) -> list[Conversion]:
+    """How the values of each snapshot of a field become those of a Simulation, all in one unit.
+
+    Raises
+    ------
+    InputError
+        If a unit is not known, or two snapshots have units of two kinds.
+    """
+    conversions = [
+        field_conversion(
+            name,
+            settings.field_units(name, snapshot.units, file=snapshot.file),
+            redshift=snapshot.redshift,
+            cosmology=cosmology,
+            cell_volume_mpc3=cell_volume_mpc3,
+            file=snapshot.file,
+        ).times(snapshot.scale)
+        for snapshot in snapshots
+    ]
+    if settings.text("f_gamma") is not None and settings.text("sources") != "mass":
+        conversions = [
+            _shining(conversion, settings, cosmology, snapshots[0].file) for conversion in conversions
+        ]
+    for snapshot, conversion in zip(snapshots, conversions, strict=True):
+        if conversion.units != conversions[0].units:
+            raise InputError(
+                f"{name}: expected one kind of unit, that of {snapshots[0].file.name} "
+                f"({conversions[0].units}); received {snapshot.units!r}",
+                file=snapshot.file,
+            )
+    return conversions
+
+
+def _shining(
+    conversion: Conversion, settings: Settings, cosmology: Mapping[str, float], file: Path
+) -> Conversion:
+    """The conversion to photons of what is a mass in haloes, or a mass times 1e18 s; any other as it is."""
+    masses = "Msun Mpc-3"
+    photon_units = {masses: PHOTON_RATE_UNITS, n_ion_units(masses): n_ion_units(PHOTON_RATE_UNITS)}
+    if conversion.units not in photon_units:
+        return conversion
+    photons = settings.photons_per_msun(cosmology, file=file) / 1e48
+    return Conversion(photon_units[conversion.units], conversion.scale * photons, conversion.offset * photons)
+
+
+def _source_units(units: Mapping[str, str], series: Mapping[str, Sequence[Snapshot]]) -> str:
+    """The unit of n_src, by the fields that go with it; those of one Simulation have one kind of unit.
+
+    Raises
+    ------
+    InputError
+        If n_src, n_ion and propagation_mask are photons, masses and numbers mixed.
+    """
+    n_src_units = {n_ion_units(unit): unit for unit in SOURCE_UNITS}
+    said = {
+        name: n_src_units.get(units[name], units[name]) for name in ("n_src", "n_ion", MASK) if name in units
+    }
+    if not said:
+        return PHOTON_RATE_UNITS
+    reference, wanted = next(iter(said.items()))
+    for name, unit in said.items():
+        if unit != wanted:
+            expected = n_ion_units(wanted) if name == "n_ion" else wanted
+            raise InputError(
+                f"expected {name} in {expected!r}, to match {reference} in {units[reference]!r}; "
+                f"received {units[name]!r}",
+                file=series[name][0].file,
+            )
+    return wanted
+
+
+def _with_reaches(sim: xr.Dataset, box: Box, settings: Settings, file: Path) -> xr.Dataset:
+    """The Simulation with the reach of photons that is set, or that the files say; as it is without one.
+
+    Raises
+    ------
+    InputError
+        If the files say it for some of the redshifts only.
+    """
+    given = settings.text(contract.MAX_MFP)
+    redshifts = sim["redshift"].values.tolist()
+    if given is not None:
+        model = contract.cosmology(sim)
+        return with_max_mfp(sim, [max_mfp_mpc(given, redshift, model) for redshift in redshifts])
+    if not box.max_mfp_mpc:
+        return sim
+    nearest = [nearest_redshift(redshift, box.max_mfp_mpc) for redshift in redshifts]
+    lacking = [redshift for redshift, near in zip(redshifts, nearest, strict=True) if near is None]
+    if lacking:
+        raise InputError(
+            f"expected max_mfp in the file of every snapshot or of none; there is none at "
+            f"z = {', '.join(f'{z:g}' for z in lacking)}",
+            file=file,
+            hint="give it for all: --set max_mfp=30, in comoving Mpc",
+        )
+    return with_max_mfp(sim, [box.max_mfp_mpc[near] for near in nearest if near is not None])
