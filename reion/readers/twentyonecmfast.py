@@ -12,7 +12,8 @@ those that were not set may be missing). What is read:
   Only runs with inhomogeneous recombinations have it. `n_ion`: ionising photons emitted so far, per baryon of
   the mean density in 4.3; before, that times the mean baryon density, in Msun Mpc-3. Releases leave no doubt;
   in development versions of 4.3 the size of the numbers decides;
-- `IonizedBox`: `neutral_fraction`; xi is one minus it.
+- `IonizedBox`: `neutral_fraction`; xi is one minus it;
+- `TsBox`, in runs with spin-temperature fluctuations: `spin_temperature`, in K.
 
 `cosmo_params` has hlittle, OMm, OMb (by default those of Planck 2018), `simulation_options` has HII_DIM,
 NON_CUBIC_FACTOR (the z axis has that many times the cells and the length) and BOX_LEN (Mpc), without which
@@ -23,7 +24,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from reion.readers.hdf5_file import attributes, find, is_hdf5, open_hdf5, read, 
 from reion.readers.settings import Settings
 from reion.readers.snapshot import Box, Snapshot
 from reion.readers.unused import looks_like_a_field, warn_unused
+from reion.simulation.constants import CM_PER_MPC
 from reion.simulation.contract import mean_density
 from reion.simulation.lazy import Region
 from reion.simulation.units import Conversion
@@ -44,13 +46,13 @@ from reion.simulation.units import Conversion
 PROTON_G = 1.6726e-24
 BARYONS_PER_MSUN = 1.98892e33 / PROTON_G
 """With 21cmFAST's own constants."""
-_CM_PER_MPC = 3.0856775814913673e24
 _DEFAULTS = {"hlittle": 0.6766, "OMm": 0.30964144154550644, "OMb": 0.04897468161869667}
 """What 21cmFAST 4 takes where a parameter was not set."""
 _LOWRES_CELL_SIZE_MPC = 1.5
 _MOST_PHOTONS_PER_BARYON = 1e3
 """No cell has emitted more; in Msun Mpc-3 the same is a billion times larger."""
 
+_SPIN_STRUCT = "TsBox"
 STRUCTS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "PerturbedField": {
         "density": ("n_igm", "overdensity"),
@@ -59,12 +61,12 @@ STRUCTS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "EmissivityFields": {"fesc_weighted_sfrd": ("n_src", "s-1 Mpc-3"), "n_ion": ("n_ion", "Mpc-3")},
     "HaloBox": {"whalo_sfr": ("n_src", "s-1 Mpc-3"), "n_ion": ("n_ion", "Mpc-3")},
     "IonizedBox": {"neutral_fraction": ("xi", "neutral fraction")},
+    _SPIN_STRUCT: {"spin_temperature": ("t_spin", "K")},
 }
 """Struct to its arrays that are read: the field, and the unit of the values times `_scale`."""
 _OTHER_STRUCTS = {
     "InitialConditions",
     "BrightnessTemp",
-    "TsBox",
     "XraySourceBox",
     "RadiationFields",
     "HaloField",
@@ -135,11 +137,11 @@ def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:  # noqa: ARG00
             _refuse_other_kinds(file, path)
             structs = _structs(file, path)
             found = [_snapshots(file, struct) for struct in structs]
-            unused += [f"{name} in {path.name}" for name in _unknown_groups(file) + _dropped_sources(file)]
+            unused += [f"{name} in {path.name}" for name in _unknown_groups(file) + _dropped_arrays(file)]
         snapshots = [snapshot for group in found for snapshot in group]
         read_structs = [struct for struct, group in zip(structs, found, strict=True) if group]
         if not snapshots:
-            if all(name in _OTHER_STRUCTS for name in (struct.name for struct in structs)):
+            if all(struct.name in {*_OTHER_STRUCTS, _SPIN_STRUCT} for struct in structs):
                 continue  # a cache has files of structs that nobody needs
             names = ", ".join(
                 f"{name}/OutputFields/{field}" for name, group in STRUCTS.items() for field in group
@@ -153,8 +155,39 @@ def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:  # noqa: ARG00
         boxes.append(_box(path, read_structs, snapshots))
     if not boxes:
         raise InputError(f"expected any of the structs {', '.join(STRUCTS)}; received none", file=paths[0])
-    warn_unused(unused)
+    boxes, left_out = _without_lone_spin_temperatures(boxes)
+    warn_unused(unused + left_out)
     return boxes
+
+
+def _without_lone_spin_temperatures(boxes: Sequence[Box]) -> tuple[list[Box], list[str]]:
+    """The boxes without spin temperatures that cannot go with the other fields, and what was left out.
+
+    A cache may hold them at some of its redshifts only, or at more of them than anything else.
+    """
+    others: dict[str, set[float]] = {}
+    spins: dict[str, set[float]] = {}
+    for box in boxes:
+        for snapshot in box.snapshots:
+            found = spins if snapshot.name == "t_spin" else others
+            found.setdefault(box.label, set()).add(snapshot.redshift)
+    kept, left_out = [], []
+    for box in boxes:
+        wanted = others.get(box.label, spins.get(box.label, set()))
+        complete = wanted <= spins.get(box.label, set())
+        dropped = [
+            snapshot
+            for snapshot in box.snapshots
+            if snapshot.name == "t_spin" and not (complete and snapshot.redshift in wanted)
+        ]
+        left_out += [
+            f"{_SPIN_STRUCT} in {snapshot.file.name}, at z = {snapshot.redshift:g}, as "
+            + ("other fields are not there" if complete else "other redshifts have none")
+            for snapshot in dropped
+        ]
+        snapshots = [snapshot for snapshot in box.snapshots if snapshot not in dropped]
+        kept.append(replace(box, snapshots=snapshots))
+    return kept, left_out
 
 
 def _is_ours(file: Any) -> bool:
@@ -258,7 +291,7 @@ def _scale(field: str, dataset: Any, name: str, struct: _Struct) -> float:
     if _is_development(struct.version):
         whole = (slice(None),) * len(dataset.shape)
         per_baryon = float(np.max(read(dataset, whole, name, struct.path))) < _MOST_PHOTONS_PER_BARYON
-    baryons_mpc3 = mean_density(struct.cosmology()) * _CM_PER_MPC**3 / PROTON_G
+    baryons_mpc3 = mean_density(struct.cosmology()) * CM_PER_MPC**3 / PROTON_G
     return baryons_mpc3 if per_baryon else BARYONS_PER_MSUN
 
 
@@ -334,11 +367,11 @@ def _unknown_groups(file: Any) -> list[str]:
     ]
 
 
-def _dropped_sources(file: Any) -> list[str]:
-    """Arrays of a struct of sources none of whose arrays is read."""
+def _dropped_arrays(file: Any) -> list[str]:
+    """Arrays of a struct of sources or of spin temperatures none of whose arrays is read."""
     return [
         f"{struct}/OutputFields/{name}"
-        for struct in _SOURCE_STRUCTS
+        for struct in (*_SOURCE_STRUCTS, _SPIN_STRUCT)
         if struct in file and f"{struct}/OutputFields" in file
         for name in file[f"{struct}/OutputFields"]
         if not any(read in file[f"{struct}/OutputFields"] for read in STRUCTS[struct])

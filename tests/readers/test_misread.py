@@ -721,3 +721,51 @@ def test_a_list_whose_name_may_say_a_redshift_does_not_shine_always(name, match,
     (tmp_path / "sources_z9.000.txt").unlink()
     (tmp_path / "sources_z8.000.txt").rename(tmp_path / name)
     refused(tmp_path, match, settings=settings, hint="name it like sources_z8.397.txt")
+
+
+# Spin temperatures of 21cmFAST
+
+
+def with_spin_temperatures(folder: Path, *, of: Sequence[str] = ("8.000", "9.000")) -> None:
+    write_21cmfast(folder, SIM)
+    for redshift in of:
+        with h5py.File(folder / f"coeval_z{redshift}.h5", "r+") as file:
+            file.copy("IonizedBox", "TsBox")
+            del file["TsBox/OutputFields/neutral_fraction"]
+            file["TsBox/OutputFields/spin_temperature"] = np.full((4, 4, 4), 10 * float(redshift), np.float32)
+            file["TsBox/OutputFields/kinetic_temp_neutral"] = np.ones((4, 4, 4), np.float32)
+
+
+def test_spin_temperatures_of_21cmfast_are_read(tmp_path):
+    with_spin_temperatures(tmp_path)
+    t_spin = read(tmp_path)["t_spin"]
+    assert t_spin.units == "K"
+    assert t_spin.values[:, 0, 0, 0].tolist() == [90.0, 80.0]
+
+
+def test_spin_temperatures_at_some_redshifts_only_are_named(tmp_path):
+    with_spin_temperatures(tmp_path, of=["8.000"])
+    sim, texts = said(tmp_path)
+    assert "t_spin" not in sim
+    assert sim.sizes["redshift"] == 2
+    assert texts == ["not used: TsBox in coeval_z8.000.h5, at z = 8, as other redshifts have none"]
+
+
+def test_spin_temperatures_beyond_the_other_fields_are_named(tmp_path):
+    with_spin_temperatures(tmp_path)
+    with h5py.File(tmp_path / "coeval_z8.000.h5", "r+") as file:
+        for name in ("PerturbedField", "EmissivityFields", "IonizedBox"):
+            del file[name]
+    sim, texts = said(tmp_path)
+    assert sim["t_spin"].values[:, 0, 0, 0].tolist() == [90.0]
+    assert texts == ["not used: TsBox in coeval_z8.000.h5, at z = 8, as other fields are not there"]
+
+
+def test_a_spin_temperature_under_another_name_is_named(tmp_path):
+    with_spin_temperatures(tmp_path)
+    for path in tmp_path.glob("*.h5"):
+        with h5py.File(path, "r+") as file:
+            file["TsBox/OutputFields"].move("spin_temperature", "Ts")
+    sim, texts = said(tmp_path)
+    assert "t_spin" not in sim
+    assert "TsBox/OutputFields/Ts in coeval_z8.000.h5" in texts[0]
