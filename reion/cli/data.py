@@ -117,6 +117,8 @@ def inspect(
     from reion.terminal import progress_bar
 
     sim = opened(reachable(sources, scheduler), format_, settings)
+    # A model that cannot be opened is said before every value is read.
+    fit = None if model is None else _fit(model, sim)
     announce_compilation()
     if dry_run:
         from reion.inspection.cost import plan_inspect
@@ -127,7 +129,6 @@ def inspect(
         inspection = run_inspect(sim, plot=plot, force=force, workers=team, progress=progress)
     from rich.console import Group
 
-    fit = None if model is None else _fit(model, sim)
     print_result(
         {**inspection.to_json(), **({} if fit is None else {"for": fit})},
         lambda: render(inspection) if fit is None else Group(render(inspection), _fit_in_words(fit)),

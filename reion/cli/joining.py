@@ -38,17 +38,17 @@ def joined(
 def opened(sources: Sequence[Path], format_: str | None, settings: Sequence[str] | None) -> xr.Dataset:
     """The Simulation of `sources`; where the first is a store with xi and others follow, the two joined.
 
-    A store is a simulation by itself, so that one among several sources can be nothing else.
+    Stores that are one series, `box_z9.zarr box_z8.zarr`, are opened as one like any files of a series.
     """
     from reion.readers import open_simulation
-    from reion.readers.zarr import is_store
     from reion.simulation.joining import with_xi
 
     first, *others = sources
-    own = open_simulation(first) if others and is_store(first) else None
-    if own is None or "xi" not in own.data_vars:
-        return open_simulation(sources, format=format_, settings=parse_settings(settings))
-    sim = open_simulation(others, format=format_, settings=parse_settings(settings))
+    facts = parse_settings(settings)
+    if not _holds_xi_of(first, others):
+        return open_simulation(sources, format=format_, settings=facts)
+    own = open_simulation(first, settings=_facts_lacking(first, facts))
+    sim = open_simulation(others, format=format_, settings=facts)
     both = with_xi(sim, own, file=str(first))
     if both.sizes["redshift"] < sim.sizes["redshift"] and "n_src" in sim and "n_ion" not in sim:
         left_out = sorted(set(sim["redshift"].values) - set(both["redshift"].values), reverse=True)
@@ -58,3 +58,26 @@ def opened(sources: Sequence[Path], format_: str | None, settings: Sequence[str]
             stacklevel=2,
         )
     return both
+
+
+def _holds_xi_of(first: Path, others: Sequence[Path]) -> bool:
+    """Whether `first` is a store with the xi of what `others` hold, and no part of one series with them."""
+    from reion.readers.filenames import label_of, redshift_of
+    from reion.readers.zarr import ZarrTree, is_store
+
+    if not others or not is_store(first) or ZarrTree(first).shape("xi") is None:
+        return False
+    redshift = redshift_of(first)
+    return redshift is None or not any(
+        is_store(other) and label_of(other) == label_of(first) and redshift_of(other) not in (None, redshift)
+        for other in others
+    )
+
+
+def _facts_lacking(store: Path, facts: Mapping[str, str]) -> Mapping[str, str]:
+    """Those of the facts that are of xi, where the store, of another program, does not say its box size."""
+    from reion.readers.zarr import ZarrTree
+
+    if ZarrTree(store).attribute("box_size") is not None:
+        return {}
+    return {key: facts[key] for key in ("box_size", "xi_unit") if key in facts}

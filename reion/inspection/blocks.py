@@ -13,7 +13,8 @@ from reion.inspection.checks import boundary_ratio, xi_at_sources
 from reion.jobs.resources import thread_limit
 from reion.jobs.workers import Job
 from reion.simulation.contract import AXES, FIELDS, Shape, shape_of
-from reion.storage.store import Block, blocks_of
+from reion.simulation.lazy import Region
+from reion.storage.store import blocks_of
 
 if TYPE_CHECKING:
     from reion.inspection.pictures import Pictures
@@ -53,7 +54,7 @@ class FieldFindings:
             for axis, parts in self._line_parts.items()
         }
 
-    def add(self, values: np.ndarray, block: Block) -> None:
+    def add(self, values: np.ndarray, block: Region) -> None:
         """Add the cells of a block: (x, y, z) float32."""
         from reion_kernels import moments
 

@@ -9,7 +9,13 @@ import numpy as np
 import xarray as xr
 
 from reion.inspection.result import Check, FieldInspection, FieldSnapshot, HistoryPoint
-from reion.simulation.contract import AXES, DEFAULT_COSMOLOGY, cosmology, mean_baryon_density
+from reion.simulation.contract import (
+    AXES,
+    DEFAULT_COSMOLOGY,
+    cosmological_parameters,
+    cosmology,
+    mean_baryon_density,
+)
 from reion.simulation.units import field_conversion
 
 _DENSITY_TOLERANCE = 0.05
@@ -131,7 +137,7 @@ def _mean_density(sim: xr.Dataset, means: np.ndarray) -> Check:
         return _plausible("mean density", f"n_igm is comoving and has the cosmic mean (ratio {ratio:.3f})")
     model = cosmology(sim)
     h = float(model.H0.value) / 100
-    assumed = {key: float(sim.attrs.get(key, value)) for key, value in DEFAULT_COSMOLOGY.items()}
+    assumed = cosmological_parameters(sim)
     expansion = (1 + sim["redshift"].values) ** 3
     usual_mistakes = {
         "proper instead of comoving (--set n_igm_unit='proper g cm-3')": expansion,

@@ -17,12 +17,12 @@ from reion.jobs.places import claimed, output_path, refuse_existing
 from reion.jobs.resources import peak_memory_bytes
 from reion.jobs.workers import Progress, Workers, in_order
 from reion.simulation.contract import (
-    DEFAULT_COSMOLOGY,
     FIELDS,
     PHOTON_UNITS,
     box_size_mpc,
     cell_size_mpc,
     check_simulation,
+    cosmological_parameters,
     cosmology,
     hydrogen_per_density,
     n_ion_units,
@@ -102,7 +102,7 @@ def _inspection(sim: xr.Dataset, snapshots: Sequence[Findings]) -> Inspection:
         cell_size_mpc=cell_size_mpc(sim),
         redshifts=sim["redshift"].values.tolist(),
         source_code=sim.attrs.get("source_code"),
-        cosmology={key: sim.attrs.get(key, value) for key, value in DEFAULT_COSMOLOGY.items()},
+        cosmology=cosmological_parameters(sim),
         cosmology_assumed=bool(sim.attrs.get("cosmology_assumed", True)),
         fields=fields,
         history=history,

@@ -13,18 +13,24 @@ import xarray as xr
 from reion.inspection.result import FieldInspection, HistoryPoint, Inspection
 from reion.jobs.figures import own_settings
 from reion.jobs.places import Kind, holds_only
-from reion.simulation.contract import AXES, box_size_mpc, mean_baryon_density
-from reion.storage.store import Block
+from reion.simulation.contract import AXES, FIELDS, box_size_mpc, mean_baryon_density
+from reion.simulation.lazy import Region
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _LOG_BINS = np.linspace(-12.0, 12.0, 481)
-"""Edges of the bins of log10 of densities, sources and photons."""
+"""Edges of the bins of log10 of densities, sources, photons and temperatures."""
+
+_LOG_RATE_BINS = np.linspace(-36.0, -6.0, 601)
+"""Edges of the bins of log10 of photo-ionisations a second."""
 
 _XI_BINS = np.linspace(0.0, 1.0, 51)
 """Edges of the bins of xi."""
+
+_VELOCITY_BINS = np.linspace(-2000.0, 2000.0, 801)
+"""Edges of the bins of velocities in km s-1, which go both ways."""
 
 _PROJECTED = ("n_src", "n_ion")
 """Fields that are zero in most cells of a plane: drawn as the brightest cell along z instead."""
@@ -48,8 +54,9 @@ PICTURES = Kind(name="a folder of pictures", is_ours=are_our_pictures)
 class Pictures:
     """Collects histograms and slices during the pass, and draws the pictures at its end.
 
-    Histograms count all cells: by log10 of the density over the cosmic mean, by log10 of sources and photons
-    in their units where they are not zero, and by xi. A slice is the plane across the z axis through the
+    Histograms count all cells: by log10 of the density over the cosmic mean, by xi, by velocities, and by
+    log10 of any other field in its units where it is not zero. What lies outside all bins is in the one at
+    that end. A slice is the plane across the z axis through the
     middle of the box; of sources and photons it is the brightest cell along z, because most cells have none.
     """
 
@@ -77,13 +84,13 @@ class Pictures:
         for key, parts in other._slices.items():
             self._add_to_slice(key, parts)
 
-    def add(self, name: str, index: int, values: np.ndarray, block: Block) -> None:
+    def add(self, name: str, index: int, values: np.ndarray, block: Region) -> None:
         """Add the cells, (x, y, z), of a block of snapshot `index`."""
-        bins = _XI_BINS if name == "xi" else _LOG_BINS
-        if name == "xi":
-            binned = values
-        else:
+        bins = _bins(name)
+        if _is_logarithmic(name):
             binned = np.log10(values[values > 0] * np.float64(self._scale.get(name, 1.0)))
+        else:
+            binned = values
         counts = np.histogram(np.clip(binned, bins[0], bins[-1]), bins)[0]
         self._counts[name, index] = self._counts.get((name, index), 0) + counts
         if index not in self._drawn:
@@ -130,11 +137,17 @@ class Pictures:
         """The fields, in the order in which they were seen."""
         return list(dict.fromkeys(name for name, _ in self._counts))
 
+    def _quantity(self, name: str) -> str:
+        """What is drawn of a field, with its unit."""
+        if name == "xi":
+            return name
+        return f"{'log10 ' if _is_logarithmic(name) else ''}{name} / ({self._units[name]})"
+
     def _histograms(self) -> Figure:
         names = self._names()
         figure, rows = _figure(1, len(names))
         for axes, name in zip(rows[0], names, strict=True):
-            bins = _XI_BINS if name == "xi" else _LOG_BINS
+            bins = _bins(name)
             for index, redshift in enumerate(self._redshift):
                 counts = self.counts(name, index)
                 density = counts / max(int(counts.sum()), 1) / np.diff(bins)
@@ -148,11 +161,7 @@ class Pictures:
                         color=_colour(index, len(self._redshift)),
                     )
             axes.set_yscale("log")
-            axes.set_xlabel(
-                {"n_igm": "log10 n_igm / cosmic mean", "xi": "xi"}.get(
-                    name, f"log10 {name} / ({self._units[name]})"
-                )
-            )
+            axes.set_xlabel("log10 n_igm / cosmic mean" if name == "n_igm" else self._quantity(name))
             axes.set_ylabel("fraction of cells per unit")
         rows[0][-1].legend(fontsize=6)
         return figure
@@ -162,12 +171,9 @@ class Pictures:
         figure, rows = _figure(len(names), len(self._drawn))
         for row, name in zip(rows, names, strict=True):
             planes = [self.plane(name, int(index)).T for index in self._drawn]
-            if name == "xi":
-                low, high = 0.0, 1.0
-            else:
+            if _is_logarithmic(name):
                 planes = [np.log10(np.where(plane > 0, plane, np.nan)) for plane in planes]
-                finite = np.concatenate([plane[np.isfinite(plane)] for plane in planes])
-                low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+            low, high = _colour_range(name, planes)
             for axes, index, plane in zip(row, self._drawn, planes, strict=True):
                 image = axes.imshow(
                     plane,
@@ -181,8 +187,7 @@ class Pictures:
                 axes.set_xlabel("x / Mpc")
                 axes.set_ylabel("y / Mpc")
             cut = "brightest along z" if name in _PROJECTED else "middle plane"
-            quantity = "xi" if name == "xi" else f"log10 {name} / ({self._units[name]})"
-            figure.colorbar(image, ax=row).set_label(f"{quantity}\n{cut}", fontsize=8)
+            figure.colorbar(image, ax=row).set_label(f"{self._quantity(name)}\n{cut}", fontsize=8)
         return figure
 
     def _profiles(self, fields: Mapping[str, FieldInspection]) -> Figure:
@@ -220,6 +225,35 @@ class Pictures:
         axes.set_ylim(-0.02, 1.5)
         axes.legend(fontsize=7)
         return figure
+
+
+def _is_velocity(name: str) -> bool:
+    return FIELDS[name].minimum < 0
+
+
+def _is_logarithmic(name: str) -> bool:
+    """Whether log10 of a field is drawn: it spans many powers of ten, and is never negative."""
+    return name != "xi" and not _is_velocity(name)
+
+
+def _bins(name: str) -> np.ndarray:
+    """Edges of the bins of a field's histogram."""
+    if _is_velocity(name):
+        return _VELOCITY_BINS
+    return {"xi": _XI_BINS, "ionisation_rate": _LOG_RATE_BINS}.get(name, _LOG_BINS)
+
+
+def _colour_range(name: str, planes: Sequence[np.ndarray]) -> tuple[float, float]:
+    """The values of the first and the last colour of the slices of a field."""
+    if name == "xi":
+        return 0.0, 1.0
+    finite = np.concatenate([plane[np.isfinite(plane)] for plane in planes])
+    if not finite.size:
+        return 0.0, 1.0
+    if _is_velocity(name):
+        fastest = float(np.abs(finite).max())
+        return -fastest, fastest
+    return float(finite.min()), float(finite.max())
 
 
 def _figure(rows: int, columns: int) -> tuple[Figure, list[list[Axes]]]:

@@ -20,6 +20,7 @@ from reion.jobs.outputs import finite, whole_folder
 from reion.jobs.places import Kind, claimed
 from reion.jobs.workers import Job, Progress, ThisProcess
 from reion.simulation.contract import DIMS, FIELDS, MAX_MFP, check_simulation, n_ion_units, shape_of
+from reion.simulation.lazy import Region
 from reion.simulation.photons import PhotonSum, warn_if_late
 
 _CHUNK_BYTES = 32 << 20
@@ -30,9 +31,6 @@ _BLOCK_BYTES = 64 << 20
 
 HISTORY = -1
 """The snapshot of a piece that writes n_src of all snapshots, and n_ion, which is summed up from it."""
-
-Block = tuple[slice, slice, slice]
-"""Cells along x, y and z."""
 
 
 def is_our_store(path: Path) -> bool:
@@ -92,7 +90,7 @@ def write_simulation(
     return place
 
 
-def blocks_of(shape: Sequence[int]) -> list[Block]:
+def blocks_of(shape: Sequence[int]) -> list[Region]:
     """A box in blocks of whole chunks of its store, each at most 64 MiB of float32.
 
     Up to 256^3 cells it is one block. The blocks of a larger box are as many chunks as fit, along x first,
@@ -198,7 +196,7 @@ class WriteFields(Job[tuple[int, int], dict[str, Any]]):
                 digests[name] = write_block(self._arrays[name], values, index, block)
         return {"digests": digests, "shining": False}
 
-    def _write_history(self, block: Block) -> dict[str, Any]:
+    def _write_history(self, block: Region) -> dict[str, Any]:
         digests: dict[str, dict[str, str]] = {"n_src": {}, "n_ion": {}}
         photons = PhotonSum(self._sim, [cells.stop - cells.start for cells in block])
         shining = False
@@ -212,7 +210,7 @@ class WriteFields(Job[tuple[int, int], dict[str, Any]]):
         return {"digests": digests, "shining": shining}
 
 
-def write_block(array: Any, values: np.ndarray, index: int, block: Block) -> dict[str, str]:
+def write_block(array: Any, values: np.ndarray, index: int, block: Region) -> dict[str, str]:
     """Write a block (x, y, z) of one snapshot of a Zarr array, chunk by chunk.
 
     Returns
@@ -282,7 +280,7 @@ def _create(group: Any, name: str, like: xr.DataArray) -> Any:
     return array
 
 
-def volume(block: Block) -> int:
+def volume(block: Region) -> int:
     """Cells of a block."""
     return math.prod(cells.stop - cells.start for cells in block)
 

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import scipy.ndimage
 import scipy.stats
+import zarr
 from rich.console import Console
 
 from reion.cli.joining import opened
 from reion.errors import InputError
+from reion.inspection import look
 from reion.inspection.checks import xi_at_sources
 from reion.inspection.look import inspect
+from reion.inspection.pictures import Pictures
 from reion.inspection.table import render
 from reion.simulation.contract import make_simulation
 from reion.simulation.photons import with_n_ion
@@ -227,6 +230,71 @@ def test_it_draws_and_replaces_only_with_force(cosmic, tmp_path):
     with pytest.raises(InputError, match="exists already"):
         inspect(cosmic, plot=tmp_path / "plots")
     inspect(cosmic[["xi"]].isel(redshift=[1]), plot=tmp_path / "plots", force=True)
+
+
+def test_pictures_show_every_cell_of_every_kind_of_field():
+    """Half of a velocity is negative, and rates are far below one."""
+    sim = toy_simulation()
+    rng = np.random.default_rng(0)
+    shape = sim["n_igm"].shape
+    sim = sim.assign(
+        velocity_x=(sim["n_igm"].dims, rng.normal(0, 100, shape).astype(np.float32), {"units": "km s-1"}),
+        ionisation_rate=(
+            sim["n_igm"].dims,
+            rng.lognormal(np.log(1e-13), 1, shape).astype(np.float32),
+            {"units": "s-1"},
+        ),
+    )
+    pictures = Pictures(sim)
+    block = tuple(slice(0, n) for n in shape[1:])
+    for name in ("velocity_x", "ionisation_rate"):
+        for index in range(shape[0]):
+            pictures.add(name, index, sim[name][index].values, block)
+        counts = pictures.counts(name, 0)
+        assert counts.sum() == np.prod(shape[1:])
+        assert counts[0] == counts[-1] == 0
+    positive = (sim["velocity_x"][0].values > 0).sum()
+    counts = pictures.counts("velocity_x", 0)
+    assert counts[len(counts) // 2 :].sum() == positive
+    figure = pictures._slices_figure()
+    velocity, rate = (row.get_images()[0] for row in figure.axes[:: len(figure.axes) // 2][:2])
+    assert np.isfinite(np.asarray(velocity.get_array())).all()
+    assert np.isfinite(np.asarray(rate.get_array())).all()
+
+
+def test_stores_of_one_series_are_opened_as_one(simulation, tmp_path):
+    stores = [
+        write_simulation(simulation[["n_igm", "xi"]].isel(redshift=part), tmp_path / f"box_z{z}.zarr")
+        for part, z in (([0, 1], "12.0"), ([2, 3], "8.0"))
+    ]
+    assert opened(stores, None, None)["redshift"].values.tolist() == simulation["redshift"].values.tolist()
+
+
+def test_a_store_of_others_with_xi_is_given_what_it_lacks(simulation, tmp_path):
+    gas = write_simulation(simulation.drop_vars("xi"), tmp_path / "gas.zarr")
+    theirs = simulation[["xi"]].assign_attrs({})
+    theirs.attrs = {}
+    theirs.drop_vars(["x", "y", "z"]).to_zarr(tmp_path / "theirs.zarr", zarr_format=3, consolidated=False)
+    both = opened([tmp_path / "theirs.zarr", gas], None, ["box_size=24,20,16"])
+    np.testing.assert_array_equal(both["xi"].values, simulation["xi"].values)
+
+
+def test_stores_of_others_take_a_mapping(simulation, tmp_path):
+    for index, z in ((0, "12.0"), (1, "10.0")):
+        group = zarr.open_group(tmp_path / f"box_z{z}.zarr", mode="w")
+        group.create_array("x_HII", data=simulation["xi"].values[index])
+    (tmp_path / "mine.toml").write_text('[xi]\narray = "x_HII"\nunit = "1"\n')
+    stores = [tmp_path / "box_z12.0.zarr", tmp_path / "box_z10.0.zarr"]
+    sim = opened(stores, None, [f"mapping={tmp_path / 'mine.toml'}", "box_size=24,20,16"])
+    np.testing.assert_array_equal(sim["xi"].values, simulation["xi"].values[:2])
+
+
+def test_a_model_that_is_none_is_said_before_anything_is_read(simulation, tmp_path, command, monkeypatch):
+    gas = write_simulation(simulation, tmp_path / "gas.zarr")
+    monkeypatch.setattr(look, "inspect", lambda *_, **__: pytest.fail("read all values first"))
+    code, _, said = command("inspect", gas, "--for", tmp_path / "nowhere.onnx")
+    assert code == 2
+    assert "nowhere.onnx" in said
 
 
 def test_the_tables_show_every_field_and_check(cosmic):
