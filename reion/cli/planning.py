@@ -47,8 +47,13 @@ def plan(
     cells: Annotated[
         int | None, typer.Option(min=1, help="Cells along a side of the box, instead of SIM.")
     ] = None,
-    snapshots: Annotated[int, typer.Option(min=1, help="Snapshots of a box, with --cells.")] = 1,
-    boxes: Annotated[int, typer.Option(min=1, help="Boxes to train on, with --cells.")] = 1,
+    snapshots: Annotated[
+        int | None, typer.Option(min=1, help="Snapshots of a box, with --cells; 1 by default.")
+    ] = None,
+    boxes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Boxes to train on, with --cells and the file of a run; 1 by default."),
+    ] = None,
     memory: Memory = None,
     machines: Annotated[int, typer.Option(min=1, help="Machines that share the work.")] = 1,
     rate: Annotated[
@@ -71,7 +76,9 @@ def plan(
     )
     if bool(sources) == (cells is not None):
         raise InputError("expected either a simulation or --cells", hint="--cells 1024 --snapshots 50")
-    if model.endswith(".toml"):
+    is_run = model.endswith(".toml")
+    _refuse_without_meaning(is_run, cells=cells, snapshots=snapshots, boxes=boxes, memory=memory)
+    if is_run:
         need_training("planning a training run")
         found = _plan_training(
             Path(model),
@@ -79,8 +86,8 @@ def plan(
             format_,
             settings or [],
             cells=cells,
-            snapshots=snapshots,
-            boxes=boxes,
+            snapshots=snapshots or 1,
+            boxes=boxes or 1,
             terms=terms,
         )
     else:
@@ -90,11 +97,33 @@ def plan(
             format_,
             parse_settings(settings),
             cells=cells,
-            snapshots=snapshots,
+            snapshots=snapshots or 1,
             memory_bytes=None if memory is None else parse_bytes(memory, "--memory"),
             terms=terms,
         )
     print_plans([found], json=json)
+
+
+def _refuse_without_meaning(
+    is_run: bool, *, cells: int | None, snapshots: int | None, boxes: int | None, memory: str | None
+) -> None:
+    """Raise `InputError` for an option that what is planned does not go by."""
+    if is_run and memory is not None:
+        raise InputError(
+            "--memory: expected a model, whose tiles are cut to fit; received the file of a run",
+            hint="leave it out: batch and crop of the run decide what training takes",
+        )
+    if not is_run and boxes is not None:
+        raise InputError(
+            "--boxes: expected the TOML file of a run; received a model, which predicts box by box",
+            hint="leave it out: every box costs the same",
+        )
+    for option, value in (("--snapshots", snapshots), ("--boxes", boxes)):
+        if value is not None and cells is None:
+            raise InputError(
+                f"{option}: expected --cells; received a simulation, which has its own",
+                hint="leave one of the two out",
+            )
 
 
 def _plan_training(

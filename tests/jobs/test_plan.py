@@ -292,6 +292,19 @@ def test_a_plan_needs_data_or_their_shape(command, store):
         assert "either a simulation or --cells" in said
 
 
+def test_a_plan_refuses_what_it_does_not_go_by(command, store, tmp_path):
+    (tmp_path / "run.toml").write_text("")
+    for call, option in (
+        ([tmp_path / "run.toml", "--cells", 64, "--memory", "1GiB"], "--memory"),
+        (["rt64-history", "--cells", 64, "--boxes", 2], "--boxes"),
+        (["rt64-history", store, "--snapshots", 2], "--snapshots"),
+        ([tmp_path / "run.toml", store, "--boxes", 2], "--boxes"),
+    ):
+        code, _, said = command("plan", *call)
+        assert code == 2
+        assert f"{option}: expected" in said
+
+
 def test_a_plan_for_people(command):
     code, printed, _ = command("plan", "rt64-history", "--cells", 1024, "--snapshots", 50, "--rate", 1e5)
     assert code == 0
