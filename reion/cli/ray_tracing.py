@@ -67,7 +67,7 @@ def simulate(
         from reion.readers import open_simulation
 
         sim = open_simulation(sources, format=format_, settings=facts)
-        print_plans([plan_simulate(sim, sources, tracing)], json=json)
+        print_plans([plan_simulate(sim, sources, tracing, rates=rates)], json=json)
         return
     with resumable(out), started(scheduler, workers) as team, progress_bar("tracing rays") as progress:
         result = run_simulate(

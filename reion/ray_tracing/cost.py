@@ -12,7 +12,8 @@ import xarray as xr
 
 from reion.jobs.plan import TERMS, Measurement, Plan, Terms, bytes_below, time_is_up
 from reion.ray_tracing.evolve import check_traceable, photo_table, reach_mpc, sources_of
-from reion.ray_tracing.settings import RayTracing
+from reion.ray_tracing.settings import TRACED_FIELDS, RayTracing, traced_fields
+from reion.simulation.constants import CM_PER_MPC
 from reion.simulation.contract import FIELDS, cells_of, cubic_cell_size_mpc, shape_of
 from reion_kernels import trace_rays
 
@@ -27,11 +28,24 @@ _ROUNDS_A_STEP = 8
 
 _SAMPLE_SOURCES = 32
 
+_REDSHIFT, _NEUTRAL_CM3 = 8.0, 1e-5
+"""What the gas is like through which the sample is traced: hydrogen of the mean density, 93 % ionised."""
+
 
 def plan_simulate(
-    sim: xr.Dataset, sources: Sequence[Path], tracing: RayTracing, *, terms: Terms = TERMS
+    sim: xr.Dataset,
+    sources: Sequence[Path],
+    tracing: RayTracing,
+    *,
+    rates: bool = False,
+    terms: Terms = TERMS,
 ) -> Plan:
     """Plan a ray tracing. A cell is one cell of the sphere of one source, once; rounds are an estimate.
+
+    Parameters
+    ----------
+    rates
+        Whether the rate of photo-ionisations is stored too.
 
     Raises
     ------
@@ -47,27 +61,28 @@ def plan_simulate(
 
     def measure() -> Measurement:
         middle = intervals // 2
-        positions, rates = sources_of(sim["n_src"][middle].values, cell_mpc)
-        some = slice(min(len(rates), _SAMPLE_SOURCES))
-        neutral = np.full(shape, 1e-5)  # hydrogen that is half ionised at a redshift of 8, about
+        positions, photon_rates = sources_of(sim["n_src"][middle].values, cell_mpc)
+        some = slice(min(len(photon_rates), _SAMPLE_SOURCES))
+        neutral = np.full(shape, _NEUTRAL_CM3)
         traced, begin = 0, time.perf_counter()
         while traced == 0 or not time_is_up(begin):
             trace_rays(
                 neutral,
                 positions[some],
-                rates[some],
-                cell_cm=cell_mpc * 3e23,
+                photon_rates[some],
+                cell_cm=cell_mpc * CM_PER_MPC / (1 + _REDSHIFT),
                 max_mfp_cells=reach_mpc(sim, tracing, middle) / cell_mpc,
                 table=photo_table(tracing),
             )
-            traced += max(1, min(len(rates), _SAMPLE_SOURCES)) * spheres[middle]
+            traced += max(1, min(len(photon_rates), _SAMPLE_SOURCES)) * spheres[middle]
         return Measurement(cells=traced, seconds=time.perf_counter() - begin)
 
-    written = sum(name in sim.data_vars for name in FIELDS) + ("n_ion" not in sim.data_vars) + 1
+    given = {name for name in FIELDS if name in sim.data_vars} - set(TRACED_FIELDS)
+    written = len(given | {"n_ion"}) + len(traced_fields(rates=rates))
     return Plan(
         command="simulate",
         cells=source_cells * tracing.steps * _ROUNDS_A_STEP,
-        pieces=max(counts, default=1),
+        pieces=max(1, *counts),
         bytes_read=bytes_below(sources),
         bytes_written=4 * written * sim.sizes["redshift"] * cells_of(sim),
         peak_memory_bytes=round(_SIMULATE_BYTES + _SIMULATE_BYTES_A_CELL * cells_of(sim)),

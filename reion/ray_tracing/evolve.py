@@ -151,6 +151,13 @@ def redshift_at(model: FlatLambdaCDM, age_s: float, between: np.ndarray) -> floa
     return float(brentq(too_old_s, min(between), max(between), xtol=1e-9))
 
 
+def _time_steps(model: FlatLambdaCDM, between: np.ndarray, steps: int) -> tuple[float, list[float]]:
+    """Seconds of each of the equally long steps between two redshifts, and the redshift of its middle."""
+    begin_s, end_s = (float(model.age(float(redshift)).to_value("s")) for redshift in between)
+    step_s = (end_s - begin_s) / steps
+    return step_s, [redshift_at(model, begin_s + (number + 0.5) * step_s, between) for number in range(steps)]
+
+
 def evolve(
     sim: xr.Dataset,
     index: int,
@@ -179,10 +186,7 @@ def evolve(
     """
     model = cosmology(sim)
     cell_mpc = cubic_cell_size_mpc(sim)
-    begin_s, end_s = (
-        float(model.age(float(z)).to_value("s")) for z in sim["redshift"].values[index : index + 2]
-    )
-    step_s = (end_s - begin_s) / settings.steps
+    step_s, middles = _time_steps(model, sim["redshift"].values[index : index + 2], settings.steps)
     positions, rates = sources_of(sim["n_src"][index].values, cell_mpc)
     atoms_cm3 = sim["n_igm"][index].values.astype(np.float64) * hydrogen_per_gram()
     radius_mpc = reach_mpc(sim, settings, index)
@@ -191,10 +195,7 @@ def evolve(
     photons: list[Photons] = []
     iterations: list[int] = []
     converged = True
-    for number in range(settings.steps):
-        middle = redshift_at(
-            model, begin_s + (number + 0.5) * step_s, sim["redshift"].values[index : index + 2]
-        )
+    for number, middle in enumerate(middles):
 
         def report(iteration: int, mean_xi: float, number: int = number) -> None:
             if progress is not None:

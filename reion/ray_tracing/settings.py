@@ -14,6 +14,14 @@ from reion.schema import Schema
 DIFFUSE_SHARE = 0.1
 """Where more than this share of the cells emit, faint sources share rays by default."""
 
+TRACED_FIELDS = ("xi", "ionisation_rate")
+"""What a ray tracing computes, the second only where it is asked for; an earlier one's are not kept."""
+
+
+def traced_fields(*, rates: bool) -> tuple[str, ...]:
+    """What a ray tracing stores; the rate of photo-ionisations with `rates`."""
+    return TRACED_FIELDS if rates else TRACED_FIELDS[:1]
+
 
 def _known_model(value: float | str) -> float | str:
     if isinstance(value, str) and value not in MODELS:
@@ -53,7 +61,7 @@ class RayTracing(Schema):
     clumping: Annotated[float, Field(ge=1)] | tuple[tuple[float, float], ...] = 1.0
     """<n^2> / <n>^2 within a cell: a number, or pairs of redshift and number with straight lines between."""
     initial_xi: Annotated[float, Field(ge=0, lt=1)] = 2e-4
-    """Ionised fraction of every cell at the first snapshot, where the Simulation holds none."""
+    """Ionised fraction of every cell at the first snapshot, also where the Simulation holds one."""
     steps: Annotated[int, Field(ge=1, le=1000)] = 3
     """Time steps from one snapshot to the next, equally long."""
     tolerance: Annotated[float, Field(gt=0, lt=0.1)] = 1e-4

@@ -20,7 +20,7 @@ from reion.jobs.resources import peak_memory_bytes, thread_limit
 from reion.jobs.sources import SourceFiles
 from reion.jobs.workers import ThisProcess, Workers
 from reion.ray_tracing.evolve import Interval, check_traceable, evolve, reach_mpc
-from reion.ray_tracing.settings import RayTracing
+from reion.ray_tracing.settings import TRACED_FIELDS, RayTracing, traced_fields
 from reion.ray_tracing.tracers import SharedTracing
 from reion.readers import Source, open_simulation, source_files
 from reion.simulation.contract import (
@@ -46,9 +46,6 @@ from reion_kernels import Photons
 
 _BUDGET = "traced_snapshots"
 """Attribute of a store that was ray-traced: every `TracedSnapshot`, as JSON."""
-
-_TRACED_FIELDS = ("xi", "ionisation_rate")
-"""What a ray tracing computes, the second only where it is asked for; an earlier one's are not kept."""
 
 _TRACED = -1
 """In place of the number of a block: the ionised fraction of a whole snapshot."""
@@ -97,7 +94,7 @@ class Simulated:
     output
         The store.
     snapshots
-        Every snapshot but the first, whose ionised fraction is given.
+        Every snapshot but the first, whose ionised fraction is `initial_xi`.
     seconds
         What this call took; of an interrupted ray tracing, without what was done before.
     peak_memory_bytes
@@ -201,7 +198,7 @@ def trace_simulation(
     check_traceable(given, tracing)
     if "xi" in given.data_vars:
         warnings.warn("the ionised fraction that the simulation holds is not used", stacklevel=3)
-    given = given.drop_vars([name for name in _TRACED_FIELDS if name in given.data_vars])
+    given = given.drop_vars([name for name in TRACED_FIELDS if name in given.data_vars])
     whole = _with_results(given, tracing, rates=rates)
     _warn_if_wide(whole)
     growing = GrowingStore(out, STORE, "simulating", force)
@@ -237,7 +234,7 @@ def trace_simulation(
 
 def _with_results(sim: xr.Dataset, tracing: RayTracing, *, rates: bool) -> xr.Dataset:
     """The simulation with the fields that ray tracing adds, still without their values."""
-    names = _TRACED_FIELDS if rates else _TRACED_FIELDS[:1]
+    names = traced_fields(rates=rates)
     nothing = np.broadcast_to(np.float32(0.0), sim["n_igm"].shape)
     fields = {
         name: (DIMS, nothing, {"units": FIELDS[name].units[0], "long_name": FIELDS[name].long_name})
@@ -269,7 +266,7 @@ def _trace_snapshots(
     import zarr
 
     arrays: Any = zarr.open_group(growing.store, mode="r+")
-    names = [name for name in _TRACED_FIELDS if name in sim.data_vars]
+    names = [name for name in TRACED_FIELDS if name in sim.data_vars]
     intervals = sim.sizes["redshift"] - 1
     done = growing.done()
     trace = SharedTracing(workers, growing.folder)

@@ -13,13 +13,15 @@ import pytest
 import xarray as xr
 
 from reion.errors import InputError
+from reion.jobs.plan import Terms
 from reion.ray_tracing import simulate as simulating
 from reion.ray_tracing import tracers
+from reion.ray_tracing.cost import plan_simulate
 from reion.ray_tracing.settings import RayTracing
 from reion.ray_tracing.simulate import simulate, traced_snapshots
 from reion.ray_tracing.tracers import SharedTracing
 from reion.readers import open_simulation
-from reion.simulation.contract import cosmology, hydrogen_per_density
+from reion.simulation.contract import FIELDS, cosmology, hydrogen_per_density
 from reion.storage.store import write_simulation
 from reion_kernels import black_body_table, trace_rays
 from tests.ray_tracing.boxes import density_and_sources
@@ -282,3 +284,28 @@ def test_the_command(store, tmp_path):
     assert result["photons"]["emitted"] > 0
     tracing = json.loads(open_simulation(tmp_path / "sim.zarr").attrs["ray_tracing"])
     assert tracing["spectrum"] == {"kind": "black_body", "temperature_k": 1e5, "highest_ry": 10.0}
+
+
+@pytest.mark.parametrize("rates", [False, True])
+@pytest.mark.parametrize("earlier", [[], ["xi"], ["xi", "ionisation_rate", "n_ion"]])
+def test_the_plan_counts_what_is_written(rates, earlier, tmp_path):
+    """As many values as the fields of the store have."""
+    sim = density_and_sources(side=8)
+    units = {"xi": "1", "ionisation_rate": "s-1", "n_ion": "1e66 Mpc-3"}
+    for name in earlier:
+        sim[name] = xr.zeros_like(sim["n_igm"]).assign_attrs(units=units[name])
+    tracing = RayTracing(max_mfp=4.0, steps=1)
+    planned = plan_simulate(sim, [], tracing, rates=rates, terms=Terms(rate=1e6))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="the ionised fraction that the simulation holds")
+        simulate(write_simulation(sim, tmp_path / "given.zarr"), tmp_path / "sim.zarr", tracing, rates=rates)
+    stored = open_simulation(tmp_path / "sim.zarr")
+    assert planned.bytes_written == sum(4 * stored[name].size for name in FIELDS if name in stored)
+
+
+def test_a_dark_series_is_planned_as_no_work(tmp_path):
+    dark = density_and_sources(side=8)
+    dark["n_src"] = xr.zeros_like(dark["n_src"]).assign_attrs(dark["n_src"].attrs)
+    planned = plan_simulate(dark, [], RayTracing(max_mfp=4.0), terms=Terms(rate=1e6, machines=4))
+    assert planned.pieces == 1
+    assert planned.seconds == 0
