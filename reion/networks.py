@@ -190,13 +190,13 @@ register_stem(
     any_cell_size=True,
 )(deferred(f"{_stems}:photon_transport"))
 
-_EDGES = {"gradient": 2.0, "power": 0.01}
+_SHARP_EDGES = {"gradient": 2.0, "power": 0.01}
 """With mse these terms are off by default, because the sigmoid would saturate."""
 register_network(
     "reion",
     settings=ReionModel,
     training={"crop_cells": 24, "batch_size": 4, "learning_rate": 3e-3},
-    loss=_EDGES,
+    loss=_SHARP_EDGES,
     symmetric=lambda settings: settings.symmetric,
 )(deferred(f"{_trunks}:reion"))
 register_network(
@@ -204,7 +204,7 @@ register_network(
     settings=TransportModel,
     stem="photon_transport",
     training={"crop_cells": 24, "batch_size": 4, "learning_rate": 3e-3},
-    loss=_EDGES,
+    loss=_SHARP_EDGES,
     symmetric=lambda settings: settings.symmetric,
 )(deferred(f"{_trunks}:transport"))
 register_network(

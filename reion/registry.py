@@ -14,7 +14,7 @@ from reion.errors import InputError
 from reion.schema import Schema
 
 _OWN = "reion"
-"""Of this package the short name is enough, since reion imports its own modules."""
+"""The package whose networks, stems and losses a configuration names without their module."""
 
 
 class NetworkSettings(Schema):

@@ -305,7 +305,9 @@ def alone_at(out: Path) -> Iterator[None]:
 
 
 def clear_after_kill(out: Path, *leftovers: Path) -> None:
-    """Clear what a command left beside its whole output that was killed as it cleared up: its lock says so.
+    """Clear what lies beside a whole output whose command was killed while it cleared up.
+
+    The lock, which such a command leaves behind, says that there was one.
 
     Parameters
     ----------

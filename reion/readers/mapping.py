@@ -2,7 +2,7 @@
 
 .. code-block:: toml
 
-    axes = "xyz"                        # order of the axes of the arrays, "xyz" or "zyx"
+    axes = "xyz"                        # order of the axes of the arrays, any of the six
 
     [n_igm]
     array = "gas/density"               # path in the file

@@ -2,7 +2,8 @@
 
 Byte level: `.npy` bytes (see `reion.readers.npy`) under `.npz` names, arrays of shape (x, y, z). `rho` is the
 overdensity rho / mean - 1, `xHII` the ionised fraction; the unit of `nsrc` is not in the files and is asked
-for, as is the size of the box. `irate` and `mask` are not fields of a Simulation and are left alone.
+for, as is the size of the box. `irate` and `mask` are left alone: only a mapping, which is for files of other
+layouts, names ionisation rates and masks.
 """
 
 from reion.readers.npy_series import series_format

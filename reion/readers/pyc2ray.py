@@ -3,11 +3,10 @@
 Byte level, little-endian (`--set byte_order=big` for the other), x fastest:
 
 - `xfrac_z8.397.dat` (also `xfrac_8.397.dat`): int32 nx, ny, nz, then float64 numbers; or `.npy`
-  (`reion.readers.npy`), indexed x, y, z. `IonRates_z8.397.dat`, the same in float32, are not fields of a
-  Simulation and are left alone.
+  (`reion.readers.npy`), indexed x, y, z. `IonRates_z8.397.dat`, the same in float32, are left alone.
 - source lists `sources_z8.397.txt`, `src_8.397.txt` and the like: text. The number of sources; then for each
   i, j, k (from 1), photons per second, and a number that means nothing. A list without a redshift in its name
-  shines at every redshift.
+  shines at every redshift; one whose name ends in a whole number is asked about.
 - `8.397-coarsest_wsubgrid_sources.hdf5`: datasets `sources_positions`, (sources, 3), cells from 0, and
   `sources_mass`, (sources,), mass in haloes in solar masses.
 - `8.397n_all.dat` and `8.397-coarsest_wsubgrid_sources.dat` as for C2-Ray (`reion.readers.c2ray`), but

@@ -18,7 +18,7 @@ _FIELD = re.compile(
     re.IGNORECASE,
 )
 _NOT_FIELDS = re.compile(r"ion_?rates?|irate|mask|brightness|xi_std", re.IGNORECASE)
-"""What the codes write beside their fields and no command uses: the formats' pages say so."""
+"""What codes write beside the fields: rates and masks are read only where a mapping names them."""
 _CATALOGUE = re.compile(r"halo|sourc|(?<![a-z])src|(?<![a-z])fof(?![a-z])", re.IGNORECASE)
 _DATA_ENDINGS = {
     *(".npy", ".npz", ".h5", ".hdf5", ".hdf", ".he5", ".nc", ".nc4", ".cdf", ".zarr", ".dat", ".bin", ".raw"),

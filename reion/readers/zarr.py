@@ -1,7 +1,8 @@
 """Zarr: our native format, as `reion convert` writes it, and any other store through a mapping.
 
-Layout of ours: arrays `n_igm`, `n_src`, `n_ion`, `xi` (any of them) of shape (redshift, x, y, z) with `units`
-in their attributes; coordinates `redshift`, `x`, `y`, `z`; group attributes `box_size` (comoving Mpc), `H0`,
+Layout of ours: arrays with the names of the Simulation's fields, such as `n_igm`, `n_src` and `xi` (any of
+them), of shape (redshift, x, y, z) with `units` in their attributes; `max_mfp` of shape (redshift,);
+coordinates `redshift`, `x`, `y`, `z`; group attributes `box_size` (comoving Mpc), `H0`,
 `Om0`, `Ob0`, `cosmology_assumed`, `source_code` and where everything came from. Other names and units are
 given by a mapping (`reion.readers.mapping`).
 """
@@ -35,7 +36,7 @@ def is_store(path: Path) -> bool:
 
 
 class ZarrTree:
-    """A Zarr group as `reion.readers.mapping.Tree`; what is in it is looked up once."""
+    """A Zarr group as `reion.readers.tree.Tree`; what is in it is looked up once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -83,13 +83,7 @@ def convert(
     files = SourceFiles.list(source_files(sources, format=format, settings=settings))
     sims = open_simulations(sources, format=format, settings=settings)
     growing = _growing_stores(list(sims), Path(out).expanduser(), listed, force=force)
-    if cell_size_mpc is not None:
-        from reion.simulation.regridding import regrid
-
-        sims = {label: regrid(sim, cell_size_mpc) for label, sim in sims.items()}
-    for label, sim in sims.items():
-        units = {name: sim[name].attrs["units"] for name in FIELDS if name in sim.data_vars}
-        check_packable(growing[label].out, units)
+    sims = _to_write(sims, growing, cell_size_mpc)
     workers = workers or ThisProcess()
     stores = []
     for label, sim in sims.items():
@@ -109,6 +103,20 @@ def convert(
         "seconds": time.perf_counter() - started,
         "peak_memory_bytes": peak_memory_bytes(),
     }
+
+
+def _to_write(
+    sims: Mapping[str, xr.Dataset], growing: Mapping[str, GrowingStore], cell_size_mpc: float | None
+) -> dict[str, xr.Dataset]:
+    """The simulations on the cells that are wanted; refused where their outputs have no room for them."""
+    if cell_size_mpc is not None:
+        from reion.simulation.regridding import regrid
+
+        sims = {label: regrid(sim, cell_size_mpc) for label, sim in sims.items()}
+    for label, sim in sims.items():
+        units = {name: sim[name].attrs["units"] for name in FIELDS if name in sim.data_vars}
+        check_packable(growing[label].out, units)
+    return dict(sims)
 
 
 def grow_store(
