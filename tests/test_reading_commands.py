@@ -62,7 +62,7 @@ def test_what_is_not_used_is_said_once_by_every_command(
 ):
     for place in ("training.cost.plan_train", "ray_tracing.cost.plan_simulate"):
         if verb in place:
-            monkeypatch.setattr(f"reion.{place}", lambda *_: exit_as_done())  # they time a step
+            monkeypatch.setattr(f"reion.{place}", lambda *_, **__: exit_as_done())  # they time a step
     if verb == "train" and not find_spec("tensorflow"):
         pytest.skip("trains with TensorFlow")
     words = [verb.split()[0], *arguments(verb, files[0], toy_model, tmp_path)]
