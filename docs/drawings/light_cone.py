@@ -16,7 +16,7 @@ from reion.metrics import r2  # noqa: E402
 from reion.metrics.crossings import z_reion  # noqa: E402
 from reion.sample import load_sample  # noqa: E402
 from reion.simulation.contract import cosmology  # noqa: E402
-from reion.sky.fronts import Snapshot, between  # noqa: E402
+from reion.sky.fronts import FrontSnapshot, between  # noqa: E402
 from reion.sky.light_cone import Settings, light_cone  # noqa: E402
 from reion.sky.strip import write_strip  # noqa: E402
 
@@ -38,7 +38,7 @@ def table() -> None:
         before, true, after = (sim["xi"][i].values for i in (middle - 1, middle, middle + 1))
         part = (age[middle] - age[outer[0]]) / (age[outer[1]] - age[outer[0]])
         cell = (2.0, 2.0, 2.0)
-        moving = between(Snapshot.of(before, cell), Snapshot.of(after, cell), part)
+        moving = between(FrontSnapshot.of(before, cell), FrontSnapshot.of(after, cell), part)
         fading = before + np.float32(part) * (after - before)
         crossing, _ = z_reion(np.stack([before, after]), redshift[outer], model)
         # NaN, which is never, compares as false.

@@ -13,7 +13,7 @@ from reion_kernels import signed_distance
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class FrontSnapshot:
     """A snapshot of xi, shape (x, y, z), and how far each cell is from the front, in cells.
 
     The distance is positive in neutral cells and negative in ionised ones, float16, which is good to a
@@ -26,7 +26,7 @@ class Snapshot:
     @classmethod
     def of(
         cls, xi: Field, cell_mpc: Sequence[float], *, fronts: bool = True, threads: int | None = None
-    ) -> Snapshot:
+    ) -> FrontSnapshot:
         """Measure a snapshot; distances are in units of the shortest side of a cell."""
         ionised = xi >= IONISED
         if not fronts or ionised.all() or not ionised.any():
@@ -35,7 +35,7 @@ class Snapshot:
         return cls(xi, signed_distance(ionised, sides, threads=threads).astype(np.float16))
 
 
-def between(before: Snapshot, after: Snapshot, part: np.ndarray | float) -> Field:
+def between(before: FrontSnapshot, after: FrontSnapshot, part: np.ndarray | float) -> Field:
     """The ionised fraction when `part` of the time from one snapshot to the next has passed.
 
     A front moves with constant speed from where it was to where it will be. The distance from it, measured in

@@ -40,8 +40,19 @@ class LineOfSight:
     redshift: Curve
 
     @classmethod
-    def between(cls, low: float, high: float, cell_mpc: float, cosmology: FlatLambdaCDM) -> LineOfSight:
+    def between(
+        cls, low: float, high: float, cell_mpc: float, cosmology: FlatLambdaCDM, *, parts: int = 1
+    ) -> LineOfSight:
         """As many whole planes as fit between two redshifts, from the lower one on.
+
+        Parameters
+        ----------
+        low, high
+            The redshifts.
+        cell_mpc
+            Thickness of a plane, comoving.
+        parts
+            Each of those planes is cut into so many.
 
         Raises
         ------
@@ -60,8 +71,8 @@ class LineOfSight:
                 f"from z = {low:g} to {high:g} it is {distance[-1] - distance[0]:.1f} Mpc; expected at least "
                 f"one cell of {cell_mpc:g} Mpc"
             )
-        middles = distance[0] + (np.arange(planes) + 0.5) * cell_mpc
-        return cls(float(distance[0]), cell_mpc, np.interp(middles, distance, table))
+        middles = distance[0] + (np.arange(planes * parts) + 0.5) * cell_mpc / parts
+        return cls(float(distance[0]), cell_mpc / parts, np.interp(middles, distance, table))
 
     @property
     def planes(self) -> int:

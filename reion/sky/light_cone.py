@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +20,6 @@ from reion.jobs.places import claimed
 from reion.jobs.resources import peak_memory_bytes, return_free_memory, thread_limit
 from reion.jobs.workers import Progress
 from reion.metrics.fields import Field
-from reion.metrics.twenty_one_cm import brightness_temperature
 from reion.simulation.contract import (
     AXES,
     cell_size_mpc,
@@ -31,11 +29,13 @@ from reion.simulation.contract import (
     cosmology,
     shape_of,
 )
+from reion.sky.cone_signal import signal_of
 from reion.sky.copies import Copy, copies
 from reion.sky.field_of_view import check_field_of_view, write_on_the_sky
-from reion.sky.fronts import Snapshot, between
+from reion.sky.fronts import FrontSnapshot, between
 from reion.sky.geometry import LineOfSight
-from reion.sky.signal import Axis, displacement_mpc, distorted, overdensity
+from reion.sky.signal import Axis, overdensity
+from reion.sky.thick_planes import write_means
 from reion.storage.store import STORE, consolidate, plain
 
 Interpolation = Literal["fronts", "linear"]
@@ -179,14 +179,17 @@ def light_cone(
         )
     with claimed(out, STORE, force=force, sources=sources) as place, whole_folder(place) as folder:
         degrees = cone.settings.field_of_view_degrees
-        with contextlib.nullcontext(folder) if degrees is None else scratch_folder(place) as made:
-            group = cone.create(made, attrs or {})
-            cone.fill(group, progress)
+        with scratch_folder(place) as scratch:
+            group = cone.create(folder if degrees is None else scratch / "cone", cone.planes, attrs or {})
+            thin = group if cone.parts == 1 else cone.create(scratch / "thin", cone.line, {})
+            cone.fill(thin, progress)
+            if thin is not group:
+                write_means(thin, group, cone.fields, cone.parts)
             if degrees is None:
                 consolidate(group)
             else:
                 write_on_the_sky(group, folder, degrees, cone.sides_mpc)
-    line = cone.line
+    line = cone.planes
     return LightCone(
         output=place,
         shape=(*cone.across, line.planes),
@@ -200,7 +203,16 @@ def light_cone(
 
 
 class _Cone:
-    """The work on one light cone."""
+    """The work on one light cone.
+
+    Attributes
+    ----------
+    planes
+        Those of the cone.
+    line, parts
+        Planes no thicker than a cell of the box, in which everything is computed, and how many of them make
+        one of the cone.
+    """
 
     def __init__(self, sim: xr.Dataset, settings: Settings) -> None:
         self._sim, self.settings = sim, settings
@@ -217,9 +229,10 @@ class _Cone:
             )
         self._cell_mpc = cell_size_mpc(sim)
         along_mpc = self._cell_mpc[self._axis]
-        self.line = LineOfSight.between(low, high, settings.cell_mpc or along_mpc, self._cosmology)
-        # Planes that are thicker than a cell are the mean of several samples.
-        self._samples = max(1, math.ceil(self.line.cell_mpc / along_mpc - 1e-9))
+        thickness = settings.cell_mpc or along_mpc
+        self.planes = LineOfSight.between(low, high, thickness, self._cosmology)
+        self.parts = max(1, math.ceil(thickness / along_mpc - 1e-9))
+        self.line = LineOfSight.between(low, high, thickness, self._cosmology, parts=self.parts)
         self._age = self._cosmology.age(snapshots).to_value("Gyr")
         length = self.line.planes * self.line.cell_mpc
         count = max(1, math.ceil(length / along_mpc / shape_of(sim)[self._axis] - 1e-9))
@@ -239,9 +252,13 @@ class _Cone:
             self._cell_mpc[(self._axis + step) % 3] * n for step, n in zip((1, 2), self.across, strict=True)
         ]
         if settings.field_of_view_degrees is not None:
-            farthest = float(self.line.distance_mpc[-1])
+            farthest = float(self.planes.distance_mpc[-1])
             check_field_of_view(settings.field_of_view_degrees, farthest, self.sides_mpc)
-        self._chunk = int(max(1, min(self.line.planes, _CHUNK_BYTES // (4 * math.prod(self.across)))))
+        self._chunk = self._chunk_of(self.line)
+
+    def _chunk_of(self, line: LineOfSight) -> int:
+        """Planes of a chunk of a store with these planes."""
+        return int(max(1, min(line.planes, _CHUNK_BYTES // (4 * math.prod(self.across)))))
 
     def _has_velocity(self, axis: int) -> bool:
         return f"velocity_{AXES[axis]}" in self._sim.data_vars
@@ -269,14 +286,17 @@ class _Cone:
         a_cell = _FRONT_BYTES if fronts else _LINEAR_BYTES
         arrays = 7 if "spin_temperature" in self.fields else 5
         chunk = arrays * 4 * math.prod(self.across) * self._chunk
+        if self.parts > 1:  # chunks of the cone, and the planes that one is the mean of, in float64 too
+            planes = self._chunk_of(self.planes) + 3 * max(self._chunk, self.parts)
+            chunk = max(chunk, 4 * math.prod(self.across) * planes)
         return _PROGRAM_BYTES + a_cell * cells_of(self._sim) + chunk
 
-    def create(self, folder: Path, attrs: Mapping[str, Any]) -> Any:
-        """Create the store, with everything but the values of its variables."""
+    def create(self, folder: Path, line: LineOfSight, attrs: Mapping[str, Any]) -> Any:
+        """Create a store of these planes, with everything but the values of its variables."""
         import zarr
         from zarr.codecs import BloscCodec, Crc32cCodec
 
-        line, settings = self.line, self.settings
+        settings = self.settings
         group = zarr.open_group(folder, mode="w", zarr_format=3)
         group.attrs.update(
             plain(
@@ -311,7 +331,7 @@ class _Cone:
                 name,
                 shape=(*self.across, line.planes),
                 dtype=np.float32,
-                chunks=(*self.across, self._chunk),
+                chunks=(*self.across, self._chunk_of(line)),
                 compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec()],
                 fill_value=np.nan,
                 dimension_names=("x", "y", "distance"),
@@ -327,7 +347,11 @@ class _Cone:
         ]
         done = 0
         for name in self.fields:
-            make = self._signal(group) if name == "brightness_temperature" else self._sampled(name)
+            make = (
+                signal_of(group, self.line, self._chunk, self._cosmology)
+                if name == "brightness_temperature"
+                else self._sampled(name)
+            )
             for planes in chunks:
                 group[name][..., planes.start : planes.stop] = make(planes)
                 done += 1
@@ -336,9 +360,9 @@ class _Cone:
 
     def _sampled(self, name: str) -> Callable[[range], Field]:
         """What makes planes of a field from the snapshots."""
-        loaded: dict[tuple[int, int], Snapshot] = {}
+        loaded: dict[tuple[int, int], FrontSnapshot] = {}
 
-        def load(index: int, copy: Copy) -> Snapshot:
+        def load(index: int, copy: Copy) -> FrontSnapshot:
             # Velocities are of the axis that the copy shows; other fields are the same in every copy.
             key = (index, copy.axis if name == "velocity" else 0)
             if key not in loaded:
@@ -346,7 +370,7 @@ class _Cone:
             return loaded[key]
 
         def make(planes: range) -> Field:
-            out = np.zeros((*self.across, len(planes)), dtype=np.float32)
+            out = np.empty((*self.across, len(planes)), dtype=np.float32)
             for index, copy, cells, numbers, part in self._runs(planes):
                 needed = {(i, copy.axis if name == "velocity" else 0) for i in (index, index + 1)}
                 for key in [key for key in loaded if key not in needed]:
@@ -355,36 +379,32 @@ class _Cone:
                 values = between(seen[0], seen[1], part)
                 if name == "velocity":
                     values *= copy.direction
-                for cell, plane in zip(cells - planes.start, np.moveaxis(values, 2, 0), strict=True):
-                    out[..., cell] += plane / self._samples
+                out[..., cells - planes.start] = values
             return out
 
         return make
 
     def _runs(self, planes: range) -> Iterator[tuple[int, Copy, np.ndarray, np.ndarray, np.ndarray]]:
-        """Samples of planes that lie in one copy, between the same two snapshots.
+        """Planes that lie in one copy, between the same two snapshots.
 
-        Yields the earlier snapshot, the copy, and for each sample the plane of the cone, the plane of the
-        copy, and the part of the time between the snapshots that has passed.
+        Yields the earlier snapshot, the copy, and for each plane its number, the plane of the copy that it
+        shows, and the part of the time between the snapshots that has passed.
         """
-        line = self.line
-        cells = np.repeat(np.arange(planes.start, planes.stop), self._samples)
-        within = np.tile((np.arange(self._samples) + 0.5) / self._samples, len(planes))
-        depth_mpc = (cells + within) * line.cell_mpc
+        cells = np.arange(planes.start, planes.stop)
+        depth_mpc = (cells + 0.5) * self.line.cell_mpc
         along_mpc, length = self._cell_mpc[self._axis], shape_of(self._sim)[self._axis]
         number = np.floor(depth_mpc / along_mpc + 1e-9).astype(np.int64)
-        redshift = np.interp(line.near_mpc + depth_mpc, line.distance_mpc, line.redshift)
-        age = self._cosmology.age(redshift).to_value("Gyr")
+        age = self._cosmology.age(self.line.redshift[planes.start : planes.stop]).to_value("Gyr")
         index = np.clip(np.searchsorted(self._age, age, side="right") - 1, 0, self._age.size - 2)
         part = np.clip((age - self._age[index]) / (self._age[index + 1] - self._age[index]), 0, 1)
         copy = np.minimum(number // length, len(self.copies) - 1)
-        for (i, c), samples in groupby(
-            range(cells.size), key=lambda sample: (int(index[sample]), int(copy[sample]))
+        for (i, c), places in groupby(
+            range(cells.size), key=lambda place: (int(index[place]), int(copy[place]))
         ):
-            run = np.fromiter(samples, dtype=np.int64)
+            run = np.fromiter(places, dtype=np.int64)
             yield i, self.copies[c], cells[run], number[run] % length, part[run]
 
-    def _load(self, name: str, index: int, axis: int) -> Snapshot:
+    def _load(self, name: str, index: int, axis: int) -> FrontSnapshot:
         field = {
             "xi": "xi",
             "overdensity": "n_igm",
@@ -399,50 +419,14 @@ class _Cone:
         fronts = name == "xi" and self.settings.interpolation == "fronts"
         if name == "xi" and not 0 <= values.min() <= values.max() <= 1:
             values = np.clip(values, 0, 1)
-        return Snapshot.of(values, self._cell_mpc, fronts=fronts, threads=thread_limit())
-
-    def _signal(self, group: Any) -> Callable[[range], Field]:
-        """What makes planes of the signal from the cone's own fields."""
-        line, moves = self.line, "velocity" in self.fields
-        has_spin = "spin_temperature" in self.fields
-
-        def read(name: str, planes: slice) -> Field:
-            values: Field = group[name][..., planes]
-            return values
-
-        margin = 0
-        if moves:
-            fastest = max(
-                float(np.abs(read("velocity", slice(start, start + self._chunk))).max())
-                for start in range(0, line.planes, self._chunk)
-            )
-            farthest = displacement_mpc(np.array(fastest), line.redshift, self._cosmology).max()
-            margin = int(farthest / line.cell_mpc) + 2
-
-        def make(planes: range) -> Field:
-            # Signal moves in from planes on either side.
-            wide = slice(max(0, planes.start - margin), min(line.planes, planes.stop + margin))
-            redshift = line.redshift[wide]
-            found = brightness_temperature(
-                read("xi", wide),
-                read("overdensity", wide),
-                redshift,
-                self._cosmology,
-                spin_temperature_k=read("spin_temperature", wide) if has_spin else None,
-            ).astype(np.float32)
-            if moves:
-                velocity = read("velocity", wide)
-                found = distorted(found, velocity, redshift, self._cosmology, line.cell_mpc, periodic=False)
-            return found[..., planes.start - wide.start : planes.stop - wide.start]
-
-        return make
+        return FrontSnapshot.of(values, self._cell_mpc, fronts=fronts, threads=thread_limit())
 
 
-def _seen(snapshot: Snapshot, copy: Copy, numbers: np.ndarray) -> Snapshot:
+def _seen(snapshot: FrontSnapshot, copy: Copy, numbers: np.ndarray) -> FrontSnapshot:
     """Planes of a snapshot as a copy shows them."""
     threads = thread_limit()
     xi = copy.planes(snapshot.xi, numbers, threads=threads)
     distance = snapshot.distance
     if distance is not None:
         distance = copy.planes(distance, numbers, threads=threads)
-    return Snapshot(xi, distance)
+    return FrontSnapshot(xi, distance)

@@ -15,7 +15,7 @@ from reion import InputError, load_sample
 from reion.metrics import brightness_temperature, r2
 from reion.simulation.contract import DIMS, cosmology, make_simulation
 from reion.sky.copies import copies
-from reion.sky.fronts import Snapshot, between
+from reion.sky.fronts import FrontSnapshot, between
 from reion.sky.geometry import LineOfSight, redshift_of
 from reion.sky.light_cone import Settings, light_cone
 from reion.storage.store import write_simulation
@@ -161,8 +161,8 @@ def test_snapshots_are_kept_and_fronts_beat_fading_on_real_radiative_transfer():
     for middle in (4, 5, 7):
         before, true, after = (sim["xi"][i].values for i in (middle - 1, middle, middle + 1))
         part = (age[middle] - age[middle - 1]) / (age[middle + 1] - age[middle - 1])
-        fronts = [Snapshot.of(xi, cell) for xi in (before, after)]
-        faded = [Snapshot.of(xi, cell, fronts=False) for xi in (before, after)]
+        fronts = [FrontSnapshot.of(xi, cell) for xi in (before, after)]
+        faded = [FrontSnapshot.of(xi, cell, fronts=False) for xi in (before, after)]
         assert np.array_equal(between(*fronts, 0.0), before)
         assert between(*fronts, 1.0) == pytest.approx(after, abs=1e-6)
         # The snapshot in the middle was left out.
@@ -174,7 +174,7 @@ def test_before_the_first_light_cells_fade_in():
     dark = np.full((4, 4, 4), 1e-3, dtype=np.float32)
     light = dark.copy()
     light[:2] = 1.0
-    halfway = between(Snapshot.of(dark, (1.0,) * 3), Snapshot.of(light, (1.0,) * 3), 0.5)
+    halfway = between(FrontSnapshot.of(dark, (1.0,) * 3), FrontSnapshot.of(light, (1.0,) * 3), 0.5)
     assert halfway == pytest.approx((dark + light) / 2)
 
 
@@ -234,6 +234,41 @@ def test_thicker_and_thinner_planes_hold_the_same_gas(tmp_path, cell_mpc):
     thick = fine.reshape(16, 16, -1, int(10 * cell_mpc)).mean(axis=3)
     tolerance = 0.25 if cell_mpc == 5.0 else 1e-3  # five Mpc are two cells and a half: three samples
     assert np.sqrt(np.mean((cone["overdensity"].values - thick) ** 2)) < tolerance * thick.std()
+
+
+def test_the_signal_of_thick_planes_is_the_mean_of_that_of_their_cells(tmp_path):
+    """Dense gas is ionised first: the product of the means is not the mean of the product."""
+    field = clumpy(16)
+    xi = (field > np.median(field)).astype(np.float64)
+    sim = static(field, box_size=32.0, xi=xi)
+    light_cone(sim, tmp_path / "cone.zarr", Settings(turns=False, cell_mpc=8.0))
+    cone = opened(tmp_path / "cone.zarr")
+    cells = 4 * cone.sizes["distance"]
+    middles = cone["distance"].values[0] - 3.0 + 2.0 * np.arange(cells)
+    redshift = np.interp(middles, PLANCK.comoving_distance(z := np.linspace(5.9, 9.1, 4000)).value, z)
+    seen = [np.take(values, np.arange(cells) % 16, axis=2) for values in (xi, field / field.mean() - 1)]
+    expected = brightness_temperature(*seen, redshift, PLANCK).reshape(16, 16, -1, 4).mean(axis=3)
+    np.testing.assert_allclose(cone["brightness_temperature"].values, expected, rtol=1e-4, atol=1e-4)
+    means = brightness_temperature(
+        cone["xi"].values, cone["overdensity"].values, cone["redshift"].values, PLANCK
+    )
+    assert np.abs(means - expected).max() > 1.0
+
+
+def test_every_part_of_a_thick_plane_has_its_own_time(tmp_path):
+    field = clumpy(8)
+    sim = static(field, box_size=16.0, xi=np.zeros_like(field))
+    sim["xi"][1] = 1.0
+    settings = Settings(turns=False, cell_mpc=200.0, interpolation="linear")
+    light_cone(sim, tmp_path / "cone.zarr", settings)
+    xi = opened(tmp_path / "cone.zarr")["xi"].values
+    z = np.linspace(6.0, 9.0, 20_000)
+    depth, age = PLANCK.comoving_distance(z).value, PLANCK.age(z).value
+    depth -= depth[0]
+    passed = (age - age[-1]) / (age[0] - age[-1])
+    for plane in range(xi.shape[2]):
+        inside = np.linspace(200.0 * plane, 200.0 * (plane + 1), 2_000)
+        assert xi[..., plane] == pytest.approx(np.interp(inside, depth, passed).mean(), abs=1e-4)
 
 
 def test_bad_wishes_are_refused(tmp_path, toy):
