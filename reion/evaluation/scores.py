@@ -288,7 +288,8 @@ class PooledScores(Agreement):
     Parameters
     ----------
     bubble_size_mpc_true, bubble_size_mpc_pred
-        Mean over the pooled snapshots in which it is defined; None where it is in none.
+        Means over the same snapshots, those of the pooled ones in which both are defined; None where there is
+        none.
     optical_depth_true, optical_depth_pred
         Of the history of all snapshots, pooled or not.
     """
@@ -304,6 +305,8 @@ class PooledScores(Agreement):
         pooled = [snapshot for snapshot in snapshots if snapshot.is_pooled]
         by_spread = [s.spread_calibration for s in pooled if s.spread_calibration is not None]
         by_density = [s.density_errors for s in pooled if s.density_errors is not None]
+        both = [(s.true.bubble_size_mpc, s.pred.bubble_size_mpc) for s in pooled]
+        sizes = [(true, pred) for true, pred in both if true is not None and pred is not None]
         redshift = [snapshot.redshift for snapshot in snapshots]
         true, pred = (
             np.clip([field.history_xi for field in fields], 0, 1)
@@ -315,8 +318,8 @@ class PooledScores(Agreement):
             reliability=sum((s.reliability for s in pooled), Reliability()),
             density_errors=sum(by_density, DensityErrors()) if by_density else None,
             spread_calibration=sum(by_spread, SpreadCalibration()) if by_spread else None,
-            bubble_size_mpc_true=_mean([s.true.bubble_size_mpc for s in pooled]),
-            bubble_size_mpc_pred=_mean([s.pred.bubble_size_mpc for s in pooled]),
+            bubble_size_mpc_true=None if not sizes else float(np.mean([true for true, _ in sizes])),
+            bubble_size_mpc_pred=None if not sizes else float(np.mean([pred for _, pred in sizes])),
             optical_depth_true=optical_depth(redshift, true, cosmology),
             optical_depth_pred=optical_depth(redshift, pred, cosmology),
         )
@@ -359,8 +362,3 @@ def as_json(curve: Curve | None) -> list[float | None] | None:
     if curve is None:
         return None
     return [float(value) if np.isfinite(value) else None for value in curve]
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    defined = [value for value in values if value is not None]
-    return float(np.mean(defined)) if defined else None

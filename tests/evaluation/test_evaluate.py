@@ -53,7 +53,10 @@ def test_the_shape_others_rely_on(true):
 
 
 def test_the_json_has_the_stored_names_and_numbers(toy):
-    """`toy_evaluation.json` was written when the result was a plain dictionary. New names may come to it."""
+    """`toy_evaluation.json` was written when the result was a plain dictionary. New names may come to it.
+
+    Changed since: a pooled true bubble size is null where the predicted one, its pair, is defined nowhere.
+    """
     true = toy(shape=(8, 8, 8), redshift=(12.0, 8.0, 7.0))
     values = true["xi"].values.copy()
     values[0] = 0
@@ -125,6 +128,23 @@ def test_pooled_leaves_out_what_is_early_or_uniform(toy):
     assert result.pooled.power_ratio == pytest.approx(power_ratio(p, t, 24.0))
     assert result.snapshots[1].r2 is None
     assert result.snapshots[1].power_ratio["1.0"] is None
+
+
+def test_pooled_bubble_sizes_are_over_the_snapshots_that_both_have(true):
+    """A prediction that finds no bubble in the first half says nothing of their size there."""
+    late = disturbed(true)
+    first = int(np.flatnonzero([(xi > 0.5).any() for xi in true["xi"].values])[0])
+    late[: first + 1] = 0.0
+    result = evaluate(late, true)
+    whole = [s for s in result.snapshots[first + 1 :] if s.is_pooled]
+    assert result.snapshots[first].is_pooled
+    assert result.pooled.bubble_size_mpc_true == pytest.approx(
+        np.mean([bubble_sizes(true["xi"].values[first + 1 + i], 24.0).mean_mpc for i in range(len(whole))])
+    )
+    assert result.pooled.bubble_size_mpc_pred == pytest.approx(
+        np.mean([s.pred.bubble_size_mpc for s in whole])
+    )
+    assert result.mean_field.pooled.bubble_size_mpc_true is None
 
 
 def test_pooled_r2_is_over_all_cells_together(toy):
