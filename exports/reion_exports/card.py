@@ -55,7 +55,7 @@ class ModelCard:
     normalizer
         The numbers of the normalisation inside the graph.
     training_data
-        Names or checksums of what it was trained on.
+        Names or checksums of what it was trained on, and the networks before it, from which it started.
     scores
         Held-out scores.
     excursion_set_threshold

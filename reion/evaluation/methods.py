@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from reion.evaluation.result import Evaluation
 from reion.evaluation.stored import attributes_of_xi, error_bar_is_used, spread_of, warnings_in
 from reion.jobs.outputs import scratch_folder
 from reion.jobs.workers import Workers
+from reion.models.training_boxes import is_training_box
 from reion.prediction.emulator import Emulator
 from reion.prediction.model_file import shipped_models
 from reion.prediction.predict import PredictedField
@@ -45,6 +47,8 @@ class Prediction:
         The standard deviation of its error, where it says it.
     warned
         What the model has not learnt of the simulation.
+    training_data
+        Checksums of the boxes that the model was trained on; none where it does not say them.
     """
 
     name: str
@@ -57,6 +61,15 @@ class Prediction:
     stored: xr.Dataset | None = None
     spread: xr.DataArray | None = None
     warned: Sequence[str] = ()
+    training_data: Sequence[str] = ()
+
+    def seen(self, sim: xr.Dataset) -> str | None:
+        """A sentence if the model was trained on this simulation; None if it was not, or does not say."""
+        training = self.provenance.get("training", self.provenance)
+        boxes = training.get("data") if isinstance(training, Mapping) else None
+        if not is_training_box(sim, self.training_data, boxes if isinstance(boxes, list) else []):
+            return None
+        return f"{self.name} was trained on this box: its score is no held-out score"
 
 
 def evaluate_methods(
@@ -92,20 +105,36 @@ def evaluate_methods(
     Raises
     ------
     InputError
-        As `predict_with`, `evaluate` and `write_report` do; if two methods have one name.
+        As `predict_with`, `evaluate` and `write_report` do; if two methods are the same.
+
+    Warns
+    -----
+    UserWarning
+        If a model was trained on this simulation.
     """
     with contextlib.ExitStack() as stack:
         keep = None
         if report is not None:
             keep = stack.enter_context(scratch_folder(report.absolute()))
         predictions = [
-            predict_with(method, sim, xi_format=xi_format, xi_settings=xi_settings, keep=keep)
-            for method in methods
+            replace(
+                predict_with(
+                    method,
+                    sim,
+                    xi_format=xi_format,
+                    xi_settings=xi_settings,
+                    keep=keep and keep / str(number),
+                ),
+                name=name,
+            )
+            for number, (method, name) in enumerate(zip(methods, names_of(methods), strict=True))
         ]
         xi = {prediction.name: prediction.xi for prediction in predictions}
-        if len(xi) < len(predictions):
-            names = ", ".join(prediction.name for prediction in predictions)
-            raise InputError(f"expected different names; received {names}")
+        warned = {prediction.name: list(prediction.warned) for prediction in predictions}
+        for prediction in predictions:
+            if (seen := prediction.seen(sim)) is not None:
+                warnings.warn(seen, stacklevel=2)
+                warned[prediction.name].append(seen)
         spreads = {p.name: p.spread for p in predictions if p.spread is not None}
         evaluation = evaluate(
             xi,
@@ -126,11 +155,36 @@ def evaluate_methods(
             xi,
             report,
             spreads=spreads,
-            warned={prediction.name: prediction.warned for prediction in predictions},
+            warned=warned,
             provenance=provenance,
             force=force,
         )
         return evaluation, page
+
+
+def names_of(methods: Sequence[str]) -> list[str]:
+    """What each method is called: its file's or its folder's name, after folders where names are equal.
+
+    Raises
+    ------
+    InputError
+        If two are the same file.
+    """
+    places = [Path(method) if method in shipped_models() else Path(method).absolute() for method in methods]
+    own = [place.name if (place / "config.toml").is_file() else place.stem for place in places]
+    for depth in range(max(len(place.parts) for place in places)):
+        names = [
+            last if own.count(last) == 1 else _within_folders(place, last, depth)
+            for place, last in zip(places, own, strict=True)
+        ]
+        if len(set(names)) == len(names):
+            return names
+    raise InputError(f"expected different methods; received {', '.join(methods)}")
+
+
+def _within_folders(place: Path, name: str, depth: int) -> str:
+    folders = place.parent.parts
+    return Path(*folders[max(0, len(folders) - depth) :], name).as_posix()
 
 
 def predict_with(
@@ -150,8 +204,8 @@ def predict_with(
     xi_format, xi_settings
         Of such a Simulation: see `reion.readers.open_simulation`.
     keep
-        A folder in which to keep what an ONNX file predicts. That is computed snapshot by snapshot whenever
-        it is read, and with `keep` only once.
+        A folder of its own in which to keep what an ONNX file predicts. That is computed snapshot by snapshot
+        whenever it is read, and with `keep` only once.
 
     Raises
     ------
@@ -160,47 +214,9 @@ def predict_with(
     """
     path = Path(method)
     if path.suffix == ".onnx" or method in shipped_models():
-        emulator = Emulator(method)
-        card = emulator.card
-        inputs: InputSet = "history" if "n_ion" in card.inputs else "instant"
-        provenance = {"model": method, "sha256": emulator.sha256, **card.provenance}
-        outside = emulator.check(sim)
-        emulator = emulator.for_cells_of(sim)
-        if keep is not None:
-            keep = keep / path.stem
-            keep.mkdir(exist_ok=True)
-        lazy = PredictedField(emulator, sim, keep=keep).as_variable_data()
-        xi = xr.DataArray(
-            xr.Variable(DIMS, lazy, emulator.provenance(sim)),
-            coords={dim: sim.coords[dim] for dim in DIMS},
-            name="xi",
-        )
-        return Prediction(
-            path.stem,
-            xi,
-            card.excursion_set_threshold,
-            inputs,
-            provenance,
-            fields=list(card.inputs),
-            emulator=emulator,
-            warned=[str(item) for item in outside],
-        )
+        return _with_model_file(method, sim, keep)
     if (path / "config.toml").is_file():
-        try:
-            from reion.training.run_folder import load_run
-        except ModuleNotFoundError as error:
-            raise InputError(
-                f"evaluating a run folder needs {error.name}",
-                file=path,
-                hint="pip install 'reion[train]', or evaluate the exported file",
-            ) from error
-        run = load_run(path)
-        threshold = run.metrics.excursion_set_threshold
-        inputs = run.config.data.inputs
-        fields = run.config.inputs
-        return Prediction(
-            path.name, run.predict(sim), threshold, inputs, run.provenance.to_json(), fields=fields
-        )
+        return _with_run(path, sim)
     with error_bar_is_used():
         other = open_simulation(path, format=xi_format, settings=xi_settings)
     require_fields(other, ["xi"], purpose="comparing with the truth", file=method)
@@ -213,4 +229,53 @@ def predict_with(
         stored=other,
         spread=spread_of(path),
         warned=warnings_in(attributes_of_xi(path)),
+    )
+
+
+def _with_model_file(method: str, sim: xr.Dataset, keep: Path | None) -> Prediction:
+    emulator = Emulator(method)
+    card = emulator.card
+    inputs: InputSet = "history" if "n_ion" in card.inputs else "instant"
+    provenance = {"model": method, "sha256": emulator.sha256, **card.provenance}
+    outside = emulator.check(sim)
+    emulator = emulator.for_cells_of(sim)
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+    lazy = PredictedField(emulator, sim, keep=keep).as_variable_data()
+    xi = xr.DataArray(
+        xr.Variable(DIMS, lazy, emulator.provenance(sim)),
+        coords={dim: sim.coords[dim] for dim in DIMS},
+        name="xi",
+    )
+    return Prediction(
+        Path(method).stem,
+        xi,
+        card.excursion_set_threshold,
+        inputs,
+        provenance,
+        fields=list(card.inputs),
+        emulator=emulator,
+        warned=[str(item) for item in outside],
+        training_data=card.training_data,
+    )
+
+
+def _with_run(folder: Path, sim: xr.Dataset) -> Prediction:
+    try:
+        from reion.training.run_folder import load_run
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"evaluating a run folder needs {error.name}",
+            file=folder,
+            hint="pip install 'reion[train]', or evaluate the exported file",
+        ) from error
+    run = load_run(folder)
+    return Prediction(
+        folder.name,
+        run.predict(sim),
+        run.metrics.excursion_set_threshold,
+        run.config.data.inputs,
+        run.provenance.to_json(),
+        fields=run.config.inputs,
+        training_data=run.provenance.training_data,
     )

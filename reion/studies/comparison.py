@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
@@ -16,6 +17,7 @@ from reion.errors import InputError
 from reion.evaluation.evaluate import evaluate
 from reion.jobs.figures import own_settings
 from reion.jobs.outputs import read_json, read_record, whole_file, write_json, write_whole
+from reion.models.training_boxes import TrainingBox, changes, checksum_of, describe
 from reion.prediction.emulator import Emulator
 from reion.studies.results import (
     ComparedRun,
@@ -28,7 +30,7 @@ from reion.studies.results import (
 from reion.studies.study import FOLDER_NAME, Budget, StudyRun, load_study, require_new
 from reion.training.export import export_run
 from reion.training.loop import Loop, StepProgress
-from reion.training.provenance import Provenance, TrainingBox, describe
+from reion.training.provenance import Provenance, code_of, is_same_code
 from reion.training.run import train, with_photons
 from reion.training.run_folder import Metrics
 
@@ -37,6 +39,11 @@ FEWEST_STEPS = 20
 
 _TIMED_STEPS = 6
 """Steps whose processor time is measured."""
+
+_BOX = "box_sha256"
+"""What an evaluation calls the checksum of the box that it is of."""
+
+_JUDGE_AGAIN = "the file is damaged: remove it, and --resume judges the run again"
 
 _WINDOW_CELLS = 512
 """Operations are counted for a window of this side, in which the halo of the convolutions hardly counts."""
@@ -81,8 +88,9 @@ def compare(
     Raises
     ------
     InputError
-        If the study does not fit its schema, one of `tests` is one of `simulations`, `out` is occupied and
-        `resume` is not given, or what is in `out` has another budget, schema or data.
+        If the study does not fit its schema, one of `tests` was trained on (also by a network that a run
+        starts from), `out` is occupied and `resume` is not given, or what is in `out` has another budget,
+        schema, data or boxes to evaluate on.
     """
     out = Path(out)
     budget, runs = load_study(study)
@@ -95,13 +103,7 @@ def compare(
     if written.is_file():
         _check_budget(written, budget)
     data = [describe(sim) for sim in simulations]
-    for name, judged in tests.items():
-        if not re.fullmatch(FOLDER_NAME, name):
-            raise InputError(f"the name of a box to evaluate on becomes a file; received {name!r}")
-        if describe(judged).sha256 in [box.sha256 for box in data]:
-            raise InputError(
-                f"the box to evaluate on, {name}, is one of those to train on", hint="give another --test"
-            )
+    boxes = _check_tests(tests, data, runs)
     compared: list[ComparedRun] = []
     excursion_sets: dict[InputSet, Scores] = {}
     trainings = _with_seeds(runs, seeds)
@@ -109,23 +111,59 @@ def compare(
         folder = out / folder_name
         if (folder / "config.toml").is_file():
             _check_run(folder, run, simulations, data, budget)
-        missing = [test for test in tests if not _evaluation(folder, test).is_file()]
+        missing = [test for test in tests if not _is_judged(folder, test, boxes[test])]
+        if not written.is_file():
+            write_json(written, Comparison(budget, (), {}).to_json())
         if missing:
             say(f"{folder_name}, {number} of {len(trainings)}")
             _train_and_export(folder, run, simulations, budget, say, progress)
             for test in missing:
                 say(f"evaluating on {test}")
-                _evaluate(folder, test, tests[test])
-        finished, excursion_set = _read_run(name, folder, tests)
+                _evaluate(folder, test, tests[test], boxes[test])
+        finished, excursion_set = _read_finished(name, folder, tests)
         compared.append(finished)
         if excursion_set:
             excursion_sets[finished.inputs] = excursion_set
         comparison = Comparison(budget, tuple(compared), excursion_sets)
-        write_json(written, comparison.to_json())
-        with own_settings(), whole_file(out / "comparison.png") as partial:
-            score_against_arithmetic(comparison).savefig(partial, dpi=200)
-        write_whole(out / "comparison.md", to_markdown(comparison))
+        _write(out, comparison)
     return comparison
+
+
+def _write(out: Path, comparison: Comparison) -> None:
+    write_json(out / "comparison.json", comparison.to_json())
+    with own_settings(), whole_file(out / "comparison.png") as partial:
+        score_against_arithmetic(comparison).savefig(partial, dpi=200)
+    write_whole(out / "comparison.md", to_markdown(comparison))
+
+
+def _check_tests(
+    tests: Mapping[str, xr.Dataset], data: Sequence[TrainingBox], runs: Mapping[str, StudyRun]
+) -> dict[str, str]:
+    """Checksums of the boxes to evaluate on, by name, none of which was trained on."""
+    checksums = {}
+    for name, judged in tests.items():
+        if not re.fullmatch(FOLDER_NAME, name):
+            raise InputError(f"the name of a box to evaluate on becomes a file; received {name!r}")
+        checksums[name] = checksum_of(judged)
+        _require_unseen(name, checksums[name], data, runs)
+    return checksums
+
+
+def _require_unseen(
+    name: str, checksum: str, data: Sequence[TrainingBox], runs: Mapping[str, StudyRun]
+) -> None:
+    """Refuse to judge on a box that a run of the study, or the network that one starts from, has seen."""
+    if checksum in [box.sha256 for box in data]:
+        raise InputError(
+            f"the box to evaluate on, {name}, is one of those to train on", hint="give another --test"
+        )
+    for run_name, run in runs.items():
+        if run.parent is not None and checksum in run.parent.training_data:
+            raise InputError(
+                f"the box to evaluate on, {name}, is one that {run.parent.name} was trained on, from which "
+                f"the run {run_name} starts",
+                hint="give another --test",
+            )
 
 
 def _with_seeds(runs: Mapping[str, StudyRun], seeds: int) -> list[tuple[str, str, StudyRun]]:
@@ -148,6 +186,26 @@ def _with_seeds(runs: Mapping[str, StudyRun], seeds: int) -> list[tuple[str, str
 
 def _evaluation(folder: Path, test: str) -> Path:
     return folder / "evaluations" / f"{test}.json"
+
+
+def _is_judged(folder: Path, test: str, checksum: str) -> bool:
+    """Whether a run was evaluated on the box of this name.
+
+    Raises
+    ------
+    InputError
+        If it was, and on another box.
+    """
+    path = _evaluation(folder, test)
+    if not path.is_file():
+        return False
+    if _read_evaluation(path).get(_BOX) != checksum:
+        raise InputError(
+            f"the run was judged on another box of the name {test}",
+            file=path,
+            hint="give the --test another name, or another --out; without this file the run is judged again",
+        )
+    return True
 
 
 def _check_budget(written: Path, budget: Budget) -> None:
@@ -189,10 +247,12 @@ def _check_run(
     steps = stored.training.steps if budget.steps is None else _steps_of(budget, run)
     differing = differences(stored, with_photons(run.config(steps), simulations))
     provenance = read_record(folder / "provenance.json", Provenance)
-    if provenance.data != data:
-        differing.append("other simulations")
+    if changed := changes(provenance.data, data):
+        differing.append(f"other simulations ({', '.join(changed)})")
     if provenance.parent != (run.parent and run.parent.ancestor):
         differing.append("another network to start from")
+    if not is_same_code(provenance.code, code_of(stored)):
+        differing.append("other code of " + ", ".join(code.name for code in provenance.code))
     if differing:
         raise InputError(
             f"expected a run of this study; received one with {', '.join(differing)}",
@@ -221,7 +281,7 @@ def _train_and_export(
         export_run(folder, folder / "model.onnx")
 
 
-def _evaluate(folder: Path, name: str, test: xr.Dataset) -> None:
+def _evaluate(folder: Path, name: str, test: xr.Dataset, checksum: str) -> None:
     emulator = Emulator(folder / "model.onnx", device="cpu")
     evaluation = evaluate(
         {folder.name: emulator.predict(test)},
@@ -231,7 +291,7 @@ def _evaluate(folder: Path, name: str, test: xr.Dataset) -> None:
     )
     written = _evaluation(folder, name)
     written.parent.mkdir(exist_ok=True)
-    write_json(written, evaluation.to_json())
+    write_json(written, {**evaluation.to_json(), _BOX: checksum})
 
 
 def _steps_of(budget: Budget, run: StudyRun) -> int:
@@ -258,7 +318,7 @@ def core_seconds_per_step(simulations: Sequence[xr.Dataset], config: RunConfig) 
     return seconds / _TIMED_STEPS
 
 
-def _read_run(name: str, folder: Path, tests: Iterable[str]) -> tuple[ComparedRun, Scores]:
+def _read_finished(name: str, folder: Path, tests: Iterable[str]) -> tuple[ComparedRun, Scores]:
     """A finished run, and the excursion set beside it on the boxes on which there is one."""
     import onnx
 
@@ -292,17 +352,21 @@ def _read_scores(path: Path) -> tuple[Summary, Summary | None]:
     InputError
         If the file holds something else.
     """
-    hint = "the file is damaged: remove it, and --resume judges the run again"
+    evaluation = _read_evaluation(path)
     try:
-        evaluation = read_json(path)
         excursion_set = evaluation["baselines"]["excursion_set"]
         return (
             Summary.from_json(evaluation),
             Summary.from_json(excursion_set) if excursion_set["pooled"] else None,
         )
-    except InputError as error:
-        error.hint = hint
-        raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         message = f"expected the evaluation of a run; {type(error).__name__}: {error}".splitlines()[0]
-        raise InputError(message, file=path, hint=hint) from error
+        raise InputError(message, file=path, hint=_JUDGE_AGAIN) from error
+
+
+def _read_evaluation(path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path)
+    except InputError as error:
+        error.hint = _JUDGE_AGAIN
+        raise

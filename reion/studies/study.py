@@ -138,10 +138,10 @@ def load_study(study: str | Path) -> tuple[Budget, dict[str, StudyRun]]:
             + (", ".join([*values, *(("runs",) if runs else ())]) or "nothing of it"),
             file=study,
         )
-    return Budget(minutes, steps), {name: _read_run(name, values, study) for name, values in runs.items()}
+    return Budget(minutes, steps), {name: _parse_run(name, values, study) for name, values in runs.items()}
 
 
-def _read_run(name: str, values: Any, study: str | Path) -> StudyRun:
+def _parse_run(name: str, values: Any, study: str | Path) -> StudyRun:
     if not re.fullmatch(FOLDER_NAME, name):
         raise InputError(f"a run's name becomes a folder; received {name!r}", file=study)
     training = values.get("training", {}) if isinstance(values, dict) else None

@@ -106,7 +106,7 @@ def export_run(
         trunk_radius_cells=model.trunk_radius_cells if isinstance(model.stem, PhotonTransport) else None,
         stride_cells=model.stride_cells,
         normalizer=run.normalizer.to_dict(),
-        training_data=tuple(box.sha256 for box in run.provenance.data),
+        training_data=run.provenance.training_data,
         scores=dict(scores or {"validation_r2": run.metrics.validation_r2}),
         excursion_set_threshold=run.metrics.excursion_set_threshold,
         mean_error_share=run.metrics.mean_error_share,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import xarray as xr
 from pydantic import ValidationError
 
 from reion.config import RunConfig, differences
@@ -17,6 +19,7 @@ from reion.jobs.outputs import sha256_of
 from reion.models.build import build_model, build_network
 from reion.models.coverage import Coverage
 from reion.models.normalizer import Normalizer
+from reion.training.boxes import rate_units, source_units
 from reion.training.provenance import Ancestor
 from reion.training.run_folder import load_run, load_weights
 
@@ -36,6 +39,10 @@ class Parent:
         The model's or the run's name, and the checksum of its weights.
     config, normalizer, coverage
         Its schema, normalisation and coverage, which the run takes over.
+    redshift_range, n_src_units
+        Of the boxes that it was trained on, as in `reion.training.run_folder.Metrics`.
+    training_data
+        Checksums of those boxes, and of those of the networks before it, from which it started.
     weights
         Of its trunk.
     """
@@ -45,6 +52,9 @@ class Parent:
     config: RunConfig
     normalizer: Normalizer
     coverage: Coverage
+    redshift_range: tuple[float, float]
+    n_src_units: str
+    training_data: tuple[str, ...]
     weights: list[np.ndarray]
 
     def defaults(self) -> dict[str, Any]:
@@ -74,10 +84,29 @@ class Parent:
                 hint="leave out what changes the network or its inputs",
             )
 
+    def require_sources(self, config: RunConfig, simulations: Sequence[xr.Dataset]) -> None:
+        """Refuse boxes whose sources are in another unit than those that it has learnt from.
+
+        Its normalisation, and the photons that it counts for each unit of the sources, are for that one.
+
+        Raises
+        ------
+        InputError
+            If one is.
+        """
+        for sim in simulations:
+            units = source_units(sim, config.data.inputs)
+            if units != self.n_src_units:
+                raise InputError(
+                    f"the run cannot start from {self.name}, which has learnt from sources in "
+                    f"{self.n_src_units}; received sources in {units}",
+                    hint="bring the sources to that unit, or train a fresh network",
+                )
+
     @property
     def ancestor(self) -> Ancestor:
         """What the provenance of the run says of it."""
-        return Ancestor(name=self.name, weights_sha256=self.sha256)
+        return Ancestor(name=self.name, weights_sha256=self.sha256, training_data=list(self.training_data))
 
 
 def load_parent(source: str | Path) -> Parent:
@@ -116,6 +145,9 @@ def load_parent(source: str | Path) -> Parent:
         config=run.config,
         normalizer=run.normalizer,
         coverage=Coverage.from_json(run.metrics.coverage),
+        redshift_range=run.metrics.redshift_range,
+        n_src_units=run.metrics.n_src_units,
+        training_data=run.provenance.training_data,
         weights=run.model.trunk.get_weights(),
     )
 
@@ -145,5 +177,8 @@ def _shipped(name: str, file: Path, weights: Path) -> Parent:
         config=config,
         normalizer=normalizer,
         coverage=Coverage.from_json(card.coverage),
+        redshift_range=card.redshift_range,
+        n_src_units=rate_units(card.inputs["n_ion"]) if "n_ion" in card.inputs else card.inputs["n_src"],
+        training_data=card.training_data,
         weights=model.trunk.get_weights(),
     )

@@ -15,41 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import xarray as xr
 
 from reion.config import RunConfig
+from reion.errors import InputError
 from reion.jobs.outputs import sha256_of
+from reion.models.training_boxes import TrainingBox, changes, describe
 from reion.registry import AUGMENTATIONS, LOSSES, STEMS, Entry
-from reion.simulation.contract import FIELDS
 
 _SPARSE = ("code", "lengthened")
 """What provenance.json leaves out where it is empty, as it is in most runs."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingBox:
-    """What is written down of a simulation that a run was trained on.
-
-    Attributes
-    ----------
-    source_code
-        The code that made it.
-    box_size
-        Comoving, in Mpc: one number, or one for each axis.
-    cells
-        Along x, y and z.
-    redshift
-        Of its snapshots.
-    sha256
-        Over the fields' values as float32, in the order of the data contract.
-    """
-
-    source_code: str
-    box_size: float | list[float]
-    cells: list[int]
-    redshift: list[float]
-    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +37,13 @@ class Ancestor:
         Of the shipped model, or of the run's folder.
     weights_sha256
         Over the file of its weights.
+    training_data
+        Checksums of the boxes that it was trained on, and the networks before it, from which it started.
     """
 
     name: str
     weights_sha256: str
+    training_data: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +116,12 @@ class Provenance:
     code: list[Code] = field(default_factory=list)
     lengthened: list[Lengthened] = field(default_factory=list)
 
+    @property
+    def training_data(self) -> tuple[str, ...]:
+        """Checksums of all boxes that the weights have learnt from, those of earlier networks last."""
+        before = [] if self.parent is None else self.parent.training_data
+        return tuple(dict.fromkeys([*(box.sha256 for box in self.data), *before]))
+
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values, without `code` and `lengthened` where there is nothing to say."""
         values = asdict(self)
@@ -159,6 +143,31 @@ class Provenance:
             code=code_of(config),
         )
 
+    def require_same(self, now: Provenance, out: Path) -> None:
+        """Refuse to go on with the run in `out`, which began as this, with what a command is given `now`.
+
+        Raises
+        ------
+        InputError
+            If it began with other data, from another network or by other code.
+        """
+        if changed := changes(self.data, now.data):
+            raise InputError(f"the run was started with other simulations: {', '.join(changed)}", file=out)
+        if self.parent != now.parent:
+            before, given = (parent and parent.name for parent in (self.parent, now.parent))
+            raise InputError(
+                f"the run was started from {before or 'a fresh network'}; received {given or 'none'}",
+                file=out,
+                hint=f"resume with --from {before}" if before else "resume without --from",
+            )
+        if not is_same_code(self.code, now.code):
+            raise InputError(
+                "the code of " + ", ".join(code.name for code in self.code) + " has changed since the run "
+                "was started",
+                file=out,
+                hint="bring the old code back, or start a new run",
+            )
+
     def digest(self, config: RunConfig) -> bytes:
         """SHA-256 of what all processes of a run must have in common: schema, data and reion's version."""
         own = self.to_json()
@@ -170,6 +179,11 @@ class Provenance:
             "reion": self.versions["reion"],
         }
         return hashlib.sha256(json.dumps(common, sort_keys=True).encode()).digest()
+
+
+def is_same_code(before: Sequence[Code], now: Sequence[Code]) -> bool:
+    """Whether code of others is, file by file, what it was."""
+    return [code.sha256 for code in before] == [code.sha256 for code in now]
 
 
 def code_of(config: RunConfig) -> list[Code]:
@@ -195,23 +209,6 @@ def _describe_code(kind: str, entry: Entry) -> Code:
         sha256=None if source is None else sha256_of(source),
         package=package,
         version=None if package is None else _version(package),
-    )
-
-
-def describe(sim: xr.Dataset) -> TrainingBox:
-    """What a run's provenance says of a simulation; reads all of its values."""
-    digest = hashlib.sha256()
-    for name in FIELDS:
-        if name in sim:
-            digest.update(name.encode())
-            for snapshot in sim[name]:
-                digest.update(np.ascontiguousarray(snapshot.values, dtype="<f4").data)
-    return TrainingBox(
-        source_code=sim.attrs.get("source_code", "unknown"),
-        box_size=sim.attrs["box_size"],
-        cells=[sim.sizes[axis] for axis in ("x", "y", "z")],
-        redshift=sim["redshift"].values.tolist(),
-        sha256=digest.hexdigest(),
     )
 
 

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import keras
-import numpy as np
 import xarray as xr
 
 from reion.config import RunConfig, differences, load_config
@@ -25,8 +24,8 @@ from reion.models.transport import REFERENCE_CELL_SIZE_MPC
 from reion.models.validity import require_valid
 from reion.networks import PhotonSettings
 from reion.physics.excursion_set import fit_threshold
-from reion.registry import STEMS
-from reion.simulation.contract import CELL_SIZE_TOLERANCE, FIELDS, PHOTON_RATE_UNITS, cubic_cell_size_mpc
+from reion.simulation.contract import PHOTON_RATE_UNITS, cubic_cell_size_mpc
+from reion.training.boxes import are_alike, redshift_range, require_together, source_units
 from reion.training.checkpoints import Checkpoint, load_newest
 from reion.training.loop import Loop, NotFiniteError, StepProgress
 from reion.training.parent import Parent
@@ -74,16 +73,13 @@ def train(
         steps from there on.
     force
         Replace a run that is there.
-    progress
-        Called after every step.
+    progress, say
+        Called after every step; called with a line for what happens once.
     processes
         This process among several that train one network together, each called with the same arguments
         (see `reion.training.processes.Processes.join`). The chief alone reads and writes `out`.
     callbacks
-        Keras callbacks: see `reion.training.callbacks.Callbacks` for their events and their logs. A run that
-        is resumed needs the same ones, which go on where they were.
-    say
-        Called with a line for what happens once.
+        Of Keras, see `reion.training.callbacks.Callbacks`; a run that is resumed needs the same ones.
 
     Returns
     -------
@@ -93,74 +89,115 @@ def train(
     Raises
     ------
     InputError
-        For unfit simulations, an occupied `out` (another run may be writing it), or a `resume` that does
-        not fit.
+        For unfit simulations, a `parent` of another network or other sources, an occupied `out` (another run
+        may be writing it), or a `resume` that does not fit.
     TrainingDivergedError
         If the loss or a weight is no longer a number.
     ProcessLostError
         If another process of the run does not answer.
     """
     folder = RunFolder(output_path(out, RUN))
-    config = config or load_config()
-    _check_together(config, simulations)
-    config = with_photons(config, simulations)
-    if parent is not None:
-        parent.require_fit(config)
+    config = _fitted(config or load_config(), simulations, parent)
     provenance = Provenance.of_run(config, simulations, None if parent is None else parent.ancestor)
     with processes or Processes() as processes, ExitStack() as stack:
         processes.require_same(provenance.digest(config))
         checkpoint = None
         if processes.is_chief:
             stack.enter_context(alone_at(folder.path))
-            folder.clear_stale()
             checkpoint = _enter(folder, config, provenance, resume=resume, force=force, say=say)
         # Nobody writes anything, not even beside the folder, before the chief has taken it.
         processes.broadcast(b"entered")
-        cache = stack.enter_context(scratch_folder(folder.path))
         loop = Loop.prepare(
             simulations,
             config,
-            cache,
+            stack.enter_context(scratch_folder(folder.path)),
             parent=parent,
             processes=processes,
             progress=progress,
             callbacks=callbacks,
         )
-        model, network = loop.state.model, config.network
-        require_valid(model.trunk, network.short, model.trunk_radius_cells, stride_cells=network.stride_cells)
-        if processes.is_chief and resume:
-            folder.keep_normalizer(loop.normalizer)
-        elif processes.is_chief:
-            folder.create(config, loop.normalizer, provenance)
-        if checkpoint is not None:
-            loop.state.restore(checkpoint)
-            folder.write_history(loop.state.history)
-        loop.state.share(processes)
-        try:
-            for _ in loop.rounds():
-                if processes.is_chief:
-                    folder.save(loop.state.to_checkpoint(), loop.state.history)
-                    training = config.training
-                    if is_drawn(loop.state.step, steps=training.steps, round_steps=training.round_steps):
-                        folder.draw(loop.state.step, loop.slices(), loop.state.weights)
-        except NotFiniteError as error:
-            raise _diverged(folder, loop, error, keep=processes.is_chief) from error
-        written = (
-            json.dumps(_finish(folder, loop, simulations, parent).to_json()) if processes.is_chief else ""
-        )
-        # The others wait as long as the excursion set takes to fit the boxes.
-        metrics = processes.broadcast(written.encode(), patience_s=math.inf)
-        return Metrics.from_json(json.loads(metrics))
+        _begin(folder, loop, provenance, checkpoint, processes, resume=resume)
+        _take_rounds(folder, loop, processes)
+        return _finish(folder, loop, simulations, parent, processes)
+
+
+def _fitted(config: RunConfig, simulations: Sequence[xr.Dataset], parent: Parent | None) -> RunConfig:
+    """The schema of a run on these simulations, refused where they, or the parent, do not fit it."""
+    require_together(config, simulations)
+    if parent is not None:
+        parent.require_sources(config, simulations)
+    config = with_photons(config, simulations)
+    if parent is not None:
+        parent.require_fit(config)
+    return config
+
+
+def _begin(
+    folder: RunFolder,
+    loop: Loop,
+    provenance: Provenance,
+    checkpoint: Checkpoint | None,
+    processes: Processes,
+    *,
+    resume: bool,
+) -> None:
+    """Bring the run folder, and the network of every process, to where the first step is taken from."""
+    model, network = loop.state.model, loop.state.model.config.network
+    require_valid(model.trunk, network.short, model.trunk_radius_cells, stride_cells=network.stride_cells)
+    if processes.is_chief and resume:
+        folder.keep_normalizer(loop.normalizer)
+    elif processes.is_chief:
+        folder.create(model.config, loop.normalizer, provenance)
+    if checkpoint is not None:
+        loop.state.restore(checkpoint)
+        folder.write_history(loop.state.history)
+    loop.state.share(processes)
+
+
+def _take_rounds(folder: RunFolder, loop: Loop, processes: Processes) -> None:
+    """Train to the end; after each round the chief keeps a checkpoint.
+
+    Raises
+    ------
+    TrainingDivergedError
+        If the loss or a weight is no longer a number.
+    """
+    state, training = loop.state, loop.state.model.config.training
+    try:
+        for _ in loop.rounds():
+            if processes.is_chief:
+                folder.save(state.to_checkpoint(), state.history)
+                if is_drawn(state.step, steps=training.steps, round_steps=training.round_steps):
+                    folder.draw(state.step, loop.slices(), state.weights)
+    except NotFiniteError as error:
+        raise _diverged(folder, loop, error, keep=processes.is_chief) from error
 
 
 def _finish(
+    folder: RunFolder,
+    loop: Loop,
+    simulations: Sequence[xr.Dataset],
+    parent: Parent | None,
+    processes: Processes,
+) -> Metrics:
+    """The metrics of the run, in every process; the chief writes them and the trained network."""
+    written = ""
+    if processes.is_chief:
+        written = json.dumps(_write_network(folder, loop, simulations, parent).to_json())
+    # The others wait as long as the excursion set takes to fit the boxes.
+    metrics = processes.broadcast(written.encode(), patience_s=math.inf)
+    return Metrics.from_json(json.loads(metrics))
+
+
+def _write_network(
     folder: RunFolder, loop: Loop, simulations: Sequence[xr.Dataset], parent: Parent | None
 ) -> Metrics:
     """Write the trained network and its metrics."""
     coverage = loop.coverage if parent is None else loop.coverage.with_others(parent.coverage)
     state, config = loop.state, loop.state.model.config
+    ranges = [redshift_range(simulations), *(() if parent is None else (parent.redshift_range,))]
     sizes = [cubic_cell_size_mpc(sim) for sim in simulations]
-    cell_size = sizes[0] if _are_alike(sizes) else min(max(REFERENCE_CELL_SIZE_MPC, min(sizes)), max(sizes))
+    cell_size = sizes[0] if are_alike(sizes) else min(max(REFERENCE_CELL_SIZE_MPC, min(sizes)), max(sizes))
     single = build_model(config, cell_size_mpc=cell_size)
     weights = state.best_weights()
     single.trunk.set_weights(weights)
@@ -178,8 +215,8 @@ def _finish(
         parameters=int(single.trunk.count_params()),
         receptive_radius_cells=single.radius_cells,
         cell_size_mpc=cell_size,
-        redshift_range=_redshift_range(simulations),
-        n_src_units=_n_src_units(simulations),
+        redshift_range=(min(ends[0] for ends in ranges), max(ends[1] for ends in ranges)),
+        n_src_units=source_units(simulations[0], config.data.inputs),
         excursion_set_threshold=fit_threshold(simulations, config.data.inputs),
         mean_error_share=loop.mean_error_share(),
         coverage=coverage.to_json(),
@@ -213,6 +250,7 @@ def _enter(
 ) -> Checkpoint | None:
     """Check that the run folder may be written; with `resume`, return the checkpoint to go on from."""
     out = folder.path
+    folder.clear_stale()
     if resume:
         if not (out / "config.toml").is_file():
             raise InputError("expected a run folder to resume", file=out, hint="start it without --resume")
@@ -228,7 +266,7 @@ def _enter(
                 hint=f"resume with --config {out / 'config.toml'}, or start a new run",
             )
         started = read_record(out / "provenance.json", Provenance)
-        _require_same(started, provenance, out)
+        started.require_same(provenance, out)
         checkpoint = load_newest(folder.checkpoints)
         if checkpoint is None and any(folder.checkpoints.glob("step-*")):
             warnings.warn(
@@ -265,26 +303,6 @@ def _with_steps(config: RunConfig, steps: int) -> RunConfig:
     return config.model_copy(update={"training": config.training.model_copy(update={"steps": steps})})
 
 
-def _require_same(started: Provenance, provenance: Provenance, out: Path) -> None:
-    """Refuse to go on with a run that was started with other data, from another network or by other code."""
-    if started.data != provenance.data:
-        raise InputError("the run was started with other simulations", file=out)
-    if started.parent != provenance.parent:
-        before, now = (parent and parent.name for parent in (started.parent, provenance.parent))
-        raise InputError(
-            f"the run was started from {before or 'a fresh network'}; received {now or 'none'}",
-            file=out,
-            hint=f"resume with --from {before}" if before else "resume without --from",
-        )
-    if [code.sha256 for code in started.code] != [code.sha256 for code in provenance.code]:
-        raise InputError(
-            "the code of " + ", ".join(code.name for code in started.code) + " has changed since the run "
-            "was started",
-            file=out,
-            hint="bring the old code back, or start a new run",
-        )
-
-
 def _as_it_was(lengthened: Sequence[Lengthened], steps: int, done: int) -> list[Lengthened]:
     """What became of a run of `steps` steps that goes on after `done` of them: when it was lengthened.
 
@@ -302,40 +320,8 @@ def with_photons(config: RunConfig, simulations: Sequence[xr.Dataset]) -> RunCon
     model = config.model
     if not isinstance(model, PhotonSettings) or model.photons_per_source is not None:
         return config
-    if _n_src_units(simulations) == PHOTON_RATE_UNITS:
+    if source_units(simulations[0], config.data.inputs) == PHOTON_RATE_UNITS:
         return config
     instant = config.data.inputs == "instant"
     photons = fit_photons_per_source(simulations, shining_time=SHINING_TIME if instant else None)
     return config.model_copy(update={"model": model.model_copy(update={"photons_per_source": photons})})
-
-
-def _check_together(config: RunConfig, simulations: Sequence[xr.Dataset]) -> None:
-    if not simulations:
-        raise InputError("expected at least one simulation to train on; received none")
-    sizes = [cubic_cell_size_mpc(sim) for sim in simulations]
-    if not _are_alike(sizes) and not STEMS.find(config.network.stem).any_cell_size:
-        raise InputError(
-            "expected simulations of one cell size; received " + ", ".join(f"{size:g} Mpc" for size in sizes),
-            hint="bring them to one with `reion convert --cell-size MPC`, or train the network for any: "
-            "--set model.name=transport",
-        )
-    units = {sim["n_src"].attrs["units"] for sim in simulations if "n_src" in sim}
-    if len(units) > 1:
-        raise InputError(f"expected n_src in one unit; received {', '.join(sorted(units))}")
-
-
-def _are_alike(sizes_mpc: Sequence[float]) -> bool:
-    """Whether these cell sizes count as one."""
-    return max(sizes_mpc) <= min(sizes_mpc) * (1 + CELL_SIZE_TOLERANCE)
-
-
-def _n_src_units(simulations: Sequence[xr.Dataset]) -> str:
-    for sim in simulations:
-        if "n_src" in sim:
-            return str(sim["n_src"].attrs["units"])
-    return FIELDS["n_src"].units[0]
-
-
-def _redshift_range(simulations: Sequence[xr.Dataset]) -> tuple[float, float]:
-    values = np.concatenate([sim["redshift"].values for sim in simulations])
-    return float(values.min()), float(values.max())

@@ -17,7 +17,8 @@ from reion.jobs.places import Kind
 from reion.jobs.resources import memory_limit_bytes
 from reion.metrics.pooling import is_partly_ionised
 from reion.models.build import build_model
-from reion.simulation.contract import CELL_SIZE_TOLERANCE, MAX_MFP, cubic_cell_size_mpc, require_fields
+from reion.simulation.contract import MAX_MFP, cubic_cell_size_mpc, require_fields
+from reion.training.boxes import are_alike
 from reion.training.cost import plan_train
 
 _STEP_CELLS = 4 * 24**3
@@ -104,7 +105,7 @@ class Fingerprint:
     @property
     def alike(self) -> bool:
         """Whether all boxes have one cell size."""
-        return max(self.cell_sizes_mpc) <= min(self.cell_sizes_mpc) * (1 + CELL_SIZE_TOLERANCE)
+        return are_alike(self.cell_sizes_mpc)
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,8 @@ def test_a_study_is_trained_and_judged_once(study, toy, tmp_path, monkeypatch):
         compare(study, boxes, test, out, progress=interrupted)
     with pytest.raises(InputError, match="already there"):
         compare(study, boxes, test, out)
+    with pytest.raises(InputError, match="core_minutes=1 instead of 2"):
+        compare(study, boxes, test, out, resume=True, core_minutes=2)
     steps = []
     result = compare(study, boxes, test, out, resume=True, progress=lambda done, *_: steps.append(done))
     assert steps[0] > 1
@@ -79,6 +81,8 @@ def test_a_study_is_trained_and_judged_once(study, toy, tmp_path, monkeypatch):
     (tmp_path / "aside").rename(out / "first")
     with pytest.raises(InputError, match="other simulations"):
         compare(study, boxes[:1], test, out, resume=True)
+    with pytest.raises(InputError, match="judged on another box of the name box"):
+        compare(study, boxes, {"box": toy(seed=3)}, out, resume=True)
     study.write_text(STUDY.replace("seed = 3", "seed = 4"), encoding="utf-8")
     with pytest.raises(InputError, match=r"seed=3 instead of 4"):
         compare(study, boxes, test, out, resume=True)
@@ -172,6 +176,8 @@ training = { crop_cells = 4, batch_size = 1 }
     text = study.read_text(encoding="utf-8").replace("runs.tiny", "runs.new")
     text += f"[runs.old]\nfrom = '{(out / 'tiny').as_posix()}'\nbudget_share = 0.5\n"
     further.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match="box, is one that tiny was trained on, from which the run old"):
+        compare(further, [world(4)], {"box": world(0)}, tmp_path / "further")
     result = compare(further, [world(4)], tests, tmp_path / "further")
     assert [(run.name, run.steps) for run in result.runs] == [("new", 2), ("old", 1)]
     provenance = json.loads((tmp_path / "further" / "old" / "provenance.json").read_text(encoding="utf-8"))

@@ -13,9 +13,10 @@ import xarray as xr
 
 from reion.config import load_config
 from reion.errors import InputError
+from reion.models.training_boxes import checksum_of
 from reion.prediction.emulator import Emulator
 from reion.prediction.predict import predict
-from reion.simulation.contract import with_max_mfp
+from reion.simulation.contract import make_simulation, with_max_mfp
 from reion.storage.store import write_simulation
 from reion.training.export import export_run
 from reion.training.parent import load_parent
@@ -167,7 +168,9 @@ def test_a_run_starts_where_another_ended(toy, run, tmp_path):
     parent = load_parent(run)
     config = load_config(settings=["training.steps=2", "training.round_steps=2"], base=parent.defaults())
     assert config.training.learning_rate == pytest.approx(0.2 * parent.config.training.learning_rate)
-    train([world(toy, 3.0, 60.0, seed=5)], tmp_path / "run", config, parent=parent)
+    own = toy(shape=(12, 10, 8), redshift=(13.0, 10.0, 8.0, 7.5), cell_mpc=3.0, seed=5)
+    own = with_max_mfp(own, [60.0] * 4)
+    train([own], tmp_path / "run", config, parent=parent)
     child = load_run(tmp_path / "run")
     assert child.normalizer == parent.normalizer
     assert child.provenance.parent == parent.ancestor
@@ -179,8 +182,29 @@ def test_a_run_starts_where_another_ended(toy, run, tmp_path):
     assert child.metrics.coverage["max_mfp"][0][1:] == (15.0, 60.0)
     card = Emulator(export_run(tmp_path / "run", tmp_path / "child.onnx").output).card
     assert card.provenance["training"]["parent"]["name"] == "run"
+    assert card.redshift_range == (7.0, 13.0)
+    learnt = (own, world(toy, 2.0, 15.0), world(toy, 4.0, 30.0, seed=1))
+    assert card.training_data == tuple(checksum_of(sim) for sim in learnt)
     with pytest.raises(InputError, match=r"(?s)was started from run; received none.*--from run"):
-        train([world(toy, 3.0, 60.0, seed=5)], tmp_path / "run", config, resume=True)
+        train([own], tmp_path / "run", config, resume=True)
+    with pytest.raises(InputError, match="max_mfp of box 1"):
+        train([with_max_mfp(own, [50.0] * 4)], tmp_path / "run", config, parent=parent, resume=True)
+
+
+@pytest.mark.parametrize("field", ["n_src", "n_ion"])
+def test_a_run_does_not_start_from_one_that_knows_other_sources(toy, run, tmp_path, field):
+    sim = world(toy, 2.0, 15.0)
+    masses = make_simulation(
+        {"n_igm": sim["n_igm"].values, field: 1e9 * sim["n_src"].values, "xi": sim["xi"].values},
+        redshift=sim["redshift"].values,
+        box_size=sim.attrs["box_size"],
+        n_src_units="Msun Mpc-3",
+    )
+    parent = load_parent(run)
+    config = load_config(base=parent.defaults())
+    with pytest.raises(InputError, match=r"sources in 1e48 s-1 Mpc-3; received sources in Msun Mpc-3"):
+        train([masses], tmp_path / "run", config, parent=parent)
+    assert not (tmp_path / "run").exists()
 
 
 def test_another_network_is_not_started_from(toy, run, tmp_path, command):

@@ -286,6 +286,9 @@ def test_resuming_asks_for_the_same_schema_and_data(toy, tmp_path, unbroken):
         train([toy()], unbroken, config("seed=1"), resume=True)
     with pytest.raises(InputError, match="other simulations"):
         train([toy(seed=5)], unbroken, config(), resume=True)
+    # The photons of the history depend on the cosmic time between snapshots.
+    with pytest.raises(InputError, match="other simulations: cosmology of box 1"):
+        train([toy().assign_attrs(H0=70.0)], unbroken, config(), resume=True)
 
 
 def test_boxes_of_different_cell_size_do_not_train_together(toy, tmp_path):

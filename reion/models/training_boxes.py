@@ -1,0 +1,110 @@
+"""The boxes that a network was trained on: what is written down of them, and how one is known again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from reion.simulation.contract import FIELDS, MAX_MFP, cosmological_parameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingBox:
+    """What is written down of a simulation that a run was trained on.
+
+    Attributes
+    ----------
+    source_code
+        The code that made it.
+    box_size
+        Comoving, in Mpc: one number, or one for each axis.
+    cells
+        Along x, y and z.
+    redshift
+        Of its snapshots.
+    sha256
+        Over the fields' values as float32, in the order of the data contract.
+    units
+        Of each field, by name.
+    cosmology
+        H0 in km s-1 Mpc-1, Om0 and Ob0.
+    max_mfp
+        How far photons reach in each snapshot, comoving Mpc; None where the simulation does not say.
+    """
+
+    source_code: str
+    box_size: float | list[float]
+    cells: list[int]
+    redshift: list[float]
+    sha256: str
+    units: dict[str, str]
+    cosmology: dict[str, float]
+    max_mfp: list[float] | None
+
+
+def describe(sim: xr.Dataset) -> TrainingBox:
+    """What a run's provenance says of a simulation; reads all of its values."""
+    return TrainingBox(
+        source_code=sim.attrs.get("source_code", "unknown"),
+        box_size=sim.attrs["box_size"],
+        cells=[sim.sizes[axis] for axis in ("x", "y", "z")],
+        redshift=sim["redshift"].values.tolist(),
+        sha256=checksum_of(sim),
+        units={name: str(sim[name].attrs["units"]) for name in FIELDS if name in sim},
+        cosmology=cosmological_parameters(sim),
+        max_mfp=sim[MAX_MFP].values.tolist() if MAX_MFP in sim.variables else None,
+    )
+
+
+def checksum_of(sim: xr.Dataset) -> str:
+    """SHA-256 over the values of a simulation's fields as float32; reads all of them."""
+    digest = hashlib.sha256()
+    for name in FIELDS:
+        if name in sim:
+            digest.update(name.encode())
+            for snapshot in sim[name]:
+                digest.update(np.ascontiguousarray(snapshot.values, dtype="<f4").data)
+    return digest.hexdigest()
+
+
+def changes(before: Sequence[TrainingBox], now: Sequence[TrainingBox]) -> list[str]:
+    """In what simulations differ from those that were written down, a phrase each; empty where they agree."""
+    if len(before) != len(now):
+        return [f"{len(before)} of them instead of {len(now)}"]
+    found = []
+    for number, (old, new) in enumerate(zip(before, now, strict=True), start=1):
+        for item in fields(TrainingBox):
+            if getattr(old, item.name) != getattr(new, item.name):
+                what = "values" if item.name == "sha256" else item.name
+                found.append(f"{what} of box {number}")
+    return found
+
+
+def is_training_box(sim: xr.Dataset, checksums: Iterable[str], boxes: Sequence[Any]) -> bool:
+    """Whether a simulation is one of the boxes that a network was trained on.
+
+    Its values are read only where it may be: one of the boxes has its cells and its redshifts, or not all of
+    them say what theirs are.
+
+    Parameters
+    ----------
+    checksums
+        Of the boxes, as `checksum_of` gives them.
+    boxes
+        What provenance says of them, as JSON of `TrainingBox`; of as many as it knows.
+    """
+    boxes = [box for box in boxes if isinstance(box, Mapping)]
+    wanted = set(checksums)
+    if not wanted:
+        return False
+    if all(any(box.get("sha256") == checksum for box in boxes) for checksum in wanted):
+        cells = [sim.sizes[axis] for axis in ("x", "y", "z")]
+        redshift = sim["redshift"].values.tolist()
+        if not any(box.get("cells") == cells and box.get("redshift") == redshift for box in boxes):
+            return False
+    return checksum_of(sim) in wanted
