@@ -15,7 +15,8 @@ import xarray as xr
 
 from reion.config import write_config
 from reion.errors import InputError
-from reion.jobs.outputs import alone_at, scratch_folder, whole_file, write_json, write_whole
+from reion.jobs.outputs import alone_at, read_record, scratch_folder, whole_file, write_json, write_whole
+from reion.models.training_boxes import TrainingBox, changes, describe
 from reion.studies.comparison import FEWEST_STEPS, core_seconds_per_step
 from reion.studies.ranges import ROUNDS, SearchStudy, load_search
 from reion.studies.study import require_new
@@ -153,26 +154,29 @@ def search(
     seeds
         The defaults and the best settings are trained again from so many other seeds.
     resume
-        Keep the trials in `out`; one that was interrupted is tried again.
+        Keep the trials in `out`, which must be of the same study, budget and data; one that was interrupted
+        is tried again.
     say, progress
         Called with a line for each trial, and after every step.
 
     Raises
     ------
     InputError
-        If the study does not fit, `out` is occupied and `resume` is not given, or no trial came to an end.
+        If the study does not fit, `out` is occupied and `resume` is not given, what is in `out` is of another
+        study, budget or data, or no trial came to an end.
     """
     import optuna
 
     out = Path(out)
-    loaded = load_search(study)
-    changes = {"core_minutes": core_minutes, "trials": trials}
-    plan = loaded.model_copy(update={name: value for name, value in changes.items() if value is not None})
+    given = {"core_minutes": core_minutes, "trials": trials}
+    plan = load_search(study).model_copy(
+        update={name: value for name, value in given.items() if value is not None}
+    )
     require_new(out, resume=resume)
     out.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with alone_at(out), scratch_folder(out) as cache:
-        _check_same(out / "search.toml", loaded)
+        _check_same(out, plan, simulations)
         running = _Running(plan, simulations, cache, progress)
         optuna_study = _open(out / _STORE)
         for abandoned in optuna_study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
@@ -296,13 +300,36 @@ def _open(path: Path) -> optuna.Study:
     )
 
 
-def _check_same(path: Path, study: SearchStudy) -> None:
-    """Keep what a search tries beside its trials; refuse to go on with another."""
-    text = tomli_w.dumps(study.model_dump(mode="json", exclude_none=True))
-    if not path.is_file():
-        write_whole(path, text)
-    elif tomllib.loads(path.read_text(encoding="utf-8")) != tomllib.loads(text):
-        raise InputError("the search was started with another study", file=path, hint="give another --out")
+@dataclass(frozen=True, kw_only=True)
+class _SearchData:
+    """What data.json holds: the simulations that the trials are trained on."""
+
+    data: list[TrainingBox]
+
+
+def _check_same(out: Path, plan: SearchStudy, simulations: Sequence[xr.Dataset]) -> None:
+    """Keep what a search tries, and on which data, beside its trials; refuse to go on with another."""
+    study, data, hint = out / "search.toml", out / "data.json", "give another --out"
+    text = tomli_w.dumps(plan.model_dump(mode="json", exclude_none=True))
+    boxes = [describe(sim) for sim in simulations]
+    if study.is_file():
+        before, now = tomllib.loads(study.read_text(encoding="utf-8")), tomllib.loads(text)
+        differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+        if differing:
+            raise InputError(
+                f"the search was started with another study: other {', '.join(differing)}",
+                file=study,
+                hint=hint,
+            )
+    if data.is_file():
+        if changed := changes(read_record(data, _SearchData).data, boxes):
+            raise InputError(
+                f"the search was started with other simulations: {', '.join(changed)}", file=data, hint=hint
+            )
+    else:
+        write_json(data, asdict(_SearchData(data=boxes)))
+    if not study.is_file():
+        write_whole(study, text)
 
 
 def _read(trial: optuna.trial.FrozenTrial, plan: SearchStudy) -> Trial:

@@ -15,6 +15,7 @@ from reion.jobs.outputs import read_record, write_json
 from reion.studies.study import require_new
 from reion.training.loop import StepProgress
 from reion.training.parent import Parent
+from reion.training.provenance import Provenance
 from reion.training.run import train, with_photons
 from reion.training.run_folder import Metrics
 
@@ -95,18 +96,22 @@ def train_seeds(
     Raises
     ------
     InputError
-        If `out` is there and `resume` is not given, or a run in it has another schema; and as `train`.
+        If `out` is there and `resume` is not given, or a run in it has another schema, other data, another
+        parent or other code; and as `train`.
     """
     out = Path(out)
     require_new(out, resume=resume)
     runs: list[SeedRun] = []
+    config = with_photons(config, simulations)
     for seed in range(config.seed, config.seed + seeds):
         folder = out / f"seed-{seed}"
         own = config.model_copy(update={"seed": seed})
         say(f"{folder.name}, {len(runs) + 1} of {seeds}")
         begun = (folder / "config.toml").is_file()
         finished = (folder / "metrics.json").is_file()
-        if finished and load_config(folder / "config.toml") == with_photons(own, simulations):
+        if finished and load_config(folder / "config.toml") == own:
+            now = Provenance.of_run(own, simulations, None if parent is None else parent.ancestor)
+            read_record(folder / "provenance.json", Provenance).require_same(now, folder)
             metrics = read_record(folder / "metrics.json", Metrics)
         else:
             metrics = train(simulations, folder, own, parent=parent, resume=begun, progress=progress, say=say)

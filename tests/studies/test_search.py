@@ -97,6 +97,15 @@ def test_interrupted_and_resumed_it_has_as_many_trials_and_tries_the_lost_one_ag
     lost = done[-1][0]
     with pytest.raises(InputError, match="already there"):
         search(study, [toy()], tmp_path / "out")
+    for change, told in (
+        ({"core_minutes": 50.0}, "other core_minutes"),
+        ({"trials": 8}, "other trials"),
+    ):
+        with pytest.raises(InputError, match=f"another study: {told}"):
+            search(study, [toy()], tmp_path / "out", resume=True, **change)
+    for other in (toy(seed=1), toy().assign_attrs(H0=70.0)):
+        with pytest.raises(InputError, match=r"other simulations: (values|cosmology) of box 1"):
+            search(study, [other], tmp_path / "out", resume=True)
     result = search(study, [toy()], tmp_path / "out", resume=True)
     states = [trial.state for trial in result.trials]
     assert states.count("fail") == 1

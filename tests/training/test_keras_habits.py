@@ -274,3 +274,5 @@ def test_several_seeds_and_their_spread(toy, tmp_path):
     with pytest.raises(InputError, match="already there"):
         train_seeds([toy()], tmp_path / "seeds", config("seed=4"), seeds=3)
     assert train_seeds([toy()], tmp_path / "seeds", config("seed=4"), seeds=3, resume=True) == result
+    with pytest.raises(InputError, match="other simulations: values of box 1"):
+        train_seeds([toy(seed=1)], tmp_path / "seeds", config("seed=4"), seeds=3, resume=True)
