@@ -98,8 +98,9 @@ def export(
     Raises
     ------
     ExportError
-        If the file would not be valid, or if its xi differs from the network's, in any cell, by more than
-        `TOLERANCE` and by more than `ROUNDINGS` times what rounding the inputs does to the network itself.
+        If the file would not be valid, or if an output, xi or its spread, differs from the network's, in any
+        cell, by more than `TOLERANCE` and by more than `ROUNDINGS` times what rounding the inputs does to it
+        in the network itself.
         Nothing is written then.
     FileExistsError
         If there is a file at `path` and `force` is not set.
@@ -158,10 +159,12 @@ def _compare(content: bytes, network: Network, card: ModelCard) -> tuple[Case, .
         if case.difference <= TOLERANCE:
             continue
         rounding = own_rounding(network, haloed_inputs(card, case.batch, case.cells))
-        if case.difference > ROUNDINGS * rounding:
-            raise ExportError(
-                f"expected the file to agree with Keras within {TOLERANCE:g} in every cell; it differs by "
-                f"{case.difference:.2g} (batch {case.batch}, cells {case.cells}), and rounding explains "
-                f"{ROUNDINGS * rounding:.1g} only"
-            )
+        for name, difference in case.differences.items():
+            explained = ROUNDINGS * rounding.get(name, 0.0)
+            if difference > max(TOLERANCE, explained):
+                raise ExportError(
+                    f"expected the file to agree with Keras within {TOLERANCE:g} in every cell; {name} "
+                    f"differs by {difference:.2g} (batch {case.batch}, cells {case.cells}), and rounding explains "
+                    f"{explained:.1g} only"
+                )
     return cases

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 TOLERANCE = 1e-5
-"""How far xi may differ, in any cell."""
+"""How far an output, xi or its spread, may differ, in any cell."""
 
 ROUNDINGS = 10
 """How many times the effect of rounding the inputs is allowed: a network rounds at some hundred places, and
@@ -50,8 +50,9 @@ class Case:
         Boxes in the batch, and cells of a box.
     periodic
         Whether the file was given whole boxes; otherwise parts that carry their halo.
-    difference
-        The largest difference of xi in any cell; infinite where shapes differ or there are no numbers.
+    differences
+        Of each output, by name, the largest difference in any cell; infinite where one side lacks it, shapes
+        differ, or there are no numbers.
     lowest, highest
         Range of the network's xi.
     """
@@ -59,9 +60,14 @@ class Case:
     batch: int
     cells: tuple[int, int, int]
     periodic: bool
-    difference: float
+    differences: Mapping[str, float]
     lowest: float
     highest: float
+
+    @property
+    def difference(self) -> float:
+        """The largest difference of any output."""
+        return max(self.differences.values())
 
 
 def realistic_fields(card: ModelCard, shape: tuple[int, ...], *, seed: int = 0) -> dict[str, np.ndarray]:
@@ -78,6 +84,8 @@ def realistic_fields(card: ModelCard, shape: tuple[int, ...], *, seed: int = 0) 
 def compare(network: Network, session: onnxruntime.InferenceSession, card: ModelCard) -> Iterator[Case]:
     """Compare the file with the network at three shapes of the box, two of them in batches, and on a tile.
 
+    All outputs are compared: xi, and xi_std where there is one.
+
     The shapes are a cube, a box with three different sides, and one that is no multiple of the stride. All
     are narrower than most receptive fields, so that the wrap goes round more than once. The network gets its
     periodic halo from numpy, so that the wrap inside the graph is part of what is compared.
@@ -88,14 +96,14 @@ def compare(network: Network, session: onnxruntime.InferenceSession, card: Model
     for batch, cells in [(1, shapes[0]), (2, shapes[1]), (1, shapes[2])]:
         box = _inputs(card, batch, cells)
         haloed = haloed_inputs(card, batch, cells)
-        expected = _xi(network, haloed)
-        expected = expected[:, : cells[0], : cells[1], : cells[2]]
-        (whole,) = session.run(["xi"], box)
-        yield _case(whole, expected, cells, periodic=True)
+        expected = {
+            name: values[:, : cells[0], : cells[1], : cells[2]]
+            for name, values in _answers(network, haloed).items()
+        }
+        yield _case(_outputs(session, box), expected, cells, periodic=True)
         if all(n % stride == 0 for n in cells):
             tile: Mapping[str, Any] = {**haloed, PERIODIC: np.zeros(3, dtype=np.int64)}
-            (interior,) = session.run(["xi"], tile)
-            yield _case(interior, expected, cells, periodic=False)
+            yield _case(_outputs(session, tile), expected, cells, periodic=False)
 
 
 def haloed_inputs(card: ModelCard, batch: int, cells: tuple[int, int, int]) -> dict[str, np.ndarray]:
@@ -109,14 +117,14 @@ def haloed_inputs(card: ModelCard, batch: int, cells: tuple[int, int, int]) -> d
     }
 
 
-def own_rounding(network: Network, inputs: Mapping[str, np.ndarray]) -> float:
-    """The largest change of the network's xi when every number of its fields is moved by its last bit.
+def own_rounding(network: Network, inputs: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """The largest change of each output when every number of the network's fields is moved by its last bit.
 
     That is 1e-6 for most networks. One whose sigmoid is nearly a step turns rounding into more.
     """
-    expected = _xi(network, inputs)
+    expected = _answers(network, inputs)
     rng = np.random.default_rng(0)
-    largest = 0.0
+    largest = dict.fromkeys(expected, 0.0)
     for _ in range(_DRAWS):
         moved = {
             name: values
@@ -128,14 +136,22 @@ def own_rounding(network: Network, inputs: Mapping[str, np.ndarray]) -> float:
             )
             for name, values in inputs.items()
         }
-        change = np.abs(_xi(network, moved) - expected)
-        largest = max(largest, float(change.max()))
+        changed = _answers(network, moved)
+        for name, values in expected.items():
+            largest[name] = max(largest[name], float(np.abs(changed[name] - values).max()))
     return largest
 
 
-def _xi(network: Network, inputs: Mapping[str, Any]) -> np.ndarray:
+def _answers(network: Network, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """What the network gives, by the names of the file's outputs."""
     answer = network(inputs, training=False)
-    return np.asarray(answer["xi"] if isinstance(answer, Mapping) else answer, dtype=np.float32)
+    by_name = answer if isinstance(answer, Mapping) else {"xi": answer}
+    return {name: np.asarray(values, dtype=np.float32) for name, values in by_name.items()}
+
+
+def _outputs(session: onnxruntime.InferenceSession, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, inputs), strict=True))
 
 
 def _inputs(card: ModelCard, batch: int, cells: tuple[int, int, int]) -> dict[str, np.ndarray]:
@@ -144,14 +160,24 @@ def _inputs(card: ModelCard, batch: int, cells: tuple[int, int, int]) -> dict[st
     return {**realistic_fields(card, (batch, *cells), seed=batch), "redshift": redshift, **numbers}
 
 
-def _case(received: np.ndarray, expected: np.ndarray, cells: tuple[int, ...], *, periodic: bool) -> Case:
-    same_shape = received.shape == expected.shape
-    difference = float(np.max(np.abs(received - expected))) if same_shape else float("inf")
+def _case(
+    received: Mapping[str, np.ndarray],
+    expected: Mapping[str, np.ndarray],
+    cells: tuple[int, ...],
+    *,
+    periodic: bool,
+) -> Case:
+    differences = dict.fromkeys({**expected, **received}, float("inf"))
+    for name in expected.keys() & received.keys():
+        if received[name].shape == expected[name].shape:
+            difference = float(np.max(np.abs(received[name] - expected[name])))
+            differences[name] = difference if np.isfinite(difference) else float("inf")
+    xi = expected["xi"]
     return Case(
-        batch=expected.shape[0],
+        batch=xi.shape[0],
         cells=(cells[0], cells[1], cells[2]),
         periodic=periodic,
-        difference=difference if np.isfinite(difference) else float("inf"),
-        lowest=float(expected.min()),
-        highest=float(expected.max()),
+        differences=differences,
+        lowest=float(xi.min()),
+        highest=float(xi.max()),
     )

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ import onnxruntime
 import pytest
 
 from reion_exports import PERIODIC, TOLERANCE, ExportError, ModelCard, dissect, export
-from reion_exports.parity import own_rounding
+from reion_exports.parity import compare, own_rounding
 
 INPUTS = ("n_igm", "n_ion")
 
@@ -121,6 +122,38 @@ def test_a_wrong_receptive_radius_is_found_and_nothing_is_written(toy_network, t
     assert list(tmp_path.iterdir()) == []
 
 
+class Answering:
+    """A session whose file gives what a function says."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def get_outputs(self):
+        return [SimpleNamespace(name=name) for name in ("xi", "xi_std")]
+
+    def run(self, names, inputs):
+        answer = self.function(inputs, training=False)
+        return [answer[name] for name in names]
+
+
+@pytest.mark.parametrize("output", ["xi", "xi_std"])
+def test_every_output_is_compared(toy_network, output):
+    card = dataclasses.replace(toy_network[1], receptive_radius_cells=0)
+
+    def network(inputs, training):
+        photons = inputs["n_ion"] / (1 + inputs["n_ion"])
+        return {"xi": photons, "xi_std": 0.3 * (1 - photons)}
+
+    def disturbed(inputs, training):
+        answer = network(inputs, training)
+        return {**answer, output: answer[output] + np.float32(0.01)}
+
+    assert max(case.difference for case in compare(network, Answering(network), card)) == 0
+    for case in compare(network, Answering(disturbed), card):
+        assert case.differences[output] == pytest.approx(0.01, rel=1e-3)
+        assert case.differences[({"xi", "xi_std"} - {output}).pop()] == 0
+
+
 @pytest.mark.parametrize(("steepness", "low", "high"), [(1.0, 0, 1e-7), (1e4, 1e-4, 3e-3)])
 def test_rounding_counts_as_much_as_the_network_is_steep(steepness, low, high):
     def network(inputs, training):
@@ -128,7 +161,7 @@ def test_rounding_counts_as_much_as_the_network_is_steep(steepness, low, high):
 
     values = np.linspace(4e-31, 4.4e-31, 1001, dtype=np.float32)
     inputs = {"n_igm": values, "n_ion": np.zeros_like(values), "redshift": np.float32([8])}
-    assert low <= own_rounding(network, inputs) < high
+    assert low <= own_rounding(network, inputs)["xi"] < high
 
 
 def test_nothing_is_overwritten_without_force(toy_network, tmp_path):
