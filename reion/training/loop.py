@@ -162,10 +162,22 @@ class Loop:
                 waiting_share=round(state.waiting_seconds / max(state.seconds, 1e-9), 5),
             )
             state.finish_round(finished)
-            wanted = state.events.end_round(number, finished)
+            with state.averaged():  # what a callback keeps of this round is what was validated
+                wanted = state.events.end_round(number, finished)
             state.stopped = self._processes.broadcast(b"stop" if wanted else b"on") == b"stop"
             yield finished
+        self._end()
+
+    def _end(self) -> None:
+        """End the training for the callbacks; what one puts back is what is kept, and is validated for it."""
+        state = self.state
+        before = state.trunk.get_weights()
         state.events.end()
+        after: list[np.ndarray] = state.trunk.get_weights()
+        changed = any(not np.array_equal(old, new) for old, new in zip(before, after, strict=True))
+        # All processes validate, or none.
+        if self._processes.broadcast(b"changed" if changed else b"same") == b"changed":
+            state.put_back, state.put_back_r2 = after, self._validate()[0]
 
     def steps(self, count: int) -> float:
         """Take `count` steps and return their mean loss."""

@@ -37,6 +37,9 @@ class State:
         Time spent in steps, and the part of it in which the network waited for batches.
     stopped
         Whether a callback has ended the run.
+    put_back, put_back_r2
+        Weights that a callback has put into the trunk at the end, and their validation R²; None where none
+        did.
     callbacks, events
         Keras callbacks, and what calls them.
     """
@@ -50,6 +53,8 @@ class State:
     seconds: float = 0.0
     waiting_seconds: float = 0.0
     stopped: bool = False
+    put_back: list[np.ndarray] | None = None
+    put_back_r2: float = math.nan
     callbacks: Sequence[keras.callbacks.Callback] = ()
 
     def __post_init__(self) -> None:
@@ -79,6 +84,8 @@ class State:
     @property
     def validation_r2(self) -> float:
         """Of the weights that are kept; NaN if the validation slabs have no structure."""
+        if self.put_back is not None:
+            return self.put_back_r2
         return self.history[-1].validation_r2 if self.best is None else self.best_r2
 
     def finish_round(self, finished: Round) -> None:
@@ -95,10 +102,13 @@ class State:
             self.stale_rounds += 1
 
     def best_weights(self) -> list[np.ndarray]:
-        """Weights of the trunk: of the best validation R² with `patience_rounds`, otherwise the last.
+        """Weights of the trunk that are kept.
 
+        What a callback has put back; or those of the best validation R² with `patience_rounds`; or the last.
         With `ema_momentum` these are moving averages.
         """
+        if self.put_back is not None:
+            return self.put_back
         if self.best is not None:
             return self.best
         with self.averaged():

@@ -95,6 +95,16 @@ def test_a_callback_ends_the_run_and_puts_weights_back(toy, tmp_path):
     train([toy()], tmp_path / "short", config(), progress=None, callbacks=[StopAfter(1)])
     for x, y in zip(weights(tmp_path / "run"), weights(tmp_path / "short"), strict=True):
         np.testing.assert_array_equal(x, y)
+    assert metrics.validation_r2 == pytest.approx(history(tmp_path / "run")[0]["validation_r2"], abs=1e-6)
+
+
+def test_the_average_that_a_callback_puts_back_is_what_is_kept(toy, tmp_path):
+    averaged = config("training.ema_momentum=0.8")
+    metrics = train([toy()], tmp_path / "run", averaged, callbacks=[stopping()])
+    train([toy()], tmp_path / "short", averaged, callbacks=[StopAfter(1)])
+    for x, y in zip(weights(tmp_path / "run"), weights(tmp_path / "short"), strict=True):
+        np.testing.assert_array_equal(x, y)
+    assert metrics.validation_r2 == pytest.approx(history(tmp_path / "run")[0]["validation_r2"], abs=1e-6)
 
 
 class StopAfter(keras.callbacks.Callback):
