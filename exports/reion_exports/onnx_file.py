@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -123,9 +122,9 @@ def export(
 
 
 def _staged(stages: Stages, card: ModelCard) -> onnx.ModelProto:
+    trunk = trunk_to_onnx(stages.trunk, card, stages.channels)
     trunk_radius = card.receptive_radius_cells - stages.stem.radius_cells
-    trunk_card = dataclasses.replace(card, receptive_radius_cells=trunk_radius, trunk_radius_cells=None)
-    return with_stem(trunk_to_onnx(stages.trunk, trunk_card, stages.channels), stages.stem, trunk_card)
+    return with_stem(trunk, stages.stem, card, trunk_radius_cells=trunk_radius)
 
 
 def _check(content: bytes) -> Anatomy:
@@ -164,7 +163,7 @@ def _compare(content: bytes, network: Network, card: ModelCard) -> tuple[Case, .
             if difference > max(TOLERANCE, explained):
                 raise ExportError(
                     f"expected the file to agree with Keras within {TOLERANCE:g} in every cell; {name} "
-                    f"differs by {difference:.2g} (batch {case.batch}, cells {case.cells}), and rounding explains "
-                    f"{explained:.1g} only"
+                    f"differs by {difference:.2g} (batch {case.batch}, cells {case.cells}), and rounding "
+                    f"explains {explained:.1g} only"
                 )
     return cases

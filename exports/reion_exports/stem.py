@@ -45,7 +45,9 @@ class Stem(Protocol):
         """Compute the channels of the card's fields and conditions, in its order."""
 
 
-def with_stem(model: onnx.ModelProto, stem: Stem, card: ModelCard) -> onnx.ModelProto:
+def with_stem(
+    model: onnx.ModelProto, stem: Stem, card: ModelCard, *, trunk_radius_cells: int
+) -> onnx.ModelProto:
     """Return a model whose first stage is `stem`, in the place of the one that it has.
 
     Parameters
@@ -53,23 +55,23 @@ def with_stem(model: onnx.ModelProto, stem: Stem, card: ModelCard) -> onnx.Model
     model
         From `reion_exports.convert.trunk_to_onnx`, or from here.
     card
-        Of the file; its cell size and receptive radius are made those of the stem and the trunk. `card`'s
-        receptive radius is that of the trunk alone.
+        Of the file; its cell size and its radii are made those of the stem and the trunk.
+    trunk_radius_cells
+        How far the trunk alone looks.
 
     Returns
     -------
     A new model: the card's fields as (batch, x, y, z) for any x, y, z, its conditions as (batch,), and
     `periodic`; the output `xi`, and `xi_std` where the network learnt it. Its metadata are the card's.
     """
-    trunk_radius = card.receptive_radius_cells
-    radius = stem.radius_cells + trunk_radius
-    whole = _complete(model, stem, card, periodic=PERIODIC, radius_cells=radius, trunk_radius=trunk_radius)
-    windows = _complete(model, stem, card, periodic=None, radius_cells=radius, trunk_radius=trunk_radius)
+    radius, trunk = stem.radius_cells + trunk_radius_cells, trunk_radius_cells
+    whole = _complete(model, stem, card, periodic=PERIODIC, radius_cells=radius, trunk_radius=trunk)
+    windows = _complete(model, stem, card, periodic=None, radius_cells=radius, trunk_radius=trunk)
     card = dataclasses.replace(
         card,
         cell_size_mpc=stem.cell_size_mpc,
         receptive_radius_cells=radius,
-        trunk_radius_cells=trunk_radius,
+        trunk_radius_cells=trunk_radius_cells,
         working_bytes=working_bytes(windows, radius_cells=radius, stride_cells=card.stride_cells),
     )
     stamp(whole, card)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from pydantic import ValidationError
 
 from reion.errors import InputError
@@ -27,10 +25,8 @@ def at_cell_size(content: bytes, card: ModelCard, cell_size_mpc: float) -> bytes
     from reion_exports.stem import with_stem
 
     model = onnx.load_from_string(content)
-    trunk_card = dataclasses.replace(
-        card, receptive_radius_cells=card.trunk_radius_cells or 0, trunk_radius_cells=None
-    )
-    fitted: bytes = with_stem(model, stem, trunk_card).SerializeToString()
+    whole = with_stem(model, stem, card, trunk_radius_cells=card.trunk_radius_cells or 0)
+    fitted: bytes = whole.SerializeToString()
     return fitted
 
 
