@@ -155,14 +155,18 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """The wheel, installed and run outside the checkout."""
+    """The source archive, and the wheel that is built from it, installed and run outside the checkout.
+
+    Both are left in the folder that is given: `nox -s build -- dist`.
+    """
     session.install("build")
-    with tempfile.TemporaryDirectory() as folder:
-        session.run("python", "-m", "build", "--wheel", "--outdir", folder, ".")
-        (wheel,) = Path(folder).glob("*.whl")
+    with tempfile.TemporaryDirectory() as elsewhere:
+        folder = Path(*(session.posargs or [elsewhere])).absolute()
+        session.run("python", "-m", "build", "--outdir", str(folder), ".")
+        (wheel,) = folder.glob("*.whl")
         session.install(str(wheel))
         session.install("--force-reinstall", "--no-deps", str(wheel))  # and not an older one of this version
-        session.chdir(folder)
+        session.chdir(elsewhere)
         session.run("reion", "--help", silent=True)
         session.run("python", "-c", "import reion; print(reion.load_sample().train.sizes)")
         session.run("reion", "models")

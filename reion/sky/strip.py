@@ -30,6 +30,9 @@ _KINDS = {
     ending: Kind(name="a picture of a light cone", ending=ending, is_ours=lambda path: is_our_picture(path))
     for ending in _KEYS
 }
+_SHORTEST = 0.12
+"""A scale that is shorter, such as that of a single plane, has the marks of one of this length."""
+
 _LARGEST = 2000
 """Planes along the picture; more are averaged."""
 
@@ -93,16 +96,22 @@ def _scales(axes: np.ndarray, redshift: np.ndarray) -> None:
     """Frequencies below the lowest row and redshifts above the highest, both at their own places."""
     planes = np.arange(redshift.size) + 0.5
     frequency = LINE_MHZ / (1 + redshift)
-    step = next(s for s in (0.5, 1, 2, 5, 10, 20, 50, 100) if np.ptp(frequency) / s <= 12)
+    step = _step(np.ptp(frequency))
     at = np.arange(np.ceil(frequency[-1] / step), np.floor(frequency[0] / step) + 1) * step
     axes[-1].set_xticks(np.interp(at, frequency[::-1], planes[::-1]), [f"{f:g}" for f in at])
     axes[-1].set_xlabel("frequency [MHz]", fontsize=8)
     above = axes[0].secondary_xaxis("top")
-    step = next(s for s in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5) if np.ptp(redshift) / s <= 12)
+    step = _step(np.ptp(redshift))
     at = np.arange(np.ceil(redshift[0] / step), np.floor(redshift[-1] / step) + 1) * step
     above.set_xticks(np.interp(at, redshift, planes), [f"{z:g}" for z in np.round(at, 6)])
     above.set_xlabel("redshift", fontsize=8)
     above.tick_params(labelsize=7)
+
+
+def _step(span: float) -> float:
+    """Between marks on a scale: the smallest of 1, 2 and 5 times a power of ten, at most 12 in the span."""
+    power = 10.0 ** np.floor(np.log10(max(span, _SHORTEST) / 12))
+    return float(next(number * power for number in (1, 2, 5, 10, 20) if span / (number * power) <= 12))
 
 
 def is_our_picture(path: Path) -> bool:

@@ -50,6 +50,22 @@ def test_a_cone_with_a_field_of_view_has_angles(toy, tmp_path):
         light_cone(sim, tmp_path / "no.zarr", Settings(field_of_view_degrees=-1.0))
 
 
+@pytest.mark.parametrize("redshift", [(0.05, 40.0), (5.0, 5.2), (6.0, 80.0), (7.0, 7.0)])
+def test_the_picture_of_any_cone_has_a_few_marks(redshift):
+    redshift = np.linspace(*redshift, 30 if redshift[0] < redshift[1] else 1)
+    planes = redshift.size
+    cone = xr.Dataset(
+        {"xi": (("x", "y", "distance"), np.random.default_rng(0).random((4, 4, planes)))},
+        coords={"y": np.arange(4) + 0.5, "distance": np.arange(planes) + 9e3}
+        | {"redshift": ("distance", redshift)},
+    )
+    figure = strip(cone)
+    below = figure.axes[0].get_xticks()
+    assert len(below) <= 13
+    if planes > 1:
+        assert len(below) >= 3
+
+
 def test_a_field_wider_than_the_box_is_said():
     check_field_of_view(1.0, 900.0, (16.0, 16.0))
     with pytest.warns(UserWarning, match="structure repeats across"):
