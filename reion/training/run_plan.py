@@ -11,7 +11,7 @@ from typing import Any
 import tomli_w
 import xarray as xr
 
-from reion.config import load_config
+from reion.config import RunConfig, load_config
 from reion.errors import InputError
 from reion.jobs.places import Kind
 from reion.jobs.resources import memory_limit_bytes
@@ -21,16 +21,13 @@ from reion.simulation.contract import MAX_MFP, cubic_cell_size_mpc, require_fiel
 from reion.training.boxes import are_alike
 from reion.training.cost import plan_train
 
-_STEP_CELLS = 4 * 24**3
-"""Cells of xi in a step of the default network, which its learning rate was chosen for."""
-
 _PASSES = 20
 """How often a run sees each partly ionised cell, about: the default 1000 steps on a box of 64 cells."""
 
 _LEAST_STEPS, _MOST_STEPS = 400, 6000
 _STEPS_ROUNDED_TO = 100
 
-_LARGEST_CROP = 24
+_CROP_MULTIPLE = 4
 
 _MEMORY_SHARE = 0.7
 """Of the machine's memory: what a run may take by plan."""
@@ -153,30 +150,32 @@ def plan_run(simulations: Sequence[xr.Dataset], sources: Sequence[Path] = ()) ->
         raise InputError(
             f"expected a snapshot that is neither neutral nor ionised; received {data.snapshots} without one"
         )
-    rows = _choose_network(data)
-    shortest = min(min(mesh) for mesh in data.meshes)
-    crop, why = _choose_crop(min(mesh[0] for mesh in data.meshes), shortest)
-    rows.append(("training", "crop_cells", crop, why))
-    batch = max(1, round(_STEP_CELLS / crop**3))
-    rows.append(
-        ("training", "batch_size", batch, f"{batch} crops of {crop}^3 are {batch * crop**3} cells a step")
-    )
-    cells = sum(math.prod(mesh) for mesh in data.meshes) / data.boxes * data.partly_ionised
-    wanted = _PASSES * cells / (batch * crop**3)
-    steps = _STEPS_ROUNDED_TO * round(wanted / _STEPS_ROUNDED_TO)
-    steps = min(max(steps, _LEAST_STEPS), _MOST_STEPS)
-    seen = steps * batch * crop**3 / cells
-    rows.append(
-        (
-            "training",
-            "steps",
-            steps,
-            f"each cell of the {data.partly_ionised} partly ionised snapshots is seen about {seen:.0f} "
-            "times; take more if the loss still falls at the end",
-        )
-    )
-    rows, cost = _fit_memory(rows, simulations, sources)
-    return RunPlan(tuple(rows), tuple(_notes(data, rows, cost)))
+    network = _choose_network(data)
+    default = load_config(base=RunPlan(tuple(network), ()).values)
+    crop, why = _choose_crop(data, default)
+    # The learning rate was chosen for so many cells in a step.
+    batch = max(1, round(default.training.batch_size * default.training.crop_cells**3 / crop**3))
+    because = ""
+    limit = memory_limit_bytes()
+    while True:
+        step_cells = batch * crop**3
+        rows = [
+            *network,
+            ("training", "crop_cells", crop, why),
+            (
+                "training",
+                "batch_size",
+                batch,
+                f"{batch} crops of {crop}^3 are {step_cells} cells a step{because}",
+            ),
+            ("training", "steps", *_choose_steps(data, step_cells)),
+        ]
+        cost = plan_train(load_config(base=RunPlan(tuple(rows), ()).values), simulations, sources)
+        if limit is None or cost.peak_memory_bytes <= _MEMORY_SHARE * limit or batch == 1:
+            return RunPlan(tuple(rows), tuple(_notes(data, rows, cost)))
+        batch //= 2
+        room = f"{_MEMORY_SHARE * limit / _GIB:.1f} GiB, {_MEMORY_SHARE:.0%} of this machine's memory"
+        because = f", halved to fit in {room}"
 
 
 def _choose_network(data: Fingerprint) -> list[tuple[str, str, Any, str]]:
@@ -202,33 +201,32 @@ def _choose_network(data: Fingerprint) -> list[tuple[str, str, Any, str]]:
     )
 
 
-def _choose_crop(cells_along_x: int, shortest: int) -> tuple[int, str]:
-    """The side of a crop for boxes of so many cells along x, and along their shortest side."""
-    room = cells_along_x - round(0.125 * cells_along_x) - 4
-    crop = max(3, min(_LARGEST_CROP, room, shortest))
-    crop = crop // 4 * 4 or crop
-    if crop == _LARGEST_CROP:
+def _choose_crop(data: Fingerprint, default: RunConfig) -> tuple[int, str]:
+    """The side of a crop, and the reason; `default` is the schema without any other choice."""
+    cells = min(mesh[0] for mesh in data.meshes)
+    shortest = min(min(mesh) for mesh in data.meshes)
+    slab = round(default.data.validation_share * cells)
+    room = cells - slab - 2 * default.data.validation_margin_cells
+    usual = default.training.crop_cells
+    largest = max(3, min(usual, room, shortest))
+    crop = largest // _CROP_MULTIPLE * _CROP_MULTIPLE or largest
+    if crop == usual:
         return crop, "the default: larger crops waste less on their halo and take more memory"
-    return crop, f"the largest that {cells_along_x} cells leave beside the validation slab and its margins"
+    kind = f"the largest multiple of {_CROP_MULTIPLE}" if crop >= _CROP_MULTIPLE else "the largest"
+    if shortest < room:
+        return crop, f"{kind} within the {shortest} cells of the shortest side"
+    return crop, f"{kind} within what {cells} cells along x leave beside the validation slab and its margins"
 
 
-def _fit_memory(
-    rows: list[tuple[str, str, Any, str]], simulations: Sequence[xr.Dataset], sources: Sequence[Path]
-) -> tuple[list[tuple[str, str, Any, str]], Any]:
-    """Halve the batch until the run fits in the memory of this machine; the plan of what it costs."""
-    limit = memory_limit_bytes()
-    while True:
-        config = load_config(base=RunPlan(tuple(rows), ()).values)
-        cost = plan_train(config, simulations, sources)
-        batch = config.training.batch_size
-        if limit is None or cost.peak_memory_bytes <= _MEMORY_SHARE * limit or batch == 1:
-            return rows, cost
-        room = f"{_MEMORY_SHARE * limit / _GIB:.1f} GiB, {_MEMORY_SHARE:.0%} of this machine's memory"
-        reason = f"halved to fit in {room}"
-        rows = [
-            (place, key, batch // 2 if key == "batch_size" else value, reason if key == "batch_size" else why)
-            for place, key, value, why in rows
-        ]
+def _choose_steps(data: Fingerprint, step_cells: int) -> tuple[int, str]:
+    """How many steps of so many cells, and the reason."""
+    cells = sum(math.prod(mesh) for mesh in data.meshes) / data.boxes * data.partly_ionised
+    steps = _STEPS_ROUNDED_TO * round(_PASSES * cells / step_cells / _STEPS_ROUNDED_TO)
+    steps = min(max(steps, _LEAST_STEPS), _MOST_STEPS)
+    return steps, (
+        f"each cell of the {data.partly_ionised} partly ionised snapshots is seen about "
+        f"{steps * step_cells / cells:.0f} times; take more if the loss still falls at the end"
+    )
 
 
 def _notes(data: Fingerprint, rows: Sequence[tuple[str, str, Any, str]], cost: Any) -> list[str]:

@@ -192,9 +192,29 @@ def test_a_planned_run_is_a_schema_that_says_why(toy, monkeypatch):
     assert config.data.inputs == "history"
     assert config.training.batch_size < seen[0]
     assert "halved to fit" in planned.to_toml()
+    # How often follows from the batch that is left, not from one that did not fit.
+    partly = Fingerprint.of([toy(shape=(16, 12, 12))]).partly_ionised
+    times = config.training.steps * config.training.batch_size * crop**3 / (16 * 12 * 12 * partly)
+    assert f"is seen about {times:.0f} times" in planned.to_toml()
     assert "keep one back" in planned.to_toml()
     for _, key, value, reason in planned.rows:
         assert f"# {reason}\n{key} = " in planned.to_toml(), value
+
+
+@pytest.mark.usefixtures("without_timing")
+@pytest.mark.parametrize(
+    ("shape", "crop", "reason"),
+    [
+        ((40, 40, 40), 24, "the default"),
+        ((24, 40, 40), 16, "the largest multiple of 4 within what 24 cells along x leave"),
+        ((40, 10, 40), 8, "the largest multiple of 4 within the 10 cells of the shortest side"),
+        ((9, 40, 40), 4, "the largest multiple of 4 within what 9 cells along x leave"),
+    ],
+)
+def test_the_reason_of_a_crop_is_true(toy, shape, crop, reason):
+    planned = plan_run([toy(shape=shape, redshift=(12.0, 7.0))])
+    (told,) = (why for _, key, value, why in planned.rows if key == "crop_cells" and value == crop)
+    assert told.startswith(reason)
 
 
 @pytest.fixture
