@@ -107,13 +107,14 @@ def compare(
     compared: list[ComparedRun] = []
     excursion_sets: dict[InputSet, Scores] = {}
     trainings = _with_seeds(runs, seeds)
+    if not written.is_file():  # whatever is resumed later has this budget
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(written, Comparison(budget, (), {}).to_json())
     for number, (name, folder_name, run) in enumerate(trainings, start=1):
         folder = out / folder_name
         if (folder / "config.toml").is_file():
             _check_run(folder, run, simulations, data, budget)
         missing = [test for test in tests if not _is_judged(folder, test, boxes[test])]
-        if not written.is_file():
-            write_json(written, Comparison(budget, (), {}).to_json())
         if missing:
             say(f"{folder_name}, {number} of {len(trainings)}")
             _train_and_export(folder, run, simulations, budget, say, progress)
