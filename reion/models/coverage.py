@@ -12,7 +12,7 @@ import numpy as np
 
 from reion.models.shapes import BoxField
 from reion.models.transport import REFERENCE_DENSITY
-from reion.simulation.contract import PHOTON_UNITS, hydrogen_per_density
+from reion.simulation.contract import FIELDS, PHOTON_UNITS, hydrogen_per_density
 
 TOLERANCE = 1.25
 """How far outside its range a quantity counts as covered, as a factor."""
@@ -177,7 +177,7 @@ def quantities(
     photons: BoxField,
     *,
     photon_units: str,
-    photons_per_source: float = 1.0,
+    photons_per_source: float | None = None,
     cell_size_mpc: float,
     max_mfp: float | None = None,
     clumping: float | None = None,
@@ -187,11 +187,11 @@ def quantities(
     Parameters
     ----------
     n_igm, photons
-        (x, y, z): g cm-3; and n_ion, or n_src, of which only the number of sources is taken.
+        (x, y, z): g cm-3; and n_ion; or n_src, a rate, which tells the number of sources and not of photons.
     photon_units
         Of `photons`.
     photons_per_source
-        Photons, in 1e66, for each unit of n_ion.
+        Photons, in 1e66, for each unit of an n_ion that is not in photons; None where nobody says.
     max_mfp
         Mpc; None where nobody says.
     clumping
@@ -211,10 +211,11 @@ def quantities(
     if total > 0:
         count = np.count_nonzero(photons)
         numbers["sources_per_volume"] = count / (photons.size * cell_size_mpc**3)
-        if photon_units == PHOTON_UNITS or photons_per_source != 1.0:
+        each = 1.0 if photon_units == PHOTON_UNITS else photons_per_source
+        if photon_units in FIELDS["n_ion"].units and each is not None:
             atoms = mean * hydrogen_per_density()
-            typical = float(np.square(photons, dtype=np.float64).sum()) / total * photons_per_source
-            numbers["photons_per_atom"] = total * photons_per_source / photons.size / atoms
+            typical = float(np.square(photons, dtype=np.float64).sum()) / total * each
+            numbers["photons_per_atom"] = total * each / photons.size / atoms
             volume = typical * cell_size_mpc**3 / atoms
             numbers["bubble_radius"] = (3 * volume / (4 * math.pi)) ** (1 / 3)
     return numbers

@@ -146,6 +146,7 @@ def _begin(
     require_valid(model.trunk, network.short, model.trunk_radius_cells, stride_cells=network.stride_cells)
     if processes.is_chief and resume:
         folder.keep_normalizer(loop.normalizer)
+        folder.forget_batch()
     elif processes.is_chief:
         folder.create(model.config, loop.normalizer, provenance)
     if checkpoint is not None:

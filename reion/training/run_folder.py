@@ -248,6 +248,10 @@ class RunFolder:
             np.savez(partial, channels=values, conditions=conditions, xi=xi)
         return path
 
+    def forget_batch(self) -> None:
+        """Remove the batch at which the run broke: it goes on, and may come to another end now."""
+        (self.path / "diverged.npz").unlink(missing_ok=True)
+
     def finish(self, network: keras.Model, metrics: Metrics) -> None:
         """Write the trained network, the checksums, then the metrics, which say that the run is finished.
 

@@ -118,7 +118,7 @@ def prepare_snapshots(simulations: Sequence[xr.Dataset], model: Model, cache: Pa
             covered = quantities(
                 *fields.values(),
                 photon_units=str(sim[config.inputs[1]].attrs["units"]),
-                photons_per_source=getattr(config.model, "photons_per_source", None) or 1.0,
+                photons_per_source=getattr(config.model, "photons_per_source", None),
                 cell_size_mpc=cell_size_mpc,
                 max_mfp=float(sim[MAX_MFP][index]) if MAX_MFP in sim.variables else None,
                 clumping=clumping_of(sim.attrs, float(redshift)),
@@ -271,14 +271,13 @@ class CropSequence(keras.utils.PyDataset):
 
 
 def crop_channels(
-    channels: BoxChannels, origin: Sequence[int], normalizer: Normalizer, *, out: np.ndarray, index: int = 0
+    channels: BoxChannels, origin: Sequence[int], normalizer: Normalizer, *, out: np.ndarray
 ) -> None:
-    """Write the periodic window at `origin`, normalised and turned, into `out` (x, y, z, channel)."""
+    """Write the periodic window at `origin`, normalised, into `out` (x, y, z, channel)."""
     crop(
         channels,
         origin,
         out=out,
-        index=index,
         scale=normalizer.scale,
         mean=normalizer.mean,
         std=normalizer.std,

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from reion.errors import InputError
 from reion.jobs.outputs import is_being_written
 
-State = Literal["finished", "training", "stopped", "diverged"]
+Standing = Literal["finished", "training", "stopped", "diverged"]
 
 _HEIGHT = 10
 """Lines of a curve."""
@@ -36,7 +36,7 @@ class Watched:
     """
 
     folder: Path
-    state: State
+    state: Standing
     step: int
     steps: int
     seconds_left: float | None
@@ -93,7 +93,7 @@ def watch(folder: str | Path) -> Watched:
         ) from error
     rounds = _history(folder / "history.csv")
     step = int(rounds[-1]["step"]) if rounds else 0
-    state: State = "stopped"
+    state: Standing = "stopped"
     if (folder / "metrics.json").is_file():
         state = "finished"
     elif is_being_written(folder):

@@ -36,6 +36,11 @@ def test_sources_in_other_units_say_only_how_many_they_are():
     found = numbers(photons, photon_units="1e48 s-1 Mpc-3")
     assert "photons_per_atom" not in found
     assert found["sources_per_volume"] == pytest.approx(1 / 8)
+    # What a unit of n_ion is worth makes no number of photons of a rate.
+    assert "photons_per_atom" not in numbers(photons, photon_units="Msun Mpc-3", photons_per_source=2.5)
+    counted = numbers(photons, photon_units="1e18 s Mpc-3", photons_per_source=1.0)
+    assert counted["photons_per_atom"] == pytest.approx(1 / hydrogen_density(GAS)[0, 0, 0])
+    assert "photons_per_atom" not in numbers(photons, photon_units="1e18 s Mpc-3", photons_per_source=None)
 
 
 def test_what_the_training_had_is_covered_and_a_quarter_more():

@@ -13,9 +13,11 @@ pytest.importorskip("keras")
 pytest.importorskip("tf2onnx")
 
 import reion
+from reion.config import load_config, write_config
 from reion.prediction.emulator import Emulator
 from reion.simulation.photons import with_n_ion
 from reion.storage.store import write_simulation
+from reion.studies import quickstart
 
 SMALL = (
     "model.smoothing_cells=[3,5,7,11]",
@@ -67,6 +69,26 @@ def test_the_whole_way(tmp_path, command):
     assert code == 2
     assert "--force" in said
     assert (out / "model.onnx").read_bytes() == before
+
+
+@pytest.mark.parametrize(("setting", "calls"), [("seed=0", "export_run"), ("seed=1", "train")])
+def test_a_finished_run_is_kept_only_if_it_is_the_run_that_was_asked_for(
+    tmp_path, monkeypatch, setting, calls
+):
+    (tmp_path / "run").mkdir()
+    write_config(load_config(), tmp_path / "run" / "config.toml")
+    (tmp_path / "run" / "metrics.json").write_text("{}")
+
+    def called(name):
+        def stop(*_, **__):
+            raise KeyboardInterrupt(name)
+
+        return stop
+
+    for name in ("train", "export_run"):
+        monkeypatch.setattr(quickstart, name, called(name))
+    with pytest.raises(KeyboardInterrupt, match=calls):
+        quickstart.quickstart(tmp_path, config=load_config(settings=[setting]), resume=True)
 
 
 @pytest.mark.parametrize(

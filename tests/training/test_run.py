@@ -220,7 +220,13 @@ def test_a_step_that_breaks_the_weights_is_not_saved(toy, tmp_path, monkeypatch,
     assert load_newest(tmp_path / "run" / "checkpoints").step == step - 4
     assert not (tmp_path / "run" / "model.keras").exists()
     monkeypatch.undo()
-    assert train([toy()], tmp_path / "run", config(), resume=True).steps == 12
+    held = []
+
+    def look(*_):
+        held.append((tmp_path / "run" / "diverged.npz").exists())
+
+    assert train([toy()], tmp_path / "run", config(), resume=True, progress=look).steps == 12
+    assert not any(held), "if it is killed now, it was killed and has not diverged"
 
 
 def test_a_run_without_a_whole_checkpoint_says_that_it_starts_again(toy, tmp_path, unbroken):
