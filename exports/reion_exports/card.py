@@ -49,7 +49,7 @@ class ModelCard:
         The part of the receptive radius that belongs to the trunk, in a file whose first stage can be written
         anew for other cells; None in all others.
     coverage
-        What the training covered: for each quantity its range and quantiles.
+        What the training covered: for each quantity rows of redshift, lowest and highest value.
     stride_cells
         Side of the blocks that the network works on: 1 for all networks but those that pool.
     normalizer
@@ -57,7 +57,7 @@ class ModelCard:
     training_data
         Names or checksums of what it was trained on, and the networks before it, from which it started.
     scores
-        Held-out scores.
+        Held-out scores, or the validation score of the training, named as such.
     excursion_set_threshold
         Photons per atom at which the excursion set ionises, fitted to the same training data.
     mean_error_share

@@ -10,12 +10,12 @@ from typing import Any
 import xarray as xr
 
 from reion.evaluation.evaluate import ScoringJob
-from reion.evaluation.methods import predict_with
+from reion.evaluation.methods import names_of, predict_with
+from reion.evaluation.shared_snapshots import shared_snapshots
 from reion.jobs.plan import TERMS, Measurement, Plan, Terms, time_pieces
 from reion.physics.excursion_set import Photons
 from reion.prediction.memory import prediction_bytes
 from reion.simulation.contract import AXES, box_size_mpc, cells_of, few_of, require_fields, shape_of
-from reion.simulation.joining import matching_snapshots
 from reion.storage.cost import field_bytes
 
 _MEBIBYTE = 1 << 20
@@ -63,9 +63,9 @@ def plan_evaluate(
 
     def measure() -> Measurement:
         mesh = {axis: slice(small.sizes[axis]) for axis in AXES}
-        xi = {prediction.name: prediction.xi.isel(mesh) for prediction in predictions}
-        indices = {name: matching_snapshots(name, pred, small) for name, pred in xi.items()}
-        common = [i for i in range(small.sizes["redshift"]) if all(i in index for index in indices.values())]
+        named = zip(names_of(methods), predictions, strict=True)
+        xi = {name: prediction.xi.isel(mesh) for name, prediction in named}
+        indices, common = shared_snapshots(xi, small)
         job = ScoringJob(xi, small, indices, photons, 1.0)
         done, seconds = time_pieces(job, common or [0], at_least=1)
         return Measurement(cells=done * cells_of(small), seconds=seconds)

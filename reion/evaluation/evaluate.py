@@ -15,6 +15,7 @@ from reion.config import InputSet
 from reion.errors import InputError
 from reion.evaluation.result import Evaluation
 from reion.evaluation.scores import Agreement, MethodScores, SnapshotScores, Truth
+from reion.evaluation.shared_snapshots import shared_snapshots
 from reion.jobs.workers import Job, Workers, in_order
 from reion.metrics.pooling import POOLED_MEAN_XI, POOLED_REDSHIFT
 from reion.metrics.spectra import Modes
@@ -83,9 +84,8 @@ def evaluate(
     by_name = predictions if isinstance(predictions, Mapping) else {"prediction": predictions}
     if not by_name:
         raise InputError("expected at least one prediction; received none")
-    indices = {name: matching_snapshots(name, pred, true) for name, pred in by_name.items()}
+    indices, common = shared_snapshots(by_name, true)
     redshift = true["redshift"].values
-    common = [i for i in range(redshift.size) if all(i in index for index in indices.values())]
     if not common:
         raise InputError(
             f"expected a redshift that the truth ({_listed(redshift)}) and every prediction share; received "

@@ -14,6 +14,7 @@ from reion.errors import InputError
 from reion.evaluation.field_statistics import Bins, FieldStatistics, Gas
 from reion.evaluation.result import line_styles
 from reion.evaluation.scores import FEATURELESS_STD, as_json
+from reion.evaluation.shared_snapshots import shared_snapshots
 from reion.jobs.workers import Job, Workers, in_order
 from reion.metrics.fields import Curve
 from reion.metrics.history import optical_depth
@@ -28,7 +29,6 @@ from reion.simulation.contract import (
     hydrogen_density,
     shape_of,
 )
-from reion.simulation.joining import matching_snapshots
 from reion.simulation.photons import EmittedPhotons
 
 PLANCK_OPTICAL_DEPTH = (0.0544, 0.0073)
@@ -195,9 +195,8 @@ def survey(
     check_simulation(sim, values=False)
     if not fields:
         raise InputError("expected at least one ionised fraction; received none")
-    indices = {name: matching_snapshots(name, xi, sim) for name, xi in fields.items()}
+    indices, common = shared_snapshots(fields, sim)
     redshift = sim["redshift"].values
-    common = [i for i in range(redshift.size) if all(i in index for index in indices.values())]
     if not common:
         raise InputError("expected a redshift that the simulation and every xi share; received none")
     ordered = in_order(workers, MeasuringJob(fields, sim, indices), common, progress)

@@ -89,7 +89,7 @@ class RawFields(keras.layers.Layer):
         self.photon_field = photon_field
         self.transforms = transforms
         self.mask_smoothing_cells = tuple(mask_smoothing_cells)
-        self.radius_cells = _reach(self.mask_smoothing_cells)
+        self.radius_cells = _filter_radius_cells(self.mask_smoothing_cells)
         fields = ("n_igm", photon_field, photon_field)
         kinds = (transforms.n_igm, transforms.photons, transforms.photons)
         count = 3 if self.mask_smoothing_cells else 2
@@ -191,7 +191,9 @@ class PhotonBalance(keras.layers.Layer):
             ),
             "density",
         )
-        self.radius_cells = max(_reach(self.smoothing_cells), _reach(self.diffusion_cells))
+        self.radius_cells = max(
+            _filter_radius_cells(self.smoothing_cells), _filter_radius_cells(self.diffusion_cells)
+        )
         self.scale = (1.0,) * len(self.channels)
         self.transform = (_UNTRANSFORMED,) * len(self.channels)
         self.atoms_scale = hydrogen_per_density()
@@ -381,7 +383,7 @@ def _crop(values: Channels, cells: int) -> Channels:
     return values[:, inner, inner, inner, :]
 
 
-def _reach(widths: Sequence[int]) -> int:
+def _filter_radius_cells(widths: Sequence[int]) -> int:
     """Cells on every side that box filters of these widths, one after the other, look at."""
     return sum(width // 2 for width in widths)
 

@@ -156,7 +156,10 @@ def reion(config: ReionModel, channels: Channels, conditions: Conditions) -> ker
 
 
 def transport(config: TransportModel, channels: Channels, conditions: Conditions) -> keras.Model:
-    """The same over the photons followed in Mpc; every block is told redshift, reach and cell size."""
+    """The trunk of `reion` on channels of photons that are followed in Mpc.
+
+    Every block is told redshift, reach and cell size.
+    """
     x = PointwiseConv3D(config.width, name="mix")(channels)
     x = layers.Activation("silu")(add_conditions(x, conditions, "conditions", hidden=32))
     for block in range(config.blocks):

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from reion.config import RunConfig, load_config
 from reion.errors import InputError
 from reion.schema import Schema, load_schema
+from reion.studies.study import round_steps
 
 
 class Draws(Protocol):
@@ -101,12 +102,8 @@ class SearchStudy(Schema):
             If it is no valid one.
         """
         values = self.settings(drawn)
-        training = {**values.get("training", {}), "steps": steps, "round_steps": max(1, -(-steps // ROUNDS))}
+        training = {**values.get("training", {}), "steps": steps, "round_steps": round_steps(steps)}
         return load_config(base={**values, "training": training})
-
-
-ROUNDS = 5
-"""A trial is validated, and may be given up, so many times."""
 
 
 def searches() -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reion.config import InputSet
+from reion.studies.spread import mean_and_spread
 from reion.studies.study import Budget
 
 if TYPE_CHECKING:
@@ -244,11 +245,7 @@ def _of_one_box(comparison: Comparison, test: str) -> _Table:
 
 def _figure(values: Sequence[float | None], digits: int) -> str:
     """A number; of several seeds their mean, with the standard deviation between them."""
-    numbers = [value for value in values if value is not None]
-    if not numbers:
-        return "–"
-    mean = f"{np.mean(numbers):.{digits}f}"
-    return mean if len(numbers) == 1 else f"{mean} ± {np.std(numbers, ddof=1):.{digits}f}"
+    return mean_and_spread([value for value in values if value is not None], digits)
 
 
 def to_markdown(comparison: Comparison) -> str:

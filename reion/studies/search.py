@@ -18,8 +18,9 @@ from reion.errors import InputError
 from reion.jobs.outputs import alone_at, read_record, scratch_folder, whole_file, write_json, write_whole
 from reion.models.training_boxes import TrainingBox, changes, describe
 from reion.studies.comparison import FEWEST_STEPS, core_seconds_per_step
-from reion.studies.ranges import ROUNDS, SearchStudy, load_search
-from reion.studies.study import require_new
+from reion.studies.ranges import SearchStudy, load_search
+from reion.studies.spread import mean_and_spread
+from reion.studies.study import ROUNDS, require_new
 from reion.training.loop import Loop, NotFiniteError, StepProgress
 from reion.training.run import with_photons
 
@@ -110,8 +111,8 @@ class Search:
     def verdict(self) -> str:
         """Whether that is more than luck, in a sentence."""
         of_both = (
-            f"validation R² {self.found.mean:.4f} ± {self.found.spread:.4f} with the settings found, "
-            f"{self.default.mean:.4f} ± {self.default.spread:.4f} with the defaults, "
+            f"validation R² {mean_and_spread(self.found.r2, 4)} with the settings found, "
+            f"{mean_and_spread(self.default.r2, 4)} with the defaults, "
             f"{len(self.found.r2)} seeds each"
         )
         if self.gain > self.spread:

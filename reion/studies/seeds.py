@@ -12,6 +12,7 @@ import xarray as xr
 
 from reion.config import RunConfig, load_config
 from reion.jobs.outputs import read_record, write_json
+from reion.studies.spread import mean_and_spread
 from reion.studies.study import require_new
 from reion.training.loop import StepProgress
 from reion.training.parent import Parent
@@ -127,6 +128,6 @@ def in_words(seeds: Seeds) -> str:
         for run in seeds.runs
     ]
     if seeds.mean_r2 is not None:
-        spread = "" if seeds.std_r2 is None else f" ± {seeds.std_r2:.4f}"
-        lines.append(f"{len(seeds.runs)} seeds: validation R² {seeds.mean_r2:.4f}{spread}")
+        r2 = [run.validation_r2 for run in seeds.runs if run.validation_r2 is not None]
+        lines.append(f"{len(seeds.runs)} seeds: validation R² {mean_and_spread(r2, 4)}")
     return "\n".join(lines)

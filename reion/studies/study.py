@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 FOLDER_NAME = r"[A-Za-z0-9][\w.-]*"
 """What the name of a run, and of a box to evaluate on, must match: both name files."""
 
-_ROUNDS = 5
-"""A run is validated this many times."""
+ROUNDS = 5
+"""A run of a study, and a trial of a search, is validated this many times."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,16 @@ class StudyRun:
         """
         parent = self.parent
         base = {} if parent is None else parent.defaults()
-        budget = {"training": {"steps": steps, "round_steps": max(1, -(-steps // _ROUNDS))}}
+        budget = {"training": {"steps": steps, "round_steps": round_steps(steps)}}
         config = load_config(base=merge(merge(base, self.settings), budget))
         if parent is not None:
             parent.require_fit(config)
         return config
+
+
+def round_steps(steps: int) -> int:
+    """Steps of a round, of which a run of so many steps has `ROUNDS`."""
+    return max(1, -(-steps // ROUNDS))
 
 
 def require_new(out: Path, *, resume: bool) -> None:

@@ -60,7 +60,7 @@ def binary_cross_entropy(settings: Schema, true: Channels, predicted: Channels) 
 
 
 def focal(settings: Schema, true: Channels, predicted: Channels) -> Scalar:  # noqa: ARG001
-    """The same, which counts cells that are right already little (Lin et al. 2017)."""
+    """Cross-entropy in which cells that are already right count little (Lin et al. 2017)."""
     return ops.mean(losses.binary_focal_crossentropy(true, predicted))
 
 

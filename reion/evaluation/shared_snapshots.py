@@ -1,0 +1,35 @@
+"""The snapshots that a simulation and several ionised fractions share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import xarray as xr
+
+from reion.simulation.joining import matching_snapshots
+
+
+def shared_snapshots(
+    fields: Mapping[str, xr.DataArray], sim: xr.Dataset
+) -> tuple[dict[str, dict[int, int]], list[int]]:
+    """Which snapshots of a simulation each xi has, and which all of them have.
+
+    Parameters
+    ----------
+    fields
+        Name to xi, with dimensions (redshift, x, y, z).
+
+    Returns
+    -------
+    tuple of dict and list
+        For each xi its own number of every snapshot of the simulation that it has, by the number there (see
+        `reion.simulation.joining.matching_snapshots`); and the numbers of those that all have, in order.
+
+    Raises
+    ------
+    InputError
+        If the meshes differ.
+    """
+    indices = {name: dict(matching_snapshots(name, xi, sim)) for name, xi in fields.items()}
+    count = sim.sizes["redshift"]
+    return indices, [i for i in range(count) if all(i in index for index in indices.values())]
