@@ -147,10 +147,7 @@ def history(
         if spectrum is not None:
             curves["k"] = ("k", spectrum.k)
             curves["z_reion_power"] = ("k", spectrum.dimensionless)
-        for name, (dim, curve) in curves.items():
-            group.create_array(name, data=curve, dimension_names=(dim,))
-        for name in ("z_reion", *curves):
-            group[name].attrs.update(plain(_ATTRS[name]))
+        _write_curves(group, curves)
         mean_xi = curves["mean_xi"][1]
         mass_weighted = curves["mass_weighted_xi"][1] if "mass_weighted_xi" in curves else None
         found = History(
@@ -169,6 +166,14 @@ def history(
         consolidate(group)
     oddities.warn(float(redshift[0]))
     return found
+
+
+def _write_curves(group: Any, curves: Mapping[str, tuple[str, Curve]]) -> None:
+    """Write curves beside z_reion, each with its dimension, and say what everything is."""
+    for name, (dim, curve) in curves.items():
+        group.create_array(name, data=curve, dimension_names=(dim,))
+    for name in ("z_reion", *curves):
+        group[name].attrs.update(plain(_ATTRS[name]))
 
 
 def _fill(array: Any, sim: xr.Dataset, progress: Progress | None) -> tuple[np.ndarray, Oddities]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,7 +18,10 @@ from reion.models.build import Model, build_network, trunk_on_channels
 from reion.models.normalizer import Normalizer
 from reion.models.stems import PhotonTransport
 from reion.simulation.contract import DENSITY_UNITS, n_ion_units
-from reion.training.run_folder import load_run
+from reion.training.run_folder import Run, load_run
+
+if TYPE_CHECKING:
+    from reion_exports import ModelCard
 
 LICENCE = "MIT"
 
@@ -78,7 +81,7 @@ def export_run(
         If the run is not finished, the file is there (with `force`: if it is no model of reion's), or file
         and Keras disagree; nothing is written then.
     """
-    from reion_exports import ExportError, ModelCard, Stages, export
+    from reion_exports import ExportError, Stages, export
 
     run = load_run(folder)
     model, network, stages = run.model, run.network, None
@@ -92,15 +95,37 @@ def export_run(
             hint="leave out --cell-size, or train --set model.name=transport",
         )
     out = Path(out)
+    card = _card(run, model, name or out.stem, cell_size_mpc or run.metrics.cell_size_mpc, scores)
+    if isinstance(model.stem, PhotonTransport):
+        stages = Stages(
+            trunk=partial(_trunk, model, run.normalizer),
+            stem=model.stem.transport,
+            channels=len(model.stem.channels),
+        )
+        network = partial(_on_boxes, model, run.normalizer)
+    with claimed(out, MODEL_FILE, force=force) as out:
+        try:
+            report = export(network, card, out, stages=stages, force=True, write=write_whole)
+        except ExportError as error:
+            raise InputError(f"the network does not export: {error}", file=folder) from error
+    return Export(out, report.bytes, report.sha256, report.nodes, report.difference)
+
+
+def _card(
+    run: Run, model: Model, name: str, cell_size_mpc: float, scores: Mapping[str, Any] | None
+) -> ModelCard:
+    """The card of the file of a run, whose network is fitted to these cells."""
+    from reion_exports import ModelCard
+
     n_src_units = run.metrics.n_src_units
     units = {"n_igm": DENSITY_UNITS, "n_src": n_src_units, "n_ion": n_ion_units(n_src_units)}
-    card = ModelCard(
-        name=name or out.stem,
+    return ModelCard(
+        name=name,
         version=reion.__version__,
         inputs={field: units[field] for field in run.config.inputs},
         conditions=run.config.conditions,
         coverage=run.metrics.coverage,
-        cell_size_mpc=cell_size_mpc or run.metrics.cell_size_mpc,
+        cell_size_mpc=cell_size_mpc,
         redshift_range=run.metrics.redshift_range,
         receptive_radius_cells=model.radius_cells,
         trunk_radius_cells=model.trunk_radius_cells if isinstance(model.stem, PhotonTransport) else None,
@@ -118,19 +143,6 @@ def export_run(
             "weights_sha256": sha256_of(run.folder / "model.keras"),
         },
     )
-    if isinstance(model.stem, PhotonTransport):
-        stages = Stages(
-            trunk=partial(_trunk, model, run.normalizer),
-            stem=model.stem.transport,
-            channels=len(model.stem.channels),
-        )
-        network = partial(_on_boxes, model, run.normalizer)
-    with claimed(out, MODEL_FILE, force=force) as out:
-        try:
-            report = export(network, card, out, stages=stages, force=True, write=write_whole)
-        except ExportError as error:
-            raise InputError(f"the network does not export: {error}", file=folder) from error
-    return Export(out, report.bytes, report.sha256, report.nodes, report.difference)
 
 
 def _trunk(model: Model, normalizer: Normalizer, inputs: Mapping[str, Any], *, training: bool) -> Any:  # noqa: ARG001 (a network's)
