@@ -116,25 +116,8 @@ def evaluate_methods(
         keep = None
         if report is not None:
             keep = stack.enter_context(scratch_folder(report.absolute()))
-        predictions = [
-            replace(
-                predict_with(
-                    method,
-                    sim,
-                    xi_format=xi_format,
-                    xi_settings=xi_settings,
-                    keep=keep and keep / str(number),
-                ),
-                name=name,
-            )
-            for number, (method, name) in enumerate(zip(methods, names_of(methods), strict=True))
-        ]
+        predictions = _named(methods, sim, xi_format=xi_format, xi_settings=xi_settings, keep=keep)
         xi = {prediction.name: prediction.xi for prediction in predictions}
-        warned = {prediction.name: list(prediction.warned) for prediction in predictions}
-        for prediction in predictions:
-            if (seen := prediction.seen(sim)) is not None:
-                warnings.warn(seen, stacklevel=2)
-                warned[prediction.name].append(seen)
         spreads = {p.name: p.spread for p in predictions if p.spread is not None}
         evaluation = evaluate(
             xi,
@@ -155,11 +138,32 @@ def evaluate_methods(
             xi,
             report,
             spreads=spreads,
-            warned=warned,
+            warned={prediction.name: prediction.warned for prediction in predictions},
             provenance=provenance,
             force=force,
         )
         return evaluation, page
+
+
+def _named(
+    methods: Sequence[str],
+    sim: xr.Dataset,
+    *,
+    xi_format: str | None,
+    xi_settings: Mapping[str, str] | None,
+    keep: Path | None,
+) -> list[Prediction]:
+    """Predict with every method, each of its own name; warn of those that were trained on the simulation."""
+    predictions = []
+    for number, (method, name) in enumerate(zip(methods, names_of(methods), strict=True)):
+        own = None if keep is None else keep / str(number)
+        found = predict_with(method, sim, xi_format=xi_format, xi_settings=xi_settings, keep=own)
+        found = replace(found, name=name)
+        if (seen := found.seen(sim)) is not None:
+            warnings.warn(seen, stacklevel=3)
+            found = replace(found, warned=[*found.warned, seen])
+        predictions.append(found)
+    return predictions
 
 
 def names_of(methods: Sequence[str]) -> list[str]:
