@@ -62,7 +62,7 @@ def source_units(sim: xr.Dataset, inputs: InputSet) -> str:
 
 def rate_units(units_of_n_ion: str) -> str:
     """The unit of n_src of which n_ion is added up; inverse of `reion.simulation.contract.n_ion_units`."""
-    return next(unit for unit in SOURCE_UNITS if n_ion_units(unit) == units_of_n_ion)
+    return {n_ion_units(unit): unit for unit in SOURCE_UNITS}[units_of_n_ion]
 
 
 def redshift_range(simulations: Sequence[xr.Dataset]) -> tuple[float, float]:
