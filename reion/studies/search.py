@@ -303,14 +303,14 @@ def _open(path: Path) -> optuna.Study:
 
 @dataclass(frozen=True, kw_only=True)
 class _SearchData:
-    """What data.json holds: the simulations that the trials are trained on."""
+    """What boxes.json holds: the simulations that the trials are trained on."""
 
     data: list[TrainingBox]
 
 
 def _check_same(out: Path, plan: SearchStudy, simulations: Sequence[xr.Dataset]) -> None:
     """Keep what a search tries, and on which data, beside its trials; refuse to go on with another."""
-    study, data, hint = out / "search.toml", out / "data.json", "give another --out"
+    study, data, hint = out / "search.toml", out / "boxes.json", "give another --out"
     text = tomli_w.dumps(plan.model_dump(mode="json", exclude_none=True))
     boxes = [describe(sim) for sim in simulations]
     if study.is_file():
