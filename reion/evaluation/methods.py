@@ -16,10 +16,16 @@ from reion.errors import InputError
 from reion.evaluation.evaluate import evaluate
 from reion.evaluation.report.page import write_report
 from reion.evaluation.result import Evaluation
-from reion.evaluation.stored import attributes_of_xi, error_bar_is_used, spread_of, warnings_in
+from reion.evaluation.stored import (
+    attributes_of_xi,
+    error_bar_is_used,
+    spread_of,
+    training_in,
+    warnings_in,
+)
 from reion.jobs.outputs import scratch_folder
 from reion.jobs.workers import Workers
-from reion.models.training_boxes import is_training_box
+from reion.models.training_boxes import boxes_in, is_training_box
 from reion.prediction.emulator import Emulator
 from reion.prediction.model_file import shipped_models
 from reion.prediction.predict import PredictedField
@@ -47,8 +53,9 @@ class Prediction:
         The standard deviation of its error, where it says it.
     warned
         What the model has not learnt of the simulation.
-    training_data
-        Checksums of the boxes that the model was trained on; none where it does not say them.
+    training_data, training_boxes
+        Checksums of the boxes that the model was trained on, and what its provenance says of them; none where
+        nobody says.
     """
 
     name: str
@@ -62,12 +69,11 @@ class Prediction:
     spread: xr.DataArray | None = None
     warned: Sequence[str] = ()
     training_data: Sequence[str] = ()
+    training_boxes: Sequence[Mapping[str, Any]] = ()
 
     def seen(self, sim: xr.Dataset) -> str | None:
         """A sentence if the model was trained on this simulation; None if it was not, or does not say."""
-        training = self.provenance.get("training", self.provenance)
-        boxes = training.get("data") if isinstance(training, Mapping) else None
-        if not is_training_box(sim, self.training_data, boxes if isinstance(boxes, list) else []):
+        if not is_training_box(sim, self.training_data, self.training_boxes):
             return None
         return f"{self.name} was trained on this box: its score is no held-out score"
 
@@ -224,6 +230,8 @@ def predict_with(
     with error_bar_is_used():
         other = open_simulation(path, format=xi_format, settings=xi_settings)
     require_fields(other, ["xi"], purpose="comparing with the truth", file=method)
+    attributes = attributes_of_xi(path)
+    training_data, training_boxes = boxes_in(training_in(attributes))
     return Prediction(
         path.stem,
         other["xi"],
@@ -232,7 +240,9 @@ def predict_with(
         {"file": method},
         stored=other,
         spread=spread_of(path),
-        warned=warnings_in(attributes_of_xi(path)),
+        warned=warnings_in(attributes),
+        training_data=training_data,
+        training_boxes=training_boxes,
     )
 
 
@@ -261,6 +271,7 @@ def _with_model_file(method: str, sim: xr.Dataset, keep: Path | None) -> Predict
         emulator=emulator,
         warned=[str(item) for item in outside],
         training_data=card.training_data,
+        training_boxes=boxes_in(card.provenance.get("training"))[1],
     )
 
 
@@ -274,12 +285,14 @@ def _with_run(folder: Path, sim: xr.Dataset) -> Prediction:
             hint="pip install 'reion[train]', or evaluate the exported file",
         ) from error
     run = load_run(folder)
+    provenance = run.provenance.to_json()
     return Prediction(
         folder.name,
         run.predict(sim),
         run.metrics.excursion_set_threshold,
         run.config.data.inputs,
-        run.provenance.to_json(),
+        provenance,
         fields=run.config.inputs,
+        training_boxes=boxes_in(provenance)[1],
         training_data=run.provenance.training_data,
     )

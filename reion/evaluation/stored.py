@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -50,6 +51,15 @@ def attributes_of_xi(place: Path) -> dict[str, Any]:
 def warnings_in(attributes: Mapping[str, Any]) -> list[str]:
     """What was warned of when xi with these attributes was predicted."""
     return str(attributes.get("warnings", "")).splitlines()
+
+
+def training_in(attributes: Mapping[str, Any]) -> Any:
+    """Provenance of the training of the model that predicted xi with these attributes; None where unknown."""
+    try:
+        provenance = json.loads(attributes["model_provenance"])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return None
+    return provenance.get("training") if isinstance(provenance, dict) else None
 
 
 def spread_of(place: Path) -> xr.DataArray | None:

@@ -85,7 +85,29 @@ def changes(before: Sequence[TrainingBox], now: Sequence[TrainingBox]) -> list[s
     return found
 
 
-def is_training_box(sim: xr.Dataset, checksums: Iterable[str], boxes: Sequence[Any]) -> bool:
+def boxes_in(training: Any) -> tuple[list[str], list[Mapping[str, Any]]]:
+    """What provenance tells of the boxes of a training.
+
+    Parameters
+    ----------
+    training
+        What provenance.json of a run holds, also from a file of others: what is none is passed over.
+
+    Returns
+    -------
+    tuple of list and list
+        Checksums of all boxes that the network has learnt from, also before that training; and the JSON of
+        `TrainingBox` of those of that training.
+    """
+    values = training if isinstance(training, Mapping) else {}
+    data, parent = values.get("data"), values.get("parent")
+    boxes = [box for box in data if isinstance(box, Mapping)] if isinstance(data, list) else []
+    before = parent.get("training_data") if isinstance(parent, Mapping) else None
+    checksums = [box.get("sha256") for box in boxes] + (before if isinstance(before, list) else [])
+    return [text for text in checksums if isinstance(text, str)], boxes
+
+
+def is_training_box(sim: xr.Dataset, checksums: Iterable[str], boxes: Sequence[Mapping[str, Any]]) -> bool:
     """Whether a simulation is one of the boxes that a network was trained on.
 
     Its values are read only where it may be: one of the boxes has its cells and its redshifts, or not all of
@@ -98,7 +120,6 @@ def is_training_box(sim: xr.Dataset, checksums: Iterable[str], boxes: Sequence[A
     boxes
         What provenance says of them, as JSON of `TrainingBox`; of as many as it knows.
     """
-    boxes = [box for box in boxes if isinstance(box, Mapping)]
     wanted = set(checksums)
     if not wanted:
         return False

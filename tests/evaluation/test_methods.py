@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 
 from reion.errors import InputError
 from reion.evaluation.methods import evaluate_methods, names_of
-from reion.models.training_boxes import checksum_of
+from reion.models.training_boxes import checksum_of, describe
+from reion.prediction.predict import predict
+from reion.storage.store import write_simulation
 from reion_exports import restamp
 
 
@@ -15,12 +19,20 @@ def test_a_box_that_was_trained_on_is_called_so(toy, toy_model, tmp_path):
     seen, unseen = tmp_path / "seen" / "model.onnx", tmp_path / "unseen" / "model.onnx"
     for path, training_data in ((seen, (checksum_of(sim),)), (unseen, ())):
         path.parent.mkdir()
-        path.write_bytes(restamp(toy_model.read_bytes(), training_data=training_data))
+        data = {"data": [asdict(describe(sim))] if training_data else []}
+        path.write_bytes(
+            restamp(toy_model.read_bytes(), training_data=training_data, provenance={"training": data})
+        )
     told = "seen/model was trained on this box: its score is no held-out score"
     with pytest.warns(UserWarning, match=f"^{told}"):
         evaluation, page = evaluate_methods([str(unseen), str(seen)], sim, report=tmp_path / "report")
     assert list(evaluation.predictions) == ["unseen/model", "seen/model"]
     assert page.read_text(encoding="utf-8").count(told) == 1
+    # A file with xi says which model predicted it.
+    write_simulation(sim, tmp_path / "sim.zarr")
+    predict(seen, tmp_path / "sim.zarr", tmp_path / "xi.zarr")
+    with pytest.warns(UserWarning, match=r"^xi was trained on this box"):
+        evaluate_methods([str(tmp_path / "xi.zarr")], sim)
 
 
 @pytest.mark.parametrize(

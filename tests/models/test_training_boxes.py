@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import pytest
 
-from reion.models.training_boxes import changes, checksum_of, describe, is_training_box
+from reion.models.training_boxes import boxes_in, changes, checksum_of, describe, is_training_box
 from reion.simulation.contract import with_max_mfp
 
 
@@ -41,6 +41,14 @@ def test_a_training_box_is_known_again_and_read_only_if_it_may_be_one(toy, monke
     # A network that it started from has seen a box that provenance does not describe.
     assert is_training_box(other, [*checksums, checksum_of(other)], boxes)
     assert not is_training_box(trained, [], boxes)
-    assert is_training_box(trained, checksums, ["damaged", 3])
     monkeypatch.setattr("reion.models.training_boxes.checksum_of", None)
     assert not is_training_box(other, checksums, boxes)
+
+
+def test_provenance_tells_the_boxes_of_a_training_and_of_those_before(toy):
+    box = asdict(describe(toy()))
+    parent = {"name": "older", "weights_sha256": "w", "training_data": ["before"]}
+    assert boxes_in({"data": [box], "parent": parent}) == ([box["sha256"], "before"], [box])
+    assert boxes_in({"data": [box], "parent": None}) == ([box["sha256"]], [box])
+    for damaged in (None, [], "text", {"data": 3, "parent": 4}, {"data": ["text"], "parent": {}}):
+        assert boxes_in(damaged) == ([], [])
