@@ -39,6 +39,18 @@ _EXPONENTIAL = (1.0, -1.0, 0.49999991059, -0.16666419804, 0.04166822508, -0.0083
 weighted so that the largest relative error is least."""
 
 
+_LOGARITHM = (
+    3.3333331174e-1, -2.4999993993e-1, 2.0000714765e-1, -1.6668057665e-1, 1.4249322787e-1,
+    -1.2420140846e-1, 1.1676998740e-1, -1.1514610310e-1, 7.0376836292e-2,
+)  # fmt: skip
+"""log(1 + x) = x - x^2 / 2 + x^3 times this polynomial, between the roots of 1/2 and of 2 (Cephes' `logf`)."""
+
+_HALVES = (0.693359375, -2.12194440e-4)
+"""log(2) in two parts, of which the first has few digits (Cody & Waite 1980)."""
+
+_SMALLEST = np.finfo(np.float32).tiny
+
+
 class _Rows:
     """The address of every row of an array in generated code, the last axis contiguous."""
 
@@ -104,6 +116,22 @@ class _Code:
         power = b.bitcast(b.add(b.bitcast(value, _BITS), exponent), _VECTOR)
         return b.fdiv(self.numbers(1), b.fadd(self.numbers(1), power))
 
+    def logarithm(self, x: Any) -> Any:
+        """log(x) of positive normal numbers, without fused operations: the same bits on every processor."""
+        b, integer = self.builder, ir.IntType(32)
+        bits = b.bitcast(b.select(b.fcmp_ordered("<", x, self.numbers(_SMALLEST)), self.numbers(_SMALLEST), x), _BITS)
+        root = int(np.float32(np.sqrt(0.5)).view(np.int32))
+        places = ir.Constant(_BITS, [ir.Constant(integer, 23)] * LANES)
+        twos = b.ashr(b.sub(bits, ir.Constant(_BITS, [ir.Constant(integer, root)] * LANES)), places)
+        x = b.fsub(b.bitcast(b.sub(bits, b.shl(twos, places)), _VECTOR), self.numbers(1))
+        value = self.numbers(_LOGARITHM[-1])
+        for coefficient in reversed(_LOGARITHM[:-1]):
+            value = b.fadd(b.fmul(value, x), self.numbers(coefficient))
+        square, exponent = b.fmul(x, x), b.sitofp(twos, _VECTOR)
+        value = b.fadd(b.fmul(b.fmul(value, x), square), b.fmul(exponent, self.numbers(_HALVES[1])))
+        value = b.fadd(x, b.fsub(value, b.fmul(self.numbers(0.5), square)))
+        return b.fadd(value, b.fmul(exponent, self.numbers(_HALVES[0])))
+
     def shifted(self, place: Any, following: Any) -> list[Any]:
         """The vector in a place, which the following one takes, and what lies one and two cells further."""
         here = self.builder.load(place)
@@ -123,6 +151,12 @@ class _Code:
     def bytes(self, address: Any, cells: Any) -> Any:
         """An address so many cells further."""
         return self.builder.add(address, self.builder.mul(cells, self.number(4)))
+
+    def copy(self, address: Any, into: Any, cells: Any) -> None:
+        """Copy cells one by one."""
+        with self.each(cells) as cell:
+            value = self.builder.load(self._pointer(self.bytes(address, cell), 0, _FLOAT), align=4)
+            self.builder.store(value, self._pointer(self.bytes(into, cell), 0, _FLOAT), align=4)
 
     def _pointer(self, address: Any, offset: int, kind: Any) -> Any:
         if offset:
@@ -262,6 +296,32 @@ def logistic(values: Any, rows: int, cells: int) -> None:
 def _logistic(values: Any) -> Any:
     far = np.float32(_FARTHEST)
     return np.float32(1) / (np.float32(1) + np.exp(-np.clip(values, -far, far)))
+
+
+def _logarithm(code: _Code, values: _Rows) -> None:
+    b = code.builder
+    (length,) = values.shape
+    rest = b.urem(length, code.number(LANES))
+    whole = b.sub(length, rest)
+    with code.each(whole, LANES) as cell:
+        address = code.bytes(values.at(), cell)
+        code.store(code.logarithm(code.load(address)), address)
+    # The last cells go through a vector of their own, since nothing may be written behind them.
+    held = b.ptrtoint(cgutils.alloca_once(b, _VECTOR), _INT)
+    code.store(code.numbers(1), held)
+    end = code.bytes(values.at(), whole)
+    code.copy(end, held, rest)
+    code.store(code.logarithm(code.load(held)), held)
+    code.copy(held, end, rest)
+
+
+@_vectors(_logarithm)
+def logarithm(values: Any) -> None:
+    """Replace a line (z,), contiguous and of any length, by its logarithm.
+
+    Numbers below the smallest normal one count as that, and all must be finite.
+    """
+    values[:] = np.log(np.maximum(values, _SMALLEST))
 
 
 def _neighbour_sums(

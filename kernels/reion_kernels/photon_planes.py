@@ -10,6 +10,7 @@ from numba import boolean, float32, float64, types
 from numpy.typing import NDArray
 
 from reion_kernels._jit import FLOAT, INT, kernel, source
+from reion_kernels._vectors import logarithm
 from reion_kernels.box_means import BOX, REACH, ZERO, copy_line, mean_of_plane
 
 ONE = np.float32(1)
@@ -311,9 +312,10 @@ def _lower(best, one, other, step):  # type: ignore[no-untyped-def]
 
 @kernel()
 def _logarithm(values, scale, shift):  # type: ignore[no-untyped-def]
+    logarithm(values)
     by, more = np.float32(scale), np.float32(shift)
     for k in range(len(values)):
-        values[k] = np.float32(math.log(values[k])) * by + more
+        values[k] = values[k] * by + more
 
 
 @kernel()
