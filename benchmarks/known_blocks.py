@@ -31,11 +31,11 @@ def ionised_fractions(emulator: Emulator, fields: dict[str, np.ndarray], max_mfp
     """The least and the largest of the first stage's ionised fractions, (2, x + 2 r, y + 2 r, z + 2 r)."""
     photons = next(name for name in emulator.card.inputs if name != "n_igm")
     plan = emulator.stages.plan(max_mfp)
-    margin = emulator.stages.trunk_radius_cells
-    channels = photon_channels(fields["n_igm"], fields[photons], plan, margin=margin)
+    channels = photon_channels(fields["n_igm"], fields[photons], plan)
     first = 1 + len(plan.smoothing) + (2 if plan.reach else 0)
     found = channels[:, first : first + 2 * len(plan.times) * len(plan.output_steps) : 2]
-    return np.stack([found.min(axis=1), found.max(axis=1)])
+    margin = emulator.stages.trunk_radius_cells
+    return np.stack([np.pad(some, margin, mode="wrap") for some in (found.min(axis=1), found.max(axis=1))])
 
 
 def of_blocks(xi: np.ndarray, fractions: np.ndarray, margin: int, side: int) -> dict[str, Any]:

@@ -43,12 +43,12 @@ _LOGARITHM = (
     3.3333331174e-1, -2.4999993993e-1, 2.0000714765e-1, -1.6668057665e-1, 1.4249322787e-1,
     -1.2420140846e-1, 1.1676998740e-1, -1.1514610310e-1, 7.0376836292e-2,
 )  # fmt: skip
-"""log(1 + x) = x - x^2 / 2 + x^3 times this polynomial, between the roots of 1/2 and of 2 (Cephes' `logf`)."""
+"""log(1 + x) = x - x^2 / 2 + x^3 times this polynomial, between the roots of 1/2 and 2 (Cephes' `logf`)."""
 
 _HALVES = (0.693359375, -2.12194440e-4)
 """log(2) in two parts, of which the first has few digits (Cody & Waite 1980)."""
 
-_SMALLEST = np.finfo(np.float32).tiny
+_SMALLEST = float(np.finfo(np.float32).tiny)
 
 
 class _Rows:
@@ -119,7 +119,8 @@ class _Code:
     def logarithm(self, x: Any) -> Any:
         """log(x) of positive normal numbers, without fused operations: the same bits on every processor."""
         b, integer = self.builder, ir.IntType(32)
-        bits = b.bitcast(b.select(b.fcmp_ordered("<", x, self.numbers(_SMALLEST)), self.numbers(_SMALLEST), x), _BITS)
+        least = self.numbers(_SMALLEST)
+        bits = b.bitcast(b.select(b.fcmp_ordered("<", x, least), least, x), _BITS)
         root = int(np.float32(np.sqrt(0.5)).view(np.int32))
         places = ir.Constant(_BITS, [ir.Constant(integer, 23)] * LANES)
         twos = b.ashr(b.sub(bits, ir.Constant(_BITS, [ir.Constant(integer, root)] * LANES)), places)
@@ -321,7 +322,7 @@ def logarithm(values: Any) -> None:
 
     Numbers below the smallest normal one count as that, and all must be finite.
     """
-    values[:] = np.log(np.maximum(values, _SMALLEST))
+    values[:] = np.log(np.maximum(values, np.float32(_SMALLEST)))
 
 
 def _neighbour_sums(

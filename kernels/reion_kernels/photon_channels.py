@@ -116,7 +116,6 @@ def photon_channels(
     scale: Sequence[float] | NDArray[Any] | None = None,
     shift: Sequence[float] | NDArray[Any] | None = None,
     periodic: Sequence[int] = (1, 1, 1),
-    margin: int = 0,
     threads: int | None = None,
 ) -> NDArray[np.float32]:
     """Compute the channels of a box, or of a window of one.
@@ -130,8 +129,6 @@ def photon_channels(
         One number for each channel, which is multiplied by the one and added to the other.
     periodic
         For each axis, 1 where the box goes round.
-    margin
-        Along periodic axes, so many cells from beyond are repeated on both sides of the result.
     threads
         Number of threads; None for every core this process may use. It does not change the result.
 
@@ -169,18 +166,14 @@ def photon_channels(
         message = f"scale, shift: expected {plan.channels} numbers. Received: {scale} and {shift}"
         raise ValueError(message)
     count = thread_count(threads, n_igm.size)
-    beyond = [margin if whole else 0 for whole in wraps]
-    x, y, z = (n + 2 * more for n, more in zip(cells, beyond, strict=True))
+    x, y, z = cells
     out = np.empty((x, plan.channels, y, z), dtype=np.float32)
     first = [0 if whole else plan.radius_cells for whole in wraps]
-    place = Place(
-        tuple(first), tuple(f + n for f, n in zip(first, cells, strict=True)), tuple(beyond), *factors
-    )
+    place = Place(tuple(first), tuple(f + n for f, n in zip(first, cells, strict=True)), *factors)
     with ThreadPoolExecutor(count) as pool:
         work = _Work(pool, count, fields, plan, wraps, place, out)
         work.balances()
         work.diffusions()
-    _repeat(out, cells, beyond)
     return out
 
 
@@ -347,15 +340,6 @@ class _Work:
 def _finish(futures: Iterable[Any]) -> None:
     for future in list(futures):
         future.result()
-
-
-def _repeat(out: NDArray[np.float32], cells: Sequence[int], beyond: Sequence[int]) -> None:
-    """Fill the margins along the periodic axes."""
-    for axis, n, more in zip((0, 2, 3), cells, beyond, strict=True):
-        lines = np.moveaxis(out, axis, 0)
-        for i in range(more):
-            lines[more - 1 - i] = lines[more + (-1 - i) % n]
-            lines[more + n + i] = lines[more + i % n]
 
 
 def _checked(field: Any, name: str) -> NDArray[np.float32]:

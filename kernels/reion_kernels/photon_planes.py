@@ -23,22 +23,19 @@ class Place(NamedTuple):
     ----------
     low, high
         The cells of the fields, along each axis, for which there are channels.
-    offset
-        Where the first of them stands in the result.
     scale, shift
         float64, one for each channel.
     """
 
     low: tuple[int, ...]
     high: tuple[int, ...]
-    offset: tuple[int, ...]
     scale: NDArray[np.float64]
     shift: NDArray[np.float64]
 
 
 _THREE = types.UniTuple(INT, 3)
 _FACTORS = types.Array(float64, 1, "C")
-PLACE = types.NamedTuple((_THREE, _THREE, _THREE, _FACTORS, _FACTORS), Place)
+PLACE = types.NamedTuple((_THREE, _THREE, _FACTORS, _FACTORS), Place)
 CHANNELS = types.Array(float32, 4, "C")
 FIELD = source(float32, 3)
 
@@ -100,7 +97,7 @@ def smooth_planes(  # type: ignore[no-untyped-def]
     part begins and ends.
     """
     rows, total, line, sums, more = _buffers(y_reach, z_reach, half)
-    low, high, offset, scale, shift = place
+    low, high, scale, shift = place
     width = high[2] - low[2]
     for x in range(x_low, x_high):
         for values in (photons, atoms):
@@ -110,14 +107,14 @@ def smooth_planes(  # type: ignore[no-untyped-def]
         for y in range(low[1], high[1]):
             photon = photons[x, y, low[2] : high[2]]
             atom = atoms[x, y, low[2] : high[2]]
-            at = (x - low[0] + offset[0], y - low[1] + offset[1])
-            into = out[at[0], channel, at[1], offset[2] : offset[2] + width]
+            at = (x - low[0], y - low[1])
+            into = out[at[0], channel, at[1]]
             for k in range(width):
                 into[k] = photon[k] / atom[k]
             _logarithm(into, scale[channel], shift[channel])
             if not (first or last):
                 continue
-            into = out[at[0], at_reach, at[1], offset[2] : offset[2] + width]
+            into = out[at[0], at_reach, at[1]]
             if first and last:
                 for k in range(width):
                     into[k] = photon[k] / atom[k]
@@ -144,7 +141,7 @@ def diffuse_planes(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Filter planes of the photons left along y and z, in place, lose some, and write what they do."""
     rows, total, line, sums, more = _buffers(y_reach, z_reach, half)
-    low, high, offset, scale, shift = place
+    low, high, scale, shift = place
     y_first, z_first = y_reach.first, z_reach.first
     y_cells, z_cells = len(y_reach.table) - 2 * half, len(z_reach.table) - 2 * half
     survive = np.float32(surviving)
@@ -170,18 +167,8 @@ def diffuse_planes(  # type: ignore[no-untyped-def]
                 n_igm[x, y, low[2] : high[2]],
                 per_density,
                 floor,
-                out[
-                    x - low[0] + offset[0],
-                    channel,
-                    y - low[1] + offset[1],
-                    offset[2] : offset[2] + high[2] - low[2],
-                ],
-                out[
-                    x - low[0] + offset[0],
-                    channel + 1,
-                    y - low[1] + offset[1],
-                    offset[2] : offset[2] + high[2] - low[2],
-                ],
+                out[x - low[0], channel, y - low[1]],
+                out[x - low[0], channel + 1, y - low[1]],
                 scale[channel : channel + 2],
                 shift[channel : channel + 2],
             )
@@ -201,19 +188,19 @@ def _write_state(left, neutral, n_igm, per_density, floor, ionised, remaining, s
 @kernel((BOX, FIELD, INT, INT, FLOAT, FLOAT, PLACE, CHANNELS, INT))
 def compare(lost, n_igm, x_low, x_high, per_density, floor, place, out, channel):  # type: ignore[no-untyped-def]
     """Write the logarithms of the photons lost, where there is a reach, and of the atoms."""
-    low, high, offset, scale, shift = place
+    low, high, scale, shift = place
     width = high[2] - low[2]
     density_channel = channel + (1 if len(lost) else 0)
     for x in range(x_low, x_high):
         for y in range(low[1], high[1]):
             density = n_igm[x, y, low[2] : high[2]]
-            at = (x - low[0] + offset[0], y - low[1] + offset[1])
-            into = out[at[0], density_channel, at[1], offset[2] : offset[2] + width]
+            at = (x - low[0], y - low[1])
+            into = out[at[0], density_channel, at[1]]
             for k in range(width):
                 into[k] = density[k] * per_density + floor
             if len(lost):
                 gone = lost[x, y, low[2] : high[2]]
-                share = out[at[0], channel, at[1], offset[2] : offset[2] + width]
+                share = out[at[0], channel, at[1]]
                 least = np.float32(floor)
                 for k in range(width):
                     share[k] = (gone[k] + least) / into[k]
@@ -263,7 +250,7 @@ def reached_planes(squares, x_low, x_high, y_reach, z_reach, cells, reach, near,
     y_cells, z_cells = len(table) - 2 * cells, len(z_table) - 2 * cells
     rows = np.empty((len(table), len(z_table)), dtype=np.float32)
     best = np.empty(len(z_table), dtype=np.float32)
-    low, high, offset, scale, shift = place
+    low, high, scale, shift = place
     width = high[2] - low[2]
     far, most = np.float32(reach), np.float32(near)
     for x in range(x_low, x_high):
@@ -288,9 +275,7 @@ def reached_planes(squares, x_low, x_high, y_reach, z_reach, cells, reach, near,
                 result[k] = far - np.float32(math.sqrt(result[k]))
             if low[0] <= x < high[0] and low[1] <= y < high[1]:
                 inner = squares[x, y, low[2] : high[2]]
-                edge = out[
-                    x - low[0] + offset[0], channel, y - low[1] + offset[1], offset[2] : offset[2] + width
-                ]
+                edge = out[x - low[0], channel, y - low[1]]
                 by, more = np.float32(scale[channel]), np.float32(shift[channel])
                 for k in range(width):
                     within = inner[k] if inner[k] < most else most

@@ -103,6 +103,7 @@ def residual_trunk(
     weights: TrunkWeights,
     answers: NDArray[np.float32],
     *,
+    periodic: Sequence[int] = (0, 0, 0),
     threads: int | None = None,
 ) -> None:
     """Write xi, and the spread of its error if there is a place for it, into `answers`.
@@ -110,11 +111,14 @@ def residual_trunk(
     Parameters
     ----------
     channels
-        (x + 2 r, channel, y + 2 r, z + 2 r) float32, contiguous; r is `weights.radius_cells`.
+        (x + 2 r, channel, y + 2 r, z + 2 r) float32, contiguous; r is `weights.radius_cells`. Along periodic
+        axes they have no halo.
     weights
         See `TrunkWeights`.
     answers
         (1 or 2, x, y, z) float32; the first axis may have any stride.
+    periodic
+        For each axis, 1 where the box goes round.
     threads
         Number of threads; None for every core this process may use. It does not change the result.
 
@@ -136,7 +140,7 @@ def residual_trunk(
         message = f"answers: expected 1, or 2 of a network with a spread. Received: {len(answers)}"
         raise ValueError(message)
     _, *sides = answers.shape
-    x, y, z = (n + halo for n in sides)
+    x, y, z = (n + (0 if wraps else halo) for n, wraps in zip(sides, periodic, strict=True))
     if channels.shape != (x, len(weights.mix), y, z):
         message = f"channels: expected {(x, len(weights.mix), y, z)}. Received: {channels.shape}"
         raise ValueError(message)
@@ -145,12 +149,14 @@ def residual_trunk(
     view = np.ascontiguousarray(channels).view()
     view.flags.writeable = False
     xi, error = answers if len(answers) > 1 else (answers[0], np.empty((0, 0, 0), dtype=np.float32))
+    b_x, b_y, b_z = (-weights.radius_cells if wraps else 0 for wraps in periodic)
+    begin = (b_x, b_y, b_z)
     padded = TrunkWeights(*map(_padded, weights))
     count = thread_count(threads, answers[0].size)
 
     def task(low: tuple[int, ...], high: tuple[int, ...]) -> None:
         scratch = _scratch(padded, [b - a for a, b in zip(low, high, strict=True)])
-        run_tile(view, padded, low, high, *scratch, xi, error)
+        run_tile(view, padded, begin, low, high, *scratch, xi, error)
 
     run(task, tiles(sides, count), count)
     if len(answers) > 1:
@@ -211,19 +217,22 @@ _CELL = types.UniTuple(INT, 3)
 _PLANES, _ROWS, _LINE = (target(float32, ndim) for ndim in (5, 2, 1))
 
 
-@kernel((source(float32, 4), _WEIGHTS, _CELL, _CELL, _PLANES, _ROWS, _ROWS, _LINE, BOX, BOX))
-def run_tile(channels, weights, low, high, planes, rows, hidden, nothing, xi, error):  # type: ignore[no-untyped-def]
+@kernel((source(float32, 4), _WEIGHTS, _CELL, _CELL, _CELL, _PLANES, _ROWS, _ROWS, _LINE, BOX, BOX))
+def run_tile(channels, weights, begin, low, high, planes, rows, hidden, nothing, xi, error):  # type: ignore[no-untyped-def]
     """Write xi and, where there is a place for it, its error for the cells from `low` to `high`.
 
-    It goes plane by plane along x. Of every stage of the network the last three planes are held, from which a
-    plane of the next one is made.
+    `begin` is the cell of the channels, perhaps beyond the edge of a periodic box, where the halo of the
+    first answer begins. The tile is computed plane by plane along x. Of every stage of the network the last
+    three planes are held, from which a plane of the next one is made.
     """
     blocks, width = len(weights.back), weights.mix.shape[1]
+    nx, ny = channels.shape[0], channels.shape[2]
     x_cells, y_cells, z_cells = high[0] - low[0], high[1] - low[1], high[2] - low[2]
     for step in range(x_cells + 2 * blocks):
         cells = _whole_vectors(z_cells + 2 * blocks)
         for y in range(y_cells + 2 * blocks):
-            _copy(channels[low[0] + step, :, low[1] + y, low[2] :], rows, z_cells + 2 * blocks)
+            i, j = (begin[0] + low[0] + step) % nx, (begin[1] + low[1] + y) % ny
+            _copy_around(channels[i, :, j], begin[2] + low[2], rows, z_cells + 2 * blocks)
             into = planes[0, step % 3, :, y]
             mix(weights.mix, rows, weights.added[0], into, cells)
             silu(into, width, cells)
@@ -269,6 +278,18 @@ def run_tile(channels, weights, low, high, planes, rows, hidden, nothing, xi, er
 @kernel()
 def _whole_vectors(cells):  # type: ignore[no-untyped-def]
     return (cells + LANES - 1) // LANES * LANES
+
+
+@kernel()
+def _copy_around(lines, first, into, cells):  # type: ignore[no-untyped-def]
+    """Copy cells from the first one on, which may lie beyond the lines: they go round."""
+    n = lines.shape[1]
+    for i in range(len(lines)):
+        at, done = first % n, 0
+        while done < cells:
+            some = min(cells - done, n - at)
+            copy_line(lines[i, at:], into[i, done:], some)
+            at, done = 0, done + some
 
 
 @kernel()

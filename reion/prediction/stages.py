@@ -104,12 +104,15 @@ class Stages:
             reach = float(told["max_mfp"][0]) if "max_mfp" in told else None
             snapshot = {name: values[number] for name, values in fields.items()}
             channels = self.first_stage(snapshot, reach, periodic)
-            self.run_trunk(channels, told, answers[:, number])
+            self.run_trunk(channels, told, answers[:, number], periodic)
 
     def first_stage(
         self, fields: Mapping[str, np.ndarray], max_mfp: float | None, periodic: Sequence[int] = (1, 1, 1)
     ) -> np.ndarray:
-        """The channels that the trunk takes, (x + 2 r, channel, y + 2 r, z + 2 r), r `trunk_radius_cells`."""
+        """The channels that the trunk takes: (x + 2 r, channel, y + 2 r, z + 2 r), r the trunk's radius.
+
+        Along periodic axes they have no halo.
+        """
         from reion_kernels.photon_channels import photon_channels
 
         return photon_channels(
@@ -119,16 +122,21 @@ class Stages:
             scale=self.trunk.scale,
             shift=self.trunk.shift,
             periodic=periodic,
-            margin=self.trunk_radius_cells,
             threads=self._threads or threads_to_use(),
         )
 
-    def run_trunk(self, channels: np.ndarray, told: Mapping[str, np.ndarray], answers: np.ndarray) -> None:
+    def run_trunk(
+        self,
+        channels: np.ndarray,
+        told: Mapping[str, np.ndarray],
+        answers: np.ndarray,
+        periodic: Sequence[int] = (1, 1, 1),
+    ) -> None:
         """Write the answers (output, x, y, z) for channels as `first_stage` gives them.
 
         `told` are redshift and conditions, each (1,) float32.
         """
-        self.runner.run(channels, self.trunk_numbers(told), answers)
+        self.runner.run(channels, self.trunk_numbers(told), answers, periodic)
 
     def trunk_numbers(self, told: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What the trunk takes beside channels, from redshift and conditions, each (1,) float32."""
@@ -164,6 +172,7 @@ def stage_bytes(stages: Stages, window: Shape, tile: Shape, trunk_bytes_per_cell
         What onnxruntime holds for a cell of a block.
     """
     halo = 2 * stages.trunk_radius_cells
-    channels = 4 * stages.channels * math.prod(side + halo for side in tile)
+    sides = (side + (halo if wide > side else 0) for side, wide in zip(tile, window, strict=True))
+    channels = 4 * stages.channels * math.prod(sides)
     first_stage = 16 * math.prod(window) + 8 * math.prod(tile)
     return channels + max(float(first_stage), stages.runner.working_bytes(tile, trunk_bytes_per_cell))

@@ -37,10 +37,17 @@ class TrunkRunner(Protocol):
         """Open what the first run would open otherwise."""
         ...
 
-    def run(self, channels: np.ndarray, numbers: Mapping[str, np.ndarray], answers: np.ndarray) -> None:
+    def run(
+        self,
+        channels: np.ndarray,
+        numbers: Mapping[str, np.ndarray],
+        answers: np.ndarray,
+        periodic: Sequence[int] = (0, 0, 0),
+    ) -> None:
         """Write the answers (output, x, y, z) for channels (x + 2 r, channel, y + 2 r, z + 2 r).
 
-        `numbers` are the inputs of the trunk that are one number a box.
+        Along axes where `periodic` is 1 channels have no halo: the box goes round. `numbers` are what it
+        takes that is one number a box.
         """
         ...
 
@@ -81,12 +88,18 @@ class KernelTrunk:
         if self._trunk.condition_names:
             self._session.get_inputs()
 
-    def run(self, channels: np.ndarray, numbers: Mapping[str, np.ndarray], answers: np.ndarray) -> None:
+    def run(
+        self,
+        channels: np.ndarray,
+        numbers: Mapping[str, np.ndarray],
+        answers: np.ndarray,
+        periodic: Sequence[int] = (0, 0, 0),
+    ) -> None:
         """See `TrunkRunner`."""
         from reion_kernels.residual_trunk import residual_trunk
 
         threads = self._threads or threads_to_use()
-        residual_trunk(channels, self._weights(numbers), answers, threads=threads)
+        residual_trunk(channels, self._weights(numbers), answers, periodic=periodic, threads=threads)
 
     def working_bytes(self, tile: Shape, trunk_bytes_per_cell: float) -> float:  # noqa: ARG002 (others need them)
         """See `TrunkRunner`."""
@@ -154,13 +167,17 @@ class SessionTrunk:
         """Open the session."""
         self._session.get_inputs()
 
-    def run(self, channels: np.ndarray, numbers: Mapping[str, np.ndarray], answers: np.ndarray) -> None:
+    def run(
+        self,
+        channels: np.ndarray,
+        numbers: Mapping[str, np.ndarray],
+        answers: np.ndarray,
+        periodic: Sequence[int] = (0, 0, 0),
+    ) -> None:
         """See `TrunkRunner`."""
-        halo = 2 * self._radius_cells
         names = list(self._trunk.outputs[: len(answers)])
         for x, y, z in blocks(_shape(answers.shape[1:])):
-            wide = [slice(part.start, part.stop + halo) for part in (x, y, z)]
-            planes = np.ascontiguousarray(channels[wide[0], :, wide[1], wide[2]])[None]
+            planes = self._window(channels, (x, y, z), periodic)[None]
             try:
                 results = self._session.run(names, {**numbers, self._trunk.input: planes})
             except Exception as error:  # noqa: BLE001 (onnxruntime's exceptions have no common base of their own)
@@ -174,10 +191,20 @@ class SessionTrunk:
                     )
                 answer[x, y, z] = result[0]
 
+    def _window(self, channels: np.ndarray, block: Sequence[slice], periodic: Sequence[int]) -> np.ndarray:
+        """The channels of a block with their halo."""
+        sides = (channels.shape[0], *channels.shape[2:])
+        radius = self._radius_cells
+        x, y, z = (
+            (np.arange(part.start, part.stop + 2 * radius) - (radius if wraps else 0)) % n
+            for part, wraps, n in zip(block, periodic, sides, strict=True)
+        )
+        return np.ascontiguousarray(channels[x][:, :, y][..., z])
+
     def working_bytes(self, tile: Shape, trunk_bytes_per_cell: float) -> float:
         """See `TrunkRunner`."""
         block = max(math.prod(part.stop - part.start for part in parts) for parts in blocks(tile))
-        held: float = (trunk_bytes_per_cell + 8 * self._trunk.channels) * block
+        held: float = (trunk_bytes_per_cell + 12 * self._trunk.channels) * block
         return held
 
 

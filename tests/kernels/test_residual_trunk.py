@@ -100,6 +100,22 @@ def test_it_is_what_its_definition_says(data):
     np.testing.assert_allclose(answers, twin(channels, weights, len(answers)), rtol=0, atol=3e-6)
 
 
+@pytest.mark.parametrize("periodic", list(np.ndindex(2, 2, 2)))
+@pytest.mark.parametrize("shape", [(6, 7, 11), (1, 2, 1)])
+def test_a_box_goes_round(shape, periodic, monkeypatch):
+    monkeypatch.setattr(module, "_TILE_CELLS", (4, 3, 5))
+    weights, channels = network(), channels_of(shape, blocks=0)
+
+    def haloed(wraps):
+        x, y, z = ((0, 0) if whole else (2, 2) for whole in wraps)
+        return np.pad(channels, [x, (0, 0), y, z], mode="wrap")
+
+    expected, received = (np.empty((1, *shape), dtype=np.float32) for _ in range(2))
+    residual_trunk(haloed((0, 0, 0)), weights, expected)
+    residual_trunk(haloed(periodic), weights, received, periodic=periodic)
+    np.testing.assert_array_equal(received, expected)
+
+
 def test_tiles_and_threads_change_nothing(monkeypatch):
     weights, shape = network(), (20, 7, 19)
     channels = channels_of(shape)

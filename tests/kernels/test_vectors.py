@@ -2,20 +2,18 @@
 
 import numpy as np
 import pytest
+from numba import njit
 
-from reion_kernels._jit import kernel
 from reion_kernels._vectors import logarithm, logistic, silu
-from reion_kernels.box_means import LINE
-from reion_kernels.residual_trunk import _ROWS
 
 
-@kernel((LINE,))
+@njit
 def take_logarithm(values):
     """As kernels call it."""
     logarithm(values)
 
 
-@kernel((_ROWS, _ROWS))
+@njit
 def activate(first, second):
     """As kernels call them, all rows of either."""
     silu(first, first.shape[0], first.shape[1])
@@ -25,7 +23,9 @@ def activate(first, second):
 @pytest.mark.parametrize("cells", [0, 1, 7, 8, 9, 2001])
 def test_logarithms_of_a_line_of_any_length(cells):
     rng = np.random.default_rng(cells)
-    exponents = np.where(rng.random(cells) < 0.5, rng.uniform(-87, 87, cells), rng.uniform(-0.01, 0.01, cells))
+    exponents = np.where(
+        rng.random(cells) < 0.5, rng.uniform(-87, 87, cells), rng.uniform(-0.01, 0.01, cells)
+    )
     values = np.exp(exponents).astype(np.float32)
     line = np.concatenate([values, np.full(3, 5, np.float32)])
     take_logarithm(line[:cells])
