@@ -211,14 +211,14 @@ def read_window(box: Any, origin: Shape, shape: Shape) -> Field:
         May reach beyond the box on either side, also more than once around it.
     """
     window = np.empty(shape, dtype=np.float32)
-    segments = [_segments(*axis) for axis in zip(origin, shape, box.shape, strict=True)]
-    for parts in itertools.product(*segments):
+    along = [segments(*axis) for axis in zip(origin, shape, box.shape, strict=True)]
+    for parts in itertools.product(*along):
         in_box, in_window = zip(*parts, strict=True)
         window[in_window] = box[in_box]
     return window
 
 
-def _segments(origin: int, length: int, cells: int) -> list[tuple[slice, slice]]:
+def segments(origin: int, length: int, cells: int) -> list[tuple[slice, slice]]:
     """A window along one periodic axis as contiguous parts: for each its slices of the box and the window."""
     parts, done = [], 0
     while done < length:

@@ -14,6 +14,7 @@ from reion.errors import InputError
 from reion.jobs.resources import threads_to_use
 from reion.prediction.model_file import UNCHANGED
 from reion.prediction.sessions import open_session, refuse
+from reion.prediction.tiles import segments
 from reion.simulation.contract import Shape
 from reion_exports.residual_trunk import Pointwise, ResidualTrunk, read_residual_trunk
 from reion_exports.trunk import NoTrunkError, Trunk
@@ -47,7 +48,7 @@ class TrunkRunner(Protocol):
         """Write the answers (output, x, y, z) for channels (x + 2 r, channel, y + 2 r, z + 2 r).
 
         Along axes where `periodic` is 1 channels have no halo: the box goes round. `numbers` are what it
-        takes that is one number a box.
+        takes beside them, each one number a box.
         """
         ...
 
@@ -193,18 +194,23 @@ class SessionTrunk:
 
     def _window(self, channels: np.ndarray, block: Sequence[slice], periodic: Sequence[int]) -> np.ndarray:
         """The channels of a block with their halo."""
+        halo, count = self._radius_cells, channels.shape[1]
         sides = (channels.shape[0], *channels.shape[2:])
-        radius = self._radius_cells
-        x, y, z = (
-            (np.arange(part.start, part.stop + 2 * radius) - (radius if wraps else 0)) % n
-            for part, wraps, n in zip(block, periodic, sides, strict=True)
-        )
-        return np.ascontiguousarray(channels[x][:, :, y][..., z])
+        x, y, z = (part.stop - part.start + 2 * halo for part in block)
+        window = np.empty((x, count, y, z), dtype=np.float32)
+        along = [
+            segments(part.start - (halo if wraps else 0), cells, n)
+            for part, wraps, cells, n in zip(block, periodic, (x, y, z), sides, strict=True)
+        ]
+        for parts in itertools.product(*along):
+            (x_from, y_from, z_from), (x_to, y_to, z_to) = zip(*parts, strict=True)
+            window[x_to, :, y_to, z_to] = channels[x_from, :, y_from, z_from]
+        return window
 
     def working_bytes(self, tile: Shape, trunk_bytes_per_cell: float) -> float:
         """See `TrunkRunner`."""
         block = max(math.prod(part.stop - part.start for part in parts) for parts in blocks(tile))
-        held: float = (trunk_bytes_per_cell + 12 * self._trunk.channels) * block
+        held: float = (trunk_bytes_per_cell + 8 * self._trunk.channels) * block
         return held
 
 
