@@ -117,7 +117,7 @@ def outside_training(card: ModelCard, sim: xr.Dataset) -> list[Outside]:
             corner["n_igm"][index].values,
             corner[photon_field][index].values,
             photon_units=card.inputs[photon_field],
-            photons_per_source=config.get("photons_per_source") or 1.0,
+            photons_per_source=config.get("photons_per_source"),
             cell_size_mpc=cubic_cell_size_mpc(sim),
             max_mfp=float(sim[MAX_MFP][index]) if MAX_MFP in sim.variables else None,
             clumping=clumping_of(sim.attrs, redshift),
