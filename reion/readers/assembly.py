@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import xarray as xr
 from reion.errors import InputError
 from reion.physics.mean_free_path import MASK, max_mfp_mpc, with_propagation_mask
 from reion.readers.series import nearest_redshift, series_of
-from reion.readers.settings import Settings
+from reion.readers.settings import MASS_SETTINGS, Settings
 from reion.readers.snapshot import Box, FieldInFiles, Snapshot
 from reion.simulation import contract
 from reion.simulation.contract import (
@@ -109,6 +110,8 @@ def _conversions(
         ).times(snapshot.scale)
         for snapshot in snapshots
     ]
+    if name == "n_src" and not any(snapshot.of_masses for snapshot in snapshots):
+        _check_of_use(conversions[0], settings)
     if settings.text("f_gamma") is not None and settings.text("sources") != "mass":
         conversions = [
             _shining(conversion, settings, cosmology, snapshots[0].file) for conversion in conversions
@@ -121,6 +124,27 @@ def _conversions(
                 file=snapshot.file,
             )
     return conversions
+
+
+def _check_of_use(conversion: Conversion, settings: Settings) -> None:
+    """Say of settings that make photons of masses that there are no masses; ask for f_gamma where it lacks.
+
+    Raises
+    ------
+    InputError
+        If the sources are masses and the settings say all but f_gamma.
+    """
+    given = [key for key in MASS_SETTINGS if settings.text(key) is not None]
+    if given and conversion.units != "Msun Mpc-3":
+        warnings.warn(
+            f"--set {', '.join(given)}: not used: the sources are in {conversion.units}, and no masses",
+            stacklevel=2,
+        )
+    elif given and "f_gamma" not in given:
+        raise InputError(
+            f"--set {', '.join(given)}: expected f_gamma as well",
+            hint="give --set f_gamma=... --set lifetime_myr=...",
+        )
 
 
 def _shining(

@@ -124,6 +124,7 @@ def box_of(
             shape=shape,
             units=units,
             read=SourceList(path, shape, weights).read,
+            of_masses=True,
         )
         for path in masses
         if (match := SOURCES.fullmatch(path.name))

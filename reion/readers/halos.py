@@ -301,6 +301,7 @@ def with_halos(box: Box, columns: Halos, catalogues: Sequence[Path], settings: S
             read=Catalogue(
                 table, columns, shape, tuple(np.broadcast_to(box_size, 3).tolist()), cosmology, efficiency
             ).read,
+            of_masses=columns.photons is None,
         )
         for redshift, table in _tables(box, catalogues)
     ]

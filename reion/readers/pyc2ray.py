@@ -147,6 +147,7 @@ def _masses(paths: Sequence[Path], shape: tuple[int, int, int], settings: Settin
             shape=shape,
             units=units,
             read=MassList(path, shape, weight).read,
+            of_masses=True,
         )
         for path, match in found
     ]

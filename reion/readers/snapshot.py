@@ -24,7 +24,8 @@ class Snapshot:
     """One field at one redshift, as one file holds it: values in `scale` times `units`.
 
     `read(region, conversion)` returns the cells of `region` as an array indexed (x, y, z), converted:
-    most readers return `conversion(raw)`; those of large files convert block by block.
+    most readers return `conversion(raw)`; those of large files convert block by block. `of_masses` says that
+    the reader has made photons of masses in haloes, by the settings.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Snapshot:
     units: str
     read: Callable[[Region, Conversion], np.ndarray]
     scale: float = 1.0
+    of_masses: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -192,3 +192,16 @@ def test_photons_of_masses_need_numbers_above_zero(setting, tmp_path):
     source["settings"] |= {"f_gamma": "30", "lifetime_myr": "10", **setting}
     with pytest.raises(InputError, match="expected a number above 0"):
         open_simulation(**source)
+
+
+def test_what_makes_photons_of_masses_has_a_use_or_that_is_said(tmp_path):
+    photons = masked(tmp_path / "photons", "s-1 Mpc-3", None)
+    photons["settings"] |= {"f_gamma": "30", "lifetime_myr": "10"}
+    with pytest.warns(
+        UserWarning, match="--set f_gamma, lifetime_myr: not used: the sources are in 1e48 s-1"
+    ):
+        open_simulation(**photons)
+    masses = masked(tmp_path / "masses", "Msun Mpc-3", None)
+    masses["settings"] |= {"lifetime_myr": "10"}
+    with pytest.raises(InputError, match="--set lifetime_myr: expected f_gamma as well"):
+        open_simulation(**masses)
