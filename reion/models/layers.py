@@ -40,15 +40,18 @@ class SymmetricConv3D(keras.layers.Layer):
 
     The 27 taps fall into four orbits (centre, 6 faces, 12 edges, 8 corners) that share their weights, so the
     layer commutes exactly with rotations and reflections and costs the same as any other 3x3x3 convolution.
-    Training uses the symmetry: the gradient with respect to the four weights is four matrix products with
-    sums over neighbours, that with respect to the values is the same convolution. On a CPU that takes a fifth
-    of the time of the gradients that TensorFlow has for a convolution.
+    Training uses the symmetry: the answer and both gradients are four matrix products each, instead of 27,
+    with sums over neighbours. On a CPU a step takes 0.7 of the time that it takes with convolutions, whose
+    gradients by TensorFlow take several times as long again.
 
     Input: (batch, x, y, z, channel). Output: (batch, x − 2, y − 2, z − 2, filters).
     """
 
     own_gradients = True
     """Whether training takes the gradients above, or those of the backend: for comparing the two."""
+
+    by_sums = True
+    """Whether training multiplies sums over neighbours, for a CPU, or convolves, for which GPUs are made."""
 
     _ORBIT = np.abs(np.indices((3, 3, 3)) - 1).sum(axis=0).ravel()
 
@@ -81,18 +84,19 @@ class SymmetricConv3D(keras.layers.Layer):
 
     def _with_gradient(self, values: Channels, weights: Any) -> tuple[Channels, Callable[..., Any]]:
         """The convolution, and what turns the gradient of its output into those of its arguments."""
+        sums = _orbit_sums(values)
 
         def gradients(*arguments: Any, upstream: Any = None) -> tuple[Channels, Any]:
             outer = arguments[0] if upstream is None else upstream  # how the backends hand it over differs
             padded = ops.pad(outer, ((0, 0), (2, 2), (2, 2), (2, 2), (0, 0)))
-            flat = ops.reshape(outer, (-1, outer.shape[-1]))
-            products = [
-                ops.matmul(ops.transpose(ops.reshape(sums, (-1, sums.shape[-1]))), flat)
-                for sums in _orbit_sums(values)
-            ]
-            return self._convolve(padded, ops.transpose(weights, (0, 2, 1))), ops.stack(products)
+            mirrored = ops.transpose(weights, (0, 2, 1))
+            flat = _rows(outer)
+            products = ops.stack([ops.matmul(ops.transpose(_rows(orbit)), flat) for orbit in sums])
+            if self.by_sums:
+                return _mix_orbits(_orbit_sums(padded), mirrored), products
+            return self._convolve(padded, mirrored), products
 
-        return self._convolve(values, weights), gradients
+        return _mix_orbits(sums, weights) if self.by_sums else self._convolve(values, weights), gradients
 
     def compute_output_spec(self, values: Channels) -> Channels:
         batch, *sides, _ = values.shape
@@ -149,6 +153,19 @@ def _orbit_sums(values: Channels) -> tuple[Channels, Channels, Channels, Channel
     one = line[1] + cross[0]  # a neighbour along exactly one of x and y
     (centre, face_z), (face, edge), (edge_xy, corner) = along(3, line[0]), along(3, one), along(3, cross[1])
     return centre, face_z + face, edge + edge_xy, corner
+
+
+def _mix_orbits(sums: Sequence[Channels], weights: Any) -> Channels:
+    """The sums of each orbit times its weights (orbit, channel, filter), added up."""
+    mixed = ops.matmul(_rows(sums[0]), weights[0])
+    for number in range(1, len(sums)):
+        mixed = mixed + ops.matmul(_rows(sums[number]), weights[number])
+    return ops.reshape(mixed, (*ops.shape(sums[0])[:-1], weights.shape[-1]))
+
+
+def _rows(values: Channels) -> Any:
+    """All cells one below the other: (cell, channel)."""
+    return ops.reshape(values, (-1, values.shape[-1]))
 
 
 @keras.saving.register_keras_serializable(package="reion")

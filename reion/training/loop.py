@@ -17,6 +17,7 @@ from reion.errors import InputError
 from reion.metrics.pooling import is_partly_ionised
 from reion.models.build import Model, build_model
 from reion.models.coverage import Coverage
+from reion.models.layers import SymmetricConv3D
 from reion.models.normalizer import Normalizer, fit_normalizer
 from reion.training.devices import has_gpu, resolve_precision
 from reion.training.gradients import average_gradients
@@ -334,6 +335,9 @@ def compile_trunk(model: Model, normalizer: Normalizer, processes: Processes | N
             f"training.batch_size={training.batch_size}",
             hint=f"take at most {training.batch_size} workers, or a larger batch",
         )
+    for layer in model.trunk.layers:
+        if isinstance(layer, SymmetricConv3D):
+            layer.by_sums = not has_gpu()
     target_mean, target_std = (
         (normalizer.xi_mean, normalizer.xi_std) if model.target_normalised else (0.0, 1.0)
     )

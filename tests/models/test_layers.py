@@ -40,12 +40,16 @@ def gradients(layer, values, upstream, *, training):
             return [each.grad.cpu().numpy() for each in (values, *variables)]
 
 
-@pytest.mark.parametrize("kind", [SymmetricConv3D, PointwiseConv3D])
+@pytest.mark.parametrize(
+    ("kind", "by_sums"), [(SymmetricConv3D, True), (SymmetricConv3D, False), (PointwiseConv3D, None)]
+)
 @pytest.mark.parametrize("shape", [(2, 5, 7, 6, 3), (1, 3, 3, 3, 4)])
-def test_training_has_the_values_and_gradients_of_the_convolution(kind, shape):
+def test_training_has_the_values_and_gradients_of_the_convolution(kind, by_sums, shape):
     rng = np.random.default_rng(0)
     values = rng.normal(size=shape).astype(np.float32)
     layer = kind(5, activation="silu")
+    if by_sums is not None:
+        layer.by_sums = by_sums
     plain = keras.ops.convert_to_numpy(layer(values))
     np.testing.assert_allclose(
         keras.ops.convert_to_numpy(layer(values, training=True)), plain, rtol=1e-5, atol=1e-6
