@@ -41,7 +41,7 @@ class SymmetricConv3D(keras.layers.Layer):
     The 27 taps fall into four orbits (centre, 6 faces, 12 edges, 8 corners) that share their weights, so the
     layer commutes exactly with rotations and reflections and costs the same as any other 3x3x3 convolution.
     Training uses the symmetry: the answer and both gradients are four matrix products each, instead of 27,
-    with sums over neighbours. On a CPU a step takes 0.7 of the time that it takes with convolutions, whose
+    with sums over neighbours. On a CPU a step takes 0.8 of the time that it takes with convolutions, whose
     gradients by TensorFlow take several times as long again.
 
     Input: (batch, x, y, z, channel). Output: (batch, x − 2, y − 2, z − 2, filters).
