@@ -45,6 +45,7 @@ def gradients(layer, values, upstream, *, training):
 )
 @pytest.mark.parametrize("shape", [(2, 5, 7, 6, 3), (1, 3, 3, 3, 4)])
 def test_training_has_the_values_and_gradients_of_the_convolution(kind, by_sums, shape):
+    keras.utils.set_random_seed(0)  # of the weights: with some, one cell has gradients of hardly anything
     rng = np.random.default_rng(0)
     values = rng.normal(size=shape).astype(np.float32)
     layer = kind(5, activation="silu")
