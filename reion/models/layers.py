@@ -84,19 +84,21 @@ class SymmetricConv3D(keras.layers.Layer):
 
     def _with_gradient(self, values: Channels, weights: Any) -> tuple[Channels, Callable[..., Any]]:
         """The convolution, and what turns the gradient of its output into those of its arguments."""
-        sums = _orbit_sums(values)
+        # What is kept for the gradients: on a GPU the cells themselves, a quarter of their sums.
+        sums = _orbit_sums(values) if self.by_sums else None
 
         def gradients(*arguments: Any, upstream: Any = None) -> tuple[Channels, Any]:
             outer = arguments[0] if upstream is None else upstream  # how the backends hand it over differs
             padded = ops.pad(outer, ((0, 0), (2, 2), (2, 2), (2, 2), (0, 0)))
             mirrored = ops.transpose(weights, (0, 2, 1))
             flat = _rows(outer)
-            products = ops.stack([ops.matmul(ops.transpose(_rows(orbit)), flat) for orbit in sums])
+            orbits = _orbit_sums(values) if sums is None else sums
+            products = ops.stack([ops.matmul(ops.transpose(_rows(orbit)), flat) for orbit in orbits])
             if self.by_sums:
                 return _mix_orbits(_orbit_sums(padded), mirrored), products
             return self._convolve(padded, mirrored), products
 
-        return _mix_orbits(sums, weights) if self.by_sums else self._convolve(values, weights), gradients
+        return self._convolve(values, weights) if sums is None else _mix_orbits(sums, weights), gradients
 
     def compute_output_spec(self, values: Channels) -> Channels:
         batch, *sides, _ = values.shape

@@ -20,7 +20,7 @@ from reion.prediction.cells import at_cell_size, transport_of
 from reion.prediction.inputs import check_arrays, check_fit, conditions_at
 from reion.prediction.model_file import UNCHANGED, card_of, read_model
 from reion.prediction.probe import probe
-from reion.prediction.sessions import Device, check_device, may_use_cuda, open_session, refuse
+from reion.prediction.sessions import Device, check_device, may_use_cuda, open_session, running
 from reion.prediction.stages import stages_of
 from reion.simulation.contract import AXES, DIMS, FIELDS, check_simulation, cubic_cell_size_mpc
 from reion.simulation.photons import with_n_ion
@@ -402,10 +402,8 @@ class Emulator:
             binding.bind_input(name, "cpu", 0, values.dtype.type, values.shape, values.ctypes.data)
         for name, values in outputs.items():
             binding.bind_output(name, "cpu", 0, np.float32, values.shape, values.ctypes.data)
-        try:
+        with running(next(iter(inputs.values())).shape[1:], self.file):
             self._session.run_with_iobinding(binding)
-        except Exception as error:  # noqa: BLE001 (onnxruntime's exceptions have no common base of their own)
-            refuse(error, next(iter(inputs.values())).shape[1:], self.file)
 
 
 def _check_session(session: onnxruntime.InferenceSession, card: ModelCard, file: str | None) -> None:

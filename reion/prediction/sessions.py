@@ -6,7 +6,8 @@ import contextlib
 import ctypes
 import io
 import sys
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
 
 from reion.errors import InputError
 from reion.jobs.resources import threads_to_use
@@ -83,16 +84,20 @@ def open_session(
     return session
 
 
-def refuse(error: Exception, sides: tuple[int, ...], file: str | None) -> NoReturn:
-    """Raise what onnxruntime said while it ran a model on so many cells as an `InputError`."""
-    if "allocate" in str(error):
+@contextlib.contextmanager
+def running(sides: tuple[int, ...], file: str | None) -> Iterator[None]:
+    """Raise what onnxruntime says in the block, where it runs on so many cells, as an `InputError`."""
+    try:
+        yield
+    except Exception as error:  # onnxruntime's exceptions have no common base of their own
+        if "allocate" in str(error):
+            raise InputError(
+                f"there is not enough memory to predict {sides} cells at once",
+                hint="`reion predict --memory` goes through the box in tiles",
+            ) from error
         raise InputError(
-            f"there is not enough memory to predict {sides} cells at once",
-            hint="`reion predict --memory` goes through the box in tiles",
+            f"onnxruntime cannot run the model: {str(error).splitlines()[0][:300]}", file=file, hint=UNCHANGED
         ) from error
-    raise InputError(
-        f"onnxruntime cannot run the model: {str(error).splitlines()[0][:300]}", file=file, hint=UNCHANGED
-    ) from error
 
 
 def _has_nvidia_driver() -> bool:

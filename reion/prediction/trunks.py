@@ -13,7 +13,7 @@ import numpy as np
 from reion.errors import InputError
 from reion.jobs.resources import threads_to_use
 from reion.prediction.model_file import UNCHANGED
-from reion.prediction.sessions import open_session, refuse
+from reion.prediction.sessions import open_session, running
 from reion.prediction.tiles import segments
 from reion.simulation.contract import Shape
 from reion_exports.residual_trunk import Pointwise, ResidualTrunk, read_residual_trunk
@@ -112,10 +112,8 @@ class KernelTrunk:
     def _weights(self, numbers: Mapping[str, np.ndarray]) -> TrunkWeights:
         if not self._trunk.condition_names:
             return self._unconditioned
-        try:
+        with running((), self._file):
             found = self._session.run(list(self._trunk.condition_names), dict(numbers))
-        except Exception as error:  # noqa: BLE001 (onnxruntime's exceptions have no common base of their own)
-            refuse(error, (), self._file)
         added = self._unconditioned.added.copy()
         for stage, values in zip(self._trunk.condition_stages, found, strict=True):
             if values.size != added.shape[1]:
@@ -179,10 +177,8 @@ class SessionTrunk:
         names = list(self._trunk.outputs[: len(answers)])
         for x, y, z in blocks(_shape(answers.shape[1:])):
             planes = self._window(channels, (x, y, z), periodic)[None]
-            try:
+            with running(answers.shape[1:], self._file):
                 results = self._session.run(names, {**numbers, self._trunk.input: planes})
-            except Exception as error:  # noqa: BLE001 (onnxruntime's exceptions have no common base of their own)
-                refuse(error, answers.shape[1:], self._file)
             for answer, result in zip(answers, results, strict=True):
                 if result[0].shape != answer[x, y, z].shape:
                     raise InputError(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import xarray as xr
 
+from reion.ray_tracing import simulate as simulating
 from reion.simulation.contract import make_simulation
 
 PLANCK = {"H0": 67.66, "Om0": 0.30964, "Ob0": 0.04897}
@@ -28,3 +30,15 @@ def density_and_sources(side=12, redshift=(12.0, 11.0, 10.0), sources=5, cell_mp
         cosmology=PLANCK,
         source_code="toy",
     )
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, snapshot: int) -> None:
+    """Let a simulation be interrupted, as by Ctrl-C, when it comes to the snapshot of this number."""
+    evolve = simulating.evolve
+
+    def interrupted(sim, index, *args, **options):
+        if index == snapshot:
+            raise KeyboardInterrupt
+        return evolve(sim, index, *args, **options)
+
+    monkeypatch.setattr(simulating, "evolve", interrupted)

@@ -24,7 +24,7 @@ from reion.readers import open_simulation
 from reion.simulation.contract import FIELDS, cosmology, hydrogen_per_density
 from reion.storage.store import write_simulation
 from reion_kernels import black_body_table, trace_rays
-from tests.ray_tracing.boxes import density_and_sources
+from tests.ray_tracing.boxes import density_and_sources, interrupt_at
 
 TRACING = RayTracing(max_mfp=9.0, steps=2)
 
@@ -89,13 +89,7 @@ def test_photons_are_counted(store, tmp_path):
 def test_interrupted_it_goes_on_and_ends_with_the_same_bits(store, tmp_path, monkeypatch):
     simulate(store, tmp_path / "unbroken.zarr", TRACING, rates=True)
     evolve = simulating.evolve
-
-    def interrupted(sim, index, *args, **options):
-        if index == 1:
-            raise KeyboardInterrupt
-        return evolve(sim, index, *args, **options)
-
-    monkeypatch.setattr(simulating, "evolve", interrupted)
+    interrupt_at(monkeypatch, 1)
     with pytest.raises(KeyboardInterrupt):
         simulate(store, tmp_path / "sim.zarr", TRACING, rates=True)
     assert not (tmp_path / "sim.zarr").exists()

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from reion.errors import InputError
-from reion.ray_tracing import simulate as simulating
 from reion.ray_tracing.worlds import World, Worlds, load_worlds, make_world, make_worlds
 from reion.readers import open_simulation
 from reion.storage.store import write_simulation
-from tests.ray_tracing.boxes import density_and_sources
+from tests.ray_tracing.boxes import density_and_sources, interrupt_at
 
 
 def test_a_world_has_the_photons_that_its_list_says():
@@ -59,14 +58,7 @@ def test_a_world_that_was_edited_is_not_gone_on_with(edit, tmp_path, monkeypatch
     before, after = (
         Worlds.model_validate({"world": [world], "ray_tracing": {"steps": 1}}) for world in (one, one | edit)
     )
-    evolve = simulating.evolve
-
-    def interrupted(sim, index, *args, **options):
-        if index == 1:
-            raise KeyboardInterrupt
-        return evolve(sim, index, *args, **options)
-
-    monkeypatch.setattr(simulating, "evolve", interrupted)
+    interrupt_at(monkeypatch, 1)
     with pytest.raises(KeyboardInterrupt):
         make_worlds([series], tmp_path / "worlds", before)
     monkeypatch.undo()
