@@ -326,13 +326,29 @@ def check_values(
     )
 
 
+_SOURCES = (
+    "sources, in cells or as a list of haloes, are read together with the density: give their files too "
+    "(`reion convert --help`)"
+)
+_WHERE_FROM = {
+    "n_igm": "the density, of the gas or of all matter, is read together with the other fields: give its "
+    "files too (`reion convert --help`)",
+    "n_src": _SOURCES,
+    "n_ion": f"n_ion is summed up from n_src, the sources of all snapshots: {_SOURCES}",
+    "xi": "`reion predict` and `reion simulate` compute the ionised fraction, xi",
+}
+"""What to do where a field is missing."""
+
+
 def require_fields(sim: xr.Dataset, names: Iterable[str], *, purpose: str, file: str | None = None) -> None:
     """Raise `InputError` if `sim` lacks one of the fields `names`, saying what needs it."""
     missing = [name for name in names if name not in sim.data_vars]
     if missing:
         have = [name for name in FIELDS if name in sim.data_vars]
         raise InputError(
-            f"{purpose} needs {', '.join(missing)}; this simulation has {', '.join(have)}", file=file
+            f"{purpose} needs {', '.join(missing)}; this simulation has {', '.join(have)}",
+            file=file,
+            hint=_WHERE_FROM.get(missing[0]),
         )
 
 

@@ -226,7 +226,8 @@ class Loop:
         """Update the network by this process's rows of a batch; return the loss of the whole batch."""
         (values, conditions), target = batch
         processes = self._processes
-        self.state.trunk.reset_metrics()  # before 3.15 Keras gives the mean over all steps since the last reset
+        # Before 3.15 Keras gives the mean loss of all steps since the last reset.
+        self.state.trunk.reset_metrics()
         try:
             loss = float(self.state.trunk.train_on_batch([values, conditions], target))
         except Exception:

@@ -115,8 +115,11 @@ def test_fields_of_different_shape_are_refused():
 
 
 def test_a_missing_field_is_named_with_what_needs_it(simulation):
-    with pytest.raises(InputError, match="prediction needs n_ion; this simulation has n_igm, n_src, xi"):
+    with pytest.raises(
+        InputError, match="prediction needs n_ion; this simulation has n_igm, n_src, xi"
+    ) as error:
         require_fields(simulation, ["n_igm", "n_ion"], purpose="prediction")
+    assert "the sources of all snapshots" in error.value.hint
 
 
 def test_cells_that_are_no_cubes_are_refused_where_cubes_are_needed():
