@@ -1,4 +1,4 @@
-"""What the boxes of one training have in common: the size of their cells, the unit of their sources."""
+"""Properties that the boxes of one training must share: the cell size and the unit of the sources."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from reion.simulation.contract import (
 
 
 def require_together(config: RunConfig, simulations: Sequence[xr.Dataset]) -> None:
-    """Refuse simulations that one network cannot be trained on together.
+    """Refuse simulations on which one network cannot be trained.
 
     Raises
     ------
     InputError
-        If there is none, their cells have several sizes and the network serves only one, or their sources
-        have several units.
+        If there is no simulation, if their cell sizes differ and the network serves only one, or if the units
+        of their sources differ.
     """
     if not simulations:
         raise InputError("expected at least one simulation to train on; received none")
@@ -43,15 +43,15 @@ def require_together(config: RunConfig, simulations: Sequence[xr.Dataset]) -> No
 
 
 def are_alike(sizes_mpc: Sequence[float]) -> bool:
-    """Whether these cell sizes count as one."""
+    """Whether these cell sizes are equal within the tolerance of the contract."""
     return max(sizes_mpc) <= min(sizes_mpc) * (1 + CELL_SIZE_TOLERANCE)
 
 
 def source_units(sim: xr.Dataset, inputs: InputSet) -> str:
-    """The unit of n_src in which a simulation has its sources.
+    """The unit of n_src in which a simulation gives its sources.
 
-    It is that of the field that the network is given: of n_src with `instant` inputs; with `history` of
-    n_ion, which is in that unit times 1e18 s, or of the n_src that n_ion is added up from.
+    With `history` inputs and a stored n_ion it follows from the unit of n_ion, which is that unit times
+    1e18 s. Otherwise it is the unit of n_src, from which n_ion is added up if the inputs need it.
     """
     if inputs == "history" and "n_ion" in sim.data_vars:
         return rate_units(sim["n_ion"].attrs["units"])
@@ -61,7 +61,7 @@ def source_units(sim: xr.Dataset, inputs: InputSet) -> str:
 
 
 def rate_units(units_of_n_ion: str) -> str:
-    """The unit of n_src of which n_ion is added up; inverse of `reion.simulation.contract.n_ion_units`."""
+    """The unit of n_src for a unit of n_ion; inverse of `reion.simulation.contract.n_ion_units`."""
     return {n_ion_units(unit): unit for unit in SOURCE_UNITS}[units_of_n_ion]
 
 

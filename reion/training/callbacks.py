@@ -1,4 +1,4 @@
-"""Keras callbacks in our own loop: a round is an epoch, a step is a batch."""
+"""Keras callbacks in the training loop of reion: a round is an epoch, a step is a batch."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ _KERAS, _FUNCTION = "keras.", "function of Keras"
 
 
 class Callbacks:
-    """The callbacks of a run, called where Keras' own loop calls them.
+    """The callbacks of a run, called where `keras.Model.fit` would call them.
 
-    `on_train_begin` and `_end`; `on_epoch_begin` and `_end` around a round, whose number counts from 0, with
-    the logs loss, val_loss, val_mse, val_r2 and learning_rate; `on_train_batch_begin` and `_end` around a
-    step, with loss; `on_test_begin` and `_end` around a validation. A callback that sets
-    `model.stop_training` ends the run. `model` is the trunk, compiled.
+    - `on_train_begin` and `on_train_end`;
+    - `on_epoch_begin` and `on_epoch_end` around a round, numbered from 0; the logs at its end are loss,
+      val_loss, val_mse, val_r2 and learning_rate;
+    - `on_train_batch_begin` and `on_train_batch_end` around a step, with the log loss;
+    - `on_test_begin` and `on_test_end` around a validation, with the log loss.
+
+    The `model` of a callback is the compiled trunk. A callback that sets `model.stop_training` ends the run.
     """
 
     def __init__(self, callbacks: Sequence[keras.callbacks.Callback], trunk: keras.Model) -> None:
@@ -39,7 +42,7 @@ class Callbacks:
         self._restored: tuple[list[Any], Mapping[str, list[np.ndarray]]] | None = None
 
     def begin(self, *, epochs: int, steps: int) -> None:
-        """Start a training, or go on with one."""
+        """Start or resume a training of `epochs` rounds of `steps` steps."""
         if not self._callbacks:
             return
         self._list.set_params({"verbose": 0, "epochs": epochs, "steps": steps})
@@ -96,11 +99,11 @@ class Callbacks:
             self._list.on_train_end()
 
     def to_state(self) -> tuple[list[Any], dict[str, list[np.ndarray]]]:
-        """What the callbacks remember: for each its class and its plain attributes, and their arrays.
+        """The state of the callbacks: for each its class and its plain attributes, and their arrays.
 
-        Keras has no word for it. Kept are attributes without a leading underscore that JSON can hold,
-        functions of Keras (how EarlyStopping compares), and lists of arrays: all that Keras' own callbacks
-        decide by.
+        Keras does not define the state of a callback. Attributes without a leading underscore are kept if
+        JSON can hold them, or if they are functions of Keras (with which EarlyStopping compares) or lists of
+        arrays. The callbacks of Keras itself decide by nothing else.
         """
         states: list[Any] = []
         arrays: dict[str, list[np.ndarray]] = {}
@@ -117,7 +120,7 @@ class Callbacks:
         return states, arrays
 
     def restore(self, states: Sequence[Any], arrays: Mapping[str, list[np.ndarray]]) -> None:
-        """Go on as a checkpoint says.
+        """Take over the state that `to_state` returned, at the next `begin`.
 
         Raises
         ------
@@ -152,7 +155,7 @@ def _are_arrays(value: Any) -> bool:
 
 
 def _as_json(value: Any) -> str | None:
-    """The value as text, which also holds infinities; None for what is no plain value."""
+    """A plain value, which may be infinite, as JSON text; None for any other value."""
     if isinstance(value, np.generic):
         value = value.item()
     elif inspect.isfunction(value) and value.__module__.startswith(_KERAS):

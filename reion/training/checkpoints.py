@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there: a folder a step, checksums last, moved in by renaming."""
+"""Checkpoints that are either whole or absent: each is a folder that is moved into place by renaming."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Checkpoint:
     arrays
         Groups of arrays by name, e.g. the variables of the network and of the optimiser, in order.
     state
-        What else is needed to go on, JSON-ready.
+        The remaining state of the run, JSON-ready.
     """
 
     step: int
@@ -40,13 +40,14 @@ class Checkpoint:
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
     """Write a checkpoint into `folder` so that a kill at any instant leaves the older ones whole.
 
-    Everything is written and synced in a hidden folder beside its place, the checksums last, and moved in.
-    Then all but the newest `keep` are removed, and those of later steps, left by a run that had to go back.
+    The files are written and synced in a hidden folder, the checksums last, which is then renamed. Afterwards
+    all but the newest `keep` checkpoints are removed, and those of later steps, which remain if a run had to
+    go back to an older one. Returns the folder of the checkpoint.
 
     Raises
     ------
     OSError
-        If the disk is full or not writable; what was there before is untouched.
+        If the disk is full or not writable; earlier checkpoints are untouched.
     """
     place = folder / f"step-{checkpoint.step:09d}"
     with whole_folder(place) as partial:
@@ -62,7 +63,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> P
 
 
 def load_newest(folder: Path) -> Checkpoint | None:
-    """Read the newest checkpoint whose checksums are right; None if there is none."""
+    """Read the newest checkpoint in `folder` whose checksums are right; None if there is none."""
     for path in reversed(_steps(folder)):
         try:
             sums = json.loads((path / _CHECKSUMS).read_text(encoding="utf-8"))
@@ -95,7 +96,7 @@ def unpack(message: bytes) -> Checkpoint:
 
 
 def _flat(arrays: Mapping[str, Sequence[np.ndarray]]) -> dict[str, np.ndarray]:
-    """Groups of arrays under the names of an .npz file, which has no order: `network/00003`."""
+    """The arrays by names that keep group and order in an .npz file, e.g. `network/00003`."""
     return {
         f"{group}/{index:05d}": array
         for group, members in arrays.items()

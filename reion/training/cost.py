@@ -1,4 +1,4 @@
-"""What a training run costs: a step is measured on random numbers, without any data."""
+"""The cost of a training run: a step is measured on random numbers, without any data."""
 
 from __future__ import annotations
 
@@ -31,39 +31,39 @@ from reion.training.state import State
 _MEBIBYTE = 1 << 20
 
 _READING_BYTES = 150 * _MEBIBYTE
-"""Memory of the compiled kernels and of the libraries that decode the chunks of a store."""
+"""Bytes of memory of the compiled kernels and of the libraries that decode the chunks of a store."""
 
 _LOG_BYTES = 40_000
-"""Curves, slices, histograms and checksums of a short run."""
+"""Bytes on disk of the curves, slices, histograms and checksums of a short run."""
 
 _THRESHOLD_BYTES_A_CELL = 110.0
-"""Memory, for each cell of a snapshot, in which the threshold of the excursion set is fitted at the end."""
+"""Memory for each cell of a snapshot while the threshold of the excursion set is fitted at the end."""
 
 _WINDOW_CELLS = 64
-"""Side, without the halo, of the largest window that is computed to measure the memory of validation."""
+"""Side, without the halo, of the larger window with which the memory of validation is measured."""
 
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """What training a network costs, measured on random numbers.
+    """The cost of training a network, measured on random numbers.
 
     Attributes
     ----------
     channels
-        Channels that the stem makes of a cell.
+        Number of channels that the stem computes.
     prepare_bytes_a_cell
-        Memory in which the stem prepares a snapshot, for each cell.
+        Memory for each cell while the stem prepares a snapshot.
     program_bytes
         Memory of the process with the network built, before its first step.
     computing_bytes
-        Memory that a step, or the largest validation window, takes on top of that and does not give back.
+        Memory that a step, or the largest validation window, takes on top of that and keeps.
     checkpoint_bytes, model_bytes
         Size on disk of a checkpoint and of the trained network.
     forward_flops
         Operations of the convolutions in one pass of a batch through the network; a step takes three times
         as many.
     step
-        Takes a step.
+        Takes one step on random numbers.
     """
 
     channels: int
@@ -114,8 +114,8 @@ def training_cost(config: RunConfig, meshes: Sequence[Shape]) -> TrainingCost:
 def _validating_bytes(model: Model, meshes: Sequence[Shape]) -> float:
     """Memory that the network takes for the largest validation window.
 
-    It is extrapolated from two smaller windows, the smallest first: TensorFlow does not give memory back, so
-    that after a large window a small one takes nothing.
+    It is extrapolated from two smaller windows, the smaller one first: TensorFlow does not give memory back,
+    so a small window takes no new memory after a large one.
     """
     halo = 2 * model.trunk_radius_cells
 
@@ -139,7 +139,7 @@ def _validating_bytes(model: Model, meshes: Sequence[Shape]) -> float:
 
 
 def _prepare_bytes_a_cell(model: Model) -> float:
-    """Peak memory of the stem while it prepares a snapshot, inputs included."""
+    """Peak memory for each cell while the stem prepares a snapshot, inputs included."""
     side = 24
     rng = np.random.default_rng(0)
     fields = {
@@ -155,7 +155,7 @@ def _prepare_bytes_a_cell(model: Model) -> float:
 
 
 def _model_bytes(model: Model, normalizer: Normalizer) -> int:
-    """Size of model.keras, which has no optimiser."""
+    """Size of model.keras, which holds no state of the optimiser."""
     with tempfile.TemporaryDirectory() as folder:
         network = Path(folder) / "model.keras"
         build_network(model, normalizer).save(network)
@@ -165,14 +165,14 @@ def _model_bytes(model: Model, normalizer: Normalizer) -> int:
 def _checkpoint_bytes(model: Model) -> int:
     state = State(model)
     if model.config.training.patience_rounds is not None:
-        state.best = model.trunk.get_weights()  # which a checkpoint holds too
+        state.best = model.trunk.get_weights()  # a checkpoint holds them too
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = save_checkpoint(Path(folder), state.to_checkpoint())
         return sum(file.stat().st_size for file in checkpoint.iterdir())
 
 
 def _forward_flops(trunk: keras.Model, values: np.ndarray, conditions: np.ndarray) -> int:
-    """Operations of all convolutions and matrix products for a batch; zero without TensorFlow."""
+    """Operations of all convolutions and matrix products for a batch; zero without TensorFlow as backend."""
     if keras.backend.backend() != "tensorflow":
         return 0
     import tensorflow as tf
@@ -199,13 +199,13 @@ def plan_train(
 ) -> Plan:
     """Plan a training run on simulations, whose files are `sources`, and measure the speed of a step.
 
-    Without simulations: on so many `boxes` with so many `snapshots` each, of `cells` along a side.
+    Without simulations, plan for `boxes` boxes of `snapshots` snapshots each, `cells` cells along a side.
     """
     meshes = [shape_of(sim) for sim in sims] or [(cells, cells, cells)]
     cost = training_cost(config, meshes)
     training = config.training
     values = sum(math.prod(sim.sizes.values()) for sim in sims) or boxes * snapshots * cells**3
-    # The channels of all snapshots go to files where they are too many; the true xi stays in memory.
+    # Channels that do not fit in memory go to files; the true xi stays in memory.
     channels, truth = 4 * values * cost.channels, 4 * values
     on_disk = channels if channels + truth > IN_MEMORY_BYTES else 0
     rounds = -(-training.steps // training.round_steps)
@@ -244,9 +244,9 @@ def plan_train(
 
 
 def _training_reads(config: RunConfig, sims: Sequence[xr.Dataset], sources: Sequence[Path]) -> float:
-    """Bytes read: each field for its checksum; inputs and xi to prepare them, and to fit a threshold."""
+    """Bytes read: every field for its checksum; inputs and xi twice more, for channels and threshold."""
     total = 0.0
-    # Where one simulation is in several files, an even share of them all is that of each simulation.
+    # If one simulation is in several files, each simulation counts an even share of all files.
     apart = len(sims) == len(sources)
     for index, sim in enumerate(sims):
         files = [sources[index]] if apart else sources

@@ -1,4 +1,4 @@
-"""What the backend computes on, and in which precision it can."""
+"""The device on which the Keras backend computes, and the precision that suits it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import keras
 from reion.errors import InputError
 
 _BFLOAT16_CAPABILITY = (8, 0)
-"""CUDA compute capability from which on GPUs multiply bfloat16 fast."""
+"""Lowest CUDA compute capability of GPUs that multiply bfloat16 fast."""
 
 
 def has_gpu() -> bool:
@@ -28,14 +28,14 @@ def has_gpu() -> bool:
 
 
 def resolve_precision(precision: str) -> str:
-    """The dtype policy that a schema's `training.precision` means here.
+    """The Keras dtype policy that a schema's `training.precision` means on this machine.
 
-    `auto` is mixed_bfloat16 on a GPU that is made for it and float32 everywhere else.
+    `auto` is mixed_bfloat16 on a GPU that multiplies bfloat16 fast, and float32 everywhere else.
 
     Raises
     ------
     InputError
-        For mixed_float16 without a GPU: there are no kernels for it.
+        For mixed_float16 without a GPU: there are no kernels for it on a CPU.
     """
     if precision == "auto":
         return "mixed_bfloat16" if has_gpu() and _capability() >= _BFLOAT16_CAPABILITY else "float32"

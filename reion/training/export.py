@@ -35,9 +35,9 @@ class Export:
     output, bytes, sha256
         The file, its size and its checksum.
     nodes
-        Of its graph.
+        Number of nodes of its graph.
     max_difference
-        From Keras, in xi: the largest that was found.
+        The largest difference in xi between the file and Keras that the check found.
     """
 
     output: Path
@@ -67,19 +67,21 @@ def export_run(
     folder, out
         The run folder and the file to write.
     name
-        Of the model, in the file's metadata; the default is the file's name.
+        Name of the model in the file's metadata; the default is the file's name.
     scores
-        Held-out scores for the metadata (see `held_out_scores`); by default the training's own validation
-        score, named as such.
+        Held-out scores for the metadata (see `held_out_scores`); by default the validation R² of the
+        training, as `validation_r2`.
     cell_size_mpc
-        Comoving side of the cells that the file is for, where the network serves any; by default that of the
-        training.
+        Comoving side of the cells that the file is for, if the network serves any cell size; by default that
+        of the training.
+    force
+        Replace a model file of reion that is there.
 
     Raises
     ------
     InputError
-        If the run is not finished, the file is there (with `force`: if it is no model of reion's), or file
-        and Keras disagree; nothing is written then.
+        If the run is not finished, `out` is there (with `force`: and is no model file of reion), the network
+        does not take `cell_size_mpc`, or file and Keras disagree. Nothing is written then.
     """
     from reion_exports import ExportError, Stages, export
 
@@ -114,7 +116,7 @@ def export_run(
 def _card(
     run: Run, model: Model, name: str, cell_size_mpc: float, scores: Mapping[str, Any] | None
 ) -> ModelCard:
-    """The card of the file of a run, whose network is fitted to these cells."""
+    """The card of the model file of a run, for cells of this size."""
     from reion_exports import ModelCard
 
     n_src_units = run.metrics.n_src_units
@@ -146,14 +148,14 @@ def _card(
 
 
 def _trunk(model: Model, normalizer: Normalizer, inputs: Mapping[str, Any], *, training: bool) -> Any:  # noqa: ARG001 (a network's)
-    """The network behind its stem, as `reion_exports.Stages` takes it."""
+    """The trunk on the channels of the stem, with the signature that `reion_exports.Stages` expects."""
     return trunk_on_channels(model, normalizer, inputs["channels"], inputs)
 
 
 def _on_boxes(model: Model, normalizer: Normalizer, inputs: Mapping[str, Any], *, training: bool) -> Any:  # noqa: ARG001 (a network's)
-    """The network with channels that NumPy computes on the periodic box within the halo, as in training.
+    """The network, with channels that NumPy computes on the periodic box without its halo, as in training.
 
-    Keras would compute them on the box and its halo, which is a hundred times the work for a small box.
+    Keras would compute the channels on box and halo, which is a hundred times the work for a small box.
     """
     halo, trunk_halo = model.radius_cells, model.trunk_radius_cells
     numbers = {name: values for name, values in inputs.items() if np.ndim(values) == 1}
@@ -173,7 +175,7 @@ def held_out_scores(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If it is not an evaluation.
+        If `evaluation` is not the JSON of an evaluation.
     """
     kept = ("redshift", "r2", "mean_xi_true", "mean_xi_pred", "power_ratio", "cross_correlation")
     try:

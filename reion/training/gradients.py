@@ -1,4 +1,4 @@
-"""The mean of all processes' gradients, taken inside the compiled training step of any Keras backend."""
+"""The mean of the gradients of all processes, taken inside the compiled step of any Keras backend."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from reion.training.processes import Processes
 
 
 def average_gradients(trunk: keras.Model, processes: Processes, weight: float) -> None:
-    """Let the compiled `trunk` step along the mean of all processes' gradients.
+    """Make the optimiser of the compiled `trunk` apply the mean of the gradients of all processes.
 
-    It is taken before the optimiser sees them: loss scaling, clipping and the schedule then act on the
-    gradient of the whole batch, as they do for one process. `weight` is this process's share of the batch.
+    The mean is taken before the optimiser sees the gradients: loss scaling, clipping and the schedule then
+    act on the gradient of the whole batch, as for one process. `weight` is the share of the batch that this
+    process computes.
     """
     optimizer = trunk.optimizer
     apply = optimizer.apply
@@ -40,8 +41,8 @@ def average_gradients(trunk: keras.Model, processes: Processes, weight: float) -
 
 
 def _values(gradient: Any) -> Any:
-    # TensorFlow's gradient of a lookup is a list of slices, not yet added up, the same ones in every process;
-    # adding them up here would change what clipping measures.
+    # In TensorFlow the gradient of a lookup is a list of slices that are not added up yet; every process has
+    # the same slices. Adding them up here would change the norm that clipping measures.
     return gradient.values if hasattr(gradient, "dense_shape") else gradient
 
 
@@ -52,7 +53,7 @@ def _with_values(gradient: Any, values: Any) -> Any:
 
 
 def _call_from_graph(function: Callable[[Any], np.ndarray], flat: Any) -> Any:
-    """Call a function of NumPy arrays, of equal shape and dtype, from inside a compiled step."""
+    """Call a function of a NumPy array, which returns the same shape and dtype, inside a compiled step."""
     match keras.backend.backend():
         case "tensorflow":
             result = import_module("tensorflow").numpy_function(function, [flat], flat.dtype)

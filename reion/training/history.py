@@ -1,4 +1,4 @@
-"""The history of a run, a row for each round: as history.csv, and as the curves that TensorBoard shows."""
+"""The history of a run, one row per round: as history.csv, and as curves for TensorBoard."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CURVES = ("loss", "validation_loss", "validation_mse", "validation_r2", "learni
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """What a round of training came to: the steps from one validation and checkpoint to the next.
+    """The results of one round: the steps from one validation and checkpoint to the next.
 
     Attributes
     ----------
@@ -27,10 +27,10 @@ class Round:
     loss
         Mean training loss of the round's steps.
     validation_loss, validation_mse, validation_r2
-        The same loss in the validation slabs that are neither neutral nor ionised; mean squared error of xi,
-        and R², there; NaN if there is none.
+        Loss, mean squared error of xi and R² in the validation slabs of the partly ionised snapshots; NaN if
+        there are none.
     learning_rate
-        After the last step.
+        Learning rate after the last step.
     seconds
         Time spent in steps since the run was started.
     waiting_share
@@ -48,7 +48,7 @@ class Round:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Round:
-        """A round as a checkpoint holds it: in JSON a number that is not finite is null."""
+        """The round that a checkpoint holds; null, which JSON has for numbers that are not finite, is NaN."""
         numbers: dict[str, Any] = {k: math.nan if v is None else v for k, v in values.items()}
         return cls(**numbers)
 
@@ -63,9 +63,9 @@ def to_csv(rounds: Sequence[Round]) -> str:
 
 
 def to_events(rounds: Sequence[Round], start_time: float, *, begin: bool) -> bytes:
-    """Records of a TensorBoard event file, `begin` with the one that begins a file.
+    """Records of a TensorBoard event file; with `begin`, the record that starts a file comes first.
 
-    `start_time` is when the run was started, in seconds since 1970.
+    `start_time` is the time at which the run was started, in seconds since 1970.
     """
     records = io.BytesIO()
     writer = RecordWriter(records)

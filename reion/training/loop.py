@@ -1,4 +1,4 @@
-"""One training step after another, and a validation after each round of them."""
+"""The training loop: rounds of steps, with a validation after each round."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from reion.training.sampler import (
 from reion.training.state import State
 
 StepProgress = Callable[[int, int, Mapping[str, float]], None]
-"""Called after every step with the steps done, those in all, and the newest `loss` and validation `r2`."""
+"""Called after every step with the steps done, all steps, and the newest `loss` and validation `r2`."""
 
 
 class NotFiniteError(ArithmeticError):
@@ -50,18 +50,18 @@ _ONE_SIGMA = 0.683
 """Share of the values of a Gaussian within one standard deviation."""
 
 _MOST_WHOLE_SNAPSHOTS = 60
-"""The error of mean xi is measured on so many snapshots at most."""
+"""The error of mean xi is measured on at most this number of snapshots."""
 
 
 class Loop:
-    """Takes the steps of a run, each on a batch that was read while the one before was computed.
+    """Takes the steps of a run; the next batch is read while the network computes with the current one.
 
     Attributes
     ----------
     state
-        What the steps change.
+        Network, optimiser and history: all that a step changes.
     snapshots, normalizer
-        What batches are cut from, and how they are normalised.
+        The snapshots from which batches are cut, and the normalisation of the batches.
     """
 
     def __init__(
@@ -95,14 +95,14 @@ class Loop:
     ) -> Loop:
         """Prepare the simulations, measure their normalisation, build and compile a network.
 
-        It is a fresh one, or starts as `parent`, whose normalisation it keeps.
+        With `parent`, the network starts with the parent's weights and keeps its normalisation.
 
         The folder `cache` is for channels that do not fit in memory (`reion.training.sampler`).
 
         Raises
         ------
         InputError
-            As `prepare_snapshots`, `resolve_precision` and `compile_trunk` do.
+            For the reasons that `prepare_snapshots`, `resolve_precision` and `compile_trunk` give.
         """
         processes = processes or Processes()
         model = build_model(config, precision=resolve_precision(config.training.precision))
@@ -115,7 +115,7 @@ class Loop:
         )
         if parent is not None:
             normalizer = parent.normalizer
-        # Sums of floats may differ between machines: the chief's are everybody's.
+        # Sums of floats may differ between machines: every process takes those of the chief.
         agreed = processes.broadcast(json.dumps(normalizer.to_dict()).encode())
         normalizer = Normalizer.from_dict(json.loads(agreed))
         compile_trunk(model, normalizer, processes)
@@ -126,16 +126,16 @@ class Loop:
 
     @property
     def coverage(self) -> Coverage:
-        """What the training boxes cover."""
+        """The range of each quantity in the training boxes."""
         return Coverage.of((snapshot.redshift, snapshot.quantities) for snapshot in self.snapshots)
 
     def rounds(self) -> Iterator[Round]:
-        """Go on to the end of the schema's steps or of its patience; yield each round when it is validated.
+        """Train until the schema's steps are done or its patience is used up; yield each validated round.
 
         Raises
         ------
         NotFiniteError
-            If the loss or a weight is no longer a number.
+            If the loss or a weight is NaN or infinite.
         ProcessLostError
             If another process does not answer.
         """
@@ -163,14 +163,14 @@ class Loop:
                 waiting_share=round(state.waiting_seconds / max(state.seconds, 1e-9), 5),
             )
             state.finish_round(finished)
-            with state.averaged():  # what a callback keeps of this round is what was validated
+            with state.averaged():  # a callback that keeps weights keeps those that were validated
                 wanted = state.events.end_round(number, finished)
             state.stopped = self._processes.broadcast(b"stop" if wanted else b"on") == b"stop"
             yield finished
         self._end()
 
     def _end(self) -> None:
-        """End the training for the callbacks; what one puts back is what is kept, and is validated for it."""
+        """Tell the callbacks that the training ends; if one puts weights back, validate and keep those."""
         state = self.state
         before = state.trunk.get_weights()
         state.events.end()
@@ -207,7 +207,7 @@ class Loop:
         return float(np.mean(losses))
 
     def batches(self, count: int) -> CropSequence:
-        """The next batches; of each, the rows of this process."""
+        """The next `count` batches, each with only the rows of this process."""
         return CropSequence(
             self.snapshots,
             self.normalizer,
@@ -226,7 +226,7 @@ class Loop:
         """Update the network by this process's rows of a batch; return the loss of the whole batch."""
         (values, conditions), target = batch
         processes = self._processes
-        # Before 3.15 Keras gives the mean loss of all steps since the last reset.
+        # Keras before 3.15 returns the mean loss of all steps since the last reset.
         self.state.trunk.reset_metrics()
         try:
             loss = float(self.state.trunk.train_on_batch([values, conditions], target))
@@ -240,14 +240,17 @@ class Loop:
         return float(processes.sum(np.array(loss * _share(processes, self._training.batch_size))))
 
     def _check_weights(self) -> None:
-        """Refuse to validate or save a network whose last step, whose loss was still good, broke it."""
+        """Refuse to validate or save a network with weights that are NaN or infinite.
+
+        The last step may break the weights although its loss, computed before, is finite.
+        """
         for variable in self.state.variables:
             values = keras.ops.convert_to_numpy(variable)
             if not np.isfinite(values.astype(np.float64)).all():
                 raise NotFiniteError(f"{variable.path} is not finite at step {self.state.step}")
 
     def _validate(self) -> tuple[float, float, float]:
-        """Validation R², mean squared error and loss, pooled over snapshots neither neutral nor ionised."""
+        """Validation R², mean squared error and loss, pooled over the partly ionised snapshots."""
         processes = self._processes
         squares = total = total_squares = count = losses = 0.0
         for predicted, true, loss in self._validated(self.snapshots[processes.rank :: processes.count]):
@@ -266,9 +269,9 @@ class Loop:
     def _validated(
         self, snapshots: Sequence[TrainingSnapshot]
     ) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
-        """What the trunk predicts in the validation slabs that are neither neutral nor ionised, and true xi.
+        """Yield prediction, true xi and loss of the validation slab of each partly ionised snapshot.
 
-        (1, x, y, z, 1 or 2) and (1, x, y, z, 1); and the loss of the slab.
+        The prediction is (1, x, y, z, 1 or 2), true xi (1, x, y, z, 1).
         """
         model, normalizer = self.state.model, self.normalizer
         for snapshot in snapshots:
@@ -284,9 +287,9 @@ class Loop:
             yield predicted, true, loss
 
     def slices(self) -> Slices | None:
-        """The middle of the validation slab of the snapshot that is nearest to half ionised; None without.
+        """A slice through the middle of the validation slab of the snapshot that is nearest to half ionised.
 
-        Predicted by the weights that are validated.
+        It is predicted with the weights that are validated. None if no snapshot is partly ionised.
         """
         partly = [s for s in self.snapshots if is_partly_ionised(float(s.xi.mean()))]
         if not partly:
@@ -298,12 +301,12 @@ class Loop:
         return Slices(chosen.redshift, true[0, middle, ..., 0], predicted[0, middle, ..., 0])
 
     def mean_error_share(self) -> float | None:
-        """The error of mean xi, one standard deviation, for each unit of the mean spread.
+        """The standard deviation of the error of mean xi, divided by the mean spread (xi_std) of the cells.
 
-        Errors of neighbouring cells go together, so that the error of a mean cannot be worked out from the
-        spread of the cells. It is measured: in 68.3 % of the partly ionised snapshots the ratio of the error
-        of mean xi to the mean spread is smaller. Whole training boxes are predicted for it: in the
-        validation slabs, an eighth of a box, errors cancel less. None for a network without spread.
+        Errors of neighbouring cells are correlated, so the error of the mean does not follow from the spread
+        of the cells. It is measured: the ratio that 68.3 % of the partly ionised snapshots stay below. Whole
+        training boxes are predicted, because errors cancel less in a validation slab, an eighth of a box.
+        None if the network predicts no spread.
         """
         model, normalizer = self.state.model, self.normalizer
         if self.state.trunk.output_shape[-1] < 2:

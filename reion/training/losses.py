@@ -1,4 +1,4 @@
-"""The loss of training: a mean over cells and, if asked for, terms that keep bubble edges sharp."""
+"""The loss of training: a mean over cells and, if the schema asks for them, terms that keep edges sharp."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from reion.registry import LOSSES
 from reion.schema import Schema
 
 _LEAST_VARIANCE = 1e-4
-"""Added to the variances of xi that `power` compares: a crop with less than this has no edges to keep."""
+"""Added to the variances of xi that the term `power` compares: a crop with less variance has no edges."""
 
 Loss = Callable[[Channels, Channels], Scalar]
-"""A mean loss of true xi (batch, x, y, z, 1) and what the trunk predicts: xi, and its spread in a second
-channel where it learns one."""
+"""The mean loss of a batch, from true xi (batch, x, y, z, 1) and the prediction of the trunk (batch, x, y, z,
+1 or 2). A second channel is the predicted spread: the standard deviation of the error of xi."""
 
 
 def build_loss(config: LossConfig, *, target_mean: float = 0.0, target_std: float = 1.0) -> Loss:
     """The loss of the schema, for `model.compile`.
 
-    For a network that predicts the normalised target, give its mean and σ: true values are then normalised
-    before they are compared (only the squared error is meant for that).
+    For a network that predicts normalised xi, give the mean and σ of the normalisation: true values are then
+    normalised before they are compared. Only the squared error suits such a network.
     """
     entry = LOSSES.find(config.kind)
     options = entry.settings.model_validate(config.options)
@@ -45,7 +45,7 @@ def build_loss(config: LossConfig, *, target_mean: float = 0.0, target_std: floa
 
 
 def _has_room(values: Channels, cells: int) -> bool:
-    """Whether so many cells lie along each axis, as far as the shape is known: a slab may be thin."""
+    """Whether each axis whose length is known has at least `cells` cells: a slab may be thinner."""
     return all(side is None or side >= cells for side in values.shape[1:4])
 
 
@@ -55,21 +55,21 @@ def mse(settings: Schema, true: Channels, predicted: Channels) -> Scalar:  # noq
 
 
 def binary_cross_entropy(settings: Schema, true: Channels, predicted: Channels) -> Scalar:  # noqa: ARG001
-    """The cross-entropy of xi as a probability."""
+    """The binary cross-entropy, with xi taken as a probability."""
     return ops.mean(losses.binary_crossentropy(true, predicted))
 
 
 def focal(settings: Schema, true: Channels, predicted: Channels) -> Scalar:  # noqa: ARG001
-    """Cross-entropy in which cells that are already right count little (Lin et al. 2017)."""
+    """The binary cross-entropy in which cells that are already right count little (Lin et al. 2017)."""
     return ops.mean(losses.binary_focal_crossentropy(true, predicted))
 
 
 def _spread_error(true: Channels, pred: Channels, spread: Channels) -> Scalar:
-    """Mean cross-entropy of the squared error of xi, in 0 to 1, and the squared spread.
+    """Mean cross-entropy of the squared error of xi, which is from 0 to 1, and the squared spread.
 
-    It is least where the squared spread is the mean squared error (cross-entropy is a proper score), and
-    leaves xi alone. Its gradients are bounded; those of a Gaussian's likelihood are not, and clipping them
-    would slow what xi learns.
+    It is smallest if the squared spread is the mean squared error (cross-entropy is a proper score), and its
+    gradient does not act on xi. Its gradients are bounded; those of a Gaussian likelihood are not, and
+    clipping them would slow the learning of xi.
     """
     error = ops.square(true - ops.stop_gradient(pred))
     return ops.mean(losses.binary_crossentropy(error, ops.square(spread)))
@@ -86,12 +86,12 @@ def _gradient_error(true: Channels, pred: Channels) -> Scalar:
 
 
 def _power_error(true: Channels, pred: Channels) -> Scalar:
-    """Mean over crops of the squared logarithm of predicted over true variance below three cells."""
+    """Mean over crops of ln²(predicted variance / true variance), both on scales below three cells."""
     ratio = (_small_scale_variance(pred) + _LEAST_VARIANCE) / (_small_scale_variance(true) + _LEAST_VARIANCE)
     return ops.mean(ops.square(ops.log(ratio)))
 
 
 def _small_scale_variance(values: Channels) -> Any:
-    """Variance of what a mean over 3x3x3 cells takes away, for each crop: a tensor (batch,)."""
+    """Variance of the difference between values and their mean over 3x3x3 cells, for each crop: (batch,)."""
     smooth = ops.average_pool(values, 3, strides=1, padding="valid", data_format="channels_last")
     return ops.mean(ops.square(values[:, 1:-1, 1:-1, 1:-1] - smooth), axis=(1, 2, 3, 4))

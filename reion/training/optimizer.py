@@ -13,17 +13,17 @@ from reion.config import TrainingConfig
 from reion.errors import InputError
 
 CONSTANT = "Constant"
-"""The schedule that Keras has no class for: one rate, which callbacks may then change."""
+"""The name of a constant learning rate, for which Keras has no class; callbacks may change that rate."""
 
 _FLOOR = 0.01
-"""Share of the learning rate at which a cosine ends."""
+"""A cosine schedule ends at this share of the learning rate."""
 
 
 @keras.saving.register_keras_serializable(package="reion")
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
-    """A rate that rises in a line from zero for `steps` steps, and then follows `after`.
+    """A learning rate that rises linearly from zero to `target` in `steps` steps, and then follows `after`.
 
-    `after` is a schedule, whose steps are counted from there, or a number.
+    `after` is a schedule, which counts its steps from the end of the rise, or a constant rate.
     """
 
     def __init__(self, after: Any, steps: int, target: float) -> None:
@@ -33,13 +33,13 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         self.target = target
 
     def __call__(self, step: Any) -> Any:
-        """The rate at a step."""
+        """The learning rate at a step."""
         step = ops.cast(step, "float32")
         later = self.after(ops.maximum(step - self.steps, 0.0)) if callable(self.after) else self.after
         return ops.where(step < self.steps, self.target * step / self.steps, later)
 
     def get_config(self) -> dict[str, Any]:
-        """What Keras stores of it."""
+        """The arguments, as Keras stores them."""
         after = keras.saving.serialize_keras_object(self.after) if callable(self.after) else self.after
         return {"after": after, "steps": self.steps, "target": self.target}
 
@@ -58,7 +58,7 @@ def build_optimizer(training: TrainingConfig) -> keras.optimizers.Optimizer:
     Raises
     ------
     InputError
-        If Keras has no optimiser or schedule of that name, or it does not take the arguments.
+        If Keras has no optimiser or schedule of that name, or the class does not take the arguments.
     """
     chosen = training.optimizer
     kind = _class(keras.optimizers, keras.optimizers.Optimizer, "training.optimizer.name", chosen.name)
@@ -71,7 +71,7 @@ def build_optimizer(training: TrainingConfig) -> keras.optimizers.Optimizer:
 
 
 def _schedule(training: TrainingConfig) -> Any:
-    """What Keras takes as a learning rate; the steps it has left after the warm-up are all that it needs."""
+    """The learning rate as Keras takes it, a number or a schedule over the steps after the warm-up."""
     chosen, rate = training.schedule, training.learning_rate
     warmup = round(training.warmup_share * training.steps)
     steps = max(1, training.steps - warmup)
@@ -89,7 +89,7 @@ def _schedule(training: TrainingConfig) -> Any:
         "first_decay_steps": steps,
         "alpha": _FLOOR,
     }
-    if kind is schedules.CosineDecay:  # which has a warm-up of its own
+    if kind is schedules.CosineDecay:  # it has a warm-up of its own
         known |= {"warmup_steps": warmup, "warmup_target": rate if warmup else None}
         known["initial_learning_rate"] = 0.0 if warmup else rate
         warmup = 0
@@ -100,7 +100,7 @@ def _schedule(training: TrainingConfig) -> Any:
 
 
 def _class(module: Any, base: type, key: str, name: str) -> type:
-    """The class of this name in a module of Keras, in whatever case it is written."""
+    """The class of this name in a module of Keras; upper and lower case count as equal."""
     found = {
         item.__name__.lower(): item
         for item in vars(module).values()

@@ -25,8 +25,8 @@ from reion.training.run_folder import load_run, load_weights
 
 _STEPS = 300
 _RATE_SHARE = 0.2
-"""A run that starts from another takes so many steps by default, at this share of its learning rate. At a
-half, and more so at the whole rate, it learns its own world better and forgets the others."""
+"""Defaults of a run that starts from a parent: its steps, and its share of the parent's learning rate. With a
+half, and even more with the whole rate, the network fits the new boxes better and forgets the parent's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,15 +36,15 @@ class Parent:
     Attributes
     ----------
     name, sha256
-        The model's or the run's name, and the checksum of its weights.
+        The name of the model or run, and the SHA-256 of its weights.
     config, normalizer, coverage
-        Its schema, normalisation and coverage, which the run takes over.
+        Its schema, normalisation and coverage; the new run keeps the normalisation and extends the coverage.
     redshift_range, n_src_units
-        Of the boxes that it was trained on, as in `reion.training.run_folder.Metrics`.
+        Those of its training boxes, as in `reion.training.run_folder.Metrics`.
     training_data
-        Checksums of those boxes, and of those of the networks before it, from which it started.
+        Checksums of the boxes that it, and the networks that it started from, were trained on.
     weights
-        Of its trunk.
+        Weights of its trunk.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Parent:
     weights: list[np.ndarray]
 
     def defaults(self) -> dict[str, Any]:
-        """What the schema of a run that starts here is by default: the same network, trained more gently."""
+        """The default schema of a run that starts here: its network, fewer steps, a lower learning rate."""
         values: dict[str, Any] = self.config.model_dump(mode="json", exclude_none=True)
         training = values["training"]
         training |= {
@@ -74,7 +74,7 @@ class Parent:
         Raises
         ------
         InputError
-            If model or inputs differ.
+            If the model or the inputs differ.
         """
         if (self.config.model, self.config.data.inputs) != (config.model, config.data.inputs):
             other = self.config.model_copy(update={"seed": config.seed, "training": config.training})
@@ -85,14 +85,14 @@ class Parent:
             )
 
     def require_sources(self, config: RunConfig, simulations: Sequence[xr.Dataset]) -> None:
-        """Refuse boxes whose sources are in another unit than those that it has learnt from.
+        """Refuse boxes whose sources have another unit than those of the parent's training boxes.
 
-        Its normalisation, and the photons that it counts for each unit of the sources, are for that one.
+        Its normalisation, and the photons that it counts for each unit of the sources, hold for one unit only.
 
         Raises
         ------
         InputError
-            If one is.
+            If the sources of a simulation have another unit.
         """
         for sim in simulations:
             units = source_units(sim, config.data.inputs)
@@ -105,7 +105,7 @@ class Parent:
 
     @property
     def ancestor(self) -> Ancestor:
-        """What the provenance of the run says of it."""
+        """The record of the parent in the provenance of the run."""
         return Ancestor(name=self.name, weights_sha256=self.sha256, training_data=list(self.training_data))
 
 
@@ -120,7 +120,7 @@ def load_parent(source: str | Path) -> Parent:
     Raises
     ------
     InputError
-        If it is neither.
+        If it is neither, or a file of it is damaged.
     """
     folder = resources.files("reion") / "weights"
     shipped = sorted(

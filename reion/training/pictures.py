@@ -1,4 +1,4 @@
-"""What a run looks like while it trains: slices, and histograms of its weights, as TensorBoard shows them."""
+"""Pictures of a run in training, for TensorBoard: slices of xi, and histograms of the weights."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from tensorboard.plugins.histogram.summary_v2 import histogram_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 PICTURES = 50
-"""About so many rounds of a run are drawn, evenly, and the last one."""
+"""About this number of rounds of a run are drawn, evenly spaced, and the last one."""
 
 _LEAST_SIDE = 192
-"""Slices are enlarged, by a whole factor, until they have so many pixels a side."""
+"""Slices are enlarged, by a whole factor, until they have at least this number of pixels a side."""
 
 
 @dataclass(frozen=True)
 class Slices:
-    """A slice through the validation slab of a snapshot, (y, z): true xi and what the network makes of it."""
+    """A slice through the validation slab of a snapshot: true and predicted xi, both (y, z)."""
 
     redshift: float
     true: np.ndarray
     predicted: np.ndarray
 
     def to_png(self) -> bytes:
-        """Truth, prediction and their difference side by side."""
+        """Truth, prediction and their difference side by side, as the bytes of a PNG file."""
         from matplotlib import colormaps
         from matplotlib.image import imsave
 
@@ -61,12 +61,15 @@ def to_events(
     weights: Mapping[str, np.ndarray],
     begin: bool,
 ) -> bytes:
-    """Records of a TensorBoard event file; `begin` with those of a process that starts or goes on."""
+    """Records of a TensorBoard event file; with `begin`, the records that start or resume a log come first.
+
+    `wall_time` is in seconds since 1970; `weights` are drawn as histograms, by the names given.
+    """
     records = io.BytesIO()
     writer = RecordWriter(records)
     if begin:
         writer.write(Event(file_version="brain.Event:2", wall_time=wall_time).SerializeToString())
-        # TensorBoard forgets what a run drew after the checkpoint that it now goes on from.
+        # This makes TensorBoard drop pictures of later steps, drawn before the run was resumed.
         started = SessionLog(status=SessionLog.START)
         writer.write(Event(session_log=started, step=step, wall_time=wall_time).SerializeToString())
     values: list[Any] = []
@@ -81,7 +84,7 @@ def to_events(
 
 
 def hyperparameters(values: Mapping[str, Any], start_time: float) -> bytes:
-    """The settings of a run as a record of an event file, for TensorBoard's table of them."""
+    """The settings of a run as a record of an event file, for TensorBoard's table of hyperparameters."""
     from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
     plain = {

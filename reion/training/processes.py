@@ -1,7 +1,7 @@
-"""Training over several processes: how MPI brings them together, and how they add up what each has computed.
+"""Training over several processes, which MPI connects.
 
 Every process holds the whole network and computes the gradients of its rows of every batch. MPI sums them, so
-that all take the same step. Nothing here imports mpi4py before a launcher has started more than one process.
+that all processes take the same step. mpi4py is imported only after a launcher has started several processes.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ import numpy as np
 from reion.errors import InputError
 
 PATIENCE_S = 300.0
-"""Seconds that a process waits for the others in one exchange before it gives them up."""
+"""Seconds that a process waits for the others in one exchange before it fails."""
 
 _LEAVING_S = 10.0
-"""Seconds that a process which fails waits for the others to fail too, before it ends them."""
+"""Seconds that a failed process waits for the others to fail too, before it ends them."""
 
 _LONGEST_PAUSE_S = 1e-3
 
@@ -41,13 +41,13 @@ _LAUNCHER_VARIABLES = (
     ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),  # MVAPICH
     ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),  # srun; a batch script without srun has no such step
 )
-"""Where each launcher says the number of a process and how many it has started."""
+"""The variables in which each launcher gives the number of a process and the number of all processes."""
 
 _ONE_MACHINE = {
-    # Hydra (MPICH): this machine, even inside a Slurm job of several.
+    # Hydra (MPICH): only this machine, even inside a Slurm job of several machines.
     "HYDRA_LAUNCHER": "fork",
     "HYDRA_RMK": "user",
-    # Open MPI 4 and 5: more processes than cores, each on any core, and in a container as root.
+    # Open MPI 4 and 5: allow more processes than cores, each on any core, and root in a container.
     "OMPI_MCA_rmaps_base_oversubscribe": "1",
     "OMPI_MCA_hwloc_base_binding_policy": "none",
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
@@ -59,7 +59,7 @@ _RESUME = (
     "the run is whole up to its last checkpoint: start it again with --resume, with any number of workers"
 )
 _KNOWN_CODES = (0, 1, 2, 130)
-"""Exit codes of reion itself: a process that ends with one of them has said why."""
+"""Exit codes of reion itself: a process that ends with one of them has printed why."""
 
 
 class ProcessLostError(InputError):
@@ -68,7 +68,11 @@ class ProcessLostError(InputError):
 
 @dataclass(frozen=True)
 class Place:
-    """What a launcher says of a process: its number, from 0, of how many, and the variable that says so."""
+    """The place of a process, as its launcher gives it.
+
+    `rank` is its number, from 0; `count` the number of all processes; `variable` the environment variable
+    that holds the count.
+    """
 
     rank: int
     count: int
@@ -76,24 +80,25 @@ class Place:
 
 
 _FORWARDING_S = 0.5
-"""What a process has printed reaches the launcher through a pipe; an abort loses what has not been read."""
+"""Seconds for the launcher to read the output of a process from its pipe; an abort loses what is unread."""
 
 
 class Processes:
     """The processes that train one network together, as one of them sees them.
 
-    Use it as a context. Its end is where they part: nobody leaves while another one still works. When a
-    process fails and the others do not, it ends them (MPI_Abort) as soon as it has printed its error.
+    Use it as a context. At its end every process waits until all others are done. A process that fails alone
+    ends the others (MPI_Abort) as soon as it has printed its error.
 
     Attributes
     ----------
     rank, count
-        Number of this process, from 0, and of all of them. Process 0 is the chief: it alone reads and writes
-        the run folder.
+        Number of this process, from 0, and number of all processes. Process 0 is the chief: it alone reads
+        and writes the run folder.
     local_rank
-        Number of this process among those on its machine: which of the GPUs there is its own.
+        Number of this process among those on its machine; it selects the GPU of the process.
     failure
-        What was raised here when another process was lost: backends wrap what is raised inside a step.
+        The error that this process raised when another one was lost. It is kept here because backends wrap
+        errors that are raised inside a step.
     """
 
     def __init__(self, communicator: Any = None, *, patience_s: float = PATIENCE_S) -> None:
@@ -105,21 +110,21 @@ class Processes:
             self.rank, self.count = communicator.rank, communicator.size
             shared_memory = import_module("mpi4py.MPI").COMM_TYPE_SHARED
             self.local_rank = communicator.Split_type(shared_memory).rank
-            # A barrier at the end must not meet the sum that another process is still in.
+            # The barrier at the end has its own communicator: another process may still wait in a sum.
             self._leaving = communicator.Dup()
 
     @classmethod
     def join(cls, place: Place | None) -> Processes:
-        """Join the processes that a launcher has started, `place` being this one's; alone without a place.
+        """Join the processes that a launcher has started; without `place`, this process trains alone.
 
         Raises
         ------
         InputError
-            If mpi4py is missing, or does not belong to the launcher that has started this process.
+            If mpi4py cannot be imported, or belongs to another MPI than the launcher of this process.
         """
         if place is None:
             return cls()
-        # MPI waits here for all processes; a variable left behind by a launcher must not make it silent.
+        # MPI waits below for all processes, forever if the variable is a leftover: say so before.
         says = f"{place.variable}={place.count}"
         sys.stderr.write(f"process {place.rank} of {place.count} joins the others over MPI ({says})\n")
         sys.stderr.flush()
@@ -145,16 +150,16 @@ class Processes:
         return self.rank == 0
 
     def rows(self, batch_size: int) -> slice:
-        """Which rows of a batch are this process's."""
+        """The rows of a batch that this process computes."""
         return slice(self.rank, batch_size, self.count)
 
     def sum(self, values: np.ndarray) -> np.ndarray:
-        """Sum of an array over all processes, of the same shape and dtype.
+        """The sum of an array over all processes, elementwise, with its shape and dtype.
 
         Raises
         ------
         ProcessLostError
-            If one of the others does not answer.
+            If another process does not answer.
         """
         if self.count == 1:
             return values
@@ -164,7 +169,13 @@ class Processes:
         return total
 
     def broadcast(self, message: bytes, *, patience_s: float | None = None) -> bytes:
-        """Give every process the chief's `message`; what the others pass is not looked at."""
+        """Return the chief's `message` in every process; the messages of the others are ignored.
+
+        Raises
+        ------
+        ProcessLostError
+            If another process does not answer.
+        """
         if self.count == 1:
             return message
         patience_s = self._patience_s if patience_s is None else patience_s
@@ -175,12 +186,12 @@ class Processes:
         return content.tobytes()
 
     def require_same(self, digest: bytes) -> None:
-        """Compare what all processes must have in common: a digest of schema, data and version.
+        """Require that all processes have the same digest of schema, data and version.
 
         Raises
         ------
         InputError
-            If a process has another one than the chief; every process raises it.
+            If the digest of a process differs from the chief's; every process raises it.
         """
         if self.count == 1:
             return
@@ -213,7 +224,7 @@ class Processes:
                 raise
         else:
             if error is not None:
-                # Launchers end all processes when the first one ends badly: not before each has said why.
+                # A launcher ends all processes when the first one fails: wait until each has printed why.
                 atexit.register(self._part)
 
     def _meet(self, patience_s: float) -> None:
@@ -233,7 +244,7 @@ class Processes:
         self._data.Abort(code)
 
     def _wait(self, request: Any, patience_s: float) -> None:
-        """Wait for an exchange, in short pauses: MPI's own waiting takes a whole core and hears no Ctrl-C."""
+        """Wait for an exchange in short pauses: MPI's own wait takes a whole core and ignores Ctrl-C."""
         started = time.monotonic()
         while not request.Test():
             waited_s = time.monotonic() - started
@@ -252,7 +263,7 @@ def launched(environment: Mapping[str, str]) -> Place | None:
     Raises
     ------
     InputError
-        If a variable is not a number in range.
+        If a variable of the launcher is not a number in range.
     """
     for rank_variable, count_variable in _LAUNCHER_VARIABLES:
         if rank_variable not in environment or count_variable not in environment:
@@ -274,9 +285,9 @@ def launched(environment: Mapping[str, str]) -> Place | None:
 
 
 def take_own_gpu(local_rank: int, environment: MutableMapping[str, str]) -> int:
-    """Show this process one GPU of those that it sees, and return how many there were.
+    """Restrict this process to one of the GPUs that it sees, and return how many it saw.
 
-    To be called before the backend is imported: TensorFlow takes the memory of all the GPUs it sees.
+    Call it before the backend is imported: TensorFlow takes the memory of every GPU that it sees.
     """
     gpus = visible_gpus(environment)
     if len(gpus) > 1:
@@ -300,13 +311,13 @@ def visible_gpus(environment: Mapping[str, str]) -> list[str]:
 def run_locally(count: int, command: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run `command` as `count` processes on this machine under mpiexec, and return its exit code.
 
-    They share the cores. What they print on stdout comes when they have ended. SIGINT, SIGTERM and SIGHUP are
-    passed on to mpiexec, which ends them all.
+    The processes share the cores. Their stdout is printed when all have ended. SIGINT, SIGTERM and SIGHUP are
+    passed on to mpiexec, which ends all processes.
 
     Raises
     ------
     InputError
-        If mpi4py or mpiexec is missing, or there are GPUs, but fewer than processes.
+        If mpi4py or mpiexec is missing, or there are GPUs but fewer than `count`.
     ProcessLostError
         If a process was killed.
     """
@@ -322,7 +333,7 @@ def run_locally(count: int, command: Sequence[str], environment: Mapping[str, st
     threads = str(max(1, (os.cpu_count() or 1) // count))
     shared = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), threads)
     shared = {**_ONE_MACHINE, **shared, **environment}
-    # In a session of its own, so that Ctrl-C at a terminal reaches mpiexec once, through this process.
+    # A session of its own lets Ctrl-C at a terminal reach mpiexec only once, through this process.
     line = [mpiexec, "-n", str(count), *command]
     with subprocess.Popen(line, env=shared, stdout=subprocess.PIPE, start_new_session=True) as running:
         handlers = {
@@ -335,7 +346,7 @@ def run_locally(count: int, command: Sequence[str], environment: Mapping[str, st
             for number, handler in handlers.items():
                 signal.signal(number, handler)
     code = running.returncode
-    # What mpiexec says of a lost process goes to its stdout, which is for results.
+    # mpiexec reports a lost process on its stdout; ours is for results.
     (sys.stdout if code in _KNOWN_CODES else sys.stderr).write(said.decode(errors="replace"))
     if code not in _KNOWN_CODES:
         raise ProcessLostError(
@@ -345,7 +356,7 @@ def run_locally(count: int, command: Sequence[str], environment: Mapping[str, st
 
 
 def _mpiexec(environment: Mapping[str, str]) -> str:
-    """The mpiexec beside this Python, where the wheels of MPICH and Open MPI put theirs, or else on PATH."""
+    """The mpiexec beside this Python, where wheels of MPICH and Open MPI install it, or else on PATH."""
     beside = Path(sys.executable).parent
     found = shutil.which("mpiexec", path=beside) or shutil.which("mpiexec", path=environment.get("PATH"))
     if found is None:

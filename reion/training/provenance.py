@@ -1,4 +1,4 @@
-"""What a run was made of: versions, seed, the commit of the code, and a checksum of every box."""
+"""The provenance of a run: versions, seed, the commit of the code, and a checksum of every box."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from reion.models.training_boxes import TrainingBox, changes, describe
 from reion.registry import AUGMENTATIONS, LOSSES, STEMS, Entry
 
 _SPARSE = ("code", "lengthened")
-"""What provenance.json leaves out where it is empty, as it is in most runs."""
+"""Fields that provenance.json leaves out if they are empty, as they are for most runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ancestor:
-    """What is written down of the network that a run started from.
+    """The record of the network that a run started from.
 
     Attributes
     ----------
     name
-        Of the shipped model, or of the run's folder.
+        Name of the shipped model, or of the run folder.
     weights_sha256
-        Over the file of its weights.
+        SHA-256 of the file of its weights.
     training_data
-        Checksums of the boxes that it was trained on, and the networks before it, from which it started.
+        Checksums of the boxes that it, and the networks that it started from, were trained on.
     """
 
     name: str
@@ -48,16 +48,16 @@ class Ancestor:
 
 @dataclass(frozen=True, kw_only=True)
 class Code:
-    """What is written down of code of others that a run calls.
+    """The record of code outside reion that a run calls.
 
     Attributes
     ----------
     kind, name
-        What it is, such as network, and where it is found: `module:function`.
+        Its role (network, stem, loss or augmentation), and its name as `module:function`.
     file, sha256
-        Of the file that it is in; None for code that was typed in.
+        The file that holds it, and the file's checksum; None for code that was typed in.
     package, version
-        The installed package that it belongs to; None where it belongs to none.
+        The installed package that it belongs to; None if it belongs to none.
     """
 
     kind: str
@@ -70,14 +70,14 @@ class Code:
 
 @dataclass(frozen=True, kw_only=True)
 class Lengthened:
-    """A run that went on beyond its end.
+    """The record that a run was given more steps.
 
     Attributes
     ----------
     at_step
-        The steps that were done.
+        Number of steps that were done by then.
     before, after
-        `training.steps`, which the learning rate follows.
+        `training.steps` before and after; the learning rate follows it.
     """
 
     at_step: int
@@ -87,24 +87,24 @@ class Lengthened:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """What provenance.json holds.
+    """The content of provenance.json.
 
     Attributes
     ----------
     versions
-        Of Python and of the packages whose numbers enter.
+        Versions of Python and of the packages that influence the numbers.
     backend, seed
         The Keras backend, and the seed of the schema.
     git_commit
-        Of reion's checkout; None where it does not run from one.
+        The commit of reion's checkout; None if reion does not run from one.
     data
-        The simulations, in order.
+        The training simulations, in order.
     parent
         The network that the run started from; None for a fresh one.
     code
         The code outside reion that the run calls: its network, stem, loss and augmentation.
     lengthened
-        Each time that the finished run was given more steps.
+        Each time that the run was given more steps.
     """
 
     versions: dict[str, str]
@@ -118,12 +118,12 @@ class Provenance:
 
     @property
     def training_data(self) -> tuple[str, ...]:
-        """Checksums of all boxes that the weights have learnt from, those of earlier networks last."""
+        """Checksums of all boxes from which the weights have learnt, those of earlier networks last."""
         before = [] if self.parent is None else self.parent.training_data
         return tuple(dict.fromkeys([*(box.sha256 for box in self.data), *before]))
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready values, without `code` and `lengthened` where there is nothing to say."""
+        """JSON-ready values, without `code` and `lengthened` if they are empty."""
         values = asdict(self)
         return {name: value for name, value in values.items() if name not in _SPARSE or value}
 
@@ -131,7 +131,7 @@ class Provenance:
     def of_run(
         cls, config: RunConfig, simulations: Sequence[xr.Dataset], parent: Ancestor | None = None
     ) -> Provenance:
-        """Write down what a run that starts now is made of; reads every value of the simulations."""
+        """The provenance of a run that starts now; this reads every value of the simulations."""
         packages = ("reion", "keras", "numpy", "numba", "xarray", keras.backend.backend())
         return cls(
             versions={"python": platform.python_version(), **{name: _version(name) for name in packages}},
@@ -144,12 +144,12 @@ class Provenance:
         )
 
     def require_same(self, now: Provenance, out: Path) -> None:
-        """Refuse to go on with the run in `out`, which began as this, with what a command is given `now`.
+        """Refuse to resume the run in `out`, whose provenance is `self`, if `now` differs from it.
 
         Raises
         ------
         InputError
-            If it began with other data, from another network or by other code.
+            If the run was started with other simulations, from another network or with other code.
         """
         if changed := changes(self.data, now.data):
             raise InputError(f"the run was started with other simulations: {', '.join(changed)}", file=out)
@@ -169,7 +169,7 @@ class Provenance:
             )
 
     def digest(self, config: RunConfig) -> bytes:
-        """SHA-256 of what all processes of a run must have in common: schema, data and reion's version."""
+        """SHA-256 of all that the processes of a run must share: schema, data, parent, code and version."""
         own = self.to_json()
         common = {
             "config": config.model_dump(mode="json"),
@@ -182,12 +182,12 @@ class Provenance:
 
 
 def is_same_code(before: Sequence[Code], now: Sequence[Code]) -> bool:
-    """Whether code of others is, file by file, what it was."""
+    """Whether the files of the code outside reion are unchanged."""
     return [code.sha256 for code in before] == [code.sha256 for code in now]
 
 
 def code_of(config: RunConfig) -> list[Code]:
-    """Where the code outside reion that a run calls comes from."""
+    """The records of the code outside reion that a run calls."""
     used: tuple[tuple[str, Entry], ...] = (
         ("network", config.network),
         ("stem", STEMS.find(config.network.stem)),
@@ -214,7 +214,7 @@ def _describe_code(kind: str, entry: Entry) -> Code:
 
 @cache
 def _installed_packages() -> Mapping[str, list[str]]:
-    """The packages that bring each importable name; asked once, because it looks at every installed file."""
+    """The packages that provide each importable name; cached, because it looks at every installed file."""
     return packages_distributions()
 
 
@@ -226,7 +226,7 @@ def _version(package: str) -> str:
 
 
 def _git_commit() -> str | None:
-    """The commit of reion's own checkout, where it runs from one."""
+    """The commit of reion's own checkout; None if reion does not run from one."""
     git = shutil.which("git")
     checkout = Path(__file__).resolve().parents[2]
     if git is None or not (checkout / ".git").exists():

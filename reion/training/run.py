@@ -1,4 +1,4 @@
-"""Training: simulations and a schema in, a run folder out, and never a lost run."""
+"""Training: simulations and a schema in, a run folder out; a run that is killed can be resumed."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ def train(
     Parameters
     ----------
     simulations
-        One or more Simulations with n_igm, xi and n_ion or n_src, of one cell size.
+        One or more Simulations with n_igm, xi and n_ion or n_src; of one cell size, unless the network
+        serves any.
     out
         The run folder: config.toml, normalizer.json, checkpoints/, history.csv, logs/ (TensorBoard),
         model.keras, metrics.json, provenance.json.
@@ -68,31 +69,33 @@ def train(
         `defaults()` are a sensible base of the schema.
     resume
         Go on from the newest whole checkpoint in `out`, which must come from the same schema and data.
-        The result is the one an unbroken run would have given. A schema that differs in more
-        `training.steps` alone lengthens the run, finished or not: the learning rate follows the new number of
-        steps from there on.
+        The result is that of an uninterrupted run. A schema that differs only in a larger
+        `training.steps` lengthens the run, finished or not: from there on the learning rate follows the new
+        number of steps.
     force
         Replace a run that is there.
-    progress, say
-        Called after every step; called with a line for what happens once.
+    progress
+        Called after every step.
     processes
         This process among several that train one network together, each called with the same arguments
         (see `reion.training.processes.Processes.join`). The chief alone reads and writes `out`.
     callbacks
-        Of Keras, see `reion.training.callbacks.Callbacks`; a run that is resumed needs the same ones.
+        Keras callbacks (see `reion.training.callbacks.Callbacks`); a resumed run needs the same ones.
+    say
+        Called with a line of text when the run is lengthened.
 
     Returns
     -------
     Metrics
-        What metrics.json holds, in every process.
+        The content of metrics.json, in every process.
 
     Raises
     ------
     InputError
-        For unfit simulations, a `parent` of another network or other sources, an occupied `out` (another run
-        may be writing it), or a `resume` that does not fit.
+        If the simulations do not suit the schema, `parent` has another network or other units of the sources,
+        `out` is occupied (another run may be writing it), or `resume` does not suit the run in `out`.
     TrainingDivergedError
-        If the loss or a weight is no longer a number.
+        If the loss or a weight is NaN or infinite.
     ProcessLostError
         If another process of the run does not answer.
     """
@@ -105,7 +108,7 @@ def train(
         if processes.is_chief:
             stack.enter_context(alone_at(folder.path))
             checkpoint = _enter(folder, config, provenance, resume=resume, force=force, say=say)
-        # Nobody writes anything, not even beside the folder, before the chief has taken it.
+        # No process writes anything, not even beside the folder, before the chief has locked it.
         processes.broadcast(b"entered")
         loop = Loop.prepare(
             simulations,
@@ -122,7 +125,7 @@ def train(
 
 
 def _fitted(config: RunConfig, simulations: Sequence[xr.Dataset], parent: Parent | None) -> RunConfig:
-    """The schema of a run on these simulations, refused where they, or the parent, do not fit it."""
+    """The complete schema of a run; refuse simulations, or a parent, that do not suit it."""
     require_together(config, simulations)
     if parent is not None:
         parent.require_sources(config, simulations)
@@ -141,7 +144,7 @@ def _begin(
     *,
     resume: bool,
 ) -> None:
-    """Bring the run folder, and the network of every process, to where the first step is taken from."""
+    """Prepare the run folder, and the network of every process, for the first step."""
     model, network = loop.state.model, loop.state.model.config.network
     require_valid(model.trunk, network.short, model.trunk_radius_cells, stride_cells=network.stride_cells)
     if processes.is_chief and resume:
@@ -161,7 +164,7 @@ def _take_rounds(folder: RunFolder, loop: Loop, processes: Processes) -> None:
     Raises
     ------
     TrainingDivergedError
-        If the loss or a weight is no longer a number.
+        If the loss or a weight is NaN or infinite.
     """
     state, training = loop.state, loop.state.model.config.training
     try:
@@ -181,11 +184,11 @@ def _finish(
     parent: Parent | None,
     processes: Processes,
 ) -> Metrics:
-    """The metrics of the run, in every process; the chief writes them and the trained network."""
+    """Return the metrics of the run in every process; the chief writes them and the trained network."""
     written = ""
     if processes.is_chief:
         written = json.dumps(_write_network(folder, loop, simulations, parent).to_json())
-    # The others wait as long as the excursion set takes to fit the boxes.
+    # The others wait without limit: the chief fits the excursion set to the boxes.
     metrics = processes.broadcast(written.encode(), patience_s=math.inf)
     return Metrics.from_json(json.loads(metrics))
 
@@ -202,7 +205,7 @@ def _write_network(
     single = build_model(config, cell_size_mpc=cell_size)
     weights = state.best_weights()
     single.trunk.set_weights(weights)
-    state.trunk.set_weights(weights)  # whose errors are measured below
+    state.trunk.set_weights(weights)  # `mean_error_share` below measures these weights
     last, training = state.history[-1], config.training
     metrics = Metrics(
         steps=state.step,
@@ -227,7 +230,7 @@ def _write_network(
 
 
 def _diverged(folder: RunFolder, loop: Loop, error: NotFiniteError, *, keep: bool) -> TrainingDivergedError:
-    """The error of a run that broke at its last step, whose batch the chief keeps."""
+    """The error of a run that diverged at its last step; with `keep`, write the batch of that step."""
     message = str(error)
     if keep:
         try:
@@ -305,10 +308,11 @@ def _with_steps(config: RunConfig, steps: int) -> RunConfig:
 
 
 def _as_it_was(lengthened: Sequence[Lengthened], steps: int, done: int) -> list[Lengthened]:
-    """What became of a run of `steps` steps that goes on after `done` of them: when it was lengthened.
+    """The lengthenings that hold for a run of `steps` steps that goes on from step `done`.
 
-    A command that was killed before it wrote the longer schema has lengthened nothing. Where checkpoints were
-    lost, the steps from the one that is left are taken again, with the length of now.
+    A command that was killed before it wrote the longer schema has lengthened nothing: its record is dropped.
+    If checkpoints were lost, the steps after `done` are taken again, with the present length: no record is
+    at a later step.
     """
     story = list(lengthened)
     while story and story[-1].after != steps:
@@ -317,7 +321,7 @@ def _as_it_was(lengthened: Sequence[Lengthened], steps: int, done: int) -> list[
 
 
 def with_photons(config: RunConfig, simulations: Sequence[xr.Dataset]) -> RunConfig:
-    """Say how many photons a unit of the sources is, where neither their unit nor the schema does."""
+    """Add `photons_per_source`, fitted to the simulations, if neither the schema nor the unit gives it."""
     model = config.model
     if not isinstance(model, PhotonSettings) or model.photons_per_source is not None:
         return config

@@ -1,4 +1,4 @@
-"""The run folder: written while a network trains, read back to predict with it, exported as an ONNX file."""
+"""The run folder: written while a network trains, read back to predict with the network or to export it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from reion.training.provenance import Provenance, code_of
 from reion.training.sampler import Batch
 
 CHECKSUMS = "checksums.json"
-"""The SHA-256 of every file that a finished run is read from, by name."""
+"""The file with the SHA-256 of every file from which a finished run is read, by name."""
 
 _CHECKED = ("config.toml", "normalizer.json", "provenance.json", "model.keras", "metrics.json")
 
@@ -61,7 +61,7 @@ _FILES = (
 
 
 def is_our_run(path: Path) -> bool:
-    """Whether a folder is one that `reion train` or `reion compare` wrote, and holds nothing besides."""
+    """Whether `reion train` or `reion compare` wrote the folder, and it holds no other files."""
     return holds_only(path, _FILES) and all(
         (path / name).is_file() for name in ("config.toml", "provenance.json")
     )
@@ -72,14 +72,14 @@ RUN = Kind(name="a run folder", is_ours=is_our_run, into_empty=True)
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
-    """What a finished run came to: metrics.json.
+    """The results of a finished run, as metrics.json holds them.
 
     Attributes
     ----------
     steps
         Steps done.
     validation_r2
-        Of the weights that were kept; None if the validation slabs have no structure.
+        R² of the weights that were kept, in the validation slabs; None if xi does not vary there.
     loss
         Mean training loss of the last round.
     seconds, cells_per_second
@@ -87,17 +87,17 @@ class Metrics:
     waiting_share
         Share of that time in which the network waited for batches.
     parameters
-        Numbers that were learnt, with the moving statistics.
+        Number of weights, the moving statistics of batch normalisation included.
     receptive_radius_cells
-        Cells of raw fields that the network needs on every side of what it predicts.
+        Cells of raw fields that the network needs on every side of the cells that it predicts.
     cell_size_mpc, redshift_range, n_src_units
-        Of the training boxes; where they have different cells, the size that an export is for by default.
+        Of the training boxes. If their cell sizes differ, the cell size that an export is for by default.
     coverage
-        What the training boxes covered: see `reion.models.coverage.Coverage`.
+        The range of each quantity in the training boxes: see `reion.models.coverage.Coverage`.
     excursion_set_threshold
         Photons per hydrogen atom at which the excursion set fits the training boxes best.
     mean_error_share
-        The error of mean xi for each unit of mean xi_std, see `reion.training.loop.Loop.mean_error_share`.
+        Error of mean xi divided by mean xi_std: see `reion.training.loop.Loop.mean_error_share`.
     """
 
     steps: int
@@ -127,7 +127,7 @@ class Metrics:
 
 
 class RunFolder:
-    """The files of a run that trains, as the one process that writes them sees them."""
+    """The files of a run in training, for the one process that writes them."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -136,17 +136,17 @@ class RunFolder:
         self._is_drawing = False
 
     def clear_stale(self) -> None:
-        """Clear it of what killed processes left."""
+        """Remove the temporary files that killed processes left in the folder."""
         clear_stale(self.path)
         clear_stale(self.checkpoints)
 
     def create(self, config: RunConfig, normalizer: Normalizer, provenance: Provenance) -> None:
-        """Put the folder of a new run in its place: a kill leaves one that can be resumed, or none.
+        """Create the folder of a new run; a kill leaves a run that can be resumed, or no folder.
 
         Raises
         ------
         InputError
-            If it cannot be written; what was in its place is then still there.
+            If the folder cannot be written; the old content of its place is then still there.
         """
         try:
             with whole_folder(self.path) as fresh:
@@ -157,12 +157,12 @@ class RunFolder:
             raise InputError(f"the run folder could not be written: {error}", file=self.path) from error
 
     def reopen(self, config: RunConfig, provenance: Provenance) -> None:
-        """Let a run go on beyond its end: it is not finished any more, and has another schema.
+        """Mark a finished run as unfinished and give it a new schema, so that it can go on.
 
         Raises
         ------
         InputError
-            If it cannot be written.
+            If a file cannot be written.
         """
         with self._resumable("the new schema"):
             (self.path / "metrics.json").unlink(missing_ok=True)
@@ -171,12 +171,12 @@ class RunFolder:
                 write_config(config, partial)
 
     def keep_normalizer(self, normalizer: Normalizer) -> None:
-        """Write the normalisation that a resumed run trains with, where the file does not say just that.
+        """Write the normalisation of a resumed run, if normalizer.json does not hold exactly that one.
 
         Raises
         ------
         InputError
-            If it cannot be written.
+            If the file cannot be written.
         """
         path, wanted = self.path / "normalizer.json", json_bytes(normalizer.to_dict())
         with self._resumable("normalizer.json"):
@@ -190,7 +190,7 @@ class RunFolder:
         Raises
         ------
         InputError
-            If the disk is full; the checkpoints before are whole.
+            If the disk is full; earlier checkpoints stay whole.
         """
         with self._resumable(f"the checkpoint of step {checkpoint.step}"):
             save_checkpoint(self.checkpoints, checkpoint)
@@ -201,8 +201,8 @@ class RunFolder:
         write_whole(self.path / "history.csv", to_csv(history))
         events = self.path / "logs" / "events.out.tfevents.reion"
         events.parent.mkdir(exist_ok=True)
-        # The first time the file is written anew: one unbroken curve, also of a run that goes on from an
-        # older checkpoint than its last. Later rounds are appended, for a TensorBoard that has it open.
+        # The first call writes the file anew, so that a run that resumes from an older checkpoint has one
+        # unbroken curve. Later calls append, because a TensorBoard may have the file open.
         begin = self._rounds_logged == 0
         start_time = (self.path / "config.toml").stat().st_mtime
         records = to_events(history[self._rounds_logged :], start_time, begin=begin)
@@ -215,9 +215,9 @@ class RunFolder:
         self._rounds_logged = len(history)
 
     def draw(self, step: int, slices: Slices | None, weights: Mapping[str, np.ndarray]) -> None:
-        """Add a slice of the validation slab and histograms of the weights to what TensorBoard shows.
+        """Add a slice of the validation slab and histograms of the weights to the log for TensorBoard.
 
-        They have a file of their own, to which is only added: they are in no checkpoint.
+        They go to a file of their own, which is only appended to: no checkpoint holds them.
 
         Raises
         ------
@@ -235,12 +235,12 @@ class RunFolder:
         self._is_drawing = True
 
     def keep_batch(self, batch: Batch) -> Path:
-        """Keep the batch at which a run broke.
+        """Write the batch at which a run diverged to diverged.npz; return its path.
 
         Raises
         ------
         OSError
-            If it cannot be written.
+            If the file cannot be written.
         """
         (values, conditions), xi = batch
         path = self.path / "diverged.npz"
@@ -249,7 +249,7 @@ class RunFolder:
         return path
 
     def forget_batch(self) -> None:
-        """Remove the batch at which the run broke: it goes on, and may come to another end now."""
+        """Remove the batch at which the run diverged: the resumed run may end otherwise."""
         (self.path / "diverged.npz").unlink(missing_ok=True)
 
     def finish(self, network: keras.Model, metrics: Metrics) -> None:
@@ -262,7 +262,9 @@ class RunFolder:
         """
         with self._resumable("the trained network"), whole_file(self.path / "model.keras") as partial:
             network.save(partial)
-            (self.path / "metrics.json").unlink(missing_ok=True)  # not finished, until the new ones are there
+            (self.path / "metrics.json").unlink(
+                missing_ok=True
+            )  # the run is not finished until the new metrics are written
         with self._resumable("metrics.json"):
             written = json_bytes(metrics.to_json())
             sums = {name: sha256_of(self.path / name) for name in _CHECKED if name != "metrics.json"}
@@ -271,7 +273,7 @@ class RunFolder:
 
     @contextmanager
     def _resumable(self, what: str) -> Iterator[None]:
-        """Say of a full disk that the run is not lost."""
+        """Turn an error of the disk into an InputError that says that the run can be resumed."""
         try:
             yield
         except OSError as error:
@@ -289,7 +291,7 @@ class Run:
     Attributes
     ----------
     network
-        Raw fields in, xi out, as `reion.models.build.build_network` describes it.
+        Predicts xi from raw fields, as `reion.models.build.build_network` describes it.
     """
 
     folder: Path
@@ -301,7 +303,7 @@ class Run:
     provenance: Provenance
 
     def predict(self, sim: xr.Dataset) -> xr.DataArray:
-        """Predict xi of every snapshot with Keras, whole boxes at once.
+        """Predict xi of every snapshot with Keras, each box as a whole.
 
         For boxes that do not fit in memory, export the run and use `reion.prediction.emulator.Emulator`.
         """
@@ -318,7 +320,7 @@ class Run:
         radius = model.radius_cells
         xi = np.empty(sim[names[0]].shape, dtype=np.float32)
         for index, redshift in enumerate(sim["redshift"].values):
-            # Up to the stride the box goes on periodically; what lies beyond it is dropped.
+            # The box is padded periodically to a multiple of the stride; the added cells are dropped below.
             width = [(radius, radius + -n % model.stride_cells) for n in xi.shape[1:]]
             inputs = {name: np.pad(sim[name][index].values, width, mode="wrap")[None] for name in names}
             numbers = {"redshift": redshift, **{name: sim[name][index] for name in self.config.conditions}}
@@ -334,12 +336,12 @@ class Run:
 
 
 def stored_schema(folder: Path) -> dict[str, Any] | None:
-    """What a run that was begun in a folder has as its schema; None if there is none.
+    """The schema of the run that was begun in a folder, as nested values; None if there is no such run.
 
     Raises
     ------
     InputError
-        If it is there and damaged.
+        If the schema is there but damaged.
     """
     if not (folder / "config.toml").is_file():
         return None
@@ -352,7 +354,7 @@ def load_run(folder: str | Path) -> Run:
     Raises
     ------
     InputError
-        If it is not one, its training has not finished, or a file in it was changed after that.
+        If it is no run folder, its training has not finished, or a file in it was changed afterwards.
     """
     folder = Path(folder)
     if not (folder / "config.toml").is_file():
@@ -368,7 +370,7 @@ def load_run(folder: str | Path) -> Run:
     lacking = (
         RunConfig.model_fields.keys() - tomllib.loads((folder / "config.toml").read_text("utf-8")).keys()
     )
-    if lacking:  # a run's is written whole; defaults instead would be another network's
+    if lacking:  # the schema of a run is written in full; defaults could belong to another network
         raise InputError(f"is cut off: lacks {', '.join(sorted(lacking))}", file=folder / "config.toml")
     normalizer = read_record(folder / "normalizer.json", Normalizer)
     metrics = read_record(folder / "metrics.json", Metrics)
@@ -395,12 +397,12 @@ def load_run(folder: str | Path) -> Run:
 
 
 def require_unchanged(folder: Path) -> None:
-    """Compare the files of a finished run with the checksums that were written with them.
+    """Compare the files of a finished run with their checksums.
 
     Raises
     ------
     InputError
-        If one was changed, or there are no checksums.
+        If a file was changed, or there are no checksums.
     """
     if not (folder / CHECKSUMS).is_file():
         raise InputError(
@@ -427,17 +429,17 @@ def load_weights(network: keras.Model, path: Path) -> None:
     Raises
     ------
     InputError
-        If the file is missing or damaged, does not fit the network, or holds weights that are no numbers.
+        If the file is missing or damaged, does not fit the network, or holds NaN or infinite weights.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # every checksum: Keras does not look at all of them
+            damaged = archive.testzip()  # Keras does not check every checksum
         if damaged is not None:
             raise InputError(f"is damaged: the checksum of {damaged} is wrong", file=path)
         network.load_weights(path)
     except InputError:
         raise
-    except Exception as error:  # what Keras and zipfile raise for a damaged file has no common base
+    except Exception as error:  # Keras and zipfile raise errors without a common base for a damaged file
         raise InputError(
             f"the weights cannot be read, or do not fit config.toml: {error}", file=path
         ) from error

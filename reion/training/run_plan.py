@@ -1,4 +1,4 @@
-"""A look at the data, and the schema that it suggests: a TOML file with the reason of every choice."""
+"""Plan a training from its data: a schema as a TOML file, with the reason for every choice."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from reion.training.boxes import are_alike
 from reion.training.cost import plan_train
 
 _PASSES = 20
-"""How often a run sees each partly ionised cell, about: the default 1000 steps on a box of 64 cells."""
+"""About how often a run sees each cell of the partly ionised snapshots: 1000 steps on a box of 64 cells."""
 
 _LEAST_STEPS, _MOST_STEPS = 400, 6000
 _STEPS_ROUNDED_TO = 100
@@ -30,7 +30,7 @@ _STEPS_ROUNDED_TO = 100
 _CROP_MULTIPLE = 4
 
 _MEMORY_SHARE = 0.7
-"""Of the machine's memory: what a run may take by plan."""
+"""Share of the machine's memory that a planned run may take."""
 
 _GIB = 1 << 30
 
@@ -47,7 +47,7 @@ PLAN_FILE = Kind(name="a configuration", ending=".toml", is_ours=_is_planned)
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What of the data decides how to train on it.
+    """The properties of the data that decide how to train on it.
 
     Attributes
     ----------
@@ -56,13 +56,13 @@ class Fingerprint:
     meshes
         Cells of each box along x, y and z.
     cell_sizes_mpc
-        Comoving, of each box.
+        Comoving cell size of each box.
     redshift_range
-        Lowest and highest.
+        Lowest and highest redshift.
     has_history
-        Whether each box has n_ion, or enough snapshots to add it up from n_src.
+        Whether each box has n_ion, or several snapshots, from whose n_src it can be added up.
     has_reach
-        Whether each box says how far photons reach.
+        Whether each box has max_mfp, the reach of the photons.
     """
 
     boxes: int
@@ -76,12 +76,12 @@ class Fingerprint:
 
     @classmethod
     def of(cls, simulations: Sequence[xr.Dataset]) -> Fingerprint:
-        """Look at simulations; reads every value of xi.
+        """Find the properties of simulations; this reads every value of xi.
 
         Raises
         ------
         InputError
-            If one lacks density or xi.
+            If a simulation lacks n_igm or xi.
         """
         partly = 0
         for sim in simulations:
@@ -101,19 +101,19 @@ class Fingerprint:
 
     @property
     def alike(self) -> bool:
-        """Whether all boxes have one cell size."""
+        """Whether all boxes have the same cell size."""
         return are_alike(self.cell_sizes_mpc)
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """A schema that was planned, in the order of its keys: section, key, value, reason."""
+    """A planned schema: for each key, in order, a row of section, key, value and reason."""
 
     rows: tuple[tuple[str, str, Any, str], ...]
     notes: tuple[str, ...]
 
     def to_toml(self) -> str:
-        """The file: every value with its reason above it."""
+        """The text of the TOML file: every value with its reason above it."""
         lines = [_FIRST_LINE, *(f"# {note}" for note in self.notes)]
         section = None
         for place, key, value, reason in self.rows:
@@ -125,7 +125,7 @@ class RunPlan:
 
     @property
     def values(self) -> dict[str, Any]:
-        """The same as nested values."""
+        """The schema as nested values."""
         nested: dict[str, Any] = {}
         for place, key, value, _ in self.rows:
             nested.setdefault(place, {})[key] = value
@@ -138,12 +138,12 @@ class RunPlan:
 
 
 def plan_run(simulations: Sequence[xr.Dataset], sources: Sequence[Path] = ()) -> RunPlan:
-    """Plan a training on these simulations, whose files are `sources`; builds the network and times a step.
+    """Plan a training on simulations, whose files are `sources`; this builds the network and times a step.
 
     Raises
     ------
     InputError
-        If there is nothing to learn: no snapshot that is partly ionised, or no source field.
+        If no snapshot is partly ionised, a field is missing, or no network serves these cell sizes.
     """
     data = Fingerprint.of(simulations)
     if not data.partly_ionised:
@@ -153,7 +153,7 @@ def plan_run(simulations: Sequence[xr.Dataset], sources: Sequence[Path] = ()) ->
     network = _choose_network(data)
     default = load_config(base=RunPlan(tuple(network), ()).values)
     crop, why = _choose_crop(data, default)
-    # The learning rate was chosen for so many cells in a step.
+    # The default learning rate suits the default number of cells in a step.
     batch = max(1, round(default.training.batch_size * default.training.crop_cells**3 / crop**3))
     because = ""
     limit = memory_limit_bytes()
@@ -202,7 +202,7 @@ def _choose_network(data: Fingerprint) -> list[tuple[str, str, Any, str]]:
 
 
 def _choose_crop(data: Fingerprint, default: RunConfig) -> tuple[int, str]:
-    """The side of a crop, and the reason; `default` is the schema without any other choice."""
+    """The side of a crop in cells, and the reason; `default` is the schema with only the network chosen."""
     cells = min(mesh[0] for mesh in data.meshes)
     shortest = min(min(mesh) for mesh in data.meshes)
     slab = round(default.data.validation_share * cells)
@@ -219,7 +219,7 @@ def _choose_crop(data: Fingerprint, default: RunConfig) -> tuple[int, str]:
 
 
 def _choose_steps(data: Fingerprint, step_cells: int) -> tuple[int, str]:
-    """How many steps of so many cells, and the reason."""
+    """The number of steps of `step_cells` cells each, and the reason."""
     cells = sum(math.prod(mesh) for mesh in data.meshes) / data.boxes * data.partly_ionised
     steps = _STEPS_ROUNDED_TO * round(_PASSES * cells / step_cells / _STEPS_ROUNDED_TO)
     steps = min(max(steps, _LEAST_STEPS), _MOST_STEPS)

@@ -26,21 +26,21 @@ from reion.simulation.photons import with_n_ion
 from reion_kernels import crop, crop_batch
 
 _UNIFORM_MEAN_XI = 1e-3
-"""A snapshot whose mean xi is closer than this to 0 or 1 is nearly uniform and has little to teach."""
+"""A snapshot whose mean xi is closer than this to 0 or 1 is nearly uniform and teaches little."""
 _UNIFORM_WEIGHT = 0.3
 """How often such a snapshot is drawn, relative to the others."""
 IN_MEMORY_BYTES = 4 << 30
-"""Channels and truths of all snapshots are kept in memory up to this; beyond it, channels go to files."""
+"""If channels and true xi of all snapshots take more than this, the channels go to files."""
 _VALUES_AT_ONCE = 1 << 18
-"""Small batches are read in groups of about so many values: one call costs less than several."""
+"""Small batches are read in groups of about this number of values: one call costs less than several."""
 
 _CONDITION_NOISE = 0.1
-"""Half width of the uniform noise on reach and cell size, relative, that training gives the trunk: its boxes
-have few of either, and it must not tell worlds apart by them."""
+"""Half width of the uniform noise that training adds to the conditions reach and cell size. The training
+boxes have only a few values of each, and the trunk must not recognise a box by them."""
 
 Batch = tuple[tuple[np.ndarray, np.ndarray], np.ndarray]
-"""((channels, conditions), xi), float32: (batch, x, y, z, channel), (batch, condition) and, for xi,
-(batch, x, y, z, 1)."""
+"""((channels, conditions), xi), all float32: channels (batch, x, y, z, channel), conditions
+(batch, condition), xi (batch, x, y, z, 1)."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,15 @@ class TrainingSnapshot:
     redshift
         Redshift of the snapshot.
     conditions
-        What the trunk is told besides it: reach and cell size, where the network takes them.
+        The conditions of the trunk besides the redshift: reach and cell size, if the network takes them.
     channels
-        Channels that the stem has made of the fields, before they are scaled.
+        Channels that the stem has computed from the fields, before they are normalised.
     xi
         The true ionised fraction.
     validation_cells
         Thickness of the slab across x, from cell 0, that is kept for validation.
     quantities
-        What it adds to the coverage of the training, see `reion.models.coverage.quantities`.
+        What the snapshot adds to the coverage of the training, see `reion.models.coverage.quantities`.
     """
 
     redshift: float
@@ -72,9 +72,9 @@ class TrainingSnapshot:
 
 
 def prepare_snapshots(simulations: Sequence[xr.Dataset], model: Model, cache: Path) -> list[TrainingSnapshot]:
-    """Compute every snapshot's channels once.
+    """Compute the channels of every snapshot once.
 
-    They are kept in memory up to 4 GiB in all, beyond that in memory-mapped files in the folder `cache`.
+    If channels and true xi take more than 4 GiB, the channels are memory-mapped files in the folder `cache`.
 
     Raises
     ------
@@ -128,16 +128,17 @@ def prepare_snapshots(simulations: Sequence[xr.Dataset], model: Model, cache: Pa
 
 
 def validation_cells_along_x(config: RunConfig, model: Model, cells: int) -> int:
-    """Thickness of the validation slab of a box of so many cells along x."""
+    """Thickness of the validation slab of a box of `cells` cells along x, in cells."""
     return max(model.stride_cells, round(config.data.validation_share * cells))
 
 
 class CropSequence(keras.utils.PyDataset):
-    """Random crops of snapshots; a batch depends on the seed and on its number, and on nothing before it.
+    """Batches of random crops; a batch depends on the seed and its number only, not on earlier batches.
 
     Item `i` is batch number `first + i`: a `Batch` whose xi has `training.crop_cells` along a side and whose
     channels have the trunk's radius more on every side; channels and redshift are normalised. The crops of xi
-    never lie in the validation slab or its margin. Only the `rows` of a batch are read: one process's part.
+    never touch the validation slab or its margins. Only the `rows` of a batch, the part of one process, are
+    read.
     """
 
     def __init__(
@@ -189,7 +190,7 @@ class CropSequence(keras.utils.PyDataset):
         return self.read(range(index, index + 1))[0]
 
     def read(self, indices: Sequence[int]) -> list[Batch]:
-        """Read several batches in one call: small ones take less time so than one by one."""
+        """Read several batches in one call, which for small batches is faster than one by one."""
         drawn = [[draws[self._rows] for draws in self._draw(index)] for index in indices]
         chosen, origins, orientations, noise = (np.concatenate(draws) for draws in zip(*drawn, strict=True))
         inner, outer = self._crop_cells, self._crop_cells + 2 * self._radius_cells
@@ -226,7 +227,7 @@ class CropSequence(keras.utils.PyDataset):
         return [((values[part], conditions[part]), xi[part]) for part in parts]
 
     def ahead(self) -> Iterator[Batch]:
-        """Yield every batch; a thread reads the next ones while the caller works with the ones before."""
+        """Yield every batch; a thread reads the next batches while the caller works with the current ones."""
         outer = self._crop_cells + 2 * self._radius_cells
         values = self._batch_size * outer**3 * len(self._normalizer.channels)
         size = max(1, _VALUES_AT_ONCE // values)
@@ -242,9 +243,12 @@ class CropSequence(keras.utils.PyDataset):
     def _augment(
         self, number: tuple[int, int], place: int, values: np.ndarray, conditions: np.ndarray, xi: np.ndarray
     ) -> None:
-        """Let the augmentation change one crop, `number` being those of its batch and of its row there."""
+        """Let the augmentation change one crop in place.
+
+        `number` holds the numbers of the crop's batch and of its row there; `place` is its row in the arrays.
+        """
         index, row = number
-        # The third number keeps these draws apart from those of `_draw`, and each crop's from the others'.
+        # The third number makes these draws independent of those of `_draw` and of the other crops.
         rng = np.random.default_rng((self._seed, self._first + index, row + 1))
         crop = values[place], conditions[place], xi[place]
         changed = self._augmentation.function(self._options, rng, *crop)
@@ -286,14 +290,14 @@ def crop_channels(
 
 
 def told_conditions(cell_size_mpc: float, max_mfp: float | None = None) -> tuple[float, ...]:
-    """What the trunk is told of a snapshot besides its redshift: nothing for a stem without max_mfp."""
+    """The conditions of the trunk besides the redshift: none for a stem without max_mfp."""
     if max_mfp is None:
         return ()
     return (float(reach_condition(max_mfp)), cell_size_condition(cell_size_mpc))
 
 
 def normalise_redshift(redshift: Any, normalizer: Normalizer) -> Any:
-    """(z − mean) / σ of the training snapshots, of a number or an array."""
+    """(z − mean) / σ for a number or an array, with mean and σ of the training snapshots."""
     return (redshift - normalizer.redshift_mean) / normalizer.redshift_std
 
 
@@ -303,16 +307,16 @@ def validation_pair(snapshot: TrainingSnapshot, normalizer: Normalizer, model: M
 
 
 def slabs_along_x(snapshot: TrainingSnapshot) -> Iterator[range]:
-    """The cells along x of slabs that are the whole box, none thicker than the validation slab."""
+    """Cut a box into slabs no thicker than the validation slab; yield the cells of each along x."""
     cells, thickness = snapshot.xi.shape[0], snapshot.validation_cells
     for start in range(0, cells, thickness):
         yield range(start, min(start + thickness, cells))
 
 
 def slab_pair(snapshot: TrainingSnapshot, normalizer: Normalizer, model: Model, x: range) -> Batch:
-    """A slab across the x axis as a batch of one, with the halo that the trunk needs around it.
+    """A slab across the x axis as a batch of one; its channels include the halo that the trunk needs.
 
-    The sides of its xi are multiples of the network's stride; the cells that are left over are not used.
+    The sides of its xi are multiples of the network's stride; the remaining cells are not used.
     """
     radius = model.trunk_radius_cells
     sides = (len(x), *snapshot.xi.shape[1:])
@@ -326,5 +330,5 @@ def slab_pair(snapshot: TrainingSnapshot, normalizer: Normalizer, model: Model, 
 
 
 def _free_origins(cells: int, validation_cells: int, data: DataConfig, crop_cells: int) -> int:
-    """How many places along x a crop can start at without touching the validation slab or its margins."""
+    """Number of places along x at which a crop can start clear of the validation slab and its margins."""
     return cells - validation_cells - 2 * data.validation_margin_cells - crop_cells + 1

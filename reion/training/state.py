@@ -1,4 +1,4 @@
-"""Where a training run stands between two steps: all that a checkpoint holds."""
+"""The state of a training run between two steps: all that a checkpoint holds."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from reion.training.processes import Processes
 
 @dataclass
 class State:
-    """A network in training and what has become of it so far.
+    """A network in training and its progress so far.
 
     Attributes
     ----------
     model
-        Compiled: its weights, its optimiser and their random numbers change at every step.
+        The compiled network: its weights, optimiser and random numbers change at every step.
     step
         Steps done.
     history
@@ -32,16 +32,16 @@ class State:
     best
         Weights of the round with the best validation R², in the order of the trunk; None without patience.
     best_r2, stale_rounds
-        That R², and how many rounds have passed since.
+        The best validation R², and the number of rounds since.
     seconds, waiting_seconds
         Time spent in steps, and the part of it in which the network waited for batches.
     stopped
         Whether a callback has ended the run.
     put_back, put_back_r2
-        Weights that a callback has put into the trunk at the end, and their validation R²; None where none
-        did.
+        Weights that a callback has put into the trunk at the end (None if no callback did), and their
+        validation R².
     callbacks, events
-        Keras callbacks, and what calls them.
+        Keras callbacks, and the object that calls them.
     """
 
     model: Model
@@ -72,7 +72,7 @@ class State:
 
     @property
     def weights(self) -> dict[str, np.ndarray]:
-        """What is learnt, by the names of the variables."""
+        """The trainable weights, by the paths of the variables."""
         return {variable.path: _array(variable) for variable in self.trunk.trainable_variables}
 
     @property
@@ -83,7 +83,7 @@ class State:
 
     @property
     def validation_r2(self) -> float:
-        """Of the weights that are kept; NaN if the validation slabs have no structure."""
+        """Validation R² of the weights that are kept; NaN if xi does not vary in the validation slabs."""
         if self.put_back is not None:
             return self.put_back_r2
         return self.history[-1].validation_r2 if self.best is None else self.best_r2
@@ -102,10 +102,10 @@ class State:
             self.stale_rounds += 1
 
     def best_weights(self) -> list[np.ndarray]:
-        """Weights of the trunk that are kept.
+        """The weights of the trunk that the run keeps.
 
-        What a callback has put back; or those of the best validation R² with `patience_rounds`; or the last.
-        With `ema_momentum` these are moving averages.
+        They are those that a callback has put back; else, with `patience_rounds`, those of the best
+        validation R²; else the last ones. With `ema_momentum` they are moving averages.
         """
         if self.put_back is not None:
             return self.put_back
@@ -117,7 +117,7 @@ class State:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Within the block the trunk has the moving average of its weights, where the schema asks for it."""
+        """Give the trunk the moving average of its weights within the block, if the schema asks for it."""
         if self.model.config.training.ema_momentum is None:
             yield
             return
@@ -131,7 +131,7 @@ class State:
                 variable.assign(array)
 
     def to_checkpoint(self) -> Checkpoint:
-        """A copy to write down."""
+        """The state as a checkpoint."""
         arrays = {
             "network": [_array(variable) for variable in self.trunk.variables],
             "optimizer": [_array(variable) for variable in self.trunk.optimizer.variables],
@@ -152,7 +152,7 @@ class State:
         return Checkpoint(self.step, arrays, state)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go back, or on, to a checkpoint."""
+        """Take over the state of a checkpoint."""
         arrays = [*checkpoint.arrays["network"], *checkpoint.arrays["optimizer"]]
         for variable, array in zip(self.variables, arrays, strict=True):
             variable.assign(array)
@@ -168,20 +168,20 @@ class State:
         self.waiting_seconds = stored["waiting"]
 
     def share(self, processes: Processes) -> None:
-        """Bring every process to where the chief stands, each with its own random numbers for dropout."""
+        """Give every process the state of the chief, but its own random numbers for dropout."""
         if processes.count == 1:
             return
         mine = pack(self.to_checkpoint()) if processes.is_chief else b""
         self.restore(unpack(processes.broadcast(mine)))
         for variable in self.trunk.non_trainable_variables:
-            # The chief's numbers are those of a single process.
+            # Seed states are uint32. The chief's rank is 0, so its numbers are those of a single process.
             if keras.backend.standardize_dtype(variable.dtype) == "uint32":
                 seed_state = _array(variable).copy()
                 seed_state.flat[0] += np.uint32(processes.rank)
                 variable.assign(seed_state)
 
     def average_statistics(self, processes: Processes) -> None:
-        """Average the moving statistics of batch normalisation; each process has those of its own crops."""
+        """Average the moving statistics of batch normalisation, which each process has of its own crops."""
         if processes.count == 1:
             return
         for variable in self.trunk.non_trainable_variables:

@@ -1,4 +1,4 @@
-"""A run as it stands, read from its folder while it trains or after: its curve, and what to do next."""
+"""The state of a run, read from its folder during or after training: its curves, and what to do next."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from reion.jobs.outputs import is_being_written
 Standing = Literal["finished", "training", "stopped", "diverged"]
 
 _HEIGHT = 10
-"""Lines of a curve."""
+"""Lines of text that a curve takes."""
 
 
 @dataclass(frozen=True)
 class Watched:
-    """A run as it stands.
+    """The state of a run.
 
     Attributes
     ----------
     folder, state
-        The run folder, and what is known of it: `stopped` for one that was interrupted or killed.
+        The run folder and its state; `stopped` means that the run was interrupted or killed.
     step, steps
-        Steps that are in the history, and those that the schema asks for.
+        Steps in the history, and steps that the schema asks for.
     seconds_left
-        Time in steps until the end, at the speed so far; None where nothing is left or known.
+        Seconds that the remaining steps take at the speed so far; None if the run is finished or no round is.
     rounds
-        The rows of history.csv, numbers by name.
+        The rows of history.csv: the numbers by column.
     """
 
     folder: Path
@@ -44,7 +44,7 @@ class Watched:
 
     @property
     def advice(self) -> str:
-        """One sentence: how it stands, and what to do."""
+        """One sentence: the state of the run, and what to do next."""
         resume = "the same `reion train` with --resume goes on from its last checkpoint"
         match self.state:
             case "finished":
@@ -75,7 +75,7 @@ class Watched:
 
 
 def watch(folder: str | Path) -> Watched:
-    """Read how a run stands.
+    """Read the state of a run from its folder.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def _history(path: Path) -> tuple[dict[str, float], ...]:
 
 
 def in_words(run: Watched, width: int = 100) -> str:
-    """The curves of the validation R² and of both losses, as text of so many columns, and how it stands."""
+    """The curves of validation R² and both losses as text of `width` columns, and the advice below."""
     lines = [f"{run.folder}: step {run.step} of {run.steps}"]
     if run.rounds:
         steps = [row["step"] for row in run.rounds]
@@ -133,9 +133,10 @@ def in_words(run: Watched, width: int = 100) -> str:
 
 
 def draw(curves: dict[str, list[float]], steps: Sequence[float], end: float, width: int) -> list[str]:
-    """Curves over steps from 0 to `end`, each drawn with its mark, with the range on the left.
+    """Lines of text that show curves over the steps from 0 to `end`, with the range of values on the left.
 
-    Values that are not finite leave a gap; of several in one column the last is drawn.
+    `curves` has the values at `steps` by the mark that draws them. Values that are not finite leave a gap; of
+    several values in one column the last is drawn.
     """
     values = [value for curve in curves.values() for value in curve if math.isfinite(value)]
     if not values:
