@@ -1,7 +1,7 @@
-"""The networks that come with reion: their settings, their defaults, and the stems that they stand on.
+"""The networks that come with reion: their settings, their defaults, and the stems that they are built on.
 
-They are registered as anybody's are, and have no other place in the code. What builds them is imported when
-it is called for the first time, because it needs Keras.
+They are registered like the networks of a user. The functions that build them need Keras, and are imported
+when they are first called.
 """
 
 from __future__ import annotations
@@ -58,34 +58,35 @@ class FieldTransforms(Schema):
 
 
 class FieldsSettings(NetworkSettings):
-    """What a network needs whose stem gives it the fields themselves, `fields`."""
+    """Settings of a network on the stem `fields`, whose channels are the fields themselves."""
 
     transforms: FieldTransforms = FieldTransforms()
 
 
 class MaskSettings(FieldsSettings):
-    """What a network needs whose stem adds the propagation mask to the fields, `fields_and_mask`.
+    """Settings of a network on the stem `fields_and_mask`, which adds the propagation mask to the fields.
 
-    The mask is the photon field averaged by box filters of `mask_smoothing_cells` one after the other, close
-    to a ball of 14 cells.
+    The mask is the photon field averaged by box filters of the widths `mask_smoothing_cells`, one after the
+    other; by default that is close to an average over a ball of 14 cells.
     """
 
     mask_smoothing_cells: tuple[OddWidth, ...] = (3, 3, 5, 7, 9, 11, 13)
 
 
 class PhotonSettings(NetworkSettings):
-    """What a network needs that counts photons against atoms."""
+    """Settings of a network that compares photons with atoms."""
 
     photons_per_source: Annotated[float, Field(gt=0)] | None = None
-    """Ionising photons per unit of the source field: 1 for photon rates; fitted where sources are counted in
-    other units and this is absent."""
+    """Ionising photons for each unit of the source field: 1 for photon rates. For sources in other units it
+    is fitted to the training boxes unless it is given."""
 
 
 class BalanceSettings(PhotonSettings):
-    """What a network needs whose stem compares photons with atoms around every cell, `photon_balance`.
+    """Settings of a network on the stem `photon_balance`, which compares photons with atoms around each cell.
 
-    `smoothing_cells` and `diffusion_cells` are the widths of the box filters that smooth both and that spread
-    the photons left over, one after the other (see `reion.models.stems.PhotonBalance`).
+    `smoothing_cells` are the widths of the box filters that smooth photons and atoms, one after the other;
+    `diffusion_cells` those of the filters that spread the photons left over (see
+    `reion.models.stems.PhotonBalance`).
     """
 
     smoothing_cells: tuple[OddWidth, ...] = (3, 3, 5, 7, 9, 11, 13, 15)
@@ -93,11 +94,11 @@ class BalanceSettings(PhotonSettings):
 
 
 class TransportSettings(PhotonSettings):
-    """What a network needs whose stem follows photons in Mpc, `photon_transport`, as far as `max_mfp`.
+    """Settings of a network on the stem `photon_transport`, which follows photons in Mpc up to `max_mfp`.
 
-    `smoothing_mpc` are the top-hat radii on which photons and atoms are compared; the photons left over
-    spread by `diffusion_mpc`, one after the other; the distance to the nearest source is known up to
-    `farthest_mpc` (see `reion.models.transport.Transport`).
+    `smoothing_mpc` are the top-hat radii on which photons and atoms are compared; `diffusion_mpc` those by
+    which the photons left over spread, one after the other; distances to the nearest source are measured up
+    to `farthest_mpc` (see `reion.models.transport.Transport`).
     """
 
     smoothing_mpc: Radii = (3.7, 5.2, 8.2, 12.0, 16.5, 22.0, 28.0, 34.0, 45.0)
@@ -109,7 +110,7 @@ class TransportSettings(PhotonSettings):
 
 
 class VoxelModel(FieldsSettings):
-    """The fully connected network on one cell: the limit the original project starts from."""
+    """A fully connected network on single cells: the simplest network of the original project."""
 
     name: Literal["voxel"] = "voxel"
     hidden: tuple[int, ...] = (16, 16, 8)
@@ -144,9 +145,9 @@ class PinionModel(MaskSettings):
 
 
 class UNetModel(FieldsSettings):
-    """A 3D U-Net on the raw fields: three levels, each half as fine as the one before.
+    """A 3D U-Net on the raw fields: three levels, each with cells twice as large as the one before.
 
-    Without batch normalisation: it is trained on one large crop at a time, whose mean is not the boxes'.
+    It has no batch normalisation: each step trains on one large crop, whose mean is not that of the boxes.
     """
 
     name: Literal["unet"] = "unet"
@@ -157,7 +158,7 @@ class UNetModel(FieldsSettings):
 
 
 class ReionModel(BalanceSettings):
-    """The default: photons against atoms around every cell, refined by a small convolutional trunk."""
+    """The default: photons against atoms around every cell, followed by a small convolutional trunk."""
 
     name: Literal["reion"] = "reion"
     width: Annotated[int, Field(ge=1)] = 32
@@ -167,7 +168,7 @@ class ReionModel(BalanceSettings):
 
 
 class TransportModel(TransportSettings):
-    """One network for many worlds: the trunk of `reion`, told reach and cell size, so that it serves any."""
+    """One network for many kinds of boxes: the trunk of `reion`, which also takes reach and cell size."""
 
     name: Literal["transport"] = "transport"
     width: Annotated[int, Field(ge=1)] = 32
@@ -175,7 +176,7 @@ class TransportModel(TransportSettings):
     blocks: Annotated[int, Field(ge=0)] = 4
     symmetric: bool = True
     spread: bool = True
-    """Learn beside xi how far it is off, the standard deviation of its error in every cell."""
+    """Whether the network also learns the standard deviation of the error of xi in every cell."""
 
 
 _stems, _trunks, _losses = "reion.models.stems", "reion.models.trunks", "reion.training.losses"
@@ -191,7 +192,8 @@ register_stem(
 )(deferred(f"{_stems}:photon_transport"))
 
 _SHARP_EDGES = {"gradient": 2.0, "power": 0.01}
-"""With mse these terms are off by default, because the sigmoid would saturate."""
+"""Weights of the loss terms that keep edges sharp. With mse they are off by default: they would saturate the
+sigmoid."""
 register_network(
     "reion",
     settings=ReionModel,

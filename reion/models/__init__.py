@@ -1,1 +1,1 @@
-"""The networks: fixed stems, learnt trunks, and the normalisation between them."""
+"""The networks: fixed stems, trained trunks, and the normalisation between them."""

@@ -1,4 +1,4 @@
-"""The networks: a fixed stem, a normalisation and a learnt trunk, under one `build_model(config)`."""
+"""Build a network from its schema: a fixed stem, a normalisation and a trained trunk."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from reion.registry import STEMS
 
 @dataclass(frozen=True)
 class Model:
-    """A network in its parts.
+    """The parts of a network.
 
     Attributes
     ----------
     stem
-        Makes channels of raw fields, and learns nothing.
+        Computes channels from raw fields; it has no weights.
     trunk
-        Makes xi of normalised channels and redshift; training changes its weights.
+        Predicts xi from normalised channels and conditions; training changes its weights.
     trunk_radius_cells
-        Cells that the trunk needs on every side of what it predicts.
+        Cells of channels that the trunk needs on every side of the cells that it predicts.
     symmetric
         Whether turning the box turns the prediction, for all 48 symmetries of the cube.
     cell_size_mpc
-        Comoving side of the cells that the stem is for, where it depends on that.
+        Comoving side of the cells that the stem is for; only a stem that works in Mpc depends on it.
     stride_cells
-        The sides of what the trunk predicts are multiples of this: more than 1 where it halves the mesh.
+        The sides of the predicted region are multiples of this; it is above 1 if the trunk halves the mesh.
     """
 
     config: RunConfig
@@ -49,17 +49,17 @@ class Model:
     stride_cells: int = 1
 
     def at_cell_size(self, cell_size_mpc: float) -> Model:
-        """The same trunk behind the stem for cells of this comoving side."""
+        """The same trunk after the stem for cells of this comoving side."""
         return replace(self, stem=_stem(self.config, cell_size_mpc), cell_size_mpc=cell_size_mpc)
 
     @property
     def any_cell_size(self) -> bool:
-        """Whether there is a stem for any cell size, behind which the trunk is the same."""
+        """Whether the network serves any cell size: the stem follows the cell size, the trunk is the same."""
         return STEMS.find(self.config.network.stem).any_cell_size
 
     @property
     def radius_cells(self) -> int:
-        """Cells of raw fields that the whole network needs on every side of what it predicts."""
+        """Cells of raw fields that the whole network needs on every side of the cells that it predicts."""
         return self.stem.radius_cells + self.trunk_radius_cells
 
     @property
@@ -73,14 +73,14 @@ def build_model(
 ) -> Model:
     """Build the network that the schema describes, with fresh weights from its seed.
 
-    `precision` is the Keras dtype policy of the trunk: training's, or float32 for everything else.
-    `cell_size_mpc` is the comoving side of the cells that the stem is for, where it depends on that.
+    `precision` is the Keras dtype policy of the trunk: that of the training, or float32 for other uses.
+    `cell_size_mpc` is the comoving side of the cells that the stem is for, if it works in Mpc.
 
     Raises
     ------
     InputError
-        If Keras has been set to other numbers or another order of axes, which would build another network; if
-        the function that was registered returns no valid network.
+        If Keras is set to another dtype or order of axes than its default, which would build another network;
+        if the registered function returns no valid network.
     """
     _require_default_settings()
     keras.utils.set_random_seed(config.seed)
@@ -111,7 +111,7 @@ def _stem(config: RunConfig, cell_size_mpc: float) -> Stem:
 
 
 def _require_default_settings() -> None:
-    """Refuse settings, from keras.json or a caller, that change what a layer or a loss computes."""
+    """Refuse settings, from keras.json or a caller, that change the result of a layer or a loss."""
     expected = {"floatx": "float32", "image_data_format": "channels_last", "epsilon": 1e-7}
     received = {name: getattr(keras.config, name)() for name in expected}
     expected["dtype_policy"], received["dtype_policy"] = "float32", keras.config.dtype_policy().name
@@ -126,11 +126,12 @@ def _require_default_settings() -> None:
 
 
 def build_network(model: Model, normalizer: Normalizer) -> keras.Model:
-    """Join stem, normalisation and trunk: raw fields in, xi out, without padding, float32.
+    """Join stem, normalisation and trunk to a network that predicts xi from raw fields, without padding.
 
-    Inputs, by name: the two fields (batch, X, Y, Z) in the units of the data contract, redshift (batch,), and
-    max_mfp (batch,) in Mpc where the model takes it; output xi (batch, X - 2 radius, Y - 2 radius,
-    Z - 2 radius), or a dictionary of `xi` and `xi_std` where the model learns the spread of its error.
+    Inputs, by name, all float32: the two fields (batch, X, Y, Z) in the units of the data contract, redshift
+    (batch,), and max_mfp (batch,) in Mpc if the model takes it. Output: xi (batch, X - 2 radius,
+    Y - 2 radius, Z - 2 radius), float32; or, if the model learns the standard deviation of its error, a
+    dictionary of `xi` and `xi_std`.
     """
     config = model.config
     fields = {name: keras.Input((None, None, None), name=name) for name in config.inputs}
@@ -149,9 +150,9 @@ def trunk_on_channels(
     Parameters
     ----------
     values
-        The channels that the stem has made, (batch, X, Y, Z, channel).
+        The channels of the stem, (batch, X, Y, Z, channel).
     conditions
-        redshift and, where the model takes it, max_mfp in Mpc, each (batch,). A number `cell_size` replaces
+        redshift and, if the model takes it, max_mfp in Mpc, each (batch,). An entry `cell_size` replaces the
         `cell_size_condition` of the model's cells.
 
     Returns

@@ -1,4 +1,4 @@
-"""What the training of a model covered, and whether a snapshot lies within it."""
+"""Coverage: the range of each quantity in the training of a model, and whether a snapshot lies within it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from reion.models.transport import REFERENCE_DENSITY
 from reion.simulation.contract import FIELDS, PHOTON_UNITS, hydrogen_per_density
 
 TOLERANCE = 1.25
-"""How far outside its range a quantity counts as covered, as a factor."""
+"""A quantity up to this factor outside its range still counts as covered."""
 
 
 @dataclass(frozen=True)
 class _Quantity:
-    """A number of a snapshot: what it is called in a sentence, its unit, and what to do where it is odd."""
+    """How a message names a quantity of a snapshot, its unit, and what to do if it lies outside its range."""
 
     label: str
     unit: str
@@ -65,12 +65,12 @@ QUANTITIES: Mapping[str, _Quantity] = {
         "the sources are brighter, or fainter, than those of the training",
     ),
 }
-"""The quantities, in the order in which they are told."""
+"""The quantities, in the order in which messages list them."""
 
 
 @dataclass(frozen=True)
 class Outside:
-    """A quantity of a snapshot that lies outside what the training covered at that redshift."""
+    """A quantity of a snapshot whose `value` lies outside the range of the training at that redshift."""
 
     quantity: str
     redshift: float
@@ -88,7 +88,7 @@ class Outside:
 
     @property
     def factor(self) -> float:
-        """How far outside it is."""
+        """The factor by which the value lies outside the range."""
         return max(self.low / self.value if self.value > 0 else math.inf, self.value / self.high)
 
     def to_json(self) -> dict[str, Any]:
@@ -98,13 +98,16 @@ class Outside:
 
 @dataclass(frozen=True)
 class Coverage:
-    """For each of `QUANTITIES` rows of redshift, lowest and highest value in the training, by redshift."""
+    """The coverage of a training.
+
+    `ranges` has, by name of the quantity, rows of redshift, lowest and highest value, ordered by redshift.
+    """
 
     ranges: Mapping[str, Sequence[tuple[float, float, float]]]
 
     @classmethod
     def of(cls, snapshots: Iterable[tuple[float, Mapping[str, float]]]) -> Coverage:
-        """Collect the quantities of snapshots, each with its redshift."""
+        """Collect the ranges of the quantities of snapshots, each given with its redshift."""
         found: dict[str, dict[float, tuple[float, float]]] = {}
         for redshift, numbers in snapshots:
             place = round(4 * redshift) / 4
@@ -137,7 +140,7 @@ class Coverage:
         }
 
     def with_others(self, other: Coverage) -> Coverage:
-        """What either covers."""
+        """The coverage of both trainings together."""
         ends = [
             (z, {name: value})
             for coverage in (self, other)
@@ -148,14 +151,14 @@ class Coverage:
         return Coverage.of(ends)
 
     def range_of(self, name: str) -> tuple[float, float] | None:
-        """Lowest and highest value of a quantity at any redshift; None where it is not known."""
+        """Lowest and highest value of a quantity at any redshift; None if it is not known."""
         rows = self.ranges.get(name)
         return (min(row[1] for row in rows), max(row[2] for row in rows)) if rows else None
 
     def outside(self, redshift: float, numbers: Mapping[str, float]) -> list[Outside]:
         """The quantities of a snapshot that the training did not cover.
 
-        Where the redshift itself lies outside, only those are told that hardly depend on it.
+        If the redshift itself was not covered, only quantities that hardly depend on it are compared.
         """
         missed = []
         for name, rows in self.ranges.items():
@@ -166,7 +169,7 @@ class Coverage:
             low, high = (
                 float(np.interp(redshift, redshifts, [row[side] for row in rows])) for side in (1, 2)
             )
-            known = math.isfinite(numbers[name])  # what is not is refused by those who read the values
+            known = math.isfinite(numbers[name])  # other values are refused where they are read
             if known and not low / TOLERANCE <= numbers[name] <= high * TOLERANCE:
                 missed.append(Outside(name, redshift, numbers[name], low, high))
         return missed
@@ -182,20 +185,24 @@ def quantities(
     max_mfp: float | None = None,
     clumping: float | None = None,
 ) -> dict[str, float]:
-    """The quantities of one snapshot, of all of a box or of a large part of it.
+    """The quantities of one snapshot, from a whole box or a large part of it.
 
     Parameters
     ----------
-    n_igm, photons
-        (x, y, z): g cm-3; and n_ion; or n_src, a rate, which tells the number of sources and not of photons.
+    n_igm
+        Gas density (x, y, z), g cm-3.
+    photons
+        n_ion or n_src, (x, y, z). n_src is a rate: it gives the number of sources but not of photons.
     photon_units
-        Of `photons`.
+        Unit of `photons`.
     photons_per_source
-        Photons, in 1e66, for each unit of an n_ion that is not in photons; None where nobody says.
+        Photons, in 1e66, for each unit of an n_ion that is not in photons; None if unknown.
+    cell_size_mpc
+        Comoving side of a cell.
     max_mfp
-        Mpc; None where nobody says.
+        Reach of the photons, Mpc; None if unknown.
     clumping
-        Clumping factor of the recombinations, see `clumping_of`; None where nobody says.
+        Clumping factor of the recombinations, see `clumping_of`; None if unknown.
     """
     mean = float(n_igm.mean(dtype=np.float64))
     numbers = {
@@ -222,14 +229,14 @@ def quantities(
 
 
 def clumping_of(attrs: Mapping[str, Any], redshift: float) -> float | None:
-    """The clumping factor that `reion simulate` stored with a Simulation; None where it stored none.
+    """The clumping factor that `reion simulate` stored with a Simulation; None if it stored none.
 
     Parameters
     ----------
     attrs
-        Of the Simulation.
+        Attributes of the Simulation.
     redshift
-        At which a factor that changes with redshift is taken.
+        The redshift for which a factor that changes with redshift is interpolated.
     """
     if "ray_tracing" not in attrs:
         return None

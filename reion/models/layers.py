@@ -1,4 +1,4 @@
-"""Layers that Keras lacks: constants for normalisation, convolutions that are symmetric by construction."""
+"""Layers that Keras lacks: normalisation with constants, and symmetric convolutions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Standardise(keras.layers.Layer):
         super().__init__(**{**options, "trainable": False})
         self.mean = tuple(mean)
         self.std = tuple(std)
-        # One multiplication and one addition, folded in float64.
+        # Constants of one multiplication and one addition, computed in float64.
         self._slope = (1.0 / np.asarray(self.std)).astype(np.float32)
         self._offset = (-np.asarray(self.mean) / np.asarray(self.std)).astype(np.float32)
 
@@ -40,18 +40,18 @@ class SymmetricConv3D(keras.layers.Layer):
 
     The 27 taps fall into four orbits (centre, 6 faces, 12 edges, 8 corners) that share their weights, so the
     layer commutes exactly with rotations and reflections and costs the same as any other 3x3x3 convolution.
-    Training uses the symmetry: the answer and both gradients are four matrix products each, instead of 27,
-    with sums over neighbours. On a CPU a step takes 0.8 of the time that it takes with convolutions, whose
-    gradients by TensorFlow take several times as long again.
+    Training uses the symmetry: output and both gradients are four matrix products each, instead of 27, of
+    sums over neighbours. On a CPU a step takes 0.8 of its time with convolutions, and convolutions with
+    TensorFlow's own gradients take several times as long again.
 
     Input: (batch, x, y, z, channel). Output: (batch, x − 2, y − 2, z − 2, filters).
     """
 
     own_gradients = True
-    """Whether training takes the gradients above, or those of the backend: for comparing the two."""
+    """Whether training uses the gradients above, or those of the backend: a switch to compare the two."""
 
     by_sums = True
-    """Whether training multiplies sums over neighbours, for a CPU, or convolves, for which GPUs are made."""
+    """Whether training multiplies sums over neighbours (faster on CPUs) or convolves (faster on GPUs)."""
 
     _ORBIT = np.abs(np.indices((3, 3, 3)) - 1).sum(axis=0).ravel()
 
@@ -73,7 +73,7 @@ class SymmetricConv3D(keras.layers.Layer):
         convolve = (
             ops.custom_gradient(self._with_gradient) if training and self.own_gradients else self._convolve
         )
-        # Reshaped so that what TensorFlow gets is a tensor, not the variable.
+        # The reshape turns the variable into a tensor, which TensorFlow needs.
         weights = ops.reshape(self.kernel, (4, values.shape[-1], self.filters))
         return self.activation(convolve(values, weights) + self.bias)
 
@@ -83,12 +83,12 @@ class SymmetricConv3D(keras.layers.Layer):
         return ops.conv(values, kernel, strides=1, padding="valid", data_format="channels_last")
 
     def _with_gradient(self, values: Channels, weights: Any) -> tuple[Channels, Callable[..., Any]]:
-        """The convolution, and what turns the gradient of its output into those of its arguments."""
-        # What is kept for the gradients: on a GPU the cells themselves, a quarter of their sums.
+        """The convolution, and the function from the gradient of its output to those of its arguments."""
+        # Kept for the gradients: on a GPU only the cells, a quarter of the memory of the four sums.
         sums = _orbit_sums(values) if self.by_sums else None
 
         def gradients(*arguments: Any, upstream: Any = None) -> tuple[Channels, Any]:
-            outer = arguments[0] if upstream is None else upstream  # how the backends hand it over differs
+            outer = arguments[0] if upstream is None else upstream  # backends pass it differently
             padded = ops.pad(outer, ((0, 0), (2, 2), (2, 2), (2, 2), (0, 0)))
             mirrored = ops.transpose(weights, (0, 2, 1))
             flat = _rows(outer)
@@ -115,14 +115,14 @@ class SymmetricConv3D(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="reion")
 class PointwiseConv3D(keras.layers.Conv3D):
-    """A convolution with one cell: what a cell's channels become does not depend on other cells.
+    """A 1x1x1 convolution: the output in a cell depends on the channels of that cell only.
 
-    Training takes it as a matrix product, whose gradients are matrix products too; TensorFlow's gradients of
-    a convolution take several times as long on a CPU.
+    Training computes it as a matrix product, whose gradients are matrix products too; TensorFlow's gradients
+    of a convolution take several times as long on a CPU.
     """
 
     own_gradients = True
-    """Whether training takes those, or the gradients of the backend: for comparing the two."""
+    """Whether training uses the matrix product, or the backend's convolution: a switch to compare the two."""
 
     def __init__(self, filters: int, **options: Any) -> None:
         super().__init__(filters, **{**options, "kernel_size": 1})
@@ -139,9 +139,9 @@ class PointwiseConv3D(keras.layers.Conv3D):
 
 
 def _orbit_sums(values: Channels) -> tuple[Channels, Channels, Channels, Channels]:
-    """Of every inner cell: itself, and the sums of its 6 neighbours at faces, 12 at edges and 8 at corners.
+    """Every inner cell, and the sums of its 6 neighbours at faces, 12 at edges and 8 at corners.
 
-    (batch, x, y, z, channel) to (batch, x − 2, y − 2, z − 2, channel) each.
+    `values` is (batch, x, y, z, channel); each of the four results (batch, x − 2, y − 2, z − 2, channel).
     """
 
     def along(axis: int, cells: Channels) -> tuple[Channels, Channels]:
@@ -158,7 +158,7 @@ def _orbit_sums(values: Channels) -> tuple[Channels, Channels, Channels, Channel
 
 
 def _mix_orbits(sums: Sequence[Channels], weights: Any) -> Channels:
-    """The sums of each orbit times its weights (orbit, channel, filter), added up."""
+    """Sum over the orbits: the sums of each orbit times its weights; `weights` is (orbit, channel, filter)."""
     mixed = ops.matmul(_rows(sums[0]), weights[0])
     for number in range(1, len(sums)):
         mixed = mixed + ops.matmul(_rows(sums[number]), weights[number])
@@ -166,13 +166,13 @@ def _mix_orbits(sums: Sequence[Channels], weights: Any) -> Channels:
 
 
 def _rows(values: Channels) -> Any:
-    """All cells one below the other: (cell, channel)."""
+    """The values with all cells along one axis: (cell, channel)."""
     return ops.reshape(values, (-1, values.shape[-1]))
 
 
 @keras.saving.register_keras_serializable(package="reion")
 class StopGradient(keras.layers.Layer):
-    """The same values, through which what comes after does not change what comes before in training."""
+    """The identity, which passes no gradient back to the layers before it."""
 
     def call(self, values: Channels) -> Channels:
         return ops.stop_gradient(values)
@@ -182,7 +182,10 @@ class StopGradient(keras.layers.Layer):
 
 
 def add_conditions(values: Channels, conditions: Conditions, name: str, hidden: int = 16) -> Channels:
-    """Add a learnt function of redshift and other conditions to every cell: one number for each channel."""
+    """Add a learnt function of the conditions to every cell: one number for each channel.
+
+    A dense layer of `hidden` units precedes the one that gives the numbers; layer names begin with `name`.
+    """
     width = values.shape[-1]
     inner = keras.layers.Dense(hidden, activation="silu", name=f"{name}_hidden")(conditions)
     bias = keras.layers.Dense(width, use_bias=False, name=f"{name}_bias")(inner)

@@ -1,4 +1,4 @@
-"""What a run measures in its boxes before it trains: mean and σ of each channel, photons per source."""
+"""Constants that a run measures in its boxes before it trains: mean and σ per channel, photons per source."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Normalizer:
     channels
         Names of the channels, in order.
     scale, transform, mean, std
-        Per channel; `transform` is none, log1p or asinh, `std` is never zero.
+        One entry per channel; `transform` is none, log1p or asinh, `std` is always positive.
     redshift_mean, redshift_std
-        The redshift's own normalisation.
+        Mean and σ of the redshift.
     xi_mean, xi_std
-        Mean and σ of the target, for networks that predict it normalised.
+        Mean and σ of xi, for networks that predict xi normalised.
     """
 
     channels: tuple[str, ...]
@@ -43,7 +43,7 @@ class Normalizer:
     xi_std: float
 
     def __post_init__(self) -> None:
-        """Raise ValueError for lists of different lengths and a σ that is not positive."""
+        """Raise ValueError for lists of different lengths or a σ that is not positive."""
         lengths = {len(values) for values in (self.scale, self.transform, self.mean, self.std)}
         if lengths != {len(self.channels)}:
             raise ValueError(f"expected a scale, transform, mean and std for each of {self.channels}")
@@ -93,7 +93,7 @@ def fit_normalizer(
     channels, scale, transform
         One entry per channel.
     snapshots
-        Triples of redshift, channels before they are scaled, and xi.
+        Triples of redshift, channels before they are scaled (channel, x, y, z), and xi (x, y, z).
     """
     totals = [Moments.empty() for _ in channels]
     target = Moments.empty()
@@ -120,10 +120,10 @@ def fit_normalizer(
 
 
 def fit_photons_per_source(simulations: Iterable[xr.Dataset], *, shining_time: float | None) -> float:
-    """Ionising photons for each unit of a source field that is not a photon rate.
+    """Fit the ionising photons, in 1e66, for each unit of a source field that is not a photon rate.
 
-    It is the slope of the straight line through the origin that fits the density of ionised atoms against
-    that of the sources, with one point for each snapshot that is less than 80 per cent ionised.
+    The result is the slope of the straight line through the origin that fits the density of ionised atoms
+    against that of the sources, with one point for each snapshot that is less than 80 per cent ionised.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""The first stage of a network as `reion_kernels.photon_channels` takes it, which is many times faster.
+"""The stem of a network as a plan for `reion_kernels.photon_channels`, which is many times faster.
 
-Without Keras, so that prediction can do it.
+Nothing here needs Keras, so that prediction can use it.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from reion_kernels.photon_channels import PhotonPlan
 
 SHINING_TIME = 1e-2
-"""Photons, in 1e66, of a source of 1e48 s-1 that shines for 1e16 s, about the cosmic age at z = 12."""
+"""Photons, in 1e66, from a source of 1e48 s-1 that shines for 1e16 s, about the cosmic age at z = 12."""
 SHINING_TIMES = (0.1, 0.3, 0.8)
-"""How long the sources of one snapshot would have had to shine to make its bubbles, in 1e16 s.
+"""Times, in 1e16 s, for which the sources of one snapshot may have shone to ionise its bubbles.
 
-In the packaged sample, the photons that the earlier sources have emitted, divided by the rate of the present
-sources, grow through this range from z = 11 to z = 6.
+In the packaged sample, the photons emitted so far divided by the present photon rate grow through this range
+from z = 11 to z = 6.
 """
 
 
@@ -37,20 +37,20 @@ _STEMS: Mapping[str, type[BalanceSettings | TransportSettings]] = {
     "reion": BalanceSettings,
     "transport": TransportSettings,
 }
-"""Networks of ours whose first stage compares photons with atoms, and the settings of that stage."""
+"""The networks of reion whose stem compares photons with atoms, and the settings of that stem."""
 
 
 def photon_settings(stored: Mapping[str, Any]) -> PhotonSettings | None:
-    """The settings of the first stage, among those of a network as a run or a file keeps them.
+    """The settings of the stem, taken from the settings of a network that a run or a model file stores.
 
-    None for a network whose first stage is another one, or not ours. No code of a network is needed.
+    None if the network has no stem of reion that compares photons with atoms. The network is not built.
 
     Raises
     ------
     KeyError
         If a setting is missing.
     ValidationError
-        If one has a value that it cannot have.
+        If a setting has an invalid value.
     """
     kind = _STEMS.get(stored["name"])
     if kind is None:
@@ -59,7 +59,7 @@ def photon_settings(stored: Mapping[str, Any]) -> PhotonSettings | None:
 
 
 def stem_settings(kind: type[Settings], stored: Mapping[str, Any]) -> Settings:
-    """The settings of a first stage of this kind, among those of a network as a run or a file keeps them.
+    """The settings of a stem of this kind, taken from the stored settings of a network.
 
     Raises
     ------
@@ -72,18 +72,18 @@ def stem_settings(kind: type[Settings], stored: Mapping[str, Any]) -> Settings:
 def photon_plan(
     settings: PhotonSettings, photon_field: str, *, cell_size_mpc: float, max_mfp: float | None = None
 ) -> PhotonPlan:
-    """The first stage of a network that compares photons with atoms.
+    """The plan of a stem that compares photons with atoms.
 
     Parameters
     ----------
     settings
-        As `reion.networks` describes them.
+        The settings of the stem, as `reion.networks` describes them.
     photon_field
         `n_ion` or `n_src`.
     cell_size_mpc
-        Comoving side of a cell, for a stage that depends on it.
+        Comoving side of a cell, for a stem that works in Mpc.
     max_mfp
-        How far photons reach, Mpc, for a stage that is told; None for what does not depend on it.
+        Reach of the photons, Mpc, for a stem that takes it; None leaves out what depends on it.
 
     Raises
     ------
@@ -99,7 +99,7 @@ def photon_plan(
 
 
 def _of_balance(model: BalanceSettings, photon_field: str) -> PhotonPlan:
-    """What `reion.models.stems.PhotonBalance` computes."""
+    """The plan that computes the channels of `reion.models.stems.PhotonBalance`."""
     from reion_kernels.photon_channels import BoxMean, PhotonPlan
 
     history = photon_field == "n_ion"
@@ -117,7 +117,7 @@ def _of_balance(model: BalanceSettings, photon_field: str) -> PhotonPlan:
 
 
 def _of_transport(transport: Transport, max_mfp: float | None) -> PhotonPlan:
-    """What `Transport` computes."""
+    """The plan that computes the channels of `Transport`."""
     from reion_kernels.photon_channels import BoxMean, PhotonPlan, PhotonReach
 
     reach = transport.farthest_mpc if max_mfp is None else max_mfp

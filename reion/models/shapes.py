@@ -1,4 +1,4 @@
-"""Shapes that pass through the networks, as names for signatures: Keras ships no types for its tensors."""
+"""Names for the shapes of tensors and arrays, for use in signatures: Keras has no types for its tensors."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Channels: TypeAlias = Any
 """Keras tensor (batch, x, y, z, channel)."""
 
 Conditions: TypeAlias = Any
-"""Keras tensor (batch, condition): the redshift, normalised, and what else is one number a snapshot."""
+"""Keras tensor (batch, condition): the normalised redshift, then other numbers, one per snapshot."""
 
 Scalar: TypeAlias = Any
-"""Keras tensor of no dimension."""
+"""Keras tensor of shape ()."""
 
 BoxField: TypeAlias = np.ndarray
 """Array (x, y, z), float32: one field of a whole periodic snapshot."""
 
 BoxChannels: TypeAlias = np.ndarray
-"""Array (channel, x, y, z), float32: what a stem makes of a whole periodic snapshot."""
+"""Array (channel, x, y, z), float32: the channels that a stem computes from a whole periodic snapshot."""

@@ -1,7 +1,7 @@
-"""The fixed first stage of a network: it makes channels of raw physical fields, and learns nothing.
+"""Stems: the fixed first stage of a network, which computes channels from raw physical fields.
 
-A stem is a Keras layer, so that it is part of the exported graph. Its method `prepare` computes the same
-channels with NumPy, for a whole periodic box at once, before training crops from them.
+A stem is a Keras layer without weights, so that it is part of the exported graph. Its method `prepare`
+computes the same channels with NumPy, for a whole periodic box at once; training takes its crops from them.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ _UNTRANSFORMED: Transform = "none"
 
 
 class Stem(Protocol):
-    """What a stem is: a Keras layer without weights, with a twin in NumPy.
+    """The interface of a stem: a Keras layer without weights, and the same computation in NumPy.
 
     Attributes
     ----------
     channels
-        Names of what it makes.
+        Names of the channels.
     radius_cells
-        Cells of the fields that it needs on every side of what it makes.
+        Cells of the fields that it needs on every side of the cells of its output.
     scale, transform
-        Of each channel that `prepare` returns: a factor, and `none`, `log1p` or `asinh`, which are applied
-        when crops are read. The layer applies them itself.
+        For each channel, a factor and then `none`, `log1p` or `asinh`. The layer applies them itself; to the
+        channels that `prepare` returns they are applied when crops are read.
     """
 
     channels: Sequence[str]
@@ -55,11 +55,11 @@ class Stem(Protocol):
         """The channels of one whole periodic snapshot (channel, x, y, z), float32.
 
         `fields` holds n_igm and the photon field, each (x, y, z), in the units of the data contract, and
-        max_mfp in Mpc where the stem takes it.
+        max_mfp in Mpc if the stem takes it.
         """
 
     def __call__(self, fields: Mapping[str, Any]) -> Channels:
-        """The same in a Keras graph, without padding: fields (batch, x, y, z), max_mfp (batch,).
+        """The same channels in a Keras graph, without padding: fields (batch, x, y, z), max_mfp (batch,).
 
         Returns (batch, x', y', z', channel), smaller by `radius_cells` on every side.
         """
@@ -67,10 +67,10 @@ class Stem(Protocol):
 
 @keras.saving.register_keras_serializable(package="reion")
 class RawFields(keras.layers.Layer):
-    """Each field by itself, scaled and transformed: the channels of the networks without physics.
+    """The fields themselves, scaled and transformed: the channels of the networks without physics.
 
-    With `mask_smoothing_cells` a third channel, the propagation mask: the photon field averaged by box
-    filters of these widths one after the other, which tends to a ball (see `PhotonBalance`).
+    With `mask_smoothing_cells` there is a third channel, the propagation mask: the photon field averaged by
+    box filters of these widths, one after the other. Together they are close to an average over a ball.
 
     Input: the two fields, each (batch, x, y, z), in the units of the data contract. Output:
     (batch, x', y', z', channel), smaller by `radius_cells` on every side.
@@ -136,22 +136,24 @@ class RawFields(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="reion")
 class PhotonBalance(keras.layers.Layer):
-    """Compares photons with atoms around every cell, in two ways: that decides whether gas is ionised.
+    """Compares photons with atoms around every cell, because their ratio decides whether gas is ionised.
+
+    The channels are:
 
     - balance: the logarithm of photons over atoms, as in the excursion set (Furlanetto, Zaldarriaga &
       Hernquist 2004, ApJ 613, 1), in the cell and smoothed by box filters of `smoothing_cells` one after the
       other along each axis, so that the kernel tends to a Gaussian of variance Σ (w² - 1) / 12, whose
       top-hat radius is R = √5 σ;
     - diffusion: every cell's photons ionise its own atoms, one each; the photons that are left over spread by
-      a box filter of the next of `diffusion_cells`, ionise atoms that are still neutral, and so on. Photons
-      are conserved, bubbles that touch share them, and gas behind a wall of atoms stays neutral. After
-      every second step two channels: the ionised fraction, and the logarithm of the photons left over per
-      atom. With rates instead of a history the shining time is unknown: the diffusion is then computed
+      a box filter of the next width in `diffusion_cells`, ionise atoms that are still neutral, and so on.
+      Photons are conserved, bubbles that touch share them, and gas behind a wall of atoms stays neutral.
+      Every second step gives two channels: the ionised fraction, and the logarithm of the photons left over
+      per atom. With rates instead of a history the shining time is unknown: the diffusion is then computed
       for each of `SHINING_TIMES`;
     - density: the logarithm of the cell's atoms.
 
-    Every channel commutes with shifts by whole cells and with the 48 symmetries of the cube. Valid: output
-    is smaller than the input by `radius_cells` on every side.
+    Every channel commutes with shifts by whole cells and with the 48 symmetries of the cube. The output is
+    smaller than the input by `radius_cells` on every side.
 
     Input: n_igm (g cm-3) and the photon field, each (batch, x, y, z). Output: (batch, x', y', z', channel).
 
@@ -202,7 +204,7 @@ class PhotonBalance(keras.layers.Layer):
     def prepare(self, fields: Mapping[str, BoxField]) -> BoxChannels:
         """Compute the channels of one whole periodic snapshot, in float64."""
         photons = fields[self.photon_field].astype(np.float64) * self.photons_scale
-        # Averaging keeps a constant: the floor is added once, before all smoothing.
+        # An average keeps a constant, so the floor is added only once, before the smoothing.
         atoms = fields["n_igm"].astype(np.float64) * self.atoms_scale + self.floor
         channels = [np.log((photons + self.floor) / atoms)]
         smooth_photons, smooth_atoms = photons + self.floor, atoms
@@ -239,7 +241,7 @@ class PhotonBalance(keras.layers.Layer):
         neutral = atoms if count == 1 else ops.concatenate([atoms] * count, axis=-1)
         used = ops.minimum(left, neutral)
         margin = self.radius_cells
-        spread: list[Channels] = []  # of each output step two, with one channel for each shining time
+        spread: list[Channels] = []  # two for each output step, each with a channel per shining time
         for step, width in enumerate(self.diffusion_cells, start=1):
             margin -= width // 2
             left = _average(left - used, width)
@@ -267,7 +269,7 @@ class PhotonBalance(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="reion")
 class PhotonTransport(keras.layers.Layer):
-    """Follows the photons around every cell in Mpc, as far as they reach: see `Transport`.
+    """Follows the photons around every cell in Mpc, up to their reach `max_mfp`: see `Transport`.
 
     Input: n_igm (g cm-3) and the photon field, each (batch, x, y, z), and max_mfp (batch,), Mpc. Output:
     (batch, x', y', z', channel), smaller by `radius_cells` on every side.
@@ -286,7 +288,7 @@ class PhotonTransport(keras.layers.Layer):
         self.transform = (_UNTRANSFORMED,) * len(self.channels)
 
     def prepare(self, fields: Mapping[str, Any]) -> BoxChannels:
-        """Compute the channels of one whole periodic snapshot; `max_mfp` is a number among its fields."""
+        """Compute the channels of one whole periodic snapshot; `fields` also holds the number `max_mfp`."""
         return self.transport.prepare(fields["n_igm"], fields[self.photon_field], fields["max_mfp"])
 
     def call(self, fields: Mapping[str, Field]) -> Channels:
@@ -364,7 +366,7 @@ def photon_transport(settings: TransportSettings, photon_field: str, cell_size_m
 
 
 def _kernel_transform(transform: FieldTransform) -> Transform:
-    # The overdensity is affine in the density: once normalised, it is the density itself.
+    # The overdensity is linear in the density: after normalisation the two are equal.
     return "none" if transform == "overdensity" else transform
 
 
@@ -384,7 +386,7 @@ def _crop(values: Channels, cells: int) -> Channels:
 
 
 def _filter_radius_cells(widths: Sequence[int]) -> int:
-    """Cells on every side that box filters of these widths, one after the other, look at."""
+    """Cells that box filters of these widths, one after the other, need on every side."""
     return sum(width // 2 for width in widths)
 
 
@@ -392,13 +394,13 @@ def _box_filter(values: np.ndarray, width: int, lowest: float) -> np.ndarray:
     """Mean over a cube of `width` cells around every cell of a periodic box (x, y, z), float64."""
     for axis in range(3):
         values = ndimage.uniform_filter1d(values, width, axis=axis, mode="wrap")
-    # A running sum may round to a little below the smallest of its terms.
+    # A running sum may round to slightly below the smallest value.
     positive: np.ndarray = np.maximum(values, lowest)
     return positive
 
 
 def _average(values: Channels, width: int) -> Channels:
-    """The same mean, without padding: `width // 2` cells fewer on every side."""
+    """Mean over a cube of `width` cells, without padding: `width // 2` cells fewer on every side."""
     for axis in range(3):
         values = _average_along(values, width, axis)
     return values

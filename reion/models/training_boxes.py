@@ -1,4 +1,4 @@
-"""The boxes that a network was trained on: what is written down of them, and how one is known again."""
+"""The boxes that a network was trained on: their records, and how a box is recognised later."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from reion.simulation.contract import FIELDS, MAX_MFP, cosmological_parameters
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingBox:
-    """What is written down of a simulation that a run was trained on.
+    """The record of a simulation that a run was trained on.
 
     Attributes
     ----------
     source_code
-        The code that made it.
+        The code that made the simulation.
     box_size
-        Comoving, in Mpc: one number, or one for each axis.
+        Comoving side in Mpc: one number, or one for each axis.
     cells
-        Along x, y and z.
+        Numbers of cells along x, y and z.
     redshift
-        Of its snapshots.
+        Redshifts of the snapshots.
     sha256
-        Over the fields' values as float32, in the order of the data contract.
+        Checksum over the values of the fields as float32, in the order of the data contract.
     units
-        Of each field, by name.
+        Units of the fields, by name.
     cosmology
         H0 in km s-1 Mpc-1, Om0 and Ob0.
     max_mfp
-        How far photons reach in each snapshot, comoving Mpc; None where the simulation does not say.
+        Reach of the photons in each snapshot, comoving Mpc; None if the simulation does not give it.
     """
 
     source_code: str
@@ -48,7 +48,7 @@ class TrainingBox:
 
 
 def describe(sim: xr.Dataset) -> TrainingBox:
-    """What a run's provenance says of a simulation; reads all of its values."""
+    """The record of a simulation for the provenance of a run; this reads all values."""
     return TrainingBox(
         source_code=sim.attrs.get("source_code", "unknown"),
         box_size=sim.attrs["box_size"],
@@ -62,7 +62,7 @@ def describe(sim: xr.Dataset) -> TrainingBox:
 
 
 def checksum_of(sim: xr.Dataset) -> str:
-    """SHA-256 over the values of a simulation's fields as float32; reads all of them."""
+    """SHA-256 over the values of a simulation's fields as float32; this reads all values."""
     digest = hashlib.sha256()
     for name in FIELDS:
         if name in sim:
@@ -73,7 +73,7 @@ def checksum_of(sim: xr.Dataset) -> str:
 
 
 def changes(before: Sequence[TrainingBox], now: Sequence[TrainingBox]) -> list[str]:
-    """In what simulations differ from those that were written down, a phrase each; empty where they agree."""
+    """Phrases that say how simulations differ from recorded ones; empty if they agree."""
     if len(before) != len(now):
         return [f"{len(before)} of them instead of {len(now)}"]
     found = []
@@ -86,18 +86,18 @@ def changes(before: Sequence[TrainingBox], now: Sequence[TrainingBox]) -> list[s
 
 
 def boxes_in(training: Any) -> tuple[list[str], list[Mapping[str, Any]]]:
-    """What provenance tells of the boxes of a training.
+    """Read the boxes of a training from its provenance.
 
     Parameters
     ----------
     training
-        What provenance.json of a run holds, also from a file of others: what is none is passed over.
+        The content of provenance.json. It may come from an unknown file: malformed parts are ignored.
 
     Returns
     -------
     tuple of list and list
-        Checksums of all boxes that the network has learnt from, also before that training; and the JSON of
-        `TrainingBox` of those of that training.
+        Checksums of all boxes that the network has learnt from, those of earlier trainings included; and the
+        boxes of this training, as JSON of `TrainingBox`.
     """
     values = training if isinstance(training, Mapping) else {}
     data, parent = values.get("data"), values.get("parent")
@@ -110,15 +110,17 @@ def boxes_in(training: Any) -> tuple[list[str], list[Mapping[str, Any]]]:
 def is_training_box(sim: xr.Dataset, checksums: Iterable[str], boxes: Sequence[Mapping[str, Any]]) -> bool:
     """Whether a simulation is one of the boxes that a network was trained on.
 
-    Its values are read only where it may be: one of the boxes has its cells and its redshifts, or not all of
-    them say what theirs are.
+    The values of the simulation are read only if needed: not if all boxes have a record and none has the same
+    cells and redshifts.
 
     Parameters
     ----------
+    sim
+        The simulation.
     checksums
-        Of the boxes, as `checksum_of` gives them.
+        Checksums of the boxes, as `checksum_of` returns them.
     boxes
-        What provenance says of them, as JSON of `TrainingBox`; of as many as it knows.
+        Records of the boxes, as JSON of `TrainingBox`; some may be missing.
     """
     wanted = set(checksums)
     if not wanted:

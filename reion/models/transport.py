@@ -1,7 +1,7 @@
-"""Photons followed in Mpc to where they end: the channels of the network for many worlds.
+"""Channels of the network `transport`, which follow the photons in Mpc from their sources up to their reach.
 
-Nothing here is learnt, and nothing here needs Keras: the same few lines compute whole periodic boxes with
-NumPy, windows in a Keras graph, and write the nodes of an ONNX graph, whichever `Arithmetic` they are given.
+Nothing here is learnt or needs Keras. The same lines compute whole periodic boxes with NumPy, windows in a
+Keras graph, or the nodes of an ONNX graph, depending on the `Arithmetic` that they are given.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ REFERENCE_DENSITY = 4.2108e-31
 """Unit of the density channels: g cm-3, about the cosmic mean of n_igm, the same for every simulation."""
 
 REFERENCE_CELL_SIZE_MPC = 2.0
-"""Cells for which a network of this kind is built where nobody says others."""
+"""Cell size for which a network of this kind is built by default."""
 
 _REFERENCE_REACH_MPC = 20.0
 
 Values: TypeAlias = Any
-"""A field of one snapshot, or of a batch of them, in the form that an `Arithmetic` works with."""
+"""A field of one snapshot or of a batch of snapshots, in the form that an `Arithmetic` works with."""
 
 FLOOR_PER_ATOM = 1e-3
-"""Added to photons and atoms alike, in atoms at mean density, so that empty cells stay finite."""
+"""Added to photons and atoms, in units of the atoms at mean density, so that logarithms stay finite."""
 
 NEAR_CELLS = 3.0
-"""The distance to the edge of the reach is told apart up to so many cells on either side."""
+"""The distance to the edge of the reach is clipped at this number of cells on either side."""
 
 
 @dataclass(frozen=True)
 class BoxFilter:
-    """A mean along one axis over the cells from −half to +half, of which the two outermost count `end`.
+    """A mean along one axis over the cells from −half to +half; the two outermost have the weight `end`.
 
-    `half` 0 is no filter at all.
+    With `half` 0 it is no filter.
     """
 
     half: int
@@ -48,7 +48,7 @@ class BoxFilter:
 
     @classmethod
     def of_variance(cls, variance: float) -> BoxFilter:
-        """The narrowest such filter whose kernel has this variance, in cells squared."""
+        """The narrowest filter whose kernel has this variance, in cells squared."""
         if variance < 1e-6:
             return cls(0, 1.0)
         # A box of 2 h + 1 whole cells has the variance ((2 h + 1)² − 1) / 12.
@@ -63,7 +63,7 @@ class BoxFilter:
 
     @property
     def variance(self) -> float:
-        """Of the kernel, in cells squared."""
+        """Variance of the kernel, in cells squared."""
         if not self.half:
             return 0.0
         inner = (self.half - 1) * self.half * (2 * self.half - 1) / 3
@@ -71,10 +71,10 @@ class BoxFilter:
 
 
 class Arithmetic(Protocol):
-    """What `Transport.channels` asks of whatever computes it; `+ - * /` work on its values directly.
+    """The operations that `Transport.channels` needs; its values also support `+ - * /`.
 
-    On a periodic box all values keep its shape. On a window, `mean` and `squared_distance` return fewer cells
-    on every side, and `crop` cuts away so many; the caller keeps count.
+    On a periodic box all values keep their shape. On a window, `mean` and `squared_distance` return fewer
+    cells on every side, and `crop` removes cells; the caller keeps count.
     """
 
     def mean(self, values: Values, kernel: BoxFilter) -> Values:
@@ -87,7 +87,7 @@ class Arithmetic(Protocol):
         """
 
     def crop(self, values: Values, cells: int) -> Values:
-        """A window without so many cells on every side; a periodic box as it is."""
+        """A window without `cells` cells on every side; a periodic box unchanged."""
 
     def log(self, values: Values) -> Values:
         """The natural logarithm."""
@@ -109,18 +109,18 @@ class Transport:
     - balance: the logarithm of photons over atoms, as in the excursion set (Furlanetto, Zaldarriaga &
       Hernquist 2004, ApJ 613, 1), in the cell and smoothed to the top-hat radii `smoothing_mpc`, by box
       filters one after the other, whose kernels tend to a Gaussian of variance R² / 5 along each axis;
-    - at reach: the same, interpolated to the radius `max_mfp`;
+    - at reach: the balance interpolated to the radius `max_mfp`;
     - edge: how far inside the reach of the nearest source a cell lies, in cells, from −3 to 3;
     - diffusion: every cell's photons ionise its own atoms, one each; the photons that are left over spread,
       ionise atoms that are still neutral, and so on, in steps whose top-hat radii are `diffusion_mpc`.
       Photons are conserved, bubbles that touch share them, and gas behind a wall of atoms stays neutral.
-      Photons that come farther from all sources than `max_mfp` are lost, and so are those that have spread
-      over more than it. After every second step two channels: the ionised fraction, and the logarithm of the
-      photons left over per atom;
+      Photons that are farther than `max_mfp` from all sources are lost, and so are those that have spread
+      farther than `max_mfp`. Every second step gives two channels: the ionised fraction, and the logarithm of
+      the photons left over per atom;
     - lost: the logarithm of the photons lost per atom;
     - density: the logarithm of the cell's atoms.
 
-    The kernels' variances are the same in Mpc² whatever the cells, the cell's own size counted in. Every
+    The variances of the kernels in Mpc², that of the cell included, do not depend on the cell size. Every
     channel commutes with shifts by whole cells and with the 48 symmetries of the cube.
 
     Parameters
@@ -130,7 +130,7 @@ class Transport:
     smoothing_mpc, diffusion_mpc
         Comoving radii, see above.
     farthest_mpc
-        Distances to the nearest source are told apart up to this.
+        Distances to the nearest source are measured up to this.
     photons_per_source
         Ionising photons, in 1e66, for each unit of the photon field.
     """
@@ -143,7 +143,7 @@ class Transport:
 
     @classmethod
     def of_settings(cls, settings: TransportSettings, cell_size_mpc: float) -> Transport:
-        """As the schema describes it, for cells of this size."""
+        """The transport that the schema describes, for cells of this size."""
         return cls(
             cell_size_mpc=cell_size_mpc,
             smoothing_mpc=settings.smoothing_mpc,
@@ -164,7 +164,7 @@ class Transport:
 
     @property
     def spread_mpc(self) -> tuple[float, ...]:
-        """Top-hat radius that the photons have spread over after each step of the diffusion."""
+        """Top-hat radius over which the photons have spread after each step of the diffusion."""
         return tuple(math.sqrt(total) for total in np.cumsum(np.square(self.diffusion_mpc)).tolist())
 
     @property
@@ -174,7 +174,7 @@ class Transport:
 
     @property
     def output_steps(self) -> tuple[int, ...]:
-        """The steps of the diffusion, from 1, after which there are channels."""
+        """The steps of the diffusion, counted from 1, that give channels."""
         return output_steps(len(self.diffusion_mpc))
 
     @property
@@ -191,18 +191,18 @@ class Transport:
 
     @property
     def radius_cells(self) -> int:
-        """Cells of a window that are needed on every side of what is computed."""
+        """Cells of a window that are needed on every side of the cells of the output."""
         reach = self.farthest_cells + sum(kernel.half for kernel in self.diffusion)
         return max(sum(kernel.half for kernel in self.smoothing), reach)
 
     @property
     def cell_size_condition(self) -> float:
-        """What the trunk is told of the cell size."""
+        """The condition of the trunk that gives the cell size."""
         return cell_size_condition(self.cell_size_mpc)
 
     @property
     def widest_cells(self) -> int:
-        """The farthest that one operation looks."""
+        """The largest distance, in cells, at which a single operation reads a cell."""
         return max(self.farthest_cells, *(kernel.half for kernel in (*self.smoothing, *self.diffusion)))
 
     def shares(self, max_mfp: float) -> tuple[float, ...]:
@@ -211,7 +211,7 @@ class Transport:
         return tuple(float(_hat(do, max_mfp, radii, level)) for level in range(len(radii)))
 
     def surviving(self, max_mfp: float) -> tuple[float, ...]:
-        """The share of the photons that have not come too far, for each step of the diffusion."""
+        """The share of the photons that have spread no farther than `max_mfp` (Mpc), for each step."""
         before = (0.0, *self.spread_mpc[:-1])
         return tuple(
             min(max((max_mfp - start) / (end - start), 0.0), 1.0)
@@ -226,18 +226,18 @@ class Transport:
         )
 
     def channels(self, do: Any, n_igm: Values, photons: Values, max_mfp: Values) -> list[Values]:
-        """The channels, each alone, in the order of `names`.
+        """The channels as separate values, in the order of `names`.
 
         Parameters
         ----------
         do
-            What computes them.
+            The `Arithmetic` that computes them.
         n_igm
-            g cm-3.
+            Gas density, g cm-3.
         photons
-            In units of which each has `photons_per_source` photons.
+            The photon field, in units of `photons_per_source` photons.
         max_mfp
-            How far photons reach, Mpc, one number or one for each snapshot of a batch.
+            Reach of the photons, Mpc: one number, or one for each snapshot of a batch.
         """
         atoms_scale = hydrogen_per_density()
         floor = FLOOR_PER_ATOM * atoms_scale * REFERENCE_DENSITY
@@ -283,7 +283,7 @@ class Transport:
         within = max_mfp * (1.0 / self.cell_size_mpc) - distance
         margin = self.radius_cells - self.farthest_cells
         edge = do.maximum(do.minimum(do.crop(within, margin), NEAR_CELLS), -NEAR_CELLS)
-        # The share of a cell that the nearest source reaches.
+        # Share of a cell that lies within the reach of the nearest source.
         reached = do.maximum(do.minimum(within + 0.5, 1.0), 0.0)
         photons, neutral = do.crop(photons, self.farthest_cells), do.crop(atoms, self.farthest_cells)
         used = do.minimum(photons, neutral)
@@ -308,7 +308,7 @@ class Transport:
         return [edge, *channels]
 
     def _filters(self, variances_mpc2: Sequence[float]) -> tuple[BoxFilter, ...]:
-        """The filters that lead from cells to these variances, one after the other."""
+        """Filters that, one after the other, smooth single cells to these total variances."""
         cell = self.cell_size_mpc
         done = cell**2 / 12
         filters = []
@@ -324,7 +324,7 @@ class PeriodicBox:
 
     def mean(self, values: np.ndarray, kernel: BoxFilter) -> np.ndarray:
         """The mean under a box filter along each axis."""
-        from scipy import ndimage  # a tenth of a second, which prediction goes without
+        from scipy import ndimage  # the import takes a tenth of a second, which prediction saves
 
         if not kernel.half:
             return values
@@ -333,13 +333,13 @@ class PeriodicBox:
             middle = ndimage.uniform_filter1d(values, inner, axis=axis, mode="wrap") if inner > 1 else values
             ends = np.roll(values, kernel.half, axis) + np.roll(values, -kernel.half, axis)
             values = (inner * middle + kernel.end * ends) / kernel.weight
-        # A running sum may round to a little below zero.
+        # A running sum may round to slightly below zero.
         positive: np.ndarray = np.maximum(values, 0.0)
         return positive
 
     def squared_distance(self, marked: np.ndarray, cells: int) -> np.ndarray:
         """Squared distance in cells to the nearest marked cell, at most `cells` squared."""
-        # Exact along an axis: a path of n steps away from a marked cell costs 1 + 3 + ... = n².
+        # This is exact along an axis: n steps from a marked cell add 1 + 3 + ... = n².
         squares = np.where(marked > 0, 0.0, float(cells**2)).astype(np.float32)
         for axis in range(3):
             index = np.arange(-cells, squares.shape[axis] + cells) % squares.shape[axis]
@@ -352,7 +352,7 @@ class PeriodicBox:
         return squares
 
     def crop(self, values: np.ndarray, cells: int) -> np.ndarray:  # noqa: ARG002
-        """A periodic box has no margin."""
+        """The values unchanged: a periodic box has no margin."""
         return values
 
     log = staticmethod(np.log)
@@ -362,12 +362,12 @@ class PeriodicBox:
 
 
 def output_steps(steps: int) -> tuple[int, ...]:
-    """Of so many steps of a diffusion, counted from 1, those after which there are channels."""
+    """The steps of a diffusion, counted from 1, that give channels: every second step, and the last."""
     return tuple(step for step in range(1, steps + 1) if step % 2 == 0 or step == steps)
 
 
 def _hat(do: Arithmetic, value: Values, places: Sequence[float], index: int) -> Values:
-    """The weight of `places[index]` in a linear interpolation to `value`; outside, that of the end counts."""
+    """The weight of `places[index]` in a linear interpolation to `value`, constant outside of `places`."""
     if len(places) == 1:
         return 1.0
     weight: Values = None
@@ -382,10 +382,10 @@ def _hat(do: Arithmetic, value: Values, places: Sequence[float], index: int) -> 
 
 
 def reach_condition(max_mfp: Any, log: Callable[[Any], Any] = np.log) -> Any:
-    """What the trunk is told of the reach, a number or an array of them, in Mpc."""
+    """The condition of the trunk that gives the reach: the logarithm of `max_mfp`, Mpc, over a reference."""
     return log(max_mfp * (1.0 / _REFERENCE_REACH_MPC))
 
 
 def cell_size_condition(cell_size_mpc: float) -> float:
-    """What the trunk is told of the cell size, Mpc."""
+    """The condition of the trunk that gives the cell size: its logarithm over the reference cell size."""
     return math.log(cell_size_mpc / REFERENCE_CELL_SIZE_MPC)

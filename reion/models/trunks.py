@@ -1,8 +1,8 @@
-"""The learnt stage of each network: normalised channels and redshift in, ionised fraction out.
+"""Trunks: the trained second stage of each network, from normalised channels and conditions to xi.
 
 Every function gets the Keras inputs `channels` (batch, x, y, z, channel) and `conditions` (batch, condition),
 both normalised, and returns a valid (unpadded) fully convolutional `keras.Model` of the two, as
-`reion.registry.register_network` describes it. One network is trained on neighbourhoods and run on boxes.
+`reion.registry.register_network` describes it. The same network trains on crops and predicts whole boxes.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from reion.models.shapes import Channels, Conditions
 from reion.networks import PatchModel, PinionModel, ReionModel, TransportModel, UNetModel, VoxelModel
 
 LEAST_SPREAD, MOST_SPREAD = 1e-3, 0.6
-"""Range of the standard deviation that the network for many worlds gives its error."""
+"""Range of xi_std, the standard deviation of the error of xi that the network `transport` predicts."""
 
 
 def voxel(config: VoxelModel, channels: Channels, conditions: Conditions) -> keras.Model:
-    """The fully connected network on one cell, as 1x1x1 convolutions."""
+    """A fully connected network on single cells, written as 1x1x1 convolutions."""
     penalty = regularizers.L2(config.l2) if config.l2 else None
     x = channels
     for index, width in enumerate(config.hidden):
@@ -37,11 +37,12 @@ def patch(config: PatchModel, channels: Channels, conditions: Conditions) -> ker
 
     As in the original (EPFL 2021): one weight-sharing branch applied to each field (separate ones by
     `shared_branch=False`), two convolutions of 16 and 32 filters, LeakyReLU, batch normalisation, pooling by
-    two, concatenation, and a head of 256-128-64-32-16-8-4-1 with dropout 0.1. What differs: padding is valid
-    inside the neighbourhood and pooling has stride one, so that dense evaluation is exact; the second kernel
-    is 3 instead of 5 wide for that reason; what the pools leave of the neighbourhood enters the head through
-    a convolution of its size instead of flattening; the redshift enters the head; the output is a sigmoid
-    unless `target="normalised"`.
+    two, concatenation, and a head of 256-128-64-32-16-8-4-1 with dropout 0.1.
+
+    It differs from the original: padding is valid and pooling has stride one, so that predicting many cells
+    at once is exact, and the second kernel is 3 instead of 5 wide for that reason; the pooled neighbourhood
+    enters the head through a convolution of its size instead of flattening; the redshift enters the head; the
+    output is a sigmoid unless `target="normalised"`.
     """
     penalty = regularizers.L2(config.l2) if config.l2 else None
     pool = layers.AveragePooling3D if config.pooling == "average" else layers.MaxPooling3D
@@ -83,10 +84,12 @@ def pinion(config: PinionModel, channels: Channels, conditions: Conditions) -> k
 
     As in the paper's code: valid 3x3x3 convolutions of 64, 128 and 256 filters, each followed by PReLU with
     one slope, batch normalisation and dropout of whole channels; the time appended; a head of 64-16-4-1-1.
-    1,130,252 trainable parameters. What differs: the time enters as the redshift, and by an addition, which
-    is what appending it to the head's input comes to; fields are normalised with mean and σ after log1p
-    instead of divided by their maximum (`transforms` switches that off); the mask has one comoving radius at
-    all redshifts; no rate equation in the loss, which needs ionisation rates that our data contract lacks.
+    It has 1,130,252 trainable parameters.
+
+    It differs from the paper: the time enters as the redshift, and is added, which is equivalent to appending
+    it to the input of the head; fields are normalised with mean and σ after log1p instead of divided by their
+    maximum (`transforms` switches log1p off); the mask has one comoving radius at all redshifts; the loss has
+    no rate equation, because the data contract has no ionisation rates.
     """
 
     def activate(x: Channels, name: str, dropout: type[layers.Layer]) -> Channels:
@@ -110,10 +113,10 @@ def pinion(config: PinionModel, channels: Channels, conditions: Conditions) -> k
 
 
 def unet(config: UNetModel, channels: Channels, conditions: Conditions) -> keras.Model:
-    """A 3D U-Net (Ronneberger et al. 2015; Çiçek et al. 2016) of two valid 3x3x3 convolutions a level.
+    """A 3D U-Net (Ronneberger et al. 2015; Çiçek et al. 2016) with two valid 3x3x3 convolutions per level.
 
-    Valid as theirs, it is exact in tiles; what it predicts has sides that are multiples of its stride. The
-    redshift is added after the first convolution.
+    Because its convolutions are valid, as in those papers, it is exact in tiles. The sides of its output are
+    multiples of its stride. The redshift is added after the first convolution.
     """
     pool = layers.AveragePooling3D if config.pooling == "average" else layers.MaxPooling3D
 
@@ -134,7 +137,7 @@ def unet(config: UNetModel, channels: Channels, conditions: Conditions) -> keras
         skipped.append(x)
         x = pool(2, name=f"pool_{level}")(x)
     x = convolve(x, config.filters[-1], "bottom")
-    # Cells of the level below that its convolutions and those of deeper levels used up on every side.
+    # Cells that the convolutions of the level below and of deeper levels remove on every side of that level.
     lost = 2
     for level in reversed(range(len(skipped))):
         filters = config.filters[level]
@@ -146,7 +149,7 @@ def unet(config: UNetModel, channels: Channels, conditions: Conditions) -> keras
 
 
 def reion(config: ReionModel, channels: Channels, conditions: Conditions) -> keras.Model:
-    """Residual 3x3x3 convolutions over the photon balance; exactly symmetric unless `symmetric=False`."""
+    """Residual 3x3x3 convolutions on the channels of the photon balance; exactly symmetric if `symmetric`."""
     x = PointwiseConv3D(config.width, name="mix")(channels)
     x = layers.Activation("silu")(add_conditions(x, conditions, "redshift"))
     for block in range(config.blocks):
@@ -156,10 +159,7 @@ def reion(config: ReionModel, channels: Channels, conditions: Conditions) -> ker
 
 
 def transport(config: TransportModel, channels: Channels, conditions: Conditions) -> keras.Model:
-    """The trunk of `reion` on channels of photons that are followed in Mpc.
-
-    Every block is told redshift, reach and cell size.
-    """
+    """The trunk of `reion` on the channels of `Transport`; every block gets redshift, reach and cell size."""
     x = PointwiseConv3D(config.width, name="mix")(channels)
     x = layers.Activation("silu")(add_conditions(x, conditions, "conditions", hidden=32))
     for block in range(config.blocks):
@@ -173,17 +173,17 @@ def transport(config: TransportModel, channels: Channels, conditions: Conditions
 
 
 def _spread(features: Channels) -> Channels:
-    """The standard deviation of the error of xi, from the same features, which it does not change."""
+    """Predict the standard deviation of the error of xi from the features, without a gradient to them."""
     x = StopGradient(name="spread_features")(features)
     x = PointwiseConv3D(16, activation="silu", name="spread_hidden")(x)
     x = PointwiseConv3D(1, bias_initializer=keras.initializers.Constant(-3.0), name="spread_output")(x)
-    # float32 as for xi itself
+    # float32 for the same reason as in `_target`
     x = layers.Activation("sigmoid", dtype="float32", name="spread_sigmoid")(x)
     return layers.Rescaling(MOST_SPREAD - LEAST_SPREAD, LEAST_SPREAD, dtype="float32", name="spread")(x)
 
 
 def _residual(x: Channels, config: ReionModel | TransportModel, name: str) -> Channels:
-    """A 3x3x3 convolution to `hidden` channels and back, added to the cells that it leaves."""
+    """A 3x3x3 convolution to `hidden` channels and one back, added to the cropped input."""
     if config.symmetric:
         y = SymmetricConv3D(config.hidden, activation="silu", name=f"{name}_spread")(x)
     else:
@@ -193,8 +193,8 @@ def _residual(x: Channels, config: ReionModel | TransportModel, name: str) -> Ch
 
 
 def _target(values: Channels, target: str) -> Channels:
-    """One channel of the last features: xi itself (`sigmoid`), or the normalised xi."""
+    """The output channel from the last features: xi (`sigmoid`) or normalised xi."""
     values = PointwiseConv3D(1, name="output")(values)
-    # float32 whatever the precision of the rest: a half-precision sigmoid has no room near 0 and 1.
+    # Always float32: a sigmoid in half precision is too coarse near 0 and 1.
     activation = "sigmoid" if target == "sigmoid" else "linear"
     return layers.Activation(activation, dtype="float32", name="target")(values)

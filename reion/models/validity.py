@@ -1,4 +1,4 @@
-"""Whether the learnt stage of a network is what it has to be: valid, and the same in every cell."""
+"""Check that a trunk is valid (unpadded) and treats every cell alike."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ import numpy as np
 from reion.errors import InputError
 
 _WINDOW_CELLS = 256
-"""Side of the window whose shape is followed through a network: wider than any receptive field."""
+"""Side of the window with which the loss of cells is measured: wider than any receptive field."""
 
 _TOLERANCE = 1e-4
-"""Two windows agree in xi to this, in float32: TensorFlow adds in another order for another shape."""
+"""Two windows agree in xi to this in float32: TensorFlow's order of additions depends on the shape."""
 
 
 def radius_of(trunk: Any, name: str, *, stride_cells: int = 1) -> int:
-    """Cells that a trunk needs on every side of what it predicts, from the shapes of its layers.
+    """Cells that a trunk needs on every side of the cells that it predicts, from the shapes of its layers.
 
     Raises
     ------
     InputError
-        If it is no `keras.Model` of channels and conditions, or its output is no valid xi.
+        If the trunk is no `keras.Model` of channels and conditions, its output is no xi (batch, x, y, z,
+        1 or 2) in float32, or it does not lose the same number of cells on every side.
     """
     if not isinstance(trunk, keras.Model) or len(trunk.inputs) != 2:
         raise InputError(
@@ -50,7 +51,7 @@ def radius_of(trunk: Any, name: str, *, stride_cells: int = 1) -> int:
         side = _WINDOW_CELLS + extra
         try:
             shape = trunk.compute_output_shape([(1, side, side, side, batch[-1]), conditions])
-        except ValueError as error:  # a network that halves the mesh refuses sides that do not fit
+        except ValueError as error:  # a network that halves the mesh refuses sides that it cannot halve
             refused = error
             continue
         lost = {side - length for length in shape[1:4]}
@@ -70,12 +71,12 @@ def radius_of(trunk: Any, name: str, *, stride_cells: int = 1) -> int:
 
 
 def require_valid(trunk: keras.Model, name: str, radius_cells: int, *, stride_cells: int = 1) -> None:
-    """Refuse a trunk that predicts a cell differently in another window, so that tiles would not fit.
+    """Refuse a trunk whose prediction for a cell depends on the window, so that tiles would not match.
 
     Raises
     ------
     InputError
-        If it does: it pads, or takes a statistic over the window.
+        If the predictions of two windows differ: the trunk pads, or takes a statistic over the window.
     """
     rng = np.random.default_rng(0)
     side = 2 * radius_cells + 2 * stride_cells

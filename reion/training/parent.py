@@ -87,7 +87,7 @@ class Parent:
     def require_sources(self, config: RunConfig, simulations: Sequence[xr.Dataset]) -> None:
         """Refuse boxes whose sources have another unit than those of the parent's training boxes.
 
-        Its normalisation, and the photons that it counts for each unit of the sources, hold for one unit only.
+        Its normalisation, and the photons that it counts for each unit of the sources, hold for one unit.
 
         Raises
         ------
