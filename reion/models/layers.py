@@ -158,7 +158,7 @@ def _orbit_sums(values: Channels) -> tuple[Channels, Channels, Channels, Channel
 
 
 def _mix_orbits(sums: Sequence[Channels], weights: Any) -> Channels:
-    """Sum over the orbits: the sums of each orbit times its weights; `weights` is (orbit, channel, filter)."""
+    """Add up the sums of each orbit times its weights; `weights` is (orbit, channel, filter)."""
     mixed = ops.matmul(_rows(sums[0]), weights[0])
     for number in range(1, len(sums)):
         mixed = mixed + ops.matmul(_rows(sums[number]), weights[number])

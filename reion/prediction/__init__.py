@@ -1,1 +1,1 @@
-"""Prediction: from a model file and a Simulation to xi, in bounded memory."""
+"""Prediction: xi from a model file and a Simulation, in bounded memory."""

@@ -1,4 +1,4 @@
-"""What became of the photons, counted after the network: sums over the tiles of a prediction."""
+"""The photon budget of a prediction: photons, ionised gas and recombinations, summed over its tiles."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from reion.storage.store import consolidate
 from reion_exports import ModelCard
 
 _BACKWARDS = 1e-3
-"""By how much mean xi must fall from a snapshot to the next to be told."""
+"""A fall of mean xi from one snapshot to the next is reported if it is larger than this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,19 +27,19 @@ class SnapshotBudget:
     Attributes
     ----------
     redshift
-        Of the snapshot.
+        Redshift of the snapshot.
     mean_xi, mean_xi_mass
-        Mean ionised fraction of the volume, and of the hydrogen.
+        Mean ionised fraction by volume, and by mass of hydrogen.
     mean_xi_std
-        The error of `mean_xi`, one standard deviation; None without an uncertainty.
+        Standard deviation of the error of `mean_xi`; None if no `xi_std` was predicted.
     photons_per_atom
-        Photons emitted so far for each hydrogen atom; None where the model does not take n_ion in photons.
+        Photons emitted so far for each hydrogen atom; None if the model does not take n_ion in photons.
     recombinations_per_atom
-        Recombinations so far for each atom, at 1e4 K and without clumping below a cell, from the snapshots
-        of the prediction.
+        Recombinations so far for each atom, at 1e4 K and without clumping inside cells, integrated over the
+        snapshots of the prediction.
     used_share
-        Ionised atoms and recombinations for each photon: 1 if none is lost, more if the network makes some
-        up; None without photons.
+        Ionised atoms and recombinations for each photon: 1 if no photon is lost, above 1 if the network
+        ionises more than the photons can; None without photons.
     """
 
     redshift: float
@@ -63,16 +63,16 @@ def tile_sums(
     Parameters
     ----------
     xi
-        (X, Y, Z).
+        Predicted xi, (X, Y, Z).
     fields
-        n_igm in g cm-3, and others, on the same cells.
+        n_igm in g cm-3 and the other fields of the model, on the same cells.
     spread
-        (X, Y, Z): xi_std, if it was predicted.
+        xi_std, (X, Y, Z), if it was predicted.
 
     Returns
     -------
-    Cells, xi, hydrogen atoms (1e66 Mpc-3), ionised ones, photons (in the unit of n_ion), and the square of
-    the density of ionised gas (g2 cm-6, comoving); and xi_std, if it was predicted.
+    By name, the sums of cells, xi, hydrogen atoms and ionised atoms (1e66 Mpc-3), photons (unit of n_ion),
+    the squared density of ionised gas (1e-60 g2 cm-6, comoving), and xi_std, if it was predicted.
     """
     xi = np.clip(xi.astype(np.float64), 0.0, 1.0)
     gas = fields["n_igm"].astype(np.float64)
@@ -92,10 +92,10 @@ def budgets(
 ) -> tuple[SnapshotBudget, ...]:
     """The budget of every snapshot, from the sums over its tiles.
 
-    Recombinations follow dn/dt = α_B n_e² with α_B of case B at 1e4 K, proper densities, and the mean of
-    n_e² between two snapshots for the time between them.
+    Recombinations follow dn/dt = α_B n_e² with the case-B coefficient α_B at 1e4 K and proper densities.
+    Between two snapshots the mean of their rates is taken.
     """
-    from reion_kernels.chemistry import RECOMBINATION_CM3_S  # brings Numba, which not every model needs
+    from reion_kernels.chemistry import RECOMBINATION_CM3_S  # imports Numba, which not every model needs
 
     redshifts = sim["redshift"].values.astype(float)
     age_s = cosmic_age_s(sim)
@@ -104,7 +104,7 @@ def budgets(
     rows: list[SnapshotBudget] = []
     recombined, rate_before = 0.0, 0.0
     for index, (z, total) in enumerate(zip(redshifts.tolist(), sums, strict=True)):
-        # n_H² in proper cm-6, for each atom per comoving cm3: (1 + z)³ is left.
+        # The rate per atom is mean n² / mean n in proper densities: the comoving ratio times (1 + z)³.
         squared = total["ionised_gas_squared"] * 1e-60 * hydrogen_per_gram() ** 2 / total["cells"]
         density = total["atoms"] / hydrogen_per_density() * hydrogen_per_gram() / total["cells"]
         rate = RECOMBINATION_CM3_S * squared / density * (1 + z) ** 3
@@ -128,7 +128,7 @@ def budgets(
 
 
 def backwards(history: Sequence[SnapshotBudget]) -> list[str]:
-    """What to warn of where mean xi falls from a snapshot to the next, a sentence each."""
+    """A warning, one sentence, for each pair of snapshots between which mean xi falls."""
     return [
         f"the history goes backwards: the mean ionised fraction falls from {before.mean_xi:.3f} at "
         f"z = {before.redshift:g} to {after.mean_xi:.3f} at z = {after.redshift:g}"
@@ -138,7 +138,7 @@ def backwards(history: Sequence[SnapshotBudget]) -> list[str]:
 
 
 def note_backwards(store: Path, history: Sequence[SnapshotBudget]) -> list[str]:
-    """What `backwards` says, which is added to the attribute `warnings` of the xi in `store`, a line each."""
+    """Return the warnings of `backwards`, and add them to the attribute `warnings` of the xi in `store`."""
     import zarr
 
     found = backwards(history)

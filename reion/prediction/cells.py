@@ -1,4 +1,4 @@
-"""A model file for other cells: the same trunk behind a first stage that is written anew."""
+"""Fit a model file to other cells: the stem is written anew, the trunk stays the same."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def at_cell_size(content: bytes, card: ModelCard, cell_size_mpc: float) -> bytes
     Raises
     ------
     InputError
-        If the model serves one cell size only, or its file does not say how its first stage is made.
+        If the model serves one cell size only, or its card does not hold the settings of its stem.
     """
     stem = transport_of(card, cell_size_mpc)
     import onnx
@@ -31,12 +31,12 @@ def at_cell_size(content: bytes, card: ModelCard, cell_size_mpc: float) -> bytes
 
 
 def transport_of(card: ModelCard, cell_size_mpc: float) -> Transport:
-    """The first stage of the model, for cells of this size.
+    """The stem of the model, for cells of this size.
 
     Raises
     ------
     InputError
-        If the model serves one cell size only, or its card does not say what the stage is.
+        If the model serves one cell size only, or its card does not hold the settings of its stem.
     """
     if card.trunk_radius_cells is None:
         raise InputError(

@@ -1,4 +1,4 @@
-"""What a prediction costs."""
+"""The cost of a prediction: time, memory and data."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from reion.storage.cost import stored_share
 from reion.storage.store import chunk_shape
 
 _STEM_FLOPS = 50_000
-"""Operations of the file's convolutions that take as long as the first stage of a cell: 0.5 µs of processor
-time, where the trunk's kernel is done with 80 to 120 of them in a nanosecond."""
+"""Operations of convolutions that take as long as the stem for one cell. The stem takes 0.5 µs of processor
+time per cell; the kernel of the trunk does 80 to 120 operations per nanosecond."""
 
 
 def plan_predict(
@@ -38,19 +38,18 @@ def plan_predict(
     memory_bytes: int | None = None,
     terms: Terms = TERMS,
 ) -> Plan:
-    """Plan the prediction of a simulation, or of a box of which only the shape is known.
+    """Plan the prediction of a simulation or, without `sim`, of a box of which only the shape is known.
 
     Raises
     ------
     InputError
-        As `reion.prediction.predict.predict`: if the model does not fit the simulation, or nothing fits in
-        memory.
+        If the model does not fit the simulation, or not even the smallest tile fits in memory.
     """
     if sim is not None:
         emulator.check(sim)
         emulator = emulator.for_cells_of(sim)
         if "n_ion" in emulator.card.inputs and "n_ion" not in sim.data_vars:
-            sim = sim.assign(n_ion=sim["n_src"])  # of its shape and emptiness; its values do not matter here
+            sim = sim.assign(n_ion=sim["n_src"])  # only shape and zeros of n_ion matter here
     card = emulator.card
     tiles = fit_tiles(emulator, mesh, default_memory_bytes() if memory_bytes is None else memory_bytes)
     tiling = tiles.tiling
@@ -74,7 +73,7 @@ def plan_predict(
                 done, seconds = time_pieces(job, pieces)
                 cells = sum(small.cells(number) for _, number in pieces[:done])
                 compression = bytes_below([store / "xi" / "c"]) / (4 * cells)
-        in_same_time = done / costs  # tiles of the plan, which are larger
+        in_same_time = done / costs  # in the larger tiles of the plan
         return Measurement(cells=round(in_same_time * math.prod(mesh) / len(tiling)), seconds=seconds)
 
     speed = terms.speed(measure)
@@ -127,7 +126,7 @@ def _chunk_cells(tiling: Tiling, tile: Tile) -> int:
 
 
 def _tile_cost(emulator: Emulator, tile: Shape) -> float:
-    """What the time of a tile grows with: its operations or, where these are not known, its window."""
+    """A measure of the time of a tile: its operations or, if these are unknown, the cells of its window."""
     flops = _flops(emulator, tile)
     window = math.prod(n + 2 * emulator.card.receptive_radius_cells for n in tile)
     if flops is None:
@@ -136,14 +135,14 @@ def _tile_cost(emulator: Emulator, tile: Shape) -> float:
 
 
 def _flops(emulator: Emulator, tile: Shape) -> int | None:
-    """Operations of the convolutions for a tile; None where `onnx` is not there to count them."""
+    """Operations of the convolutions for a tile; None if `onnx`, which counts them, is not installed."""
     if find_spec("onnx") is None:
         return None
     import onnx
 
     from reion_exports.cost import convolution_flops
 
-    # For other cells only the first stage differs, which has no convolutions.
+    # For other cells only the stem differs, which has no convolutions.
     radius = card_of(emulator.file_content, emulator.file).receptive_radius_cells
     window = [side + 2 * radius for side in tile]
     return convolution_flops(onnx.load_from_string(emulator.file_content), window)

@@ -1,4 +1,4 @@
-"""A trained model as a function of physical fields: the ONNX file, opened, checked and run."""
+"""The emulator: an ONNX model file, opened, checked and run on physical fields."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 Orientations = Literal[0, 24, 48]
-"""Over how many orientations of the box to average: none, all rotations, or reflections too."""
+"""Number of orientations of the box to average over: 24 rotations, 48 with reflections, 0 for no average."""
 
 _LONG_NAMES = dict(
     zip(
@@ -45,11 +45,11 @@ _LONG_NAMES = dict(
 )
 
 _ROUNDING = 1e-6
-"""How far outside of 0 to 1 xi may lie: onnxruntime's sigmoid may round to the next number above 1."""
+"""xi may lie this far outside of 0 to 1: onnxruntime's sigmoid may round to the next number above 1."""
 
 
 _SHARED = ("_device", "_threads", "file_content", "_file_card", "file", "sha256", "provider")
-"""What a model has in common with itself for other cells."""
+"""Attributes that an emulator shares with the same model for other cells."""
 
 
 class Emulator:
@@ -61,28 +61,29 @@ class Emulator:
         Path of an ONNX file that `reion export onnx` wrote, its bytes, or the name of a shipped model
         (`shipped_models()`).
     device
-        `"cuda"` is an error where the GPU cannot be used; `"auto"` takes it if it can be.
+        `"cpu"`, `"cuda"` (an error if no GPU can be used) or `"auto"` (a GPU if one can be used).
     threads
         CPU threads for one prediction; by default as many as this process may use.
 
     Attributes
     ----------
     file_content, file, sha256
-        The bytes of the file, where they were read, and their checksum.
+        The bytes of the file, the file they were read from (None for bytes), and their checksum.
     card
-        What the model is and needs.
+        The metadata of the model: its inputs, units, cell size, coverage and scores.
     provider
-        The execution provider of onnxruntime that runs it.
+        The execution provider of onnxruntime that runs the model.
     stages
-        On a CPU, the model as `reion.prediction.stages` runs it: its first stage by our own kernels, and its
-        trunk too where its form is known. None where the whole file is run: on a GPU, and for a network whose
-        first stage our kernels do not know. The answers differ by less than 1e-5.
+        On a CPU, the model as `reion.prediction.stages` runs it: the stem by kernels of reion, and the trunk
+        too if they know its form. None if onnxruntime runs the whole file: on a GPU, and for a network whose
+        stem the kernels do not know. The predictions differ by less than 1e-5.
 
     Raises
     ------
     InputError
-        If the file is not there, damaged, not a model of ours, was changed after it was written, has data or
-        code outside of it, or contradicts its own metadata; if `device="cuda"` did not get one.
+        If the file is missing, damaged, not a model file of reion, was changed after it was written, refers
+        to data or code outside of it, or contradicts its own metadata; if `device="cuda"` and no GPU can be
+        used.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class Emulator:
         self.file_content, self.file = read_model(source)
         self.card = self._file_card = card_of(self.file_content, self.file)
         self.sha256 = hashlib.sha256(self.file_content).hexdigest()
-        # Where there may be a GPU, its session says whether there is; the first stage is no work for it.
+        # Only a session tells whether a GPU works. On a GPU the whole file is run.
         alone = not may_use_cuda(device) or self._session.get_providers()[0] == "CPUExecutionProvider"
         self.stages = (
             stages_of(self.file_content, self.card, threads=threads, file=self.file) if alone else None
@@ -116,14 +117,14 @@ class Emulator:
 
     @cached_property
     def content(self) -> bytes:
-        """The bytes of the file or, for other cells than it serves, of the same file fitted to these."""
+        """The bytes of the file or, for other cells than those of its card, of the file fitted to them."""
         if self.card.cell_size_mpc == self._file_card.cell_size_mpc:
             return self.file_content
         return at_cell_size(self.file_content, self._file_card, self.card.cell_size_mpc)
 
     @property
     def has_spread(self) -> bool:
-        """Whether the model says how far its xi is off."""
+        """Whether the model predicts `xi_std`, the standard deviation of the error of xi."""
         if self.stages is not None:
             return self.stages.has_spread
         return OUTPUTS[1] in {item.name for item in self._session.get_outputs()}
@@ -140,17 +141,17 @@ class Emulator:
         sim
             A Simulation with the fields of `card.inputs`; n_ion is derived from n_src if it is absent.
         symmetrise
-            Return the mean over that many orientations of the box.
+            Return the mean over this number of orientations of the box.
 
         Returns
         -------
-        `xi`, dims (redshift, x, y, z), float32, with the simulation's coordinates; attributes say which
-        model, which file and what box it came from.
+        `xi`, dims (redshift, x, y, z), float32, with the coordinates of the simulation; the attributes name
+        the model, its file and the box.
 
         Raises
         ------
         InputError
-            As `check` does; if a field has values that it cannot have.
+            As `check` does; if a field has impossible values.
 
         Warns
         -----
@@ -167,16 +168,16 @@ class Emulator:
         return xr.DataArray(xi, dims=DIMS, coords=coords, name="xi", attrs=attrs)
 
     def predict_with_spread(self, sim: xr.Dataset) -> xr.Dataset:
-        """Predict the ionised fraction and how far it is off.
+        """Predict the ionised fraction and its error bar.
 
         Returns
         -------
-        `xi` as `predict` gives it, and `xi_std`, the standard deviation of its error in every cell.
+        `xi` as `predict` returns it, and `xi_std`, the standard deviation of its error in every cell.
 
         Raises
         ------
         InputError
-            As `predict` does; if the model has not learnt its error.
+            As `predict` does; if the model does not predict its error.
         """
         self.require_spread()
         fitted, sim = self._fit(sim)
@@ -194,17 +195,17 @@ class Emulator:
         )
 
     def _fit(self, sim: xr.Dataset) -> tuple[Emulator, xr.Dataset]:
-        """The model for the cells of a simulation, which is checked, and the simulation with its history."""
+        """Check a simulation; return the model for its cells, and the simulation with n_ion if needed."""
         self.check(check_simulation(sim, values=False))
         return self.for_cells_of(sim), with_n_ion(sim) if "n_ion" in self.card.inputs else sim
 
     def _snapshot(self, sim: xr.Dataset, index: int) -> dict[str, Any]:
-        """Fields and conditions of a snapshot, as `predict_arrays` takes them."""
+        """The fields and conditions of a snapshot, as arguments of `predict_arrays`."""
         fields = {name: sim[name][index].values for name in self.card.inputs}
         return {**fields, **conditions_at(self.card, sim, index)}
 
     def require_spread(self) -> None:
-        """Raise `InputError` if the model does not say how far its xi is off."""
+        """Raise `InputError` if the model does not predict `xi_std`."""
         if not self.has_spread:
             raise InputError(
                 f"the model {self.card.name} does not say how far its xi is off",
@@ -212,12 +213,12 @@ class Emulator:
             )
 
     def for_cells_of(self, sim: xr.Dataset) -> Emulator:
-        """The model for the cells of a simulation: itself where it fits, or with another first stage.
+        """The model for the cells of a simulation: this one if it fits, otherwise one with another stem.
 
         Raises
         ------
         InputError
-            If the cells are no cubes, or the model is for other cells and cannot be fitted to these.
+            If the cells are no cubes, or the model cannot be fitted to them.
         """
         cell_size = cubic_cell_size_mpc(sim)
         if self.card.trunk_radius_cells is None or math.isclose(
@@ -227,7 +228,7 @@ class Emulator:
         return self.at_cell_size(cell_size)
 
     def at_cell_size(self, cell_size_mpc: float) -> Emulator:
-        """The model for cells of another comoving side; a second call for the same cells gives the same.
+        """The model for cells of another comoving side; the emulator for each side is built only once.
 
         Raises
         ------
@@ -248,7 +249,7 @@ class Emulator:
         )
         if self.stages is None:
             fitted.stages = None
-            fitted.card = card_of(fitted.content, self.file)  # what its graph takes of memory, too
+            fitted.card = card_of(fitted.content, self.file)  # the card also holds the memory of the graph
         else:
             fitted.stages = self.stages.at_cell_size(cell_size_mpc)
         return fitted
@@ -275,12 +276,12 @@ class Emulator:
         symmetrise
             As in `predict`.
         fields
-            The fields of `card.inputs` in their units, (x, y, z) or (batch, x, y, z), as float32, float64 or
-            integers; and the conditions of the card (`max_mfp`, Mpc), each like the redshift.
+            The fields of `card.inputs` in the units given there, (x, y, z) or (batch, x, y, z), as float32,
+            float64 or integers; and the conditions of the card (`max_mfp`, Mpc), each like the redshift.
 
         Returns
         -------
-        xi, float32, shape of the fields.
+        xi, float32, with the shape of the fields.
 
         Raises
         ------
@@ -311,22 +312,22 @@ class Emulator:
         conditions: Mapping[str, float] | None = None,
         spread: bool = False,
     ) -> np.ndarray:
-        """Predict the interior of a window that carries its own halo.
+        """Predict the interior of a window that includes its halo.
 
         Parameters
         ----------
         redshift
-            Of the window.
+            Redshift of the window.
         fields
             The fields of `card.inputs`, (X + 2 R, Y + 2 R, Z + 2 R) float32, where R is the card's receptive
-            radius and X, Y, Z are multiples of its stride. Their values are not checked: whoever cuts windows
-            from a box has checked the box.
+            radius and X, Y, Z are multiples of its stride. Their values are not checked: check the box before
+            you cut windows from it.
         periodic
-            For each axis, 1 where the window is the whole periodic box, without a halo, 0 otherwise.
+            For each axis, 1 if the window is the whole periodic box, without a halo, otherwise 0.
         conditions
-            Those of the card, by name.
+            The conditions of the card, by name.
         spread
-            Return the spread of the error too.
+            Return xi_std too.
 
         Returns
         -------
@@ -366,10 +367,10 @@ class Emulator:
         *,
         spread: bool = False,
     ) -> np.ndarray:
-        """Return xi (batch, x, y, z) of fields (batch, x, y, z), with their halo where `periodic` is 0.
+        """Return xi (batch, x, y, z) for fields (batch, x, y, z), which have a halo where `periodic` is 0.
 
-        `numbers` are redshift and conditions, each (batch,). With `spread` come xi and xi_std, along a first
-        axis.
+        `numbers` are redshift and conditions, each (batch,). With `spread`, xi and xi_std are returned along
+        a new first axis.
         """
         inputs = {name: np.ascontiguousarray(values, dtype=np.float32) for name, values in fields.items()}
         batch, *sides = next(iter(inputs.values())).shape
@@ -395,7 +396,7 @@ class Emulator:
         periodic: Sequence[int],
         outputs: Mapping[str, np.ndarray],
     ) -> None:
-        """Run the whole file. Inputs and outputs are bound to arrays of ours, which saves copies of them."""
+        """Run the whole file; inputs and outputs are bound to our arrays, which saves copies."""
         binding = self._session.io_binding()
         wraps = np.asarray(periodic, dtype=np.int64)
         for name, values in {**inputs, PERIODIC: wraps}.items():
@@ -407,7 +408,7 @@ class Emulator:
 
 
 def _check_session(session: onnxruntime.InferenceSession, card: ModelCard, file: str | None) -> None:
-    """Check that the graph takes and returns what the card says."""
+    """Check that the inputs and outputs of the graph are those of the card."""
     field, number = ("tensor(float)", 4), ("tensor(float)", 1)  # element type, and number of axes
     expected = {**dict.fromkeys(card.inputs, field), **dict.fromkeys(("redshift", *card.conditions), number)}
     received = {item.name: (item.type, len(item.shape)) for item in session.get_inputs()}

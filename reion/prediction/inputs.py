@@ -1,4 +1,4 @@
-"""What a model is given: checked once, before anything is predicted."""
+"""Checks of the inputs of a model, made once, before anything is predicted."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _SPARSE_TRAINING = frozenset({"rt64-history", "rt64-instant"})
 """Shipped models, by name, whose training boxes had sources in 0.1 to 0.6 % of the cells."""
 
 _MOST_SOURCES = 0.1
-"""Share of cells with sources, far above that of the training, from which on such a model is refused."""
+"""Share of cells with sources above which such a model refuses a simulation; far above the training's."""
 
 _COVERAGE_CELLS = 128
-"""Side of the corner of a box that is compared with what the training covered."""
+"""Side of the corner of a box that is compared with the coverage of the training."""
 
 _SAMPLE_CELLS = 64
 """Side of the corner of a box in which cells with sources are counted."""
@@ -46,23 +46,22 @@ _SAMPLE_CELLS = 64
 def check_fit(card: ModelCard, sim: xr.Dataset) -> list[Outside]:
     """Check that a model can predict a Simulation: fields, units, cells, sources and redshifts.
 
-    n_ion counts as there if n_src is, from which it can be derived.
+    n_ion may be missing if n_src is there, from which it can be derived.
 
     Returns
     -------
-    What the training did not cover, see `outside_training`.
+    The quantities that the training did not cover, see `outside_training`.
 
     Raises
     ------
     InputError
         If fields are missing, units or cell size differ from those of the training, the cells are no cubes,
-        n_ion is zero in the whole series, or sources are in cells all over the box where the training had
-        few.
+        n_ion is zero in the whole series, or sources are in far more cells than in the training.
 
     Warns
     -----
     UserWarning
-        If a redshift lies outside the range the model was trained on; for everything that is returned.
+        If a redshift lies outside the range of the training; for every quantity that is returned.
     """
     _check_units(card, sim)
     sides = cell_size_mpc(sim)
@@ -97,9 +96,9 @@ def check_fit(card: ModelCard, sim: xr.Dataset) -> list[Outside]:
 
 
 def outside_training(card: ModelCard, sim: xr.Dataset) -> list[Outside]:
-    """What the training of a model did not cover, each quantity once, where it is farthest outside.
+    """The quantities that the training of a model did not cover, each at its most distant snapshot.
 
-    Of a large box a corner is looked at, of `_COVERAGE_CELLS` along a side.
+    Only a corner of a large box is examined, of `_COVERAGE_CELLS` cells along a side.
     """
     coverage = Coverage.from_json(card.coverage)
     if not coverage.ranges:
@@ -107,7 +106,7 @@ def outside_training(card: ModelCard, sim: xr.Dataset) -> list[Outside]:
     corner = sim.isel({axis: slice(_COVERAGE_CELLS) for axis in AXES})
     photon_field = next(name for name in card.inputs if name != "n_igm")
     if photon_field == "n_ion":
-        with warnings.catch_warnings():  # that the series starts late is said where it is predicted
+        with warnings.catch_warnings():  # the prediction itself warns of a late start
             warnings.simplefilter("ignore", UserWarning)
             corner = with_n_ion(corner)
     config = card.provenance.get("config", {}).get("model", {})
@@ -129,7 +128,7 @@ def outside_training(card: ModelCard, sim: xr.Dataset) -> list[Outside]:
 
 
 def _check_cells(card: ModelCard, sim: xr.Dataset) -> None:
-    """Refuse cells that are no cubes, or far from all that a model for any cell size was trained on."""
+    """Refuse cells that are no cubes or, for a model of any cell size, far outside the training's sizes."""
     cell_size = cubic_cell_size_mpc(sim)
     trained = Coverage.from_json(card.coverage).range_of("cell_size")
     if card.trunk_radius_cells is None or trained is None:
@@ -162,7 +161,7 @@ def _check_units(card: ModelCard, sim: xr.Dataset) -> None:
 def _check_history(card: ModelCard, sim: xr.Dataset) -> None:
     """Refuse a series in which no photon is emitted before its last snapshot, unless it ends at first light.
 
-    Warn of one whose stored n_ion begins late at zero, with sources already shining.
+    Warn of a series whose stored n_ion starts at zero although sources shine already.
     """
     first, last = (float(z) for z in sim["redshift"].values[[0, -1]])
     if last >= FIRST_LIGHT_REDSHIFT:
@@ -185,7 +184,7 @@ def _check_history(card: ModelCard, sim: xr.Dataset) -> None:
 
 
 def _check_sources(card: ModelCard, sim: xr.Dataset) -> None:
-    """Refuse sources in cells all over the box, for a model that was trained on few."""
+    """Refuse sources in a large share of the cells, for a model that was trained on few."""
     corner = sim["n_src"][-1].isel({axis: slice(_SAMPLE_CELLS) for axis in AXES}).values
     share = np.count_nonzero(corner) / corner.size
     if share > _MOST_SOURCES:
@@ -197,7 +196,7 @@ def _check_sources(card: ModelCard, sim: xr.Dataset) -> None:
 
 
 def _has_photons(field: xr.DataArray) -> bool:
-    """Whether any cell (x, y, z) is above zero, read in slabs along x up to the first that has one."""
+    """Whether any cell of a field (x, y, z) is above zero; slabs along x are read until one is found."""
     cells = field.sizes["x"]
     return any(
         bool((field[start : start + _SAMPLE_CELLS].values > 0).any())
@@ -206,7 +205,7 @@ def _has_photons(field: xr.DataArray) -> bool:
 
 
 def conditions_at(card: ModelCard, sim: xr.Dataset, index: int) -> dict[str, float]:
-    """The conditions of a snapshot that the model takes beside the redshift."""
+    """The conditions of a snapshot that the model takes besides the redshift."""
     return {name: float(sim[name][index]) for name in card.conditions}
 
 
@@ -220,8 +219,8 @@ def check_arrays(
     redshift
         One number, or one for each box.
     fields
-        The fields of the card, (x, y, z) or (batch, x, y, z), float32, float64 or integers; and its
-        conditions, each one number, or one for each box.
+        The fields of the card, (x, y, z) or (batch, x, y, z), float32, float64 or integers; and the
+        conditions of the card, each one number, or one for each box.
 
     Returns
     -------
@@ -230,9 +229,9 @@ def check_arrays(
     Raises
     ------
     InputError
-        If the fields are not those of the card or have different shapes; if a redshift or a value is not
-        finite or cannot be; if an array holds float16 or anything that is no real number, hides cells by a
-        mask, or is in a unit or an order of axes that is not the card's.
+        If the fields are not those of the card or have different shapes; if a redshift or a value is
+        impossible or not finite; if an array holds float16 or values that are no real numbers, has masked
+        cells, or has another unit or order of axes than the card.
     """
     if set(fields) != {*card.inputs, *card.conditions}:
         wanted = ", ".join([*card.inputs, *card.conditions])
@@ -273,7 +272,7 @@ def _check_column(name: str, values: float | Sequence[float] | np.ndarray, batch
 
 
 def _check_numbers(name: str, values: Any) -> np.ndarray:
-    """The values as float32, if they are real numbers that it can hold and none of them is hidden."""
+    """The values as float32; refuse values that are no real numbers, do not fit in float32 or are masked."""
     if np.ma.is_masked(values):
         raise InputError(
             f"{name}: expected a value in every cell; received an array that masks "
@@ -282,7 +281,7 @@ def _check_numbers(name: str, values: Any) -> np.ndarray:
         )
     received = np.asarray(values)
     _check_dtype(name, received.dtype)
-    with np.errstate(over="ignore", under="ignore"):  # looked for below, and by check_values
+    with np.errstate(over="ignore", under="ignore"):  # such values are refused below and by check_values
         array = received.astype(np.float32, copy=False)
     lost = np.count_nonzero((array == 0) & (received != 0)) if array is not received else 0
     if lost:

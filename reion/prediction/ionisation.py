@@ -1,4 +1,4 @@
-"""When each cell is ionised, found while a prediction is written: z_reion beside xi in one store."""
+"""z_reion, the redshift at which each cell is ionised, written beside the predicted xi in its store."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ def create_z_reion(group: Any, tiling: Tiling) -> None:
 
 
 class WriteZReion(Job[tuple[int, int], dict[str, int]]):
-    """Writes z_reion of a tile, whose xi is in the store in all snapshots.
+    """Writes z_reion of a tile; xi of all its snapshots is in the store.
 
-    The second number of a piece is that of the tile. The result is the `Oddities` of its cells, for JSON.
+    The second number of a piece is the number of the tile. The result is the `Oddities` of its cells,
+    JSON-ready.
     """
 
     def __init__(self, sim: xr.Dataset, store: Path, tiling: Tiling) -> None:
@@ -60,7 +61,7 @@ class WriteZReion(Job[tuple[int, int], dict[str, int]]):
 
 
 def note_oddities(store: Path, results: Iterable[Mapping[str, int]]) -> Oddities:
-    """Write the numbers of cells with odd histories, all tiles together, into the attributes of z_reion."""
+    """Write the numbers of cells with odd histories, summed over tiles, into the attributes of z_reion."""
     import zarr
 
     oddities = sum((Oddities(**result) for result in results), Oddities())

@@ -1,4 +1,4 @@
-"""How much memory a prediction takes, and the tiles that fit in what there is."""
+"""The memory that a prediction takes, and the tiles that fit in a given memory."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from reion.simulation.contract import Shape
 _DEFAULT_MEMORY_BYTES = 2 << 30
 
 _PART_OF_LIMIT = 0.8
-"""How much of the memory there is a process takes by default: how much it will take is known to a quarter."""
+"""Share of the machine's memory that a process takes by default: its need is known to a quarter only."""
 
 _PROGRAM_BYTES = 256 << 20
-"""What the program itself takes, where the system does not tell."""
+"""Memory of the program itself, if the system does not report it."""
 
 _READING_BYTES = 96 << 20
-"""Room for the chunks of the store that are being read, which hold at most 32 MiB each."""
+"""Memory for the chunks of the store that are being read, of at most 32 MiB each."""
 
 _SCRATCH = 1.6
-"""Bytes that onnxruntime takes over bytes of the values that the graph holds at once; the rest is scratch
-space and gaps. Measured on the default network, tiles of 64³ to 128³ cells: 1.33 to 1.42."""
+"""Memory that onnxruntime takes, divided by that of the values that the graph holds at once; the rest is
+scratch space and gaps. Measured on the default network, tiles of 64³ to 128³ cells: 1.33 to 1.42."""
 
 
 _FEW_MORE = 1.05
-"""By how much more cells may be computed so that the fields of a snapshot are read once."""
+"""Factor by which more cells may be computed, if the fields of a snapshot are then read only once."""
 
 
 @dataclass(frozen=True)
 class FittedTiles:
-    """Tiles that are predicted within some memory.
+    """Tiles whose prediction fits in a given memory.
 
     Parameters
     ----------
     tiling
         The tiles.
     keep_fields
-        Whether there is room for all fields of a snapshot while its tiles are predicted.
+        Whether all fields of a snapshot fit in memory too, while its tiles are predicted.
     """
 
     tiling: Tiling
@@ -50,18 +50,18 @@ class FittedTiles:
 
 
 def default_memory_bytes() -> int:
-    """Memory that a process may take by default: 2 GiB, or four fifths of what there is if that is less."""
+    """Memory that a process may take by default: 2 GiB, or four fifths of the machine's if that is less."""
     limit = memory_limit_bytes()
     return min(_DEFAULT_MEMORY_BYTES, sys.maxsize if limit is None else int(_PART_OF_LIMIT * limit))
 
 
 def fit_tiles(emulator: Emulator, mesh: Shape, memory_bytes: int) -> FittedTiles:
-    """Choose the tiles of a box that cost least and take no more than `memory_bytes` of a process.
+    """Choose the cheapest tiles of a box with which a process takes no more than `memory_bytes`.
 
     Raises
     ------
     InputError
-        If not even the smallest tile fits; the message says what it takes.
+        If not even the smallest tile fits; the message gives the memory that it takes.
     """
     card = emulator.card
     allowed = memory_bytes - (resident_memory_bytes() or _PROGRAM_BYTES) - _READING_BYTES
@@ -77,13 +77,13 @@ def fit_tiles(emulator: Emulator, mesh: Shape, memory_bytes: int) -> FittedTiles
     if snapshot_bytes > allowed // 4:
         return FittedTiles(tiling, keep_fields=False)
     beside_fields = fit(allowed_bytes=allowed - snapshot_bytes)
-    # To read a cell of a window anew costs little beside what is computed for it.
+    # Reading a cell again costs little compared with computing it.
     keep_fields = beside_fields.cells_computed <= _FEW_MORE * tiling.cells_computed
     return FittedTiles(beside_fields if keep_fields else tiling, keep_fields)
 
 
 def expected_peak_bytes(emulator: Emulator, tiles: FittedTiles) -> int:
-    """Peak of the memory of a process that predicts these tiles, if its program takes what this one does."""
+    """Peak memory of a process that predicts these tiles, if its program takes as much as this process."""
     cells = math.prod(tiles.tiling.mesh)
     chunks = min(_READING_BYTES, 12 * cells)
     fields = 4 * len(emulator.card.inputs) * cells if tiles.keep_fields else 0
@@ -92,15 +92,15 @@ def expected_peak_bytes(emulator: Emulator, tiles: FittedTiles) -> int:
 
 
 def prediction_bytes(emulator: Emulator, mesh: Shape) -> float:
-    """What `PredictedField` takes to predict a box of so many cells, the program not counted."""
+    """Memory that `PredictedField` takes to predict a box of this mesh, without the program itself."""
     return _tile_bytes(emulator, mesh, fit_tiles(emulator, mesh, default_memory_bytes()).tiling.tile)
 
 
 def _tile_bytes(emulator: Emulator, mesh: Shape, tile: Shape) -> float:
-    """Bytes that predicting a tile of that shape takes.
+    """Bytes that the prediction of a tile of this shape takes.
 
-    Along an axis where the tile is the whole box, a file with a first stage of its own wraps the box for each
-    filter and for the trunk, and has no halo.
+    Along an axis where the tile is the whole box, a file with a separate stem wraps the box for each filter
+    and for the trunk, and needs no halo.
     """
     card = emulator.card
     whole_halo = card.receptive_radius_cells if card.trunk_radius_cells is None else card.trunk_radius_cells

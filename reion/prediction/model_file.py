@@ -1,4 +1,4 @@
-"""The file of a model: found, read and looked at before anything runs it."""
+"""Model files: find them, read them and check them before anything runs them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reion_exports.anatomy import HostileFileError
 from reion_exports.card import CardError, ModelCard
 
 MAX_FILE_BYTES = 2**31
-"""ONNX files from this size on need external data, which no model of ours has."""
+"""ONNX files of this size or more need external data, which no model file of reion has."""
 
 UNCHANGED = "expected a file that `reion export onnx` wrote, unchanged"
 
@@ -25,19 +25,19 @@ def shipped_models() -> tuple[str, ...]:
 
 
 def read_card(source: str | Path | bytes) -> tuple[ModelCard, str]:
-    """The card of a model file and the file's SHA-256, without opening the model.
+    """The card of a model file and the SHA-256 of the file, without opening the model.
 
     Raises
     ------
     InputError
-        As `Emulator` does for a file that is not there, damaged or not a model of ours.
+        If the file is missing, damaged or not a model file of reion.
     """
     content, file = read_model(source)
     return card_of(content, file), hashlib.sha256(content).hexdigest()
 
 
 def read_model(source: str | Path | bytes) -> tuple[bytes, str | None]:
-    """The bytes of a model, and the name of the file they are from."""
+    """The bytes of a model, and the name of the file that they come from; None for given bytes."""
     if isinstance(source, bytes):
         return source, None
     if str(source) in shipped_models():

@@ -1,4 +1,4 @@
-"""Predict a simulation of any size from file to file, in bounded memory; interrupted, it goes on."""
+"""Predict a simulation of any size from file to file, in bounded memory, and resume after an interruption."""
 
 from __future__ import annotations
 
@@ -42,31 +42,31 @@ from reion_exports.convert import OUTPUTS
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What `predict` wrote and what it took.
+    """The result of `predict`, and the time and memory that it took.
 
     Parameters
     ----------
     output
         The store.
     cells
-        Of all snapshots.
+        Number of cells of all snapshots.
     cells_computed, tiles_computed
-        Of all snapshots, by this call: fewer where it went on with an earlier one.
+        Cells and tiles that this call computed; fewer than all if it resumed an earlier call.
     seconds
-        Of this call.
+        Duration of this call.
     provider
         The execution provider of onnxruntime.
     peak_memory_bytes
-        Of the process that took most; None where the system does not tell.
+        Peak memory of the process that took most; None if the system does not report it.
     tiles, tile_cells
-        Tiles of a snapshot, and cells of a tile along each axis.
+        Number of tiles of a snapshot, and cells of a tile along each axis.
     outside_training
-        What the training of the model did not cover.
+        Quantities that the training of the model did not cover.
     history
-        What became of the photons, snapshot by snapshot; nothing where an earlier call had finished.
+        The photon budget of every snapshot; empty if an earlier call had finished.
     z_reion
-        How many cells have which kind of history; None where z_reion was not asked for, or an earlier call
-        had finished.
+        Numbers of cells with odd histories; None if z_reion was not asked for, or an earlier call had
+        finished.
     """
 
     output: Path
@@ -84,11 +84,11 @@ class Prediction:
 
     @property
     def cells_per_second(self) -> float:
-        """Cells that this call computed in a second."""
+        """Cells that this call computed per second."""
         return self.cells_computed / self.seconds
 
     def to_json(self) -> dict[str, Any]:
-        """As `reion predict --json` prints it."""
+        """JSON-ready values, as `reion predict --json` prints them."""
         return {
             "output": str(self.output),
             "cells": self.cells,
@@ -125,10 +125,9 @@ def predict(
     """Predict the ionised fraction of a simulation into a Zarr store.
 
     The box is predicted tile by tile, each from a window that is wider by the model's receptive radius, so
-    that what is stored is what a prediction of the whole box would give. Interrupted and called again with
-    the same model, simulation and place, it goes on with the first tile that is missing; the store appears
-    at `out` when it is whole. It never mixes two states of its input: where a file changed on the way, none
-    appears.
+    that the result is that of a prediction of the whole box. After an interruption, a call with the same
+    model, simulation and `out` goes on with the missing tiles. The store appears at `out` when it is whole.
+    If an input file changes during the prediction, no store appears.
 
     Parameters
     ----------
@@ -140,27 +139,29 @@ def predict(
         Zarr store with `xi` (redshift, x, y, z), float32, that `xarray.open_zarr` opens; or a file, HDF5 or
         `.npz`, by its ending (see `reion.storage.single_file`).
     memory_bytes
-        How much memory a process may take on the CPU; by default `default_memory_bytes()`.
+        Memory that a process may take on the CPU; by default `default_memory_bytes()`.
+    device, threads
+        See `reion.prediction.emulator.Emulator`; they hold if `model` is no `Emulator` yet.
     uncertainty
         Write `xi_std` too, the standard deviation of the error of xi in every cell.
     z_reion
         Write `z_reion` too, (x, y, z): the redshift at which each cell is ionised, as
-        `reion.metrics.crossings.z_reion` of the xi that is written.
+        `reion.metrics.crossings.z_reion` finds it from the predicted xi.
     force
-        Replace a store of reion's at `out`.
+        Replace a store of reion at `out`.
     resume
-        Refuse to begin anew.
+        Only go on with an earlier call; refuse to start a new prediction.
     workers
-        Who predicts the tiles; this process where it is None.
+        The processes that predict the tiles; by default this process alone.
     progress
-        Called with the cells done and the cells there are.
+        Called with the number of cells done and of all cells.
 
     Raises
     ------
     InputError
-        If something is at `out` and `force` is not set, or is not a store of reion's; if `out` would be,
-        contain or lie in what is read; if the model does not fit the simulation (see `Emulator.check`), if
-        not even the smallest tile fits in memory, if a file changed while it was read.
+        If `out` exists and `force` is not set, or it is not a store of reion; if `out` would be, contain or
+        lie in a file that is read; if the model does not fit the simulation (see `Emulator.check`); if
+        not even the smallest tile fits in memory; if a file changed while it was read.
     """
     started = time.perf_counter()
     growing = _output(model, sim_path, out, force=force)
@@ -229,7 +230,7 @@ def predict(
 def _output(
     model: Any, sim_path: str | Path | Sequence[str | Path], out: str | Path, *, force: bool
 ) -> GrowingStore:
-    """What grows at `out`; an error if nothing may be written there."""
+    """The unfinished store at `out`; an error if nothing may be written there."""
     sources = [sim_path] if isinstance(sim_path, str | Path) else list(sim_path)
     models = [model] if isinstance(model, str | Path) else []
     kind = kind_of(out)
@@ -242,8 +243,8 @@ def _output(
 def _begun_tiling(
     earlier: Mapping[str, Any], common: Mapping[str, Any], tiling: Tiling, memory_bytes: int
 ) -> tuple[Tiling, int]:
-    """The tiles and the memory they were fitted to: those of an earlier command, if this one can go on."""
-    # Where there is less memory now, the tiles may be what did not fit.
+    """The tiles and the memory that they were fitted to: those of an earlier call that this one resumes."""
+    # With less memory than before, the earlier tiles may not fit.
     begun = all(earlier.get(name) == value for name, value in common.items())
     if begun and earlier["memory"] <= memory_bytes:
         tiles = _shape(earlier["tiles"])
@@ -252,7 +253,7 @@ def _begun_tiling(
 
 
 def _write_z_reion(growing: GrowingStore, workers: Workers, sim: xr.Dataset, tiling: Tiling) -> Oddities:
-    """Write z_reion of the tiles that lack it, once xi of all snapshots is there."""
+    """Write z_reion of the tiles that lack it; xi of all snapshots is in the store."""
     done = growing.done()
     pieces = [(HISTORY, number) for number in range(len(tiling))]
     missing = [piece for piece in pieces if piece not in done]
@@ -271,7 +272,7 @@ def _sums(results: Mapping[StorePiece, Any], snapshots: int) -> list[dict[str, f
 
 
 class PortableEmulator(Portable):
-    """An emulator that opens its session once in every process it travels to."""
+    """An emulator that can be sent to other processes, and opens one session in each."""
 
     def __init__(self, emulator: Emulator, device: Device) -> None:
         self._content, self._device = emulator.file_content, device
@@ -288,9 +289,10 @@ class PortableEmulator(Portable):
 
 
 class PredictTiles(Job[StorePiece, dict[str, Any]]):
-    """Predicts a tile of a snapshot into the store. No two tiles share a chunk of it.
+    """Predicts a tile of a snapshot into the store, in which no two tiles share a chunk.
 
-    The result is the `peak` of the process's memory in bytes, where the system tells, and the tile's `sums`.
+    The result holds the `peak` memory of the process in bytes, if the system reports it, and the `sums` of
+    the tile (see `reion.prediction.budget.tile_sums`).
     """
 
     def __init__(
@@ -309,7 +311,7 @@ class PredictTiles(Job[StorePiece, dict[str, Any]]):
 
     @cached_property
     def _outputs(self) -> list[Any]:
-        """The arrays of the store that are written: xi, and with `spread` xi_std."""
+        """The arrays of the store that are written: xi and, with `spread`, xi_std."""
         import zarr
 
         names = OUTPUTS if self._spread else OUTPUTS[:1]
@@ -317,7 +319,7 @@ class PredictTiles(Job[StorePiece, dict[str, Any]]):
 
     @cached_property
     def _fields_in_memory(self) -> dict[int, dict[str, xr.DataArray]]:
-        """Number of the snapshot that was predicted last to its fields."""
+        """The fields of the snapshot that was predicted last, by its number."""
         return {}
 
     def _fields(self, index: int) -> dict[str, xr.DataArray]:
@@ -350,16 +352,16 @@ class PredictTiles(Job[StorePiece, dict[str, Any]]):
 
 
 class PredictedField(Portable, LazyField):
-    """xi of every snapshot of a Simulation, predicted when it is asked for, within `default_memory_bytes()`.
+    """xi of a Simulation, of which each snapshot is predicted on demand, within `default_memory_bytes()`.
 
     Parameters
     ----------
     emulator, sim
-        See `Emulator.check`, which the two must have passed.
+        The model and the simulation, which must have passed `Emulator.check`.
     device
-        On which device other processes predict.
+        The device on which other processes predict.
     keep
-        A folder for the snapshots that were predicted, so that none is predicted twice.
+        A folder for predicted snapshots, so that none is predicted twice.
     """
 
     def __init__(
@@ -372,7 +374,7 @@ class PredictedField(Portable, LazyField):
         self._emitted = EmittedPhotons(sim) if derived else None
 
     def snapshot(self, index: int, key: CellKey) -> Field:
-        """The cells `key` of snapshot `index`, all of which is predicted."""
+        """The cells `key` of snapshot `index`; the whole snapshot is predicted."""
         kept = None if self._keep is None else self._keep / f"{index}.npy"
         if kept is not None and kept.exists():
             return np.asarray(np.load(kept, mmap_mode="r")[key])
@@ -387,14 +389,14 @@ class PredictedField(Portable, LazyField):
         for number in range(len(self._tiling)):
             xi[self._tiling.place(number)] = predict_tile(predict_window, fields, self._tiling, number)
         if kept is not None:
-            # Whole, because another process may be looking for it; for this run of the command only.
+            # Another process may look for the file: it appears when whole. It need not survive a crash.
             with whole_file(kept, sync=False) as partial:
                 np.save(partial, xi)
         return xi[key]
 
 
 def _at_redshift(emulator: Emulator, sim: xr.Dataset, index: int, *, spread: bool = False) -> Predictor:
-    """What predicts windows at the redshift of a snapshot."""
+    """A function that predicts windows at the redshift of a snapshot."""
     numbers = conditions_at(emulator.card, sim, index)
     return functools.partial(
         emulator.predict_window, float(sim["redshift"][index]), conditions=numbers, spread=spread
@@ -407,7 +409,7 @@ def _shape(sides: Sequence[int]) -> Shape:
 
 
 def _with_history(sim: xr.Dataset, emulator: Emulator, growing: GrowingStore, workers: Workers) -> xr.Dataset:
-    """Return the simulation with n_ion, if the model wants it, integrated block by block into a store."""
+    """Return the simulation with n_ion, if the model takes it; it is integrated block by block into a store."""
     if "n_ion" not in emulator.card.inputs or "n_ion" in sim.data_vars:
         return sim
     history = GrowingStore(growing.folder / "history.zarr", STORE, "converting")
@@ -426,7 +428,7 @@ def create_xi_store(
     z_reion: bool = False,
     warned: Sequence[str] = (),
 ) -> None:
-    """Create the store the tiles go into; what the model `warned` of is its xi's attribute `warnings`."""
+    """Create the store for the tiles; the warnings `warned` become the attribute `warnings` of its xi."""
     group = create_group(sim, path, {})
     for name in OUTPUTS if spread else OUTPUTS[:1]:
         array = group.create_array(

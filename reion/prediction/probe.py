@@ -1,4 +1,4 @@
-"""Whether a graph keeps what its card promises of windows: how far it looks, and on what blocks it works."""
+"""Check that a graph has the receptive radius and the stride that its card states."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ if TYPE_CHECKING:
     from reion.prediction.emulator import Emulator
 
 _TOLERANCE = 0.01
-"""By how much a window may differ from the whole box, in parts of the range of xi. Rounding makes 1e-5 of it,
-a block that is cut elsewhere a tenth and more."""
+"""Largest difference between a window and the whole box, as a share of the range of xi. Rounding makes 1e-5,
+a wrong stride a tenth or more."""
 
 _LEAST_RANGE = 1e-4
-"""Of xi, for the above: a network that hardly answers hardly differs."""
+"""Smallest range of xi that the tolerance is multiplied with: xi of an untrained network hardly varies."""
 
 _BOX = ((5, 5), (3, 1), (2, 1))
-"""Sides of the box: at least so many cells, and so many blocks. Five, because blocks that are two, three or
-four times as long do not fit in."""
+"""For each side of the box, the least number of cells and of blocks (of the stride). Five blocks are no
+multiple of blocks that are two, three or four times as long."""
 
 _MAX_MFP_MPC = 30.0
 
 
 def probe(emulator: Emulator) -> None:
-    """Compare a tiny periodic box with a window of it that begins one block further and carries its halo.
+    """Compare a tiny periodic box with a window of it that begins one block further and includes its halo.
 
-    Both agree if the card's receptive radius and stride are those of the graph. Tiles are cut by these two,
-    and with others they would be wrong at their edges without anything to be seen.
+    Both agree if the card's receptive radius and stride are those of the graph. Tiles are cut by these two;
+    wrong values would make wrong cells at the edges of tiles, without any error.
 
     Raises
     ------
     InputError
-        If the graph does not return the cells that its card promises, or others come out.
+        If the graph fails on such a window, or its values differ from those of the box.
     """
     card = emulator.card
     radius, stride = card.receptive_radius_cells, card.stride_cells

@@ -1,4 +1,4 @@
-"""onnxruntime as prediction uses it: its settings, and its errors in our words."""
+"""Sessions of onnxruntime: their settings, and their errors as `InputError`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Device = Literal["auto", "cpu", "cuda"]
 
 
 def check_device(device: str, threads: int | None) -> None:
-    """Raise `InputError` for a device that there is not, or no thread at all."""
+    """Raise `InputError` for an unknown device or a number of threads below one."""
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(f"expected device to be auto, cpu or cuda; received {device!r}")
     if threads is not None and threads < 1:
@@ -28,7 +28,7 @@ def check_device(device: str, threads: int | None) -> None:
 
 
 def may_use_cuda(device: Device) -> bool:
-    """Whether a session for this device may run on a GPU: it is asked for, or there is a driver."""
+    """Whether a session for this device may run on a GPU: it was asked for, or a driver is installed."""
     if device == "cpu":
         return False
     if device == "cuda":
@@ -41,32 +41,32 @@ def may_use_cuda(device: Device) -> bool:
 def open_session(
     content: bytes, device: Device, threads: int | None, file: str | None
 ) -> onnxruntime.InferenceSession:
-    """Open the bytes of a model.
+    """Open a session for the bytes of a model.
 
     Raises
     ------
     InputError
-        If onnxruntime refuses them, or if `device` is `"cuda"` and the live session has none.
+        If onnxruntime refuses the model, or if `device` is `"cuda"` and the session does not run on a GPU.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    # Said explicitly: left to itself, onnxruntime takes every core of the machine and binds a thread to each,
-    # whatever cores the process was given.
+    # By default onnxruntime takes every core of the machine and binds a thread to each, whatever cores the
+    # process was given.
     options.intra_op_num_threads = threads or threads_to_use()
-    # The next level, blocked 2D convolutions, is hardly faster and keeps a second copy of what it touches.
+    # The next level, blocked 2D convolutions, is hardly faster and keeps a second copy of its arrays.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    # A plan of memory made for one size of box doubles what the next one needs, and saves no time.
+    # The memory plan for one size of box doubles the memory of the next size, and saves no time.
     options.enable_mem_pattern = False
-    # Threads that wait spinning gain nothing on operators this large and take the core from others.
+    # Threads that spin while they wait save no time on operators this large, and block cores.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers: list[Any] = ["CPUExecutionProvider"]
     available = onnxruntime.get_available_providers()
     if device != "cpu" and "CUDAExecutionProvider" in available and _has_nvidia_driver():
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints which libraries it does not find
             onnxruntime.preload_dlls()
-        # TF32 keeps ten bits of a product, too few to agree with the CPU.
+        # TF32 keeps only ten bits of each factor, too few to agree with the CPU.
         cuda = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
         providers.insert(0, ("CUDAExecutionProvider", cuda))
     try:
@@ -86,10 +86,10 @@ def open_session(
 
 @contextlib.contextmanager
 def running(sides: tuple[int, ...], file: str | None) -> Iterator[None]:
-    """Raise what onnxruntime says in the block, where it runs on so many cells, as an `InputError`."""
+    """Raise errors of onnxruntime in the block as `InputError`; `sides` are the cells that it runs on."""
     try:
         yield
-    except Exception as error:  # onnxruntime's exceptions have no common base of their own
+    except Exception as error:  # the exceptions of onnxruntime have no common base
         if "allocate" in str(error):
             raise InputError(
                 f"there is not enough memory to predict {sides} cells at once",
@@ -101,7 +101,7 @@ def running(sides: tuple[int, ...], file: str | None) -> Iterator[None]:
 
 
 def _has_nvidia_driver() -> bool:
-    """Whether CUDA is worth a try: onnxruntime lists its provider everywhere and complains where it fails."""
+    """Whether CUDA is worth a try: onnxruntime lists its provider even without a GPU, and complains then."""
     try:
         ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:

@@ -1,7 +1,7 @@
-"""A model in two stages on a CPU: its first stage by our own kernels, its trunk by `reion.prediction.trunks`.
+"""A model on a CPU in two stages: its stem by `reion_kernels`, its trunk by `reion.prediction.trunks`.
 
-The first stage learns nothing and is the larger part of the file's graph. Our kernels compute it several
-times faster and for cells of any size, and take less memory.
+The stem learns nothing and is the larger part of the graph in the file. The kernels compute it several times
+faster, for cells of any size, and in less memory.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 
 
 class Stages:
-    """A model whose first stage is one of those that compare photons with atoms.
+    """A model whose stem compares photons with atoms, and can be computed by the kernels.
 
     Attributes
     ----------
     trunk
-        What comes after the first stage.
+        The part of the graph after the stem.
     channels
-        How many the trunk takes.
+        Number of channels that the trunk takes.
     has_spread
-        Whether the model says how far its xi is off.
+        Whether the model predicts `xi_std`.
     radius_cells, trunk_radius_cells
-        Of the model, and of its trunk alone.
+        Receptive radius of the model, and of its trunk alone.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Stages:
         )
 
     def at_cell_size(self, cell_size_mpc: float) -> Stages:
-        """The model for cells of another comoving side; the trunk is opened once for all."""
+        """The model for cells of another comoving side; it shares the opened trunk."""
         other = object.__new__(Stages)
         vars(other).update(vars(self))
         other._cell_size_mpc = cell_size_mpc
@@ -78,7 +78,7 @@ class Stages:
         return other
 
     def open(self) -> None:
-        """Open what the first prediction would open otherwise."""
+        """Open the trunk now, and not with the first prediction."""
         self.runner.open()
 
     def run(
@@ -88,7 +88,7 @@ class Stages:
         periodic: Sequence[int],
         answers: np.ndarray,
     ) -> None:
-        """Write xi, and xi_std if there is a place for it, into `answers`.
+        """Write xi, and xi_std if `answers` has room for it, into `answers`.
 
         Parameters
         ----------
@@ -96,6 +96,8 @@ class Stages:
             redshift and conditions, each (batch,) float32.
         fields
             (batch, X, Y, Z) float32 each, with a halo of `radius_cells` along axes that are not periodic.
+        periodic
+            For each axis, 1 if the fields are the whole periodic box, otherwise 0.
         answers
             (1 or 2, batch, x, y, z) float32.
         """
@@ -109,9 +111,9 @@ class Stages:
     def first_stage(
         self, fields: Mapping[str, np.ndarray], max_mfp: float | None, periodic: Sequence[int] = (1, 1, 1)
     ) -> np.ndarray:
-        """The channels that the trunk takes: (x + 2 r, channel, y + 2 r, z + 2 r), r the trunk's radius.
+        """The channels of the stem, as the trunk takes them: (x + 2 r, channel, y + 2 r, z + 2 r).
 
-        Along periodic axes they have no halo.
+        r is the radius of the trunk; along periodic axes there is no halo.
         """
         from reion_kernels.photon_channels import photon_channels
 
@@ -132,26 +134,26 @@ class Stages:
         answers: np.ndarray,
         periodic: Sequence[int] = (1, 1, 1),
     ) -> None:
-        """Write the answers (output, x, y, z) for channels as `first_stage` gives them.
+        """Write the answers (output, x, y, z) for the channels that `first_stage` returns.
 
         `told` are redshift and conditions, each (1,) float32.
         """
         self.runner.run(channels, self.trunk_numbers(told), answers, periodic)
 
     def trunk_numbers(self, told: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What the trunk takes beside channels, from redshift and conditions, each (1,) float32."""
+        """The inputs of the trunk besides channels, from redshift and conditions, each (1,) float32."""
         numbers = {name: told[name] for name in self.trunk.numbers if name != CELL_SIZE}
         if CELL_SIZE in self.trunk.numbers:
             numbers[CELL_SIZE] = np.array(cell_size_condition(self._cell_size_mpc), dtype=np.float32)
         return numbers
 
     def plan(self, max_mfp: float | None) -> PhotonPlan:
-        """How the first stage is computed for photons that come so far."""
+        """The plan of the stem for photons with the reach `max_mfp`, Mpc."""
         return photon_plan(self._settings, self._photons, cell_size_mpc=self._cell_size_mpc, max_mfp=max_mfp)
 
 
 def stages_of(content: bytes, card: ModelCard, *, threads: int | None, file: str | None) -> Stages | None:
-    """A model in two stages; None where its file does not have two that we know."""
+    """The model in two stages; None if its file has no stem that the kernels know."""
     try:
         settings = photon_settings(card.provenance["config"]["model"])
         if settings is None:
@@ -162,14 +164,14 @@ def stages_of(content: bytes, card: ModelCard, *, threads: int | None, file: str
 
 
 def stage_bytes(stages: Stages, window: Shape, tile: Shape, trunk_bytes_per_cell: float) -> float:
-    """Memory that a prediction takes beside its fields and its answers.
+    """Memory that a prediction takes besides its fields and its answers.
 
     Parameters
     ----------
     window, tile
-        Cells of the fields, halo included where there is one, and of the answer.
+        Cells of the fields, with their halo if they have one, and cells of the answer.
     trunk_bytes_per_cell
-        What onnxruntime holds for a cell of a block.
+        Memory that onnxruntime takes for each cell of a block.
     """
     halo = 2 * stages.trunk_radius_cells
     sides = (side + (halo if wide > side else 0) for side, wide in zip(tile, window, strict=True))

@@ -1,6 +1,6 @@
-"""A periodic box in tiles, each predicted from a window that is wider by a halo, so that there are no seams.
+"""Cut a periodic box into tiles, each predicted from a window that is wider by a halo: there are no seams.
 
-The predictor may be any function that takes windows of fields and returns the values inside of their halos.
+The predictor may be any function that takes windows of fields and returns the values inside their halos.
 """
 
 from __future__ import annotations
@@ -27,20 +27,21 @@ _CHUNK_CELLS = 128
 
 
 class Predictor(Protocol):
-    """What predicts a tile from its window."""
+    """A function that predicts a tile from its window."""
 
     def __call__(self, fields: Mapping[str, Field], /, *, periodic: Shape) -> Field:
         """Predict a tile (X, Y, Z).
 
-        The fields have the shape (X + 2 R, Y + 2 R, Z + 2 R), but along an axis where `periodic` is 1 they
-        are as long as the box and have no halo. Several values a cell come along a first axis.
+        The fields have the shape (X + 2 R, Y + 2 R, Z + 2 R) with the halo R, but along an axis where
+        `periodic` is 1 they are as long as the box and have no halo. If the predictor has several outputs,
+        they are along a first axis.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A part of the box: its first cell, and its cells along each axis, of which some may lie beyond."""
+    """A part of the box: its first cell, and its cells along each axis, which may go beyond the box."""
 
     origin: Shape
     shape: Shape
@@ -48,16 +49,16 @@ class Tile:
 
 @dataclass(frozen=True, kw_only=True)
 class Tiling:
-    """A periodic box of `mesh` cells in tiles of one shape.
+    """A periodic box cut into tiles of equal shape.
 
     Parameters
     ----------
     mesh
-        Cells of the box.
+        Cells of the box along each axis.
     tile
-        Cells of a tile; multiples of the predictor's stride; along an axis, one tile may be the whole box.
+        Cells of a tile along each axis, multiples of the predictor's stride. One tile may span the box.
     halo_cells
-        How much wider a window is than its tile, on every side.
+        Cells that a window is wider than its tile, on every side.
     """
 
     mesh: Shape
@@ -72,7 +73,7 @@ class Tiling:
 
     @property
     def periodic(self) -> Shape:
-        """1 for each axis along which one tile is the whole box: the predictor wraps it itself."""
+        """1 for each axis along which one tile spans the box, which the predictor then wraps; otherwise 0."""
         x, y, z = (int(count == 1) for count in self.counts)
         return (x, y, z)
 
@@ -100,7 +101,7 @@ class Tiling:
         return map(self.__getitem__, range(len(self)))
 
     def place(self, number: int) -> Slices:
-        """Where a tile lies in the box, cut off where the box ends."""
+        """The slices of a tile in the box, cut off where the box ends."""
         x, y, z = (
             slice(start, min(start + side, n))
             for start, side, n in zip(self[number].origin, self.tile, self.mesh, strict=True)
@@ -112,7 +113,7 @@ class Tiling:
         return math.prod(axis.stop - axis.start for axis in self.place(number))
 
     def window(self, tile: Tile) -> tuple[Shape, Shape]:
-        """Return origin (which may be negative) and shape of the window that a tile is predicted from."""
+        """The origin, which may be negative, and the shape of the window of a tile."""
         origin, shape = [], []
         for start, side, n, whole in zip(tile.origin, tile.shape, self.mesh, self.periodic, strict=True):
             origin.append(0 if whole else start - self.halo_cells)
@@ -136,28 +137,34 @@ def cheapest_tiles(
     needed_bytes: Callable[[Shape], float],
     allowed_bytes: float,
 ) -> Tiling:
-    """Choose the tiles that fit in memory and whose windows have the fewest cells in all.
+    """Choose the tiles that fit in memory and whose windows have the fewest cells in total.
 
-    A tile that is as long as the box has no halo along that axis, which is why tiles are rods and slabs
-    rather than cubes where the halo is wide. Among tilings with as many cells, the one with the fewest tiles
-    is taken, and of these the one that is cut along x first, where the cells of a tile lie side by side.
+    A tile that spans the box has no halo along that axis; if the halo is wide, tiles are therefore rods and
+    slabs rather than cubes. Among tilings with equally many cells, the one with the fewest tiles is taken,
+    and among these the one that is cut along x first, because cells with the same x are contiguous in memory.
 
     Parameters
     ----------
+    mesh
+        Cells of the box along each axis.
+    halo_cells, stride_cells
+        Halo and stride of the predictor.
     needed_bytes
-        Gives the bytes that predicting a tile of some shape takes.
+        Returns the bytes that the prediction of a tile of a given shape takes.
+    allowed_bytes
+        Memory that the prediction of a tile may take.
 
     Raises
     ------
     InputError
-        If not even the smallest tile fits; the message says what it takes.
+        If not even the smallest tile fits; the message gives the memory that it takes.
     """
     nx, ny, nz = mesh
     lengths = [_sides(n, stride_cells) for n in mesh]
     counts = np.meshgrid(
         *([-(-n // side) for side in sides] for n, sides in zip(mesh, lengths, strict=True)), indexing="ij"
     )
-    # The windows of a tiling have together what those along each axis have, multiplied.
+    # The cells of all windows of a tiling are the product of the window lengths summed along each axis.
     along = [
         [n if side >= n else -(-n // side) * (side + 2 * halo_cells) for side in sides]
         for n, sides in zip(mesh, lengths, strict=True)
@@ -193,7 +200,7 @@ def _sides(cells: int, stride_cells: int) -> list[int]:
 
 
 def _side(cells: int, count: int, stride_cells: int) -> int:
-    """Length of a tile when `count` of them cover `cells`."""
+    """Length of a tile if `count` tiles cover `cells` cells."""
     side = -(-cells // count)
     chunks = math.ceil(side / _CHUNK_CELLS) if count > 1 else 1
     unit = chunks * stride_cells
@@ -206,9 +213,9 @@ def read_window(box: Any, origin: Shape, shape: Shape) -> Field:
     Parameters
     ----------
     box
-        Anything that gives arrays for slices along three axes: an array, a Zarr array, a lazy DataArray.
+        An object that returns arrays for slices along three axes: an array, a Zarr array, a lazy DataArray.
     origin, shape
-        May reach beyond the box on either side, also more than once around it.
+        First cell and cells of the window, which may reach beyond the box, even several times around it.
     """
     window = np.empty(shape, dtype=np.float32)
     along = [segments(*axis) for axis in zip(origin, shape, box.shape, strict=True)]
@@ -219,7 +226,7 @@ def read_window(box: Any, origin: Shape, shape: Shape) -> Field:
 
 
 def segments(origin: int, length: int, cells: int) -> list[tuple[slice, slice]]:
-    """A window along one periodic axis as contiguous parts: for each its slices of the box and the window."""
+    """Contiguous parts of a window along one periodic axis: for each, its slices of box and window."""
     parts, done = [], 0
     while done < length:
         start = (origin + done) % cells
@@ -237,7 +244,7 @@ def predict_tile(predict: Predictor, fields: Mapping[str, Any], tiling: Tiling, 
     predict
         See `Predictor`.
     fields
-        Name to periodic box, see `read_window`.
+        Periodic boxes by name, see `read_window`.
     """
     origin, shape = tiling.window(tiling[number])
     windows = {name: read_window(box, origin, shape) for name, box in fields.items()}

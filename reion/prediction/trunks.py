@@ -1,4 +1,4 @@
-"""The trunk of a model on a CPU: by our own kernel where its form is known, by onnxruntime otherwise."""
+"""Run the trunk of a model on a CPU: by a kernel of reion if it knows the trunk, else by onnxruntime."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from reion_kernels.residual_trunk import TrunkWeights
 
 BLOCK_CELLS = 1 << 19
-"""onnxruntime computes so many cells at once, at most: more are hardly faster and take more memory."""
+"""Most cells that onnxruntime computes at once: larger blocks are hardly faster and take more memory."""
 
 _THINNEST_CELLS = 16
-"""Blocks are cut along x, where that needs no copy, down to about twice so many cells."""
+"""Blocks are cut along x, which needs no copy, until they are thinner than about twice this."""
 
 
 class TrunkRunner(Protocol):
-    """Computes answers from channels."""
+    """Computes the answers (xi, and xi_std if the model predicts it) from channels."""
 
     def open(self) -> None:
-        """Open what the first run would open otherwise."""
+        """Open the sessions now, and not with the first run."""
         ...
 
     def run(
@@ -47,20 +47,21 @@ class TrunkRunner(Protocol):
     ) -> None:
         """Write the answers (output, x, y, z) for channels (x + 2 r, channel, y + 2 r, z + 2 r).
 
-        Along axes where `periodic` is 1 channels have no halo: the box goes round. `numbers` are what it
-        takes beside them, each one number a box.
+        r is the radius of the trunk. Along axes where `periodic` is 1 the channels are the whole periodic
+        box, without a halo. `numbers` are the other inputs of the trunk, one number each.
         """
         ...
 
     def working_bytes(self, tile: Shape, trunk_bytes_per_cell: float) -> float:
-        """Memory that a run takes for so many cells; the other number is onnxruntime's for a cell."""
+        """Memory that a run takes for a tile; `trunk_bytes_per_cell` is that of onnxruntime for each cell."""
         ...
 
 
 def trunk_runner(trunk: Trunk, radius_cells: int, *, threads: int | None, file: str | None) -> TrunkRunner:
-    """Our kernel for a trunk of symmetric residual blocks, onnxruntime for any other.
+    """The kernel of reion for a trunk of symmetric residual blocks, onnxruntime for any other trunk.
 
-    On processors with AVX2 the kernel takes a third of the processor time, for both widths that are shipped.
+    On processors with AVX2 the kernel takes a third of onnxruntime's processor time, for both widths that are
+    shipped.
     """
     try:
         residual = read_residual_trunk(trunk)
@@ -72,9 +73,9 @@ def trunk_runner(trunk: Trunk, radius_cells: int, *, threads: int | None, file: 
 
 
 class KernelTrunk:
-    """A trunk of symmetric residual blocks by `reion_kernels.residual_trunk`.
+    """Runs a trunk of symmetric residual blocks with `reion_kernels.residual_trunk`.
 
-    Only the condition vectors, which are one number a channel, come from onnxruntime.
+    Only the condition vectors, one number per channel, come from onnxruntime.
     """
 
     def __init__(self, trunk: ResidualTrunk, threads: int | None, file: str | None) -> None:
@@ -85,7 +86,7 @@ class KernelTrunk:
         return open_session(self._trunk.conditions, "cpu", 1, self._file)
 
     def open(self) -> None:
-        """Open what computes the conditions."""
+        """Open the session that computes the condition vectors."""
         if self._trunk.condition_names:
             self._session.get_inputs()
 
@@ -153,7 +154,7 @@ class KernelTrunk:
 
 
 class SessionTrunk:
-    """A trunk by onnxruntime, block by block."""
+    """Runs a trunk with onnxruntime, block by block."""
 
     def __init__(self, trunk: Trunk, radius_cells: int, threads: int | None, file: str | None) -> None:
         self._trunk, self._radius_cells, self._threads, self._file = trunk, radius_cells, threads, file
@@ -211,7 +212,7 @@ class SessionTrunk:
 
 
 def blocks(shape: Shape, cells: int = BLOCK_CELLS) -> Iterator[tuple[slice, slice, slice]]:
-    """Cut a box into blocks of about so many cells at most."""
+    """Cut a box into blocks of about `cells` cells at most."""
     counts = [1, 1, 1]
 
     def sides() -> list[int]:
