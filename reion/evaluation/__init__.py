@@ -1,1 +1,1 @@
-"""Judging predictions: methods, scores and the report."""
+"""Evaluation of predictions: methods, scores and the report."""

@@ -41,15 +41,14 @@ def plan_evaluate(
 ) -> Plan:
     """Plan an evaluation of `methods`, whose predictions are part of it.
 
-    What a method may be, and what `xi_format` and `xi_settings` are: see
-    `reion.evaluation.methods.predict_with`.
+    See `reion.evaluation.methods.predict_with` for the methods, `xi_format` and `xi_settings`.
 
-    The memory that Keras takes to predict with a run folder is not known.
+    The memory that Keras takes to predict with a run folder is unknown and not counted.
 
     Raises
     ------
     InputError
-        As `predict_with`: if there is no such model or file, or it does not fit the simulation.
+        As `predict_with` does: if there is no such model or file, or it does not fit the simulation.
     """
     require_fields(sim, ["xi"], purpose="evaluation")
     snapshots, cells = sim.sizes["redshift"], cells_of(sim)
@@ -74,7 +73,7 @@ def plan_evaluate(
     excursion_set = ["n_igm", emitted if predictions[0].inputs == "history" else "n_src"] if photons else []
     read = ["xi", "n_igm", *excursion_set]
     if report:
-        # The page shows planes of boxes that are whole chunks, and more of them than the figures do.
+        # The planes of the page and the figures need more reads, each of whole chunks.
         read += [
             "xi",
             "xi",
@@ -94,9 +93,9 @@ def plan_evaluate(
         cells=snapshots * cells,
         pieces=snapshots,
         bytes_read=round(bytes_read),
-        # For the page, what is predicted is kept until it is written.
+        # For the report, the predictions are kept on disk until the page is written.
         bytes_written=4 * snapshots * cells * len(emulators) if report else 0,
-        # A session keeps what its largest tile has taken.
+        # A session keeps the memory that its largest tile has taken.
         peak_memory_bytes=round(
             _EVALUATE_BYTES
             + _EVALUATE_BYTES_A_CELL * cells
@@ -107,7 +106,7 @@ def plan_evaluate(
 
 
 def _part_of(sim: xr.Dataset) -> xr.Dataset:
-    """A few snapshots, and of large ones a corner only, as a simulation of a smaller box."""
+    """A few snapshots, of a large box only a corner, as a simulation of a smaller box."""
     corner: dict[str, Any] = {axis: slice(_EVALUATE_SIDE_CELLS) for axis in AXES}
     part = sim.isel({"redshift": few_of(sim.sizes["redshift"]), **corner})
     lengths = zip(box_size_mpc(sim), AXES, strict=True)

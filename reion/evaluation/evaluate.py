@@ -1,4 +1,4 @@
-"""Compare predicted ionised fractions with the true ones, beside what a user would run instead."""
+"""Compare predicted ionised fractions with the true ones, and with two simple baselines."""
 
 from __future__ import annotations
 
@@ -54,25 +54,24 @@ def evaluate(
     ----------
     predictions
         xi with dimensions (redshift, x, y, z), or several by name: the evaluation is about the first, the
-        others are its rivals. Redshifts that not all of them have are left out, and listed.
+        others are its rivals. Redshifts that some of them lack are left out, and listed.
     true
-        A Simulation with xi; with n_igm and sources (n_ion or n_src) the excursion set is a baseline too.
+        A Simulation with xi; if it has n_igm and sources (n_ion or n_src), the excursion set is a baseline.
     excursion_threshold
-        Photons per hydrogen atom at which the excursion set ionises; None: 1.
+        Photons per hydrogen atom at which the excursion set ionises; None means 1.
     excursion_inputs
         `history` (n_ion) or `instant` (n_src times the cosmic age).
     spreads
-        The standard deviation of the error of those predictions that say it, by name, like the predictions.
+        xi_std of the predictions that have it, by name, with the dimensions of the predictions.
     workers
-        Who compares the snapshots; this process where it is None.
+        The processes that compare the snapshots; by default this process alone.
     progress
-        Called after each snapshot with how many are done and how many there are.
+        Called after each snapshot with the number of snapshots done and of all snapshots.
 
     Returns
     -------
     Evaluation
-        The scores of every prediction and of the baselines, the excursion set and the mean field; made into
-        JSON by its `to_json`.
+        The scores of every prediction and of the baselines, the excursion set and the mean field.
 
     Raises
     ------
@@ -126,9 +125,9 @@ class ScoringJob(Job[int, AllScores]):
     Parameters
     ----------
     indices
-        Name of a prediction to what `matching_snapshots` found for it.
+        For each prediction by name, the result of `matching_snapshots`.
     photons, threshold
-        Of the excursion set; None: there is none.
+        Photons and threshold of the excursion set; without photons there is no excursion set.
     spreads
         See `evaluate`.
     """
@@ -172,7 +171,7 @@ class ScoringJob(Job[int, AllScores]):
 
 
 def _excursion_set_lacks(true: xr.Dataset, inputs: InputSet) -> str | None:
-    """Why the excursion set cannot be computed for this simulation, or None if it can."""
+    """The reason why the excursion set cannot be computed for this simulation, or None if it can."""
     sources = ["n_src"] if inputs == "instant" else ["n_ion", "n_src"]
     have = [name for name in sources if name in true.data_vars]
     if "n_igm" not in true.data_vars or not have:
@@ -215,7 +214,7 @@ def render(evaluation: Evaluation, *, band: str = "0.5") -> Table:
     table.add_column("\ntrue\nxi", justify="right", no_wrap=True)
     *methods, mean_field = evaluation.methods
     for method in methods:
-        # A name takes two short lines over its first column, so that the table fits a terminal.
+        # A name is split into two short lines over its first column, so that the table fits a terminal.
         first, second = (*re.split(r"(?<=[ _-])", method.short_label, maxsplit=1), "")[:2]
         table.add_column(f"{first}\n{second}\nxi", justify="right", no_wrap=True)
         for heading in ("R2", "P", "r"):
@@ -230,7 +229,7 @@ def render(evaluation: Evaluation, *, band: str = "0.5") -> Table:
 
 
 def _cells(scores: Sequence[Agreement], band: str) -> Iterator[str]:
-    """The cells of one row; the last of `scores` are the mean field's."""
+    """The cells of one row; the last of `scores` belong to the mean field."""
     *methods, mean_field = scores
     yield _figure(mean_field.mean_xi_true)
     for score in methods:

@@ -1,4 +1,4 @@
-"""What one field of xi looks like by itself, without a truth: mean, power spectra, sizes and topology."""
+"""Statistics of one field of xi, without a truth: mean, power spectra, bubble sizes and topology."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Bins:
-    """Where the curves of a box are taken; the same for all its snapshots and fields.
+    """The abscissas of the curves of a box, the same for all its snapshots and fields.
 
     Parameters
     ----------
@@ -60,15 +60,15 @@ class Bins:
 
 @dataclass(frozen=True)
 class Gas:
-    """The gas of one snapshot, in which the fields of xi lie.
+    """The gas of one snapshot, to which the fields of xi belong.
 
     Parameters
     ----------
     density, density_transform
-        n_igm over its mean, shape (x, y, z), and its Fourier transform; None where the simulation has no
-        n_igm or no mass.
+        n_igm over its mean, shape (x, y, z), and its Fourier transform; None if the simulation has no n_igm
+        or its mean is zero.
     spin_temperature_k
-        Of the 21-cm line, shape (x, y, z); None where the simulation has no `t_spin`.
+        Spin temperature of the 21-cm line in K, shape (x, y, z); None if the simulation has no `t_spin`.
     """
 
     redshift: float
@@ -110,16 +110,16 @@ class Gas:
 
 @dataclass(frozen=True)
 class Spectrum:
-    """A field of xi in shells of k, arrays of shape (shells,); None: there is no density.
+    """Spectra of a field of xi in shells of k, shape (shells,).
 
     Parameters
     ----------
     power
-        Dimensionless, k^3 P / (2 pi^2).
+        Dimensionless power of xi, k^3 P / (2 pi^2).
     density_correlation
-        Cross-correlation coefficient of xi with the density; NaN where it is not defined.
+        Cross-correlation coefficient of xi with the density, NaN where not defined; None without density.
     brightness_power
-        Dimensionless power of the 21-cm signal in mK^2.
+        Power of the 21-cm signal, k^3 P / (2 pi^2), in mK^2; None without density.
     """
 
     power: Curve
@@ -150,16 +150,16 @@ class FieldStatistics:
     Parameters
     ----------
     mass_weighted_xi
-        None where there is no density.
+        Mean xi by mass; None without density.
     bubble_sizes
-        None where no cell is ionised, or every cell is.
+        Distribution of the bubble sizes; None if no cell is ionised, or every cell is.
     ball_fraction
-        Fraction of the ionised volume that balls of `Bins.ball_radius_mpc` reach, shape (radii,); None where
-        no cell is ionised.
+        Fraction of the ionised volume that is covered by balls of `Bins.ball_radius_mpc` inside ionised gas,
+        shape (radii,); None if no cell is ionised.
     largest_cluster
-        Volume of the largest ionised region over all ionised volume; None where no cell is ionised.
+        Volume of the largest ionised region over all ionised volume; None if no cell is ionised.
     spectrum
-        None where it was not asked for.
+        Spectra of the field; None if they were not asked for.
     """
 
     mean_xi: float
@@ -194,10 +194,10 @@ class FieldStatistics:
 
     @property
     def bubble_size_mpc(self) -> float | None:
-        """Mean free path through the ionised regions; None where no cell is ionised, or every cell is."""
+        """Mean free path through the ionised regions; None if no cell is ionised, or every cell is."""
         return self.bubble_sizes.mean_mpc if self.bubble_sizes else None
 
     @property
     def history_xi(self) -> float:
-        """Mean xi for the optical depth: of the mass, or of the volume where there is no density."""
+        """Mean xi for the optical depth: by mass, or by volume if there is no density."""
         return self.mean_xi if self.mass_weighted_xi is None else self.mass_weighted_xi

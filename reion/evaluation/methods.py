@@ -1,4 +1,4 @@
-"""The methods that `reion evaluate` compares: run folders, ONNX files, shipped models, anybody's own xi."""
+"""The methods that `reion evaluate` compares: run folders, ONNX files, shipped models, and stored xi."""
 
 from __future__ import annotations
 
@@ -40,22 +40,22 @@ class Prediction:
     Parameters
     ----------
     xi
-        With dimensions (redshift, x, y, z).
+        Predicted xi with dimensions (redshift, x, y, z).
     excursion_set_threshold, inputs
-        Of the model's training, for the excursion set beside it; None and `history` where there is no model.
+        Threshold and inputs of the model's training, used for the excursion set; None and `history` if there
+        is no model.
     fields
-        Fields of the simulation that xi is predicted from; none where it is read from a file.
+        Fields of the simulation from which xi is predicted; empty if xi is read from a file.
     emulator
-        What predicts xi, where an ONNX file does.
+        The emulator that predicts xi, if the method is an ONNX file.
     stored
-        What xi is read from, where it is in a file.
+        The simulation from which xi is read, if it is in a file.
     spread
-        The standard deviation of its error, where it says it.
+        xi_std, the standard deviation of the error of xi, if it is known.
     warned
-        What the model has not learnt of the simulation.
+        Warnings about quantities of the simulation that the training did not cover.
     training_data, training_boxes
-        Checksums of the boxes that the model was trained on, and what its provenance says of them; none where
-        nobody says.
+        Checksums of the boxes that the model was trained on, and their records; empty if unknown.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Prediction:
     training_boxes: Sequence[Mapping[str, Any]] = ()
 
     def seen(self, sim: xr.Dataset) -> str | None:
-        """A sentence if the model was trained on this simulation; None if it was not, or does not say."""
+        """A sentence if the model was trained on this simulation; None if it was not, or that is unknown."""
         if not is_training_box(sim, self.training_data, self.training_boxes):
             return None
         return f"{self.name} was trained on this box: its score is no held-out score"
@@ -90,18 +90,18 @@ def evaluate_methods(
     workers: Workers | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Evaluation, Path | None]:
-    """Evaluate the first of `methods` beside the others, and write the report if a folder is given.
+    """Evaluate the first of `methods` beside the others, and write a report if its place is given.
 
     Parameters
     ----------
     methods
-        What each may be: see `predict_with`.
+        The methods, as `predict_with` takes them.
     xi_format, xi_settings
-        Of those that are files with xi: see `reion.readers.open_simulation`.
+        Format and settings of methods that are files with xi: see `reion.readers.open_simulation`.
     report
-        Where to write the report (see `reion.evaluation.report.page.write_report`).
+        Place of the report (see `reion.evaluation.report.page.write_report`).
     command
-        The command line, for the report's last section.
+        The command line, for the last section of the report.
 
     Returns
     -------
@@ -159,7 +159,7 @@ def _named(
     xi_settings: Mapping[str, str] | None,
     keep: Path | None,
 ) -> list[Prediction]:
-    """Predict with every method, each of its own name; warn of those that were trained on the simulation."""
+    """Predict with every method under its own name; warn of models that were trained on the simulation."""
     predictions = []
     for number, (method, name) in enumerate(zip(methods, names_of(methods), strict=True)):
         own = None if keep is None else keep / str(number)
@@ -173,12 +173,12 @@ def _named(
 
 
 def names_of(methods: Sequence[str]) -> list[str]:
-    """What each method is called: its file's or its folder's name, after folders where names are equal.
+    """Names of the methods: file or folder names, with their parent folders where names would be equal.
 
     Raises
     ------
     InputError
-        If two are the same file.
+        If two methods are the same file.
     """
     places = [Path(method) if method in shipped_models() else Path(method).absolute() for method in methods]
     own = [place.name if (place / "config.toml").is_file() else place.stem for place in places]
@@ -205,17 +205,17 @@ def predict_with(
     xi_settings: Mapping[str, str] | None = None,
     keep: Path | None = None,
 ) -> Prediction:
-    """Predict `sim` with a model, or read another method's xi.
+    """Predict xi of `sim` with a model, or read xi from a file.
 
     Parameters
     ----------
     method
-        A run folder, an ONNX file, the name of a shipped model, or a Simulation that holds xi.
+        A run folder, an ONNX file, the name of a shipped model, or the path of a Simulation with xi.
     xi_format, xi_settings
-        Of such a Simulation: see `reion.readers.open_simulation`.
+        Format and settings of such a Simulation: see `reion.readers.open_simulation`.
     keep
-        A folder of its own in which to keep what an ONNX file predicts. That is computed snapshot by snapshot
-        whenever it is read, and with `keep` only once.
+        A folder, for this method alone, in which to keep predictions of an ONNX file. Without it each
+        snapshot is predicted whenever it is read; with it, only once.
 
     Raises
     ------

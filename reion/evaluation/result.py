@@ -1,4 +1,4 @@
-"""The result of an evaluation: every method with its scores, in the order in which people see them."""
+"""The result of an evaluation: every method with its scores, in the order of tables and charts."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from reion.config import InputSet
 from reion.evaluation.scores import MethodScores, PooledScores, SnapshotScores
 
 _RIVAL_STYLES = range(3, 9)
-"""Numbers of the line styles that rivals take in turn; 0 is the truth."""
+"""Numbers of the line styles that rivals take in turn; style 0 is that of the truth."""
 
 
 def line_styles(count: int) -> tuple[int, ...]:
-    """Numbers of the line styles of so many ionised fractions: the first one's, and those of its rivals."""
+    """Numbers of the line styles of `count` predictions: the first one and its rivals."""
     return (1, *(_RIVAL_STYLES[i % len(_RIVAL_STYLES)] for i in range(count - 1)))
 
 
@@ -25,11 +25,11 @@ class Method:
     Parameters
     ----------
     label, short_label
-        Its name for people, and one for narrow columns.
+        Its name, and a short name for narrow columns.
     line_style
-        Number of its style in charts; 0, the number of the truth's, where it is not drawn.
+        Number of its line style in charts; 0, the number of the truth, if the method is not drawn.
     is_baseline
-        It is not one of the predictions.
+        Whether it is a baseline, not a prediction.
     """
 
     label: str
@@ -46,15 +46,15 @@ class Evaluation:
     Parameters
     ----------
     predictions
-        Name to scores. The first prediction is the one the evaluation is about, the others are its rivals.
+        Scores by name. The evaluation is about the first prediction; the others are its rivals.
     mean_field
-        Scores of the true mean of each snapshot in every cell.
+        Scores of the mean field: the true mean xi of each snapshot in every cell.
     excursion_set
-        Scores of the excursion set; None where it cannot be computed, and `excursion_set_missing` says why.
+        Scores of the excursion set; None if it cannot be computed, for the reason `excursion_set_missing`.
     excursion_threshold, excursion_inputs
-        What the excursion set was computed with: photons per hydrogen atom, and `history` or `instant`.
+        Threshold of the excursion set in photons per hydrogen atom, and its inputs, `history` or `instant`.
     left_out
-        Redshifts of the truth that not every prediction has.
+        Redshifts of the truth that some prediction lacks.
     """
 
     predictions: Mapping[str, MethodScores]
@@ -101,7 +101,7 @@ class Evaluation:
         return tuple(method for method in self.methods if method.line_style)
 
     def to_json(self) -> dict[str, Any]:
-        """The evaluation as `reion evaluate --json` prints it; what is not defined is None."""
+        """JSON-ready values, as `reion evaluate --json` prints them; undefined scores are None."""
         name, *rivals = self.predictions
         excursion_set: dict[str, Any]
         if self.excursion_set is None:

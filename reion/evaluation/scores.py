@@ -29,19 +29,19 @@ if TYPE_CHECKING:
     from astropy.cosmology import FlatLambdaCDM
 
 FEATURELESS_STD = 1e-3
-"""A snapshot whose true xi scatters less than this has no structure to compare: R2 and spectra are null."""
+"""A snapshot whose true xi has a smaller standard deviation is featureless: it has no R² and no spectra."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """The true xi of one snapshot, and what is measured of it once for all methods.
+    """The true xi of one snapshot, and the quantities that are measured from it once for all methods.
 
     Parameters
     ----------
     xi, transform
         The field (x, y, z) and its Fourier transform.
     featureless
-        It scatters less than `FEATURELESS_STD`.
+        Whether the standard deviation of xi is below `FEATURELESS_STD`.
     """
 
     xi: Field
@@ -53,7 +53,7 @@ class Truth:
 
     @classmethod
     def read(cls, sim: xr.Dataset, index: int, modes: Modes) -> Truth:
-        """Read snapshot `index` of a Simulation with xi, and n_igm if it has that.
+        """Read snapshot `index` of a Simulation: xi, and n_igm if the Simulation has it.
 
         Raises
         ------
@@ -71,16 +71,16 @@ class Truth:
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How well predictions agree with the truth over the cells and modes of one snapshot or of several.
+    """Agreement of a prediction with the truth over the cells and modes of one or several snapshots.
 
     Parameters
     ----------
     bands
-        Band of k (see `reion.metrics.spectra.BANDS`) to the sums over its modes.
+        The sums over the modes of each band of k (see `reion.metrics.spectra.BANDS`).
     density_errors
-        None where no snapshot has a density.
+        Errors by density; None if no snapshot has a density.
     spread_calibration
-        None where the prediction does not say how far it is off.
+        Calibration of xi_std; None if the prediction has none.
     """
 
     errors: ErrorSums
@@ -91,7 +91,7 @@ class Agreement:
 
     @property
     def r2(self) -> float | None:
-        """Coefficient of determination; None where it is not defined."""
+        """R², the coefficient of determination; None if it is not defined."""
         return self.errors.r2
 
     @property
@@ -106,12 +106,12 @@ class Agreement:
 
     @property
     def mean_xi_true(self) -> float | None:
-        """True mean ionised fraction of the volume; None without cells."""
+        """True mean ionised fraction by volume; None without cells."""
         return self.errors.mean_true
 
     @property
     def mean_xi_pred(self) -> float | None:
-        """Predicted mean ionised fraction of the volume; None without cells."""
+        """Predicted mean ionised fraction by volume; None without cells."""
         return self.errors.mean_pred
 
     @property
@@ -175,12 +175,12 @@ class SnapshotScores(Agreement):
     Parameters
     ----------
     true, pred
-        What the two fields look like, each by itself.
+        Statistics of the true and of the predicted field, each by itself.
     cross_correlation_spectrum
-        Of prediction and truth, in the shells of `bins`: shape (shells,), NaN where it is not defined. None
-        where the truth is featureless.
+        Cross-correlation of prediction and truth in the shells of `bins`, shape (shells,), NaN where it is
+        not defined. None if the truth is featureless.
     featureless
-        The true xi scatters less than `FEATURELESS_STD`: R2 and the scores by band are None.
+        Whether the truth is featureless, see `FEATURELESS_STD`: R² and the scores by band are then None.
     """
 
     redshift: float
@@ -192,7 +192,7 @@ class SnapshotScores(Agreement):
 
     @classmethod
     def of(cls, pred: Field, truth: Truth, *, spread: Field | None = None) -> SnapshotScores:
-        """Compare one predicted snapshot, shape (x, y, z), with the true one; `spread`: its error bar."""
+        """Compare one predicted snapshot (x, y, z) with the truth; `spread` is its xi_std, (x, y, z)."""
         gas = truth.gas
         transform = gas.modes.transform(pred)
         statistics = FieldStatistics.of(pred, transform, gas, spectrum=not truth.featureless)
@@ -221,21 +221,21 @@ class SnapshotScores(Agreement):
 
     @property
     def r2(self) -> float | None:
-        """Coefficient of determination; None where the truth is featureless."""
+        """R², the coefficient of determination; None if the truth is featureless."""
         return None if self.featureless else super().r2
 
     @property
     def power_ratio(self) -> Mapping[str, float | None]:
-        """Predicted over true power in each band of k; None where the truth is featureless."""
+        """Predicted over true power in each band of k; None if the truth is featureless."""
         return dict.fromkeys(self.bands) if self.featureless else super().power_ratio
 
     @property
     def cross_correlation(self) -> Mapping[str, float | None]:
-        """Cross-correlation with the truth in each band of k; None where the truth is featureless."""
+        """Cross-correlation with the truth in each band of k; None if the truth is featureless."""
         return dict.fromkeys(self.bands) if self.featureless else super().cross_correlation
 
     def to_json(self) -> dict[str, Any]:
-        """One of the `redshifts` in the JSON of an evaluation."""
+        """JSON-ready values: an entry of `redshifts` in the JSON of an evaluation."""
         fields = {"true": self.true, "pred": self.pred}
         regions: dict[str, Any] = {}
         for name, field in fields.items():
@@ -283,15 +283,14 @@ class SnapshotScores(Agreement):
 
 @dataclass(frozen=True, kw_only=True)
 class PooledScores(Agreement):
-    """The scores of one method over all cells and modes of the snapshots that `is_pooled` admits.
+    """The scores of one method over all cells and modes of the pooled snapshots.
 
     Parameters
     ----------
     bubble_size_mpc_true, bubble_size_mpc_pred
-        Means over the same snapshots, those of the pooled ones in which both are defined; None where there is
-        none.
+        Means over the pooled snapshots in which both are defined; None if there are none.
     optical_depth_true, optical_depth_pred
-        Of the history of all snapshots, pooled or not.
+        Optical depths from the mean xi of all snapshots, pooled or not.
     """
 
     bubble_size_mpc_true: float | None
@@ -325,7 +324,7 @@ class PooledScores(Agreement):
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The `pooled` in the JSON of an evaluation."""
+        """JSON-ready values: the entry `pooled` in the JSON of an evaluation."""
         return {
             **self._errors_json(),
             **self._bands_json(),
@@ -350,7 +349,7 @@ class MethodScores:
         return cls(tuple(snapshots), PooledScores.of(snapshots, cosmology))
 
     def to_json(self) -> dict[str, Any]:
-        """`pooled` and `redshifts`, as the JSON of an evaluation has them for every method."""
+        """JSON-ready values: the entries `pooled` and `redshifts` in the JSON of an evaluation."""
         return {
             "pooled": self.pooled.to_json(),
             "redshifts": [snapshot.to_json() for snapshot in self.snapshots],
@@ -358,7 +357,7 @@ class MethodScores:
 
 
 def as_json(curve: Curve | None) -> list[float | None] | None:
-    """As JSON: floats, and None for what is not defined."""
+    """A curve as a list for JSON: floats, and None for values that are not defined."""
     if curve is None:
         return None
     return [float(value) if np.isfinite(value) else None for value in curve]

@@ -12,18 +12,19 @@ from reion.simulation.joining import matching_snapshots
 def shared_snapshots(
     fields: Mapping[str, xr.DataArray], sim: xr.Dataset
 ) -> tuple[dict[str, dict[int, int]], list[int]]:
-    """Which snapshots of a simulation each xi has, and which all of them have.
+    """Find the snapshots of a simulation that each xi has, and those that all of them have.
 
     Parameters
     ----------
     fields
-        Name to xi, with dimensions (redshift, x, y, z).
+        Ionised fractions by name, with dimensions (redshift, x, y, z).
 
     Returns
     -------
     tuple of dict and list
-        For each xi its own number of every snapshot of the simulation that it has, by the number there (see
-        `reion.simulation.joining.matching_snapshots`); and the numbers of those that all have, in order.
+        For each xi, its snapshot numbers by the numbers of the same snapshots in the simulation (see
+        `reion.simulation.joining.matching_snapshots`); and the numbers, in the simulation, of the snapshots
+        that all have, in order.
 
     Raises
     ------

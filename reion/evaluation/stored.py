@@ -1,4 +1,4 @@
-"""What an output of `reion predict` holds beside xi: its error bar, and what was warned of."""
+"""Read what an output of `reion predict` holds besides xi: its error bar, warnings and model."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ SPREAD = "xi_std"
 
 @contextlib.contextmanager
 def error_bar_is_used() -> Iterator[None]:
-    """Opening a store with xi_std does not warn that xi_std is not used: whoever opens it here uses it."""
+    """Within the block, opening a store does not warn that xi_std is unused, because evaluation uses it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=rf"not used: {SPREAD} in [^,]*$")
         yield
 
 
 def attributes_of_xi(place: Path) -> dict[str, Any]:
-    """What an output of reion says of the xi in it, such as the model that predicted it; nothing of others.
+    """The attributes of xi in an output of reion, such as its model; empty for files of other programs.
 
-    `place` is a Zarr store, or one file as `reion predict` writes it.
+    `place` is a Zarr store, or a single file as `reion predict` writes it.
     """
     if is_store(place):
         import zarr
@@ -49,12 +49,12 @@ def attributes_of_xi(place: Path) -> dict[str, Any]:
 
 
 def warnings_in(attributes: Mapping[str, Any]) -> list[str]:
-    """What was warned of when xi with these attributes was predicted."""
+    """The warnings that were given when xi with these attributes was predicted."""
     return str(attributes.get("warnings", "")).splitlines()
 
 
 def training_in(attributes: Mapping[str, Any]) -> Any:
-    """Provenance of the training of the model that predicted xi with these attributes; None where unknown."""
+    """Provenance of the training of the model that predicted xi with these attributes; None if unknown."""
     try:
         provenance = json.loads(attributes["model_provenance"])
     except (KeyError, TypeError, ValueError, RecursionError):
@@ -63,9 +63,9 @@ def training_in(attributes: Mapping[str, Any]) -> Any:
 
 
 def spread_of(place: Path) -> xr.DataArray | None:
-    """`xi_std` (redshift, x, y, z) in an output of reion; None where there is none, or it is not reion's.
+    """`xi_std` (redshift, x, y, z) in an output of reion; None if it has none, or reion did not write it.
 
-    It is read where it is asked for, but for that of an `.npz` archive, which is decompressed whole.
+    The values are read lazily, except those of an `.npz` archive, which is decompressed as a whole.
     """
     if is_store(place):
         stored = xr.open_dataset(place, engine="zarr", chunks=None)
@@ -92,14 +92,14 @@ def _is_hdf5_of_ours(place: Path) -> bool:
 
 
 class _InHdf5(LazyField):
-    """`xi_std` in an HDF5 file, which is open only while cells of it are read."""
+    """`xi_std` in an HDF5 file, which is open only while cells are read."""
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
         super().__init__(shape)
         self._path = path
 
     def snapshot(self, index: int, key: CellKey) -> np.ndarray:
-        """Cells of a snapshot."""
+        """The cells `key` of snapshot `index`."""
         with open_hdf5(self._path) as file:
             dataset = find(file, SPREAD, self._path)
             return read(dataset, (index, *key), SPREAD, self._path).astype(np.float32, copy=False)

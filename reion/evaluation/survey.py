@@ -1,4 +1,4 @@
-"""What ionised fractions look like where there is no truth: the statistics of a paper for each snapshot."""
+"""A survey: the statistics of ionised fractions without a truth, for each snapshot."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from reion.simulation.contract import (
 from reion.simulation.photons import EmittedPhotons
 
 PLANCK_OPTICAL_DEPTH = (0.0544, 0.0073)
-"""Of Planck 2018 and its error: TT,TE,EE + lowE + lensing (results VI, A&A 641, A6, table 2)."""
+"""Value and error of Planck 2018: TT,TE,EE + lowE + lensing (results VI, A&A 641, A6, table 2)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +42,12 @@ class SurveySnapshot:
     Parameters
     ----------
     pred
-        What the field looks like.
+        Statistics of the field.
     true
-        None: there is no truth.
+        Always None: there is no truth.
     featureless
-        xi scatters less than `reion.evaluation.scores.FEATURELESS_STD`: there is no spectrum.
+        Whether the standard deviation of xi is below `reion.evaluation.scores.FEATURELESS_STD`; there is then
+        no spectrum.
     """
 
     redshift: float
@@ -56,7 +57,10 @@ class SurveySnapshot:
     true: None = None
 
     def to_json(self, suffix: str = "") -> dict[str, Any]:
-        """One of the `redshifts` in the JSON of a survey; `suffix` ends the names of what is xi's own."""
+        """JSON-ready values: an entry of `redshifts` in the JSON of a survey.
+
+        `suffix` is appended to the names of the statistics of xi.
+        """
         field, sizes, spectrum = self.pred, self.pred.bubble_sizes, self.pred.spectrum
         curves: dict[str, Any] | None = None
         if spectrum is not None:
@@ -95,14 +99,15 @@ class SurveyScores:
     Parameters
     ----------
     optical_depth
-        Of the history below each snapshot's redshift, shape (snapshots,): the first is that of all of it.
+        Optical depth of the gas below the redshift of each snapshot, shape (snapshots,); the first value is
+        that of the whole history.
     """
 
     snapshots: tuple[SurveySnapshot, ...]
     optical_depth: Curve
 
     def to_json(self, suffix: str = "") -> dict[str, Any]:
-        """The `redshifts`, and the optical depth of the whole history."""
+        """JSON-ready values: `redshifts`, and the optical depth of the whole history."""
         rows = [
             {**snapshot.to_json(suffix), "optical_depth_below": float(depth)}
             for snapshot, depth in zip(self.snapshots, self.optical_depth, strict=True)
@@ -112,7 +117,7 @@ class SurveyScores:
 
 @dataclass(frozen=True)
 class SurveyMethod:
-    """How one xi appears in tables, charts and files: its name and the number of its line style."""
+    """One xi in tables, charts and files: its name and the number of its line style."""
 
     label: str
     line_style: int
@@ -121,17 +126,17 @@ class SurveyMethod:
 
 @dataclass(frozen=True)
 class Survey:
-    """Ionised fractions on the same snapshots of one simulation, beside each other.
+    """Statistics of one or several ionised fractions on the same snapshots of one simulation.
 
     Parameters
     ----------
     fields
-        Name to what was measured; the first is the one that the report is about.
+        The statistics of each xi, by name; the report is about the first.
     photons_per_atom
-        Ionising photons emitted so far for each hydrogen atom of the box, one a snapshot; None where the
-        simulation does not say.
+        Ionising photons emitted so far for each hydrogen atom of the box, one number per snapshot; None if
+        the simulation does not give them.
     left_out
-        Redshifts of the simulation that not every xi has.
+        Redshifts of the simulation that some xi lacks.
     """
 
     fields: Mapping[str, SurveyScores]
@@ -157,7 +162,7 @@ class Survey:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The survey as `reion report --json` prints it."""
+        """JSON-ready values, as `reion report --json` prints them."""
         photons = self.photons_per_atom
         return {
             "name": self.name,
@@ -179,13 +184,14 @@ def survey(
     Parameters
     ----------
     fields
-        Name to xi, with dimensions (redshift, x, y, z). Redshifts that not all of them have are left out.
+        Ionised fractions by name, with dimensions (redshift, x, y, z). Redshifts that some of them lack are
+        left out.
     sim
-        The Simulation that they belong to; its density and its sources, where it has them.
+        The Simulation that they belong to; its density and sources are used if it has them.
     workers
-        Who measures the snapshots; this process where it is None.
+        The processes that measure the snapshots; by default this process alone.
     progress
-        Called after each snapshot with how many are done and how many there are.
+        Called after each snapshot with the number of snapshots done and of all snapshots.
 
     Raises
     ------
@@ -208,7 +214,10 @@ def survey(
 
 
 class MeasuringJob(Job[int, Mapping[str, SurveySnapshot]]):
-    """Measures every xi in one snapshot; `indices`: see `reion.simulation.joining.matching_snapshots`."""
+    """Measures every xi in one snapshot.
+
+    `indices` holds, by name, the result of `reion.simulation.joining.matching_snapshots`.
+    """
 
     def __init__(
         self,
@@ -242,13 +251,14 @@ class MeasuringJob(Job[int, Mapping[str, SurveySnapshot]]):
 def _scores(snapshots: Sequence[SurveySnapshot], sim: xr.Dataset) -> SurveyScores:
     redshift = np.array([snapshot.redshift for snapshot in snapshots])
     xi = np.clip([snapshot.pred.history_xi for snapshot in snapshots], 0, 1)
-    # A history is neutral above its first snapshot, so that one without the first is the part below.
+    # `optical_depth` takes the gas above the first snapshot as neutral, so dropping snapshots leaves the part
+    # below the redshift of the first that remains.
     below = [optical_depth(redshift[i:], xi[i:], cosmology(sim)) for i in range(redshift.size)]
     return SurveyScores(tuple(snapshots), np.array(below))
 
 
 def _photons_per_atom(sim: xr.Dataset, indices: Sequence[int]) -> Curve | None:
-    """Photons emitted for each atom at each of `indices`; None where they are not known."""
+    """Photons emitted so far for each atom in the snapshots `indices`; None if they are not known."""
     units = sim["n_ion"].attrs["units"] if "n_ion" in sim.data_vars else None
     rates = "n_src" in sim.data_vars and sim["n_src"].attrs["units"] == PHOTON_RATE_UNITS
     if "n_igm" not in sim.data_vars or not (units == PHOTON_UNITS or (units is None and rates)):

@@ -1,1 +1,1 @@
-"""The report of an evaluation: one page to look at, and its figures and numbers as files."""
+"""The report of an evaluation: one HTML page, and its figures and numbers as files."""

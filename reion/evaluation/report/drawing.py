@@ -1,4 +1,4 @@
-"""What all figures share: their width, the styles of their lines, and how one is drawn and saved."""
+"""Functions for all figures: width, line styles, drawing and saving."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ STYLES: Mapping[int, Mapping[str, Any]] = {
     7: {"color": "#a33d3d", "linestyle": (0, (3, 3)), "linewidth": 1.2},
     8: {"color": "#5b5b9a", "linestyle": (0, (7, 2, 1, 2, 1, 2)), "linewidth": 1.2},
 }
-"""Line styles by number, as on the page: colours that the colour-blind can tell apart, and dashes."""
+"""Line styles by number, as on the page: colours that are distinct for the colour-blind, and dashes."""
 
 
 def save_figure(name: str, figure: Figure, folder: Path) -> None:
-    """Write NAME.png (200 dots an inch) and NAME.pdf into `folder`, without dates, so that runs compare."""
+    """Write NAME.png (200 dpi) and NAME.pdf into `folder`, without dates: equal figures give equal files."""
     figure.savefig(folder / f"{name}.png", dpi=200)
-    figure.set_layout_engine("none")  # laid out once is enough
+    figure.set_layout_engine("none")  # the layout is done; do not repeat it for the second file
     figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
 
 
@@ -60,7 +60,7 @@ def draw_line(
 
 
 def log_ticks(axis: Axis, low: float, high: float) -> None:
-    """Plain numbers, 1 2 5 in every decade where there are few decades."""
+    """Label a logarithmic axis with plain numbers: 1, 2 and 5 in every decade if there are few decades."""
     from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
     few = high < 150 * low

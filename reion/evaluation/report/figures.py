@@ -30,18 +30,18 @@ _Abscissa = tuple[str, Callable[[Bins], Curve]]
 
 @dataclass(frozen=True, kw_only=True)
 class _Panel(Generic[_Value]):
-    """What one panel of a figure shows of a snapshot: one of `of_field` and `of_scores`.
+    """The quantity of a snapshot that one panel of a figure shows; either `of_field` or `of_scores` is given.
 
     Parameters
     ----------
     label
-        Of the vertical axis.
+        Label of the vertical axis.
     of_field
-        From the statistics of a field to what is drawn, for the truth and for every method.
+        Takes the statistics of a field and returns the quantity, for the truth and for every method.
     of_scores
-        From the scores of a method to what is drawn; there is nothing to draw for the truth.
+        Takes the scores of a method and returns the quantity, which the truth does not have.
     limits, log
-        Of the vertical axis.
+        Limits of the vertical axis, and whether it is logarithmic.
     zero
         Whether a line marks zero.
     """
@@ -71,14 +71,14 @@ class _Panel(Generic[_Value]):
 
 @dataclass(frozen=True, kw_only=True)
 class _CurvePanel(_Panel[Curve | None]):
-    """A curve in each snapshot.
+    """A panel that shows a curve for each snapshot.
 
     Parameters
     ----------
     ratio
-        Draw the prediction over the truth, and no truth.
+        Draw the ratio of prediction to truth, and no curve for the truth.
     cosmic_variance
-        Shade the scatter of the truth for its number of modes.
+        Shade the scatter of the truth that follows from its number of modes.
     """
 
     ratio: bool = False
@@ -92,14 +92,15 @@ class _CurvePanel(_Panel[Curve | None]):
 def figures(
     evaluation: Evaluation, planes: Planes, side_mpc: Sequence[float]
 ) -> Iterator[tuple[str, Figure]]:
-    """Every figure and its file name.
+    """Yield the file name of every figure, and the figure.
 
     Parameters
     ----------
     planes
-        For the slices: `true`, `pred` and possibly `density`; (snapshot, row, column), rows from the top.
+        For the slices: `true`, `pred` and possibly `density` and `spread`, each (snapshot, row, column) with
+        rows from the top.
     side_mpc
-        Sides of the planes.
+        Sides of the planes along x and y.
     """
     methods = evaluation.drawn_methods
     snapshots = _half_way(evaluation.snapshots)
@@ -122,7 +123,7 @@ def figures(
 
 
 def survey_figures(found: Survey, planes: Planes, side_mpc: Sequence[float]) -> Iterator[tuple[str, Figure]]:
-    """Every figure of a report without truth, and its file name; parameters as those of `figures`."""
+    """Yield the file name of every figure of a report without truth, and the figure; see `figures`."""
     methods = found.methods
     snapshots = _half_way(found.snapshots)
     history: list[_Panel[float | None]] = [panel for panel in _HISTORY if not panel.needs_truth]
@@ -147,7 +148,7 @@ def survey_figures(found: Survey, planes: Planes, side_mpc: Sequence[float]) -> 
 
 
 def _optical_depth(axes: Axes, found: Survey) -> None:
-    """Optical depth below each redshift, and what Planck has measured of the whole."""
+    """Draw the optical depth below each redshift, and the value of the whole that Planck has measured."""
     for method in found.methods:
         redshift = [snapshot.redshift for snapshot in method.scores.snapshots]
         draw_line(axes, redshift, method.scores.optical_depth, method.line_style, method.label)
@@ -164,7 +165,7 @@ def _optical_depth(axes: Axes, found: Survey) -> None:
 
 
 def _half_way(snapshots: Sequence[AnySnapshot]) -> list[int]:
-    """Up to three snapshots with spectra, by index: nearest to a quarter, half and three quarters ionised."""
+    """Indices of up to three snapshots with spectra: nearest to a quarter, a half and 3/4 ionised."""
     defined = [index for index, snapshot in enumerate(snapshots) if not snapshot.featureless]
     if not defined:
         return []
@@ -174,12 +175,12 @@ def _half_way(snapshots: Sequence[AnySnapshot]) -> list[int]:
 
 
 def mean_xi_of(snapshot: AnySnapshot) -> float:
-    """Mean xi of the truth, or of the field itself where there is none."""
+    """Mean xi of the truth, or of the field itself without a truth."""
     return (snapshot.true or snapshot.pred).mean_xi
 
 
 def _finish(axes: Axes, panel: _Panel[Any] | None = None) -> None:
-    """Set what all panels share, and what this one asks for."""
+    """Set the properties of the axes that all panels share, and those of this panel."""
     if panel is not None:
         if panel.log and axes.lines:
             axes.set_yscale("log")
@@ -196,7 +197,7 @@ def _finish(axes: Axes, panel: _Panel[Any] | None = None) -> None:
 def _over_redshift(
     methods: Sequence[AnyMethod], panels: Sequence[_Panel[float | None]], *, more: int = 0
 ) -> Figure:
-    """A panel beside the other, and room for so many `more`."""
+    """A figure of panels side by side, with empty axes for `more` panels."""
     figure, axes = new_figure(1, len(panels) + more, 2.6)
     snapshots = methods[0].scores.snapshots
     redshift = [snapshot.redshift for snapshot in snapshots]
@@ -221,7 +222,7 @@ def _by_snapshot(
     x: _Abscissa,
     panels: Sequence[_CurvePanel],
 ) -> Figure:
-    """A column for each of `snapshots`, a row for each panel."""
+    """A figure with a column for each of `snapshots` and a row for each panel."""
     figure, axes = new_figure(len(panels), len(snapshots), 0.6 + 1.8 * len(panels))
     for column, index in enumerate(snapshots):
         snapshot = methods[0].scores.snapshots[index]
@@ -296,7 +297,7 @@ def _calibration(methods: Sequence[Method]) -> Figure:
 
 
 def _error_bars(methods: Sequence[Method]) -> Figure:
-    """How far predictions are off, against how far they say they are."""
+    """The true error of predictions against their predicted error."""
     figure, axes = new_figure(1, 1, 3.0)
     panel = axes[0, 0]
     longest = 0.0
@@ -317,14 +318,14 @@ def _error_bars(methods: Sequence[Method]) -> Figure:
 def _slices(
     planes: Planes, redshift: Sequence[float], snapshots: Sequence[int], side_mpc: Sequence[float]
 ) -> Figure:
-    """A row for each of `snapshots`, whose redshifts are given."""
+    """A figure of slices with a row for each of `snapshots`."""
     shown = [
         name
         for name in ("density", "true", "pred", "spread", "difference")
         if name in planes or (name == "difference" and "true" in planes)
     ]
     titles = {"density": "gas density / mean", "true": "true xi", "spread": "predicted spread of xi"}
-    # Without a truth beside it, xi may be anybody's: a ray tracer's as well as a network's.
+    # Without a truth, xi may come from any program, e.g. a ray tracer: it need not be predicted.
     titles["pred"] = "predicted xi" if "true" in planes else "ionised fraction xi"
     titles["difference"] = "predicted $-$ true"
     figure, axes = new_figure(len(snapshots), len(shown), WIDTH_INCH / len(shown) * len(snapshots) + 0.6)

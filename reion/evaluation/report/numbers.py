@@ -1,4 +1,4 @@
-"""The numbers of an evaluation as CSV files, for anyone's plotting program."""
+"""The numbers of an evaluation as CSV files."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ GROUPS = (
     "error_by_density",
     "spread_calibration",
 )
-"""Curves of a snapshot, each a file of its own; the single numbers are in scores.csv."""
+"""Groups of curves, each in a file of its own; the single numbers are in scores.csv."""
 
 
 def write_csv(evaluation: Evaluation, folder: Path) -> None:
     """Write scores.csv and a file for each of `GROUPS` into `folder`.
 
-    Columns: method, redshift (or `pooled`), then what the file holds, named as in the JSON of the evaluation.
-    Undefined values are empty. The last of `GROUPS` is there where a prediction says how far it is off.
+    The columns are method, redshift (or `pooled`), then the values, named as in the JSON of the evaluation.
+    Undefined values are empty. The file of the last of `GROUPS` is written if a prediction has xi_std.
     """
     rows = [
         ({"method": method.label, "redshift": values.get("redshift", "pooled")}, values)
@@ -42,7 +42,7 @@ def write_csv(evaluation: Evaluation, folder: Path) -> None:
 
 
 def _scores(row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Column and number of every single number of a row of JSON; a list or object makes several columns."""
+    """Yield column and value of every single number in a JSON row; a list or object gives several columns."""
     for key, value in row.items():
         if key in GROUPS or key == "redshift":
             continue
@@ -55,7 +55,7 @@ def _scores(row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def points_of(curves: Mapping[str, Any] | None) -> Iterator[dict[str, Any]]:
-    """The curves of one group, point by point; what is not a curve is left out."""
+    """Yield the points of the curves of one group; entries that are no curves are left out."""
     lists = {name: values for name, values in (curves or {}).items() if isinstance(values, list)}
     for values in zip(*lists.values(), strict=True):
         yield dict(zip(lists, values, strict=True))

@@ -33,7 +33,7 @@ def is_our_page(path: Path) -> bool:
 
 
 def is_our_report(folder: Path) -> bool:
-    """Whether a folder is a report that reion wrote, and holds nothing besides."""
+    """Whether a folder is a report that reion wrote, and holds no other files."""
     return holds_only(folder, ("report.html", "figures", "numbers")) and is_our_page(folder / "report.html")
 
 
@@ -57,31 +57,31 @@ def write_report(
     Parameters
     ----------
     evaluation
-        What `reion.evaluation.evaluate.evaluate` returned for `predictions` and `true`.
+        The result of `reion.evaluation.evaluate.evaluate` for `predictions` and `true`.
     true, predictions
-        That Simulation and those predictions, for the slices.
+        The evaluated Simulation and predictions, for the slices.
     folder_or_file
-        A name that ends in .html: the page alone. Otherwise a folder: report.html, `figures/` (PNG and PDF)
-        and `numbers/` (CSV and JSON).
+        If the name ends in .html, only the page is written. Otherwise it is a folder for report.html,
+        `figures/` (PNG and PDF) and `numbers/` (CSV and JSON).
     spreads
-        Standard deviations of the error of those predictions that say it, by name.
+        xi_std of the predictions that have it, by name.
     warned
-        What each model warned of, by the name of its prediction.
+        Warnings of each model, by the name of its prediction.
     provenance
-        What the last section lists: model, training data, command, ...; nested mappings are flattened. The
+        Entries of the last section: model, training data, command, ...; nested mappings are flattened. The
         attributes of the truth and the versions of the packages are added.
     force
-        Replace an existing report, if there is nothing but a report.
+        Replace an existing report, if it holds no other files.
 
     Returns
     -------
     Path
-        The page's path.
+        The path of the page.
 
     Raises
     ------
     InputError
-        If something is there and `force` is not given, or if it is not a report that reion wrote.
+        If the place is occupied and `force` is not given, or its content is not a report that reion wrote.
     """
     by_name = predictions if isinstance(predictions, Mapping) else {evaluation.name: predictions}
     spreads = spreads or {}
@@ -99,26 +99,26 @@ def put_report(
     *,
     force: bool = False,
 ) -> Path:
-    """Write a page to its place; into a folder, its figures and numbers too.
+    """Write a page to its place and, if that is a folder, its figures and numbers too.
 
     Parameters
     ----------
     folder_or_file, force
         See `write_report`.
     html
-        Makes the page.
+        Returns the HTML of the page.
     write_files
-        Writes into the empty folders `figures` and `numbers` of a folder.
+        Called with a folder; writes into its empty folders `figures` and `numbers`.
 
     Returns
     -------
     Path
-        The page's path.
+        The path of the page.
 
     Raises
     ------
     InputError
-        As `write_report`.
+        As `write_report` does.
     """
     kind = report_kind(Path(folder_or_file))
     with claimed(folder_or_file, kind, force=force) as place:
@@ -136,7 +136,7 @@ def put_report(
 
 
 def report_kind(folder_or_file: Path) -> Kind:
-    """What `write_report` writes at a place: a page where its name ends in .html, otherwise a folder."""
+    """The kind of output that `write_report` writes: a page if the name ends in .html, otherwise a folder."""
     return PAGE if folder_or_file.suffix.lower() == PAGE.ending else REPORT
 
 
@@ -147,7 +147,7 @@ def _write_files(
     spreads: Mapping[str, xr.DataArray],
     folder: Path,
 ) -> None:
-    """Figures as PNG and PDF, numbers as CSV and JSON."""
+    """Write figures as PNG and PDF, numbers as CSV and JSON."""
     write_json(folder / "numbers" / "evaluation.json", evaluation.to_json())
     write_csv(evaluation, folder / "numbers")
     name = evaluation.name
@@ -165,7 +165,7 @@ def render_page(
     spreads: Mapping[str, xr.DataArray],
     warned: Mapping[str, Sequence[str]],
 ) -> str:
-    """The page's HTML (see `write_report`)."""
+    """The HTML of the page (see `write_report`)."""
     folder = files("reion.evaluation.report")
     shape = " x ".join(str(true.sizes[axis]) for axis in AXES)
     sides = " x ".join(f"{side:g}" for side in box_size_mpc(true))
@@ -205,7 +205,7 @@ def render_page(
 
 
 def templates() -> Environment:
-    """What fills the templates of this folder."""
+    """The Jinja environment for the templates of this folder."""
     environment = Environment(
         loader=PackageLoader("reion.evaluation.report", ""), autoescape=True, undefined=StrictUndefined
     )
@@ -214,19 +214,19 @@ def templates() -> Environment:
 
 
 def said(warned: Mapping[str, Sequence[str]]) -> list[tuple[str, Sequence[str]]]:
-    """Names and warnings of the models that warned of something."""
+    """Names and warnings of the models that gave warnings."""
     return [(name, lines) for name, lines in warned.items() if lines]
 
 
 def snapshots_in_words(redshift: Sequence[float]) -> str:
-    """How many snapshots there are, and from which redshift to which."""
+    """The number of snapshots and their range of redshifts, in words."""
     if len(redshift) == 1:
         return f"one snapshot at z = {redshift[0]:g}"
     return f"{len(redshift)} snapshots from z = {redshift[0]:g} to {redshift[-1]:g}"
 
 
 def slices_note(true: xr.Dataset, *, error_bars: bool) -> str:
-    """What the slices show, and what their colours are."""
+    """A note on the slices: what they show, and their colours."""
     shown = {
         "n_igm": "gas density over its mean",
         "n_src": "ionising photon rate of the sources that switch on",
@@ -243,7 +243,7 @@ def slices_note(true: xr.Dataset, *, error_bars: bool) -> str:
 
 
 def described(true: xr.Dataset) -> dict[str, Any]:
-    """Where the truth comes from: what its attributes say, fields and units."""
+    """The origin of the truth: its attributes, fields and units."""
     fields = [f"{name} [{variable.attrs.get('units')}]" for name, variable in true.data_vars.items()]
     return {"fields": fields, **{str(key): value for key, value in true.attrs.items()}}
 
@@ -268,7 +268,7 @@ def versions() -> dict[str, str]:
 
 
 def flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested mappings and lists of mappings as one level: keys joined with dots."""
+    """Nested mappings and lists of mappings, flattened to one level with keys joined by dots."""
     for key, value in mapping.items():
         listed = list(value) if isinstance(value, (list, tuple)) else []
         if isinstance(value, Mapping):

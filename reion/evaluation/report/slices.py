@@ -1,4 +1,4 @@
-"""Slices through the boxes, packed so small that a page can carry all of them."""
+"""Slices through the boxes, packed so small that one page can hold all of them."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from reion.simulation.contract import (
 from reion.simulation.joining import matching_snapshots
 
 LARGEST_SIDE = 160
-"""Cells along a picture's longer side; a larger box is averaged in blocks."""
+"""Most cells along the longer side of a picture; a larger box is averaged in blocks."""
 
 PLANES_BYTES = 3_000_000
-"""Bytes of one field before packing; a box with more planes shows every n-th."""
+"""Most bytes of one field before packing; a box with more planes shows every n-th plane."""
 
 COLOURS = {"density": "cividis", "sources": "magma", "xi": "viridis", "difference": "PuOr_r"}
-"""Colour maps that a colour-blind reader can tell apart, and that keep their order in grey."""
+"""Colour maps that are distinct for the colour-blind and keep their order in grey."""
 
 
 class Slicer:
@@ -42,7 +42,7 @@ class Slicer:
     shape
         Cells along x, y, z.
     snapshots
-        How many snapshots are shown.
+        Number of snapshots that are shown.
     """
 
     def __init__(self, shape: tuple[int, int, int], snapshots: int) -> None:
@@ -69,14 +69,14 @@ class Slicer:
 
 
 def pack(planes: np.ndarray, low: float, high: float) -> str:
-    """Bytes 0 (`low`) to 255 (`high`), gzipped, as text; a JavaScript page unpacks it by itself."""
+    """Planes as bytes from 0 (`low`) to 255 (`high`), gzipped and in base64, which the page unpacks."""
     levels = np.clip((planes - low) / (high - low), 0, 1)
     levels = np.rint(levels * 255).astype(np.uint8)
     return base64.b64encode(gzip.compress(levels.tobytes(), compresslevel=6, mtime=0)).decode()
 
 
 def colour_tables() -> Mapping[str, str]:
-    """Each colour map's 256 colours as packed RGB bytes."""
+    """The 256 colours of each colour map as RGB bytes in base64."""
     import matplotlib as mpl
 
     tables = {}
@@ -88,9 +88,9 @@ def colour_tables() -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class Scale:
-    """What the bytes 0 (`low`) and 255 (`high`) of a packed field stand for.
+    """The values that the bytes 0 (`low`) and 255 (`high`) of a packed field stand for.
 
-    `log`: the two are powers of ten. `units`: as the page shows them. `colours`: one of `COLOURS`.
+    With `log` the two are powers of ten. `units` are as the page shows them; `colours` is a key of `COLOURS`.
     """
 
     low: float
@@ -110,12 +110,12 @@ def slices_json(
     predictions: Mapping[str, xr.DataArray],
     spreads: Mapping[str, xr.DataArray],
 ) -> dict[str, Any]:
-    """All slices of the page as JSON: the fields of the simulation, the true xi, and that of every method.
+    """All slices of the page as JSON: the fields of the simulation, true xi, and xi of every method.
 
     Parameters
     ----------
     true, predictions, spreads
-        What was evaluated (see `reion.evaluation.evaluate.evaluate`).
+        The arguments of `reion.evaluation.evaluate.evaluate` that gave `evaluation`.
     """
     indices = snapshots_shown(evaluation, true)
     slicer = Slicer(shape_of(true), len(indices))
@@ -162,7 +162,7 @@ def _add_error_bars(
     sim: xr.Dataset,
     indices: Sequence[int],
 ) -> None:
-    """Add the packed error bars to the methods that have them, all in one scale."""
+    """Add the packed error bars to the methods that have them, all on one scale."""
     planes = {name: slicer.cut(_predicted(name, field, sim, indices)) for name, field in spreads.items()}
     if not planes:
         return
@@ -176,7 +176,7 @@ def _add_error_bars(
 def _of_the_simulation(
     slicer: Slicer, sim: xr.Dataset, indices: Sequence[int]
 ) -> tuple[dict[str, str], dict[str, Scale]]:
-    """The packed slices of density and sources, and what their bytes stand for."""
+    """The packed slices of density and sources, and their scales."""
     fields: dict[str, str] = {}
     scales: dict[str, Scale] = {}
     if "n_igm" in sim.data_vars:
@@ -196,7 +196,7 @@ def _page_slices(
     methods: Sequence[Mapping[str, str]],
     scales: Mapping[str, Scale],
 ) -> dict[str, Any]:
-    """What the page needs to show slices; half-way through reionisation, by `means`, there is most to see."""
+    """The data for the slices of the page, which opens at the snapshot whose mean xi is nearest to a half."""
     lx, ly, lz = box_size_mpc(sim)
     return {
         "redshifts": [snapshot.redshift for snapshot in found.snapshots],
@@ -225,8 +225,8 @@ def middle_planes(
     Returns
     -------
     dict
-        `pred`, `true` where it is `judged`, `spread` where the prediction says how far it is off, and
-        `density` (over its mean) where the simulation has n_igm. Rows from the top.
+        `pred`; `true` if `judged`; `spread` (xi_std) if the prediction has it; and `density` (over its mean)
+        if the simulation has n_igm. Rows are from the top.
     """
     indices = snapshots_shown(found, sim)
     snapshot_of = matching_snapshots(found.name, pred, sim)
@@ -245,7 +245,7 @@ def middle_planes(
 
 
 def snapshots_shown(found: Evaluation | Survey, sim: xr.Dataset) -> list[int]:
-    """Indices in `sim` of the snapshots that were looked at."""
+    """Indices in `sim` of the snapshots that were evaluated."""
     distance = [np.abs(sim["redshift"].values - snapshot.redshift) for snapshot in found.snapshots]
     return [int(each.argmin()) for each in distance]
 
@@ -271,14 +271,14 @@ def _sources(slicer: Slicer, true: xr.Dataset, indices: Sequence[int]) -> tuple[
 
 
 def _predicted(name: str, pred: xr.DataArray, true: xr.Dataset, indices: Sequence[int]) -> Iterator[Field]:
-    """A prediction's xi at each of `indices` of the truth."""
+    """Predicted xi at each of the snapshots `indices` of the truth."""
     snapshot_of = matching_snapshots(name, pred, true)
     for index in indices:
         yield pred[snapshot_of[index]].values
 
 
 def _excursion_set(evaluation: Evaluation, true: xr.Dataset, indices: Sequence[int]) -> Iterator[Field]:
-    """The excursion set's xi at each of `indices`, float32."""
+    """The xi of the excursion set at each of the snapshots `indices`, float32."""
     for index, photons in enumerate(excursion_set.photons(true, evaluation.excursion_inputs)):
         if index in indices:
             atoms = hydrogen_density(true["n_igm"][index].values)

@@ -1,4 +1,4 @@
-"""What a person should know after ten seconds, in words and four numbers."""
+"""The summary of a report: the verdict in words, and four numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reion.metrics.pooling import POOLED_SNAPSHOTS
 
 @dataclass(frozen=True)
 class Card:
-    """One number of the summary, and the excursion set's; empty where that has none."""
+    """One number of the summary, and that of the excursion set, empty if it has none."""
 
     label: str
     value: str
@@ -21,7 +21,7 @@ class Card:
 
 
 def headline(evaluation: Evaluation) -> str:
-    """The verdict in a sentence or two."""
+    """The verdict on the first prediction, in one or two sentences."""
     name, r2 = evaluation.name, evaluation.pooled.r2
     if r2 is None:
         return f"{name} cannot be judged cell by cell: there are no {POOLED_SNAPSHOTS}."

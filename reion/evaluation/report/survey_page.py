@@ -1,4 +1,4 @@
-"""The page of ionised fractions without a truth: that of an evaluation, less what only a truth can tell."""
+"""The page of ionised fractions without a truth: the page of an evaluation, without scores."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from reion.jobs.outputs import write_json
 from reion.simulation.contract import AXES, box_size_mpc
 
 _BEGUN = 0.05
-"""Mean xi of the first snapshot from which on it is worth a word; so of neutral gas in the last."""
+"""Ionised share of the first snapshot, or neutral share of the last, above which the page warns of it."""
 
 _CURVES = ("spectrum", "bubble_sizes", "granulometry")
 
@@ -55,19 +55,21 @@ def write_survey_report(
     Parameters
     ----------
     found
-        What `reion.evaluation.survey.survey` returned for `xi` and `sim`.
+        The result of `reion.evaluation.survey.survey` for `xi` and `sim`.
+    sim, xi
+        The Simulation and the ionised fractions by name, for the slices.
     folder_or_file, spreads, warned, provenance, force
-        As those of `reion.evaluation.report.page.write_report`.
+        As in `reion.evaluation.report.page.write_report`.
 
     Returns
     -------
     Path
-        The page's path.
+        The path of the page.
 
     Raises
     ------
     InputError
-        If something is there and `force` is not given, or if it is not a report that reion wrote.
+        If the place is occupied and `force` is not given, or its content is not a report that reion wrote.
     """
     spreads = spreads or {}
     html = partial(render_survey, found, sim, xi, provenance or {}, spreads=spreads, warned=warned or {})
@@ -81,7 +83,7 @@ def _write_files(
     spreads: Mapping[str, xr.DataArray],
     folder: Path,
 ) -> None:
-    """Figures as PNG and PDF, numbers as CSV and JSON."""
+    """Write figures as PNG and PDF, numbers as CSV and JSON."""
     write_json(folder / "numbers" / "survey.json", found.to_json())
     _write_csv(found, folder / "numbers")
     planes = middle_planes(found, sim, xi[found.name], judged=False, spread=spreads.get(found.name))
@@ -98,7 +100,7 @@ def render_survey(
     spreads: Mapping[str, xr.DataArray],
     warned: Mapping[str, Sequence[str]],
 ) -> str:
-    """The page's HTML (see `write_survey_report`)."""
+    """The HTML of the page (see `write_survey_report`)."""
     folder = files("reion.evaluation.report")
     shape = " x ".join(str(sim.sizes[axis]) for axis in AXES)
     sides = " x ".join(f"{side:g}" for side in box_size_mpc(sim))
@@ -140,7 +142,7 @@ def render_survey(
 
 
 def survey_headline(found: Survey) -> str:
-    """What the first xi says, in a sentence or two."""
+    """The main results of the first xi, in one or two sentences."""
     scores = found.fields[found.name]
     first, last = scores.snapshots[0], scores.snapshots[-1]
     text = f"In {found.name} the mean ionised fraction goes from {figure(first.pred.mean_xi)} at z = "
@@ -157,7 +159,7 @@ def survey_headline(found: Survey) -> str:
 
 
 def _assumed_of_the_optical_depth(found: Survey) -> list[str]:
-    """What the optical depth of the first xi takes for granted before the first snapshot, after the last."""
+    """Assumptions about the gas before the first snapshot and after the last in the optical depth."""
     first, last = found.snapshots[0], found.snapshots[-1]
     return [
         f"{share} gas ionised {side} z = {snapshot.redshift:g}"
@@ -203,7 +205,7 @@ def survey_cards(found: Survey) -> Iterator[Card]:
 
 
 def _write_csv(found: Survey, folder: Path) -> None:
-    """survey.csv with one row for each xi and redshift, and a file for each kind of curve."""
+    """Write survey.csv with one row for each xi and redshift, and a file for each group of curves."""
     rows = [
         ({"xi": name, "redshift": row["redshift"]}, row)
         for name, scores in found.fields.items()

@@ -1,4 +1,4 @@
-"""The numbers of the page as rows of text, for the tables that need no JavaScript, and what they mean."""
+"""The numbers of the page as rows of text, for tables without JavaScript, and their definitions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BAND_LABELS = {band: "0.8–1 π / cell" if band == "nyquist" else f"{band} Mpc�
 
 @dataclass(frozen=True)
 class PooledRow:
-    """One pooled statistic: of the truth (empty where it has none) and of every method."""
+    """One pooled statistic of the truth (empty if the truth has none) and of every method."""
 
     label: str
     true: str
@@ -37,7 +37,7 @@ class RedshiftRow:
 
 
 def pooled_rows(evaluation: Evaluation) -> Iterator[PooledRow]:
-    """The table of everything pooled, its columns in the order of `Evaluation.methods`."""
+    """The table of all pooled statistics, with columns in the order of `Evaluation.methods`."""
     scores = [method.scores.pooled for method in evaluation.methods]
 
     def row(
@@ -88,7 +88,7 @@ def redshift_rows(scores: MethodScores) -> Iterator[RedshiftRow]:
 
 
 def _redshift_row(label: str, scores: SnapshotScores | PooledScores) -> RedshiftRow:
-    # What a pooled row does not have stays empty; a dash is for what is not defined.
+    # Columns that a pooled row does not have stay empty; a dash marks a value that is not defined.
     mass_weighted = largest_cluster = ["", ""]
     if isinstance(scores, SnapshotScores):
         fields = (scores.true, scores.pred)
@@ -135,7 +135,7 @@ _DEFINITIONS = {
     "has no t_spin; no peculiar velocities",
     "mean field": "the true mean xi of each snapshot in every cell",
 }
-"""Each statistic and how it is defined, whatever was evaluated."""
+"""The definition of each statistic that does not depend on the evaluation."""
 
 SURVEY_COLUMNS = (
     "mean xi",
@@ -168,7 +168,7 @@ def survey_rows(scores: SurveyScores) -> Iterator[RedshiftRow]:
 
 
 def survey_definitions(survey: Survey) -> dict[str, str]:
-    """Each statistic of a report without truth, and how it is defined."""
+    """The definition of each statistic of a report without truth."""
     of_truth = ("pooled", "R²", "power ratio, cross-correlation", "calibration error", "mean field")
     defined = {name: text for name, text in _DEFINITIONS.items() if name not in of_truth}
     defined["regions, tunnels, islands"] = "the Betti numbers of the ionised cells in the periodic box"
@@ -187,7 +187,7 @@ def survey_definitions(survey: Survey) -> dict[str, str]:
 
 
 def definitions(evaluation: Evaluation) -> dict[str, str]:
-    """Each statistic and how it is defined."""
+    """The definition of each statistic."""
     defined = dict(_DEFINITIONS)
     if evaluation.excursion_set is not None:
         defined["excursion set"] = (
