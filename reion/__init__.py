@@ -1,7 +1,7 @@
 """reion: radiative transfer of cosmic reionisation, learnt.
 
-Gas density and ionising sources of a periodic box in, ionised fraction of every cell out. Nothing heavy is
-imported until it is used.
+A network takes the gas density and the ionising sources of a periodic box and predicts the ionised fraction
+of every cell. The names below are imported when they are first used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one schema of a training run: TOML file, command-line flags, Python call and stored provenance."""
+"""The schema of a training run, for the TOML file, the command line, Python calls and stored provenance."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from reion.schema import Schema, load_schema
 InputSet = Literal["history", "instant"]
 
 PHOTON_FIELD: Mapping[InputSet, str] = {"history": "n_ion", "instant": "n_src"}
-"""The field that says, in each set of inputs, how many photons there are."""
+"""The photon field of each set of inputs."""
 
 
 Options = Annotated[dict[str, Any], Field(validate_default=True)]
-"""Settings of something registered, which its own class checks."""
+"""Settings of a loss or an augmentation, or arguments of a class of Keras."""
 
 
 def _network_settings(values: Any) -> NetworkSettings:
@@ -66,17 +66,17 @@ class DataConfig(Schema):
 
     inputs: InputSet = "history"
     augmentation: Annotated[str, AfterValidator(lambda name: AUGMENTATIONS.find(name).name)] = "symmetries"
-    """How crops are changed at random: a name that is registered."""
+    """Name of the registered augmentation, which changes crops at random."""
     augmentation_options: Options = Field(default_factory=dict)
-    """Settings of an augmentation that has any."""
+    """Settings of this augmentation."""
     validation_share: Annotated[float, Field(gt=0, le=0.5)] = 0.125
-    """Share of every training box, a slab across the x axis, that is kept for early stopping and progress."""
+    """Share of every training box that is kept for validation: a slab across the x axis."""
     validation_margin_cells: Annotated[int, Field(ge=0)] = 2
-    """Cells on either side of that slab that are not trained on either."""
+    """Cells on either side of this slab that are also left out of the training."""
     redshift_jitter: Annotated[float, Field(ge=0)] | None = None
-    """Half width of the uniform noise on the redshift that training gives the network, which must then look
-    at photons and atoms instead of learning these boxes' history by heart. Absent: 1 for the history, 0 for
-    `instant`: from the redshift that network works out how long the sources have been shining."""
+    """Half width of the uniform noise that training adds to the redshift. With noise, the network must look
+    at photons and atoms and cannot learn the history of the training boxes by heart. Absent: 1 for
+    `history`; 0 for `instant`, whose network infers from the redshift how long the sources have shone."""
 
     @field_validator("augmentation_options")
     @classmethod
@@ -95,12 +95,12 @@ class DataConfig(Schema):
 
 
 class LossConfig(Schema):
-    """A mean over cells, `kind`, a name that is registered, plus terms that keep bubble edges sharp.
+    """The registered loss `kind`, averaged over cells, plus two terms that keep bubble edges sharp.
 
-    `options` are the settings of a kind that has any. The terms count their weight times:
-    `gradient`: the squared error of the differences between neighbouring cells. `power`: the squared
-    logarithm of predicted over true variance on scales below three cells, crop by crop. The default
-    network with the cross-entropy has both unless they are set to 0.
+    `options` are the settings of `kind`. `gradient` is the weight of the squared error of the differences
+    between neighbouring cells. `power` is the weight of the squared logarithm of predicted over true variance
+    on scales below three cells, averaged over crops. With the cross-entropy, `reion` and `transport` have
+    both terms unless they are set to 0.
     """
 
     kind: Annotated[str, AfterValidator(lambda name: LOSSES.find(name).name)] = "binary_cross_entropy"
@@ -126,7 +126,7 @@ class OptimizerConfig(Schema):
 class ScheduleConfig(Schema):
     """A class of `keras.optimizers.schedules` and its arguments, or `Constant`.
 
-    What the schema knows is given to it: the learning rate, and the steps from the warm-up to the end.
+    The learning rate and the number of steps after the warm-up are passed to it beside these arguments.
     """
 
     name: str = "CosineDecay"
@@ -134,7 +134,7 @@ class ScheduleConfig(Schema):
 
 
 class TrainingConfig(Schema):
-    """How long and how fast a network learns. Fields without a default take the network's own."""
+    """How long and how fast a network learns. A field without a default here takes that of the network."""
 
     steps: Annotated[int, Field(ge=1)] = 1000
     batch_size: Annotated[int, Field(ge=1)]
@@ -146,12 +146,12 @@ class TrainingConfig(Schema):
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     ema_momentum: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Keep the moving average of the weights, which forgets a step with this factor, and judge by it."""
+    """Decay factor of the moving average of the weights in a step. The average is validated and kept."""
     loss: LossConfig = LossConfig()
     round_steps: Annotated[int, Field(ge=1)] = 50
     """Steps from one validation and checkpoint to the next."""
     patience_rounds: Annotated[int, Field(ge=1)] | None = None
-    """Stop when the validation R² has not improved for that many rounds, and keep the best weights."""
+    """Stop when the validation R² has not improved for this many rounds, and keep the best weights."""
     precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = "auto"
     """`auto` is mixed_bfloat16 on a GPU that is made for it and float32 everywhere else."""
 
@@ -221,7 +221,7 @@ class RunConfig(Schema):
 
     @property
     def network(self) -> Network:
-        """The network as it is registered."""
+        """The registered network."""
         return NETWORKS.find(self.model.name)
 
     @property
@@ -231,7 +231,7 @@ class RunConfig(Schema):
 
     @property
     def conditions(self) -> tuple[str, ...]:
-        """Names of the numbers, one a snapshot, that the network takes beside the redshift."""
+        """Names of the numbers, one for each snapshot, that the network takes beside the redshift."""
         return STEMS.find(self.network.stem).conditions
 
 
@@ -243,18 +243,18 @@ def load_config(
 ) -> RunConfig:
     """Build the schema from a TOML file and `key=value` settings such as `model.name=patch`.
 
-    Settings win over the file, the file over `base`; values are TOML, bare words are strings.
+    Settings override the file, which overrides `base`. Values are TOML; bare words are strings.
 
     Raises
     ------
     InputError
-        For an unreadable file, an unknown key or a value out of range, naming all of them.
+        If the file cannot be read, a key is unknown or a value is out of range. It names all such keys.
     """
     return load_schema(RunConfig, file, settings, base=base)
 
 
 def differences(a: RunConfig, b: RunConfig) -> list[str]:
-    """Where two schemas differ, as `key=value of a instead of value of b`."""
+    """The keys in which two schemas differ, each as `KEY=VALUE_OF_A instead of VALUE_OF_B`."""
     first, second = flat(a.model_dump(mode="json")), flat(b.model_dump(mode="json"))
     return [
         f"{key}={first.get(key)} instead of {second.get(key)}"
@@ -264,7 +264,7 @@ def differences(a: RunConfig, b: RunConfig) -> list[str]:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values with keys such as `training.steps`."""
+    """Nested values as one mapping, with keys such as `training.steps`."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
@@ -276,5 +276,5 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def write_config(config: RunConfig, path: Path) -> None:
     """Write the whole schema as TOML, so that `load_config(path)` gives the same object back."""
-    values = config.model_dump(mode="json", exclude_none=True)  # in TOML what is absent has no line
+    values = config.model_dump(mode="json", exclude_none=True)  # TOML has no null
     path.write_text(tomli_w.dumps(values), encoding="utf-8")

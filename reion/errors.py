@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class InputError(ValueError):
-    """Bad input or bad usage: said in one clear message; the command line exits with 2.
+    """Bad input or bad usage. The command line prints it as one message and exits with 2.
 
     Parameters
     ----------
@@ -32,4 +32,4 @@ class InputError(ValueError):
 
 
 class BadValuesError(InputError):
-    """Values that a field cannot have: no command on these files will succeed until they are mended."""
+    """A field holds values that it cannot have. Every command on these files fails until they are mended."""

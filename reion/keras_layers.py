@@ -1,7 +1,7 @@
 """Lets Keras load networks of reion by itself: `keras.models.load_model("run/model.keras")`.
 
-Keras finds the class of a layer in its own list of names. `import reion` puts the names of its layers there
-without importing Keras or a layer: as soon as Keras is imported, and each layer when Keras asks for it.
+Keras looks up the class of a layer in a list of names. `import reion` arranges that the names of its layers
+are in this list as soon as Keras is imported. The class of a layer is imported when Keras makes the layer.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ _LAYERS = {
     "PhotonBalance": "reion.models.stems",
     "PhotonTransport": "reion.models.stems",
 }
-"""Name to module of every layer that a saved network may have."""
+"""Module of every layer that a saved network may have, by the name of the layer."""
 
 
 class _Deferred:
-    """Stands for a layer until Keras makes one."""
+    """Stands for the class of a layer until Keras makes such a layer."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def from_config(self, config: Mapping[str, Any]) -> Any:
-        """The layer that this stands for; importing its module puts the class in this one's place."""
+        """The layer of this configuration. Importing its module replaces this object in Keras's list."""
         return getattr(import_module(_LAYERS[self.name]), self.name).from_config(config)
 
 
 def offer_layers() -> None:
-    """Tell Keras the names of reion's layers, now or when it is imported."""
+    """Tell Keras the names of reion's layers, now or as soon as Keras is imported."""
     if "keras" in sys.modules and hasattr(sys.modules["keras"], "saving"):
         _tell(sys.modules["keras"])
     else:
@@ -53,7 +53,7 @@ def _tell(keras: ModuleType) -> None:
 
 
 class _WhenImported(MetaPathFinder):
-    """Finds Keras where it is, once, and tells it of the layers when it is there."""
+    """Waits for the import of Keras, then tells Keras the names of the layers."""
 
     def find_spec(self, fullname: str, *_: Any) -> ModuleSpec | None:
         if fullname != "keras":
@@ -73,7 +73,7 @@ class _Telling(Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        if module.__spec__ is not None:  # nothing of this is left behind
+        if module.__spec__ is not None:  # from here on Keras has its own loader, as without reion
             module.__spec__.loader = module.__loader__ = self._loader
         self._loader.exec_module(module)
         _tell(module)

@@ -1,4 +1,4 @@
-"""Networks, stems, losses and augmentations by name, whoever wrote them."""
+"""The registries of networks, stems, losses and augmentations, those of reion and those of users."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from reion.errors import InputError
 from reion.schema import Schema
 
 _OWN = "reion"
-"""The package whose networks, stems and losses a configuration names without their module."""
+"""The package whose entries a configuration names without their module."""
 
 
 class NetworkSettings(Schema):
-    """What the settings of every network derive from."""
+    """Base class of the settings of every network."""
 
     name: str = ""
-    """As in `model.name`."""
+    """Name of the network, as in `model.name`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """Something that is registered.
+    """An entry of a registry: a function under a name.
 
     Attributes
     ----------
     short
-        The name that it was registered under.
+        The name under which the function was registered.
     function
-        What does the work.
+        The function. Its first argument is an instance of `settings`.
     settings
-        Checks its settings, which `function` gets first.
+        The class that checks the settings.
     reference
-        `module:function`, where another process finds it.
+        `module:function`, by which another process imports the function.
     """
 
     short: str
@@ -47,17 +47,17 @@ class Entry:
 
     @property
     def is_own(self) -> bool:
-        """Whether it comes with reion."""
+        """Whether the function comes with reion."""
         return self.reference.partition(":")[0].partition(".")[0] == _OWN
 
     @property
     def name(self) -> str:
-        """How a schema names it: its short name where it comes with reion, otherwise its reference."""
+        """The name in a schema: the short name of what comes with reion, otherwise the reference."""
         return self.short if self.is_own else self.reference
 
     @property
     def source(self) -> Path | None:
-        """The file that its code is in; None for code that was typed in."""
+        """The file that holds the code; None for code that was typed into an interpreter."""
         try:
             file = inspect.getsourcefile(inspect.unwrap(self.function))
         except TypeError:
@@ -67,17 +67,17 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Stem(Entry):
-    """A first stage: `function(settings, photon_field, cell_size_mpc)` returns a layer.
+    """The fixed first stage of a network: `function(settings, photon_field, cell_size_mpc)` returns a layer.
 
     Attributes
     ----------
     conditions
-        Names of the numbers, one a snapshot, that it takes beside the fields: nothing, or max_mfp. The trunk
-        behind a stem that takes max_mfp is told reach and cell size after the redshift.
+        Names of the numbers, one for each snapshot, that the stem takes beside the fields: none, or max_mfp.
+        The trunk behind a stem that takes max_mfp gets reach and cell size after the redshift.
     inputs
-        The set of inputs that it needs; None for any.
+        The set of inputs that the stem needs, `history` or `instant`; None for any.
     any_cell_size
-        Whether the same trunk serves boxes of different cells.
+        Whether the same trunk serves boxes of different cell sizes.
     """
 
     conditions: tuple[str, ...] = ()
@@ -87,18 +87,20 @@ class Stem(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class Network(Entry):
-    """A trunk: `function(settings, channels, conditions)` returns a `keras.Model` of these two inputs.
+    """The learnt stage of a network, its trunk, and the stem before it.
+
+    `function(settings, channels, conditions)` returns a `keras.Model` of the inputs channels and conditions.
 
     Attributes
     ----------
     stem
-        Name of the stem that makes its channels.
+        Name of the stem that makes the channels.
     training, loss
-        Its defaults for the sections training and training.loss of the schema.
+        Defaults of the network for the sections `training` and `training.loss` of the schema.
     stride_cells
-        The sides of what it predicts are multiples of this.
+        The number of predicted cells along each axis is a multiple of this.
     symmetric
-        Whether turning the box turns the prediction, with these settings.
+        A function of the settings: whether turning the box turns the prediction.
     """
 
     settings: type[NetworkSettings]
@@ -111,18 +113,18 @@ class Network(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class Loss(Entry):
-    """`function(settings, true, predicted)` returns a scalar, or a value for each cell."""
+    """A loss: `function(settings, true, predicted)` returns a scalar, or a value for each cell."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation(Entry):
-    """`function(settings, rng, channels, conditions, xi)` returns what a crop becomes.
+    """A random change of crops: `function(settings, rng, channels, conditions, xi)` returns the last three.
 
     Attributes
     ----------
     orientations
-        Before that, each crop is turned by one of so many symmetries of the cube, drawn at random: 1 for
-        none, 24 for rotations, 48 for all.
+        Number of symmetries of the cube. Each crop is first turned by one of them, drawn at random: 1 for
+        none, 24 for the rotations, 48 for all.
     """
 
     orientations: int
@@ -133,7 +135,17 @@ Kind = TypeVar("Kind", bound=Entry)
 
 @dataclass(frozen=True)
 class Registry(Generic[Kind]):
-    """What is registered of one kind: in words, where a schema names it, and the decorator that adds it."""
+    """The entries of one kind, by name.
+
+    Attributes
+    ----------
+    what
+        The kind, in words.
+    key
+        The key of the schema that names an entry.
+    decorator
+        The function of reion that adds an entry.
+    """
 
     what: str
     key: str
@@ -141,12 +153,12 @@ class Registry(Generic[Kind]):
     _entries: dict[str, Kind] = field(default_factory=dict)
 
     def add(self, entry: Kind) -> None:
-        """Register an entry; the same function may be registered again, as a notebook does.
+        """Register an entry. A function may be registered again, as when a cell of a notebook is repeated.
 
         Raises
         ------
         InputError
-            If another one has the name.
+            If another function has the name.
         """
         there = self._entries.get(entry.short)
         if there is not None and there.reference != entry.reference:
@@ -161,7 +173,7 @@ class Registry(Generic[Kind]):
 
     @property
     def own(self) -> tuple[str, ...]:
-        """Names of those that come with reion."""
+        """Short names of the entries that come with reion."""
         return tuple(entry.short for entry in self if entry.is_own)
 
     def find(self, name: Any) -> Kind:
@@ -170,7 +182,7 @@ class Registry(Generic[Kind]):
         Raises
         ------
         InputError
-            If there is none, or its code cannot be imported.
+            If there is no such entry, or its code cannot be imported.
         """
         found = self._registered(name)
         if found is not None:
@@ -220,28 +232,28 @@ def register_network(
     """Register a function that builds the learnt stage of a network.
 
     The function is called as `function(settings, channels, conditions)` and returns
-    `keras.Model([channels, conditions], xi)`. `channels`, a Keras input (batch, x, y, z, channel), is what
-    the stem has made of the fields, normalised. `conditions`, (batch, 1), is the normalised redshift; behind
-    a stem that takes max_mfp it is (batch, 3), with log(reach / 20 Mpc) and log(cell size / 2 Mpc). `xi`
-    is (batch, x', y', z', 1), from 0 to 1, float32, with a second channel where the network learns the
-    standard deviation of its error. Every operation is valid (without padding) and the same in every cell.
+    `keras.Model([channels, conditions], xi)`. `channels`, a Keras input (batch, x, y, z, channel), holds the
+    normalised channels of the stem. `conditions`, (batch, 1), is the normalised redshift; behind a stem that
+    takes max_mfp it is (batch, 3), with log(reach / 20 Mpc) and log(cell size / 2 Mpc) after the redshift.
+    `xi` is (batch, x', y', z', 1), from 0 to 1, float32, with a second channel where the network learns the
+    standard deviation of its error. No operation may pad, and each must be the same in every cell.
 
     Parameters
     ----------
     name
-        Its short name. A schema also finds it as `module:function`, which imports the module.
+        Short name of the network. `module:function` also names it, and imports the module.
     settings
-        The pydantic class of its section `model`, derived from that of the stem.
+        The pydantic class of the section `model`, derived from the settings class of the stem.
     stem
         Name of the stem that makes the channels.
     training, loss
         Defaults of the sections `training` and `training.loss`; crop_cells, batch_size and learning_rate
         default to 16, 8 and 0.001.
     stride_cells
-        The sides of what it predicts are multiples of this: for networks that halve the mesh.
+        The number of predicted cells along each axis is a multiple of this, for networks that halve the mesh.
     symmetric
         Whether turning the box turns the prediction exactly, for all 48 symmetries of the cube; or a function
-        of the settings that says so.
+        of the settings that returns this.
 
     Raises
     ------
@@ -285,8 +297,8 @@ def register_stem(
 ) -> Callable[[Function], Function]:
     """Register a function that makes a stem, `function(settings, photon_field, cell_size_mpc)`.
 
-    It returns a Keras layer as `reion.models.stems.Stem` describes it. `settings` is the class that the
-    settings of every network with this stem derive from; the rest is described at `Stem`.
+    The function returns a Keras layer that follows `reion.models.stems.Stem`. The settings class of every
+    network with this stem derives from `settings`. `reion.registry.Stem` describes the other arguments.
 
     Raises
     ------
@@ -314,8 +326,8 @@ def register_stem(
 def register_loss(name: str, *, settings: type[Schema] = Schema) -> Callable[[Function], Function]:
     """Register a loss, `function(settings, true, predicted)`.
 
-    `true` and `predicted` are tensors (batch, x, y, z, 1) of xi. It returns the mean loss, or one for each
-    cell, which are then averaged. `settings` checks `training.loss.options`.
+    `true` and `predicted` are tensors (batch, x, y, z, 1) of xi. The function returns the mean loss, or the
+    loss of each cell, which is then averaged. `settings` is the class that checks `training.loss.options`.
 
     Raises
     ------
@@ -335,10 +347,10 @@ def register_augmentation(
 ) -> Callable[[Function], Function]:
     """Register an augmentation, `function(settings, rng, channels, conditions, xi)`.
 
-    It is called for each crop, after that was turned: normalised `channels` (x, y, z, channel), `conditions`
-    (condition,) and `xi` (x, y, z, 1), float32, and returns the three as they are to be learnt. Its random
-    numbers come from `rng`, so that a run repeats. `settings` checks `data.augmentation_options`;
-    `orientations` is described at `Augmentation`.
+    The function is called for each crop after the crop was turned. It gets the normalised `channels`
+    (x, y, z, channel), `conditions` (condition,) and `xi` (x, y, z, 1), float32, and returns the three as the
+    network learns them. It must draw random numbers from `rng`, so that a run can be repeated. `settings` is
+    the class that checks `data.augmentation_options`; `Augmentation` describes `orientations`.
 
     Raises
     ------
@@ -362,12 +374,12 @@ def register_augmentation(
 
 
 def only_turned(settings: Any, rng: Any, channels: Any, conditions: Any, xi: Any) -> tuple[Any, Any, Any]:  # noqa: ARG001 (an augmentation's)
-    """An augmentation that changes nothing beyond turning the crop."""
+    """The augmentation that returns the turned crop unchanged."""
     return channels, conditions, xi
 
 
 def deferred(reference: str) -> Callable[..., Any]:
-    """A function that is imported, from `module:function`, when it is called for the first time."""
+    """A function that imports `module:function` when it is called for the first time, and calls that."""
     module, _, name = reference.partition(":")
 
     def call(*arguments: Any) -> Any:
@@ -382,7 +394,7 @@ def _reference(function: Callable[..., Any]) -> str:
 
 
 def _import(module: str, what: str) -> None:
-    """Import a module, also from the working folder, which the command line does not look in by itself."""
+    """Import a module, also from the working folder, which is not on the path of the `reion` command."""
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)
@@ -390,7 +402,7 @@ def _import(module: str, what: str) -> None:
         import_module(module)
     except InputError:
         raise
-    except Exception as error:  # whatever the code of others raises
+    except Exception as error:  # a user's module may raise any error
         raise InputError(
             f"the code of {what} cannot be imported: {type(error).__name__}: {error}",
             hint=f"start from the folder that holds {module.partition('.')[0]}, put that folder on "

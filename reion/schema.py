@@ -1,4 +1,4 @@
-"""What the schemas of reion share: a frozen base, read from TOML and `key=value`, with one clear error."""
+"""The base class of reion's schemas, and how a schema is read from TOML and `key=value` settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reion.errors import InputError
 
 
 class Schema(BaseModel):
-    """Values that are checked once and cannot change; a name that the schema lacks is an error."""
+    """Values that are checked once and cannot change. A name that the schema lacks is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -30,12 +30,12 @@ def load_schema(
 ) -> SchemaType:
     """Build a schema from a TOML file and `key=value` settings such as `model.name=patch`.
 
-    Settings win over the file, the file over `base`; values are TOML, bare words are strings.
+    Settings override the file, which overrides `base`. Values are TOML; bare words are strings.
 
     Raises
     ------
     InputError
-        For an unreadable file, an unknown key or a value out of range, naming all of them.
+        If the file cannot be read, a key is unknown or a value is out of range. It names all such keys.
     """
     values: dict[str, Any] = merge({}, base or {})
     if file is not None:
@@ -56,7 +56,7 @@ def load_schema(
     except ValidationError as error:
         for item in error.errors():
             said = item.get("ctx", {}).get("error")
-            if isinstance(said, InputError):  # whole as it is, with what to do
+            if isinstance(said, InputError):  # already a full message with a hint
                 raise said from None
         details = "; ".join(
             f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']} (received {item['input']!r})"
@@ -68,7 +68,7 @@ def load_schema(
 
 
 def merge(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested values in which those of `new` replace those of `old`."""
+    """The nested mapping `old` with the values of `new` in place of its own, level by level."""
     merged = dict(old)
     for key, value in new.items():
         if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):

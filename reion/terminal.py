@@ -1,4 +1,4 @@
-"""What commands print: JSON, tables and errors, and the progress of long work."""
+"""Functions that print: JSON, tables, errors and the progress of long work."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def say(line: str) -> None:
 
 @contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Hide what native libraries write to stderr; write it after all if the block raises."""
+    """Hide what native libraries write to stderr while the block runs; show it if the block raises."""
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as hidden:
@@ -58,8 +58,8 @@ def quiet_stderr() -> Iterator[None]:
 def progress_bar(title: str) -> Iterator[Callable[..., None]]:
     """Show the progress of long work: a bar on a terminal, a line now and then elsewhere.
 
-    Yields a function of the number of pieces done, the number of all pieces and, optionally, figures by name
-    that are shown beside them.
+    Yields a function to call with the number of pieces done, the number of all pieces and, optionally, named
+    figures to show beside them.
     """
     if sys.stderr.isatty():
         yield from _bar(title)

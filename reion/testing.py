@@ -1,13 +1,13 @@
-"""For whoever writes a reader, or tests code of their own that takes Simulations: strategies and a suite.
+"""A test suite for readers, and hypothesis strategies for tests of code that takes Simulations.
 
-It needs hypothesis: `pip install 'reion[testing]'`. A reader's whole test is then
+It needs hypothesis: `pip install 'reion[testing]'`. The whole test of a reader is then
 
     from reion.testing import check_reader
 
     def test_my_reader():
         check_reader(FORMAT, write)
 
-where `write` writes a Simulation in the format, by other means than the reader's own.
+where `write` writes a Simulation in the format without using code of the reader.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ __all__ = ["Writer", "check_reader", "damaged", "layouts", "simulations"]
 
 FIELDS = ("n_igm", "n_src", "xi")
 COSMOLOGY = {"H0": 70.0, "Om0": 0.27, "Ob0": 0.044}
-"""Of every Simulation that is drawn here."""
+"""The cosmology of every Simulation that the strategies draw."""
 
 Writer = Callable[[Path, xr.Dataset], Mapping[str, str]]
-"""Writes a Simulation's files into a folder; returns the settings that they lack, as `--set` takes them."""
+"""Writes a Simulation as files into a folder; returns the facts that the files lack, as for `--set`."""
 
 SHAPES = st.tuples(*[st.integers(1, 7)] * 3)
 REDSHIFTS = st.lists(st.integers(4000, 20000), min_size=1, max_size=3, unique=True).map(
     lambda numbers: tuple(sorted((number / 1000 for number in numbers), reverse=True))
 )
-"""Up to three, from 4 to 20, with the three decimals that file names have."""
+"""One to three redshifts from 4 to 20, with the three decimals that file names have."""
 
 _INTERESTING = (0, 1, 12, -1, -12, 255, 2**15, 2**31 - 1, -(2**31), 2**24 + 7, 4096)
 
@@ -63,11 +63,11 @@ def simulations(
     Parameters
     ----------
     shapes, redshifts
-        Strategies for cells along x, y and z, and for redshifts in descending order.
+        Strategies for the numbers of cells along x, y and z, and for redshifts in descending order.
     fields
-        Of n_igm, n_src, n_ion and xi.
+        Names of the fields, among n_igm, n_src, n_ion and xi.
     sizes_mpc
-        A strategy for the comoving side of a cell; 500/h Mpc along x by default.
+        A strategy for the comoving side of a cell. By default the box is 500/h Mpc long along x.
     """
     shape, redshift = draw(shapes), draw(redshifts)
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -90,7 +90,7 @@ def simulations(
 
 @st.composite
 def layouts(draw: st.DrawFn, values: np.ndarray) -> np.ndarray:
-    """A strategy for the same values in any layout of memory.
+    """A strategy for arrays of the same values in different memory layouts.
 
     C or Fortran order, axes that run backwards, gaps between the numbers, the other byte order, read-only.
     """
@@ -113,7 +113,7 @@ def layouts(draw: st.DrawFn, values: np.ndarray) -> np.ndarray:
 def damaged(data: bytes, rng: np.random.Generator) -> bytes:
     """The bytes with one to four mutations, half of them near the start or the end, where headers are.
 
-    A bit that flips, a byte or an integer that is another, bytes that are cut off, removed, doubled, blanked.
+    A mutation flips a bit, replaces a byte or an integer, or cuts off, removes, doubles or blanks bytes.
     """
     out = bytearray(data)
     for _ in range(rng.integers(1, 5)):
@@ -162,32 +162,33 @@ def check_reader(
     damages: int = 100,
     rtol: float = 3e-6,
 ) -> None:
-    """Hold a reader against what every reader of reion does.
+    """Check that a reader does what every reader of reion does.
 
     - It claims the files that `write` wrote, and neither an empty file nor a text.
     - Simulations of any shape and redshifts are read as they were written: fields, redshifts, box, cosmology.
-    - Any part of a field is that part of the whole.
-    - A damaged file gives a Simulation or an `InputError`, and nothing else.
+    - A part of a field that is read alone equals that part of the whole field.
+    - A damaged file gives a Simulation or an `InputError`, and no other error.
 
     Parameters
     ----------
     format
-        The reader; it need not be among reion's.
+        The reader. It need not be one that comes with reion.
     write
         See `Writer`.
     fields
-        That the format holds.
+        Names of the fields that the format holds.
     shapes
-        A strategy for what cells along x, y, z it can have.
+        A strategy for the numbers of cells along x, y and z that the format can hold.
     examples, damages
-        How many Simulations are written, and how many files damaged.
+        Number of Simulations to write, and number of damaged files to read.
     rtol
-        How far values may be off, relatively; those of xi may be off by 1e-7 too.
+        Largest relative error of a value. A value of xi may also be off by 1e-7.
 
     Raises
     ------
     AssertionError
-        If it does not; the message says what, and hypothesis prints the smallest Simulation that shows it.
+        If the reader fails a check. The message says which, and hypothesis prints the smallest Simulation
+        that shows it.
     """
 
     @settings(deadline=None, max_examples=examples, database=None)

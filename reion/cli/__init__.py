@@ -1,1 +1,1 @@
-"""The command line: parse, call, print. What a command does stands in the module that it calls."""
+"""The command line. A command parses its arguments, calls the module that does the work, and prints."""

@@ -12,7 +12,7 @@ import reion
 
 
 class _Commands(TyperGroup):
-    """The commands; one that is interrupted says so, in its own words where it has any."""
+    """The commands. One that is interrupted says so: with the message of the KeyboardInterrupt, if any."""
 
     def invoke(self, ctx: Any) -> Any:  # typer has no public name for this context
         try:
@@ -55,5 +55,5 @@ def root(
 
 
 def example(call: str) -> str:
-    """Text that stands below the options in the help of a command; `call` is one line of shell."""
+    """The text below the options in the help of a command; `call` is one line of shell."""
     return f"\b\nExample:\n  {call}"

@@ -117,7 +117,7 @@ def inspect(
     from reion.terminal import progress_bar
 
     sim = opened(reachable(sources, scheduler), format_, settings)
-    # A model that cannot be opened is said before every value is read.
+    # First, so that a model that cannot be opened fails before every value is read.
     fit = None if model is None else _fit(model, sim)
     announce_compilation()
     if dry_run:
@@ -137,7 +137,7 @@ def inspect(
 
 
 def _fit(model: str, sim: xr.Dataset) -> dict[str, Any]:
-    """What a model says of a simulation before it predicts: why it refuses, and what it has not learnt."""
+    """How a model judges a simulation: the error with which it refuses it, if any, and its warnings."""
     from reion.prediction.emulator import Emulator
 
     emulator = Emulator(model, device="cpu")

@@ -1,4 +1,4 @@
-"""What a command needs of this machine before it works: optional packages and compiled kernels."""
+"""What a command needs on this machine before it starts: Keras, a home folder, compiled kernels."""
 
 from __future__ import annotations
 
@@ -16,17 +16,23 @@ _BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def need_training(command: str, *, exports: bool = False) -> None:
-    """Load Keras on the backend of KERAS_BACKEND, TensorFlow by default; call it when the inputs are open.
+    """Load Keras with the backend that KERAS_BACKEND names, TensorFlow by default.
 
-    Loading takes seconds, and nobody waits for it to read of a mistyped path.
+    Commands open their inputs first, so that a mistyped path fails before Keras is loaded, which takes
+    seconds. Training works with every backend; exporting needs TensorFlow. The user's keras.json, which all
+    programs share, is ignored, because its settings change the networks.
 
-    Training takes Keras on any backend; exporting takes TensorFlow. keras.json, which all programs of a user
-    share, does not count: its settings make other networks.
+    Parameters
+    ----------
+    command
+        What needs Keras, in words.
+    exports
+        Whether the command also exports.
 
     Raises
     ------
     InputError
-        If `command`, which trains or also exports, lacks one of the packages that it needs.
+        If a package that the command needs is missing, or the backend is unknown or not installed.
     """
     backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
     packages = ["keras", "tensorboard"]
@@ -57,7 +63,7 @@ def need_training(command: str, *, exports: bool = False) -> None:
 
 @contextlib.contextmanager
 def _without_keras_json() -> Iterator[None]:
-    """Let Keras, and TensorFlow's copy of it, find no keras.json while they are imported in the block."""
+    """Hide keras.json from Keras, and from TensorFlow's copy of it, while the block imports them."""
     before = os.environ.get("KERAS_HOME")
     with tempfile.TemporaryDirectory(prefix="reion-keras-") as empty:
         os.environ["KERAS_HOME"] = empty
@@ -70,9 +76,9 @@ def _without_keras_json() -> Iterator[None]:
 
 
 def ensure_home() -> None:
-    """Give a user who has no home folder, as in many containers, one of its own among the temporary files.
+    """Set HOME to a folder among the temporary files if the user has no home folder, as in many containers.
 
-    astropy and others that keep settings in a home folder cannot be imported without one.
+    astropy and other packages that keep settings in the home folder cannot be imported without one.
     """
     try:
         Path.home()
@@ -80,14 +86,14 @@ def ensure_home() -> None:
         home = Path(tempfile.gettempdir()) / f"reion-home-{os.getuid()}"
         with contextlib.suppress(OSError):
             home.mkdir(mode=0o700)
-        # What lies in a folder that belongs to another user may not be trusted.
+        # Files in a folder of another user are not to be trusted.
         if home.is_symlink() or not home.is_dir() or home.stat().st_uid != os.getuid():
             home = Path(tempfile.mkdtemp(prefix="reion-home-"))
         os.environ["HOME"] = str(home)
 
 
 def announce_compilation() -> None:
-    """Say so when Numba compiles what it has not compiled on this machine before, since it takes a while."""
+    """Print a line when Numba compiles kernels for the first time on this machine, which takes a while."""
     import reion_kernels
     from reion.terminal import say
 

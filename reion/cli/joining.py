@@ -1,4 +1,4 @@
-"""An ionised fraction and the gas that it belongs to, named by two places on the command line."""
+"""Opens an ionised fraction and the gas that it belongs to, which the command line names separately."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def joined(
     format_: str | None,
     settings: Sequence[str] | None,
 ) -> xr.Dataset:
-    """The Simulation of `sources` with the ionised fraction at `xi`; that at `xi` alone without any."""
+    """The Simulation of `sources` with the ionised fraction at `xi`; without sources, the one at `xi`."""
     from reion.readers import open_simulation
     from reion.simulation.contract import require_fields
     from reion.simulation.joining import with_xi
@@ -36,9 +36,9 @@ def joined(
 
 
 def opened(sources: Sequence[Path], format_: str | None, settings: Sequence[str] | None) -> xr.Dataset:
-    """The Simulation of `sources`; where the first is a store with xi and others follow, the two joined.
+    """The Simulation of `sources`. If the first is a store with xi, it is joined to the gas of the others.
 
-    Stores that are one series, `box_z9.zarr box_z8.zarr`, are opened as one like any files of a series.
+    Stores that form one series, such as `box_z9.zarr box_z8.zarr`, are opened as that series.
     """
     from reion.readers import open_simulation
     from reion.simulation.joining import with_xi
@@ -61,7 +61,7 @@ def opened(sources: Sequence[Path], format_: str | None, settings: Sequence[str]
 
 
 def _holds_xi_of(first: Path, others: Sequence[Path]) -> bool:
-    """Whether `first` is a store with the xi of what `others` hold, and no part of one series with them."""
+    """Whether `first` is a store with the xi for the gas in `others`, and not of one series with them."""
     from reion.readers.filenames import label_of, redshift_of
     from reion.readers.zarr import ZarrTree, is_store
 
@@ -75,7 +75,7 @@ def _holds_xi_of(first: Path, others: Sequence[Path]) -> bool:
 
 
 def _facts_lacking(store: Path, facts: Mapping[str, str]) -> Mapping[str, str]:
-    """Those of the facts that are of xi, where the store, of another program, does not say its box size."""
+    """The facts that a store with xi needs: none, unless another program wrote it without its box size."""
     from reion.readers.zarr import ZarrTree
 
     if ZarrTree(store).attribute("box_size") is not None:

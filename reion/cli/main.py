@@ -1,4 +1,4 @@
-"""The entry point: every command, run with exit codes and one clear message for each error."""
+"""The entry point: it runs a command, prints one message for an error, and sets the exit code."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ for group in GROUPS:
     import_module(f"reion.cli.{group}")
 
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
-"""What typer raises for arguments that it cannot parse; it has no public name for it."""
+"""The exception that typer raises for arguments that it cannot parse; it has no public name."""
 
 _OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-"""Errors of the system that no program can avoid: a full disk, a folder that may not be written."""
+"""Codes of system errors that no program can avoid, such as a full disk or a folder without permission."""
 
 
 def main() -> None:
@@ -67,7 +67,7 @@ def _run(*, as_json: bool) -> int:
 
 
 def _with_home(word: str) -> str:
-    """A word of the command line, `~` expanded, which shells leave as it is in `--out=~/sim.zarr`."""
+    """A word of the command line with `~` expanded, which shells do not expand in `--out=~/sim.zarr`."""
     option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
     return option + equals + (str(Path(value).expanduser()) if value.startswith("~") else value)
 

@@ -1,4 +1,4 @@
-"""Commands that say what trained models are: models, info."""
+"""Commands that describe trained models: models, info."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def info(model: Model, json: Json = False) -> None:
 
 
 def _summary(card: ModelCard) -> dict[str, Any]:
-    """What decides whether a model suits a simulation, and its score."""
+    """The facts that decide whether a model suits a simulation, and its score."""
     return {
         "inputs": dict(card.inputs),
         "conditions": list(card.conditions),
@@ -68,7 +68,7 @@ def _summary(card: ModelCard) -> dict[str, Any]:
 
 
 def _cell_sizes(card: ModelCard) -> tuple[float, float]:
-    """Smallest and largest cells that the model serves: its own, or all that its training covered."""
+    """Smallest and largest cell size in Mpc that the model serves: its own, or those of its training."""
     from reion.models.coverage import Coverage
 
     covered = Coverage.from_json(card.coverage).range_of("cell_size")
@@ -139,7 +139,7 @@ def _card_in_words(card: Mapping[str, Any]) -> str:
 
 
 def _covered(coverage: Mapping[str, Any]) -> list[str]:
-    """Lowest and highest value of each quantity, at any redshift."""
+    """A line for each quantity: its lowest and highest value in the training boxes, at any redshift."""
     from reion.models.coverage import QUANTITIES, Coverage
 
     lines = []
@@ -151,7 +151,7 @@ def _covered(coverage: Mapping[str, Any]) -> list[str]:
 
 
 def _nested(values: Mapping[str, Any], indent: int = 2) -> list[str]:
-    """Nested values, one to a line; a list of mappings gets a line for each."""
+    """Nested values as lines, one for each value; a list of mappings gets a line for each mapping."""
     lines = []
     for name, value in values.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share, each declared once, and how their text is read."""
+"""Arguments and options that several commands share, and functions that parse their text."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 
 
 def parse_bytes(text: str, option: str) -> int:
-    """Bytes that `text` names, such as 2GiB; `option` is named in the InputError if it names none."""
+    """Number of bytes in a text such as 2GiB; an InputError that names `option` if it is no such text."""
     from pydantic import ByteSize, TypeAdapter, ValidationError
 
     try:
@@ -97,19 +97,18 @@ def split_settings(texts: Sequence[str] | None, schema: Iterable[str]) -> tuple[
     Parameters
     ----------
     schema
-        Names of the schema's own keys. What is nested in one of them, as `training.steps`, belongs to the
-        schema too.
+        Top-level keys of the schema. A nested key, such as `training.steps`, belongs to the schema if its
+        first part does.
 
     Returns
     -------
     tuple
-        Settings of the schema as they were given, and key to value of the others.
+        The settings of the schema as they were given, and the facts as a mapping of key to value.
 
     Raises
     ------
     InputError
-        If one is not of the form key=value, or has a key with a dot that is not the schema's: no fact about
-        files has one.
+        If a fact is not of the form key=value, or has a key with a dot, which only keys of the schema have.
     """
     names = set(schema)
     own: list[str] = []
@@ -127,7 +126,7 @@ def split_settings(texts: Sequence[str] | None, schema: Iterable[str]) -> tuple[
 
 
 def parse_settings(texts: Sequence[str] | None) -> dict[str, str]:
-    """Key to value of every `--set key=value`; InputError if one is not of that form."""
+    """The value of each key in `--set key=value`; InputError if a text is not of this form."""
     settings = {}
     for text in texts or ():
         key, equals, value = text.partition("=")

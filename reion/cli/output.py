@@ -1,4 +1,4 @@
-"""What several commands print: results, plans, and how to go on after an interruption."""
+"""Output that several commands share: results, plans, and how to go on after an interruption."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def print_result(result: Mapping[str, Any], in_words: Callable[[], RenderableType], *, json: bool) -> None:
     """Print a result: as one JSON object, or as the text or table that `in_words` makes of it.
 
-    What is not finite, which JSON does not know, becomes null.
+    In JSON, a number that is not finite becomes null.
     """
     from reion.terminal import print_json, print_table
 
@@ -35,7 +35,7 @@ def print_result(result: Mapping[str, Any], in_words: Callable[[], RenderableTyp
 
 
 def check_place(out: Path, sources: Sequence[Path]) -> None:
-    """Refuse a place where `convert` and `predict` could not write what they read from `sources`."""
+    """Raise InputError if `convert` or `predict` could not write to `out` when they read `sources`."""
     from reion.jobs.places import output_path
     from reion.storage.single_file import kind_of
 
@@ -43,7 +43,7 @@ def check_place(out: Path, sources: Sequence[Path]) -> None:
 
 
 def print_plans(plans: Sequence[Plan], *, json: bool) -> None:
-    """Print what commands will cost: as one JSON object, or as a table each."""
+    """Print plans, which say what commands cost: as one JSON object, or as a table for each plan."""
     from rich.console import Group
 
     from reion.jobs.plan import render
@@ -53,7 +53,7 @@ def print_plans(plans: Sequence[Plan], *, json: bool) -> None:
 
 @contextmanager
 def resumable(out: Path) -> Iterator[None]:
-    """Say, if the block is interrupted, whether the work on `out` goes on."""
+    """If the block is interrupted, raise a KeyboardInterrupt that says whether work on `out` can go on."""
     before = _identity(out.expanduser())
     try:
         yield
@@ -67,7 +67,7 @@ def resumable(out: Path) -> Iterator[None]:
 
 
 def _identity(out: Path) -> int | None:
-    """What tells a store or a file from the one that it replaces; None if there is none."""
+    """The inode of a store or a file, by which it differs from the one it replaces; None if there is none."""
     try:
         return out.stat().st_ino if out.is_file() or (out / "zarr.json").is_file() else None
     except OSError:
@@ -75,7 +75,7 @@ def _identity(out: Path) -> int | None:
 
 
 def _is_begun(out: Path) -> bool:
-    """Whether a store grows on its way to `out` or into it, or `out` is or holds a run folder."""
+    """Whether a store is growing beside `out` or inside it, or `out` is or holds a run folder."""
     growing, run = f".{glob.escape(out.name)}.*/conditions.json", "config.toml"
     inside = (found for pattern in (".*/conditions.json", run, f"*/{run}") for found in out.glob(pattern))
     return any(out.parent.glob(growing)) or any(inside)

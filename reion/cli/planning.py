@@ -1,4 +1,4 @@
-"""Commands that look ahead: plan, what a prediction or a training costs; plan-run, how to train on data."""
+"""Commands that look ahead: plan (what a prediction or a training costs), plan-run (how to train on data)."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def plan(
 def _refuse_without_meaning(
     is_run: bool, *, cells: int | None, snapshots: int | None, boxes: int | None, memory: str | None
 ) -> None:
-    """Raise `InputError` for an option that what is planned does not go by."""
+    """Raise `InputError` for an option that has no effect on what is planned."""
     if is_run and memory is not None:
         raise InputError(
             "--memory: expected a model, whose tiles are cut to fit; received the file of a run",

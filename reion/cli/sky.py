@@ -1,4 +1,4 @@
-"""Commands that make of an ionised fraction what is published: report, history, lightcone."""
+"""Commands that turn an ionised fraction into results for a paper: report, history, lightcone."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ def lightcone(
 def _redshifts(
     redshift: tuple[float, float] | None, frequency: tuple[float, float] | None
 ) -> tuple[float, float] | None:
-    """The lowest and the highest redshift that --redshift or --frequency ask for; None: neither is given."""
+    """The lowest and the highest redshift that --redshift or --frequency ask for; None without both."""
     from reion.errors import InputError
     from reion.sky.geometry import redshift_of
 

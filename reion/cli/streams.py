@@ -1,4 +1,4 @@
-"""Standard streams that lose nothing: closed ones, readers that leave, characters an encoding lacks."""
+"""Standard streams that stop no command: if closed, if the reader has left, if the encoding is too small."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import TextIO
 
 
 class _LastingStream(io.TextIOWrapper):
-    """A text stream on a descriptor. Where that takes nothing more, what follows is dropped.
+    """A text stream on a descriptor. When a write fails, this text and all further text are dropped.
 
-    An exception there would end the work whose result is written to a file.
+    An exception would end work whose result goes to a file.
 
     Attributes
     ----------
     error
-        Why it took nothing more; None also where its reader has left, as `| head` does, which is no error.
+        The error of the first failed write; None if there was none, or if the reader left, as `| head` does.
     """
 
     error: OSError | None = None
@@ -37,7 +37,7 @@ class _LastingStream(io.TextIOWrapper):
             self._drop(error)
 
     def _drop(self, error: OSError) -> None:
-        """Send what is still in the buffer, and all that follows, to the null device."""
+        """Send the rest of the buffer and all further text to the null device."""
         if not isinstance(error, BrokenPipeError):
             self.error = error
         null = os.open(os.devnull, os.O_WRONLY)
@@ -47,13 +47,13 @@ class _LastingStream(io.TextIOWrapper):
 
 @contextlib.contextmanager
 def lasting_streams() -> Iterator[None]:
-    """Make stdout and stderr such that what is printed can stop no command, while the block runs.
+    """Replace stdout and stderr, while the block runs, by streams on which printing cannot stop a command.
 
     Closed streams become the null device. Characters that the encoding of a stream lacks, such as σ in
     ASCII, are written as escapes. Streams that are not the interpreter's own, such as those of a notebook,
     are left alone.
     """
-    # A file opened while descriptor 1 or 2 is free would get all that libraries print.
+    # If descriptor 1 or 2 were free, the next file to be opened would receive what libraries print.
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)
@@ -69,7 +69,7 @@ def lasting_streams() -> Iterator[None]:
 
 
 def write_error(stream: TextIO) -> OSError | None:
-    """Write what is in the buffer of a stream, and return why the stream could not take all it was given."""
+    """Flush a stream, and return the error that kept it from writing everything; None if there was none."""
     stream.flush()
     return stream.error if isinstance(stream, _LastingStream) else None
 

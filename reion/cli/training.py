@@ -201,9 +201,9 @@ def _run_in_words(out: Path, metrics: Metrics) -> str:
 
 
 def _processes(workers: int | None) -> Processes:
-    """The processes that train together, this one alone if there is neither a launcher nor `--workers`.
+    """The processes that train together: this one alone if there is neither a launcher nor `--workers`.
 
-    With `--workers` above 1 and no launcher, this process starts them, waits and exits as they do.
+    With `--workers` above 1 and no launcher, this process starts them, waits, and exits with their code.
     """
     from reion.terminal import say
     from reion.training.processes import Processes, launched, run_locally, take_own_gpu
@@ -214,7 +214,7 @@ def _processes(workers: int | None) -> Processes:
     if place is not None and workers not in (None, place.count):
         raise InputError(f"expected --workers {place.count}, as the launcher has started; received {workers}")
     if place is not None and place.rank > 0:
-        # One result, or one error, for all of them.
+        # The first process prints the result, or the error, for all.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     processes = Processes.join(place)
     gpus = take_own_gpu(processes.local_rank, os.environ)

@@ -1,1 +1,1 @@
-"""Long work of any command: workers, outputs that grow, plans and resources."""
+"""What commands with long work share: workers, outputs, plans of the cost, and limits of the machine."""

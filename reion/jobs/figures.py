@@ -1,4 +1,4 @@
-"""Figures as reion draws them, whatever matplotlib is set to for other programs."""
+"""Draws reion's figures with the same matplotlib settings on every machine."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def own_settings() -> Iterator[None]:
-    """Draw with matplotlib's own settings while the block runs.
+    """Use matplotlib's defaults while the block runs, and not the settings of the user.
 
-    A matplotlibrc may ask for LaTeX or fonts that are not on this machine, and MPLBACKEND, which a notebook
-    hands on to the commands it runs, for a screen.
+    A matplotlibrc may ask for LaTeX or for fonts that this machine lacks. MPLBACKEND, which a notebook passes
+    on to the commands that it runs, may ask for a screen.
     """
     with _no_screen() if "matplotlib" not in sys.modules else contextlib.nullcontext():
         import matplotlib as mpl
@@ -24,7 +24,7 @@ def own_settings() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_screen() -> Iterator[None]:
-    """Let matplotlib, which fails for a backend that it does not know, be imported in the block."""
+    """Set MPLBACKEND to agg while the block imports matplotlib, which fails for an unknown backend."""
     before = os.environ.get("MPLBACKEND")
     os.environ["MPLBACKEND"] = "agg"
     try:

@@ -1,4 +1,4 @@
-"""Stores that grow piece by piece beside their place: interrupted, the same command goes on."""
+"""Stores that grow piece by piece beside their place, so that an interrupted command can go on."""
 
 from __future__ import annotations
 
@@ -17,26 +17,31 @@ from reion.jobs.sources import SourceFiles
 from reion.jobs.workers import ClusterError, Job, Workers
 
 StorePiece = tuple[int, int]
-"""A piece of a store: the number of a snapshot, and that of a tile or block of it."""
+"""A piece of a store: the number of a snapshot, and the number of a tile or block in this snapshot."""
 
 _PACKED = "packed"
-"""The file in the folder that will be moved to `out` where that is no store."""
+"""Name of the file that is moved to `out` where `out` is a file and not a store."""
 
 _HALF_A_CHUNK = "*.partial"
-"""The names under which zarr writes chunks until they are whole; killed processes leave them behind."""
+"""Names of the files into which zarr writes chunks until they are whole. Killed processes leave them."""
 
 _GOES_ON = "--resume goes on with the pieces that are done"
 
 
 @dataclass(frozen=True)
 class GrowingStore:
-    """A Zarr store on its way to `out`: the folder `.OUT.VERB` beside it.
+    """A Zarr store that grows in the folder `.OUT.VERB` beside its place `out`.
 
-    `store.zarr` is what will be moved to `out`, or `packed`, the file that `pack` makes of it when all is
-    done. `done/SNAPSHOT/NUMBER` holds the result, as JSON, of each
-    piece whose values are in the store. `conditions.json` holds what a command must have in common with the
-    one that began (which model, which files, ...) in order to go on; where it is, there is a store. An error
-    deletes nothing that is done, unless no command could go on with it, because the files must change.
+    The folder holds:
+
+    - `store.zarr`: the store, which is moved to `out` when all pieces are done. Where `out` is a file, `pack`
+      writes this file as `packed`, which is moved instead;
+    - `done/SNAPSHOT/NUMBER`: the result, as JSON, of a piece whose values are in the store;
+    - `conditions.json`: what a later command must share with the first (the model, the files, ...) in order
+      to go on. It exists only if the store does.
+
+    An error keeps the pieces that are done, except a `BadValuesError`: no command could go on with them,
+    because the source files must change.
     """
 
     out: Path
@@ -57,11 +62,11 @@ class GrowingStore:
 
     @property
     def _whole(self) -> Path:
-        """What is moved to `out`."""
+        """The store or file that is moved to `out`."""
         return self.store if self.pack is None else self.folder / _PACKED
 
     def conditions(self) -> dict[str, Any]:
-        """What the command that began here wrote down; empty if none did."""
+        """The content of `conditions.json`; empty if there is none."""
         with contextlib.suppress(OSError, ValueError):
             conditions = json.loads((self.folder / "conditions.json").read_text(encoding="utf-8"))
             if isinstance(conditions, dict):
@@ -74,7 +79,7 @@ class GrowingStore:
         return written is not None and not self._whole.exists() and written == _written_ns(self.out)
 
     def refuse_existing(self) -> None:
-        """Refuse to write over what is at `out`, unless it is this very store.
+        """Refuse to write over an output at `out`, unless it is this store, already moved in.
 
         Raises
         ------
@@ -86,18 +91,18 @@ class GrowingStore:
         try:
             refuse_existing(self.out, self.kind, force=self.force)
         except InputError:
-            if not self.conditions():  # nobody goes on with what is in the folder
+            if not self.conditions():  # no command can go on with this folder
                 clear_after_kill(self.out, self.folder)
             raise
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Hold the output while the block runs.
+        """Lock the output for this process while the block runs.
 
         Raises
         ------
         InputError
-            If another process is writing it, or `out` may not be replaced; in place of every OSError.
+            If another process is writing the output, or `out` may not be replaced; in place of any OSError.
         """
         with alone_at(self.out):
             self.refuse_existing()
@@ -120,21 +125,21 @@ class GrowingStore:
     def begin(
         self, conditions: Mapping[str, Any], create: Callable[[Path], None], *, resume: bool = False
     ) -> None:
-        """Go on where a command began under the same conditions, or begin anew in place of what is here.
+        """Go on with a store that was begun under the same conditions, or begin anew in its place.
 
         Parameters
         ----------
         conditions
-            Ready for JSON, by the words that tell a person what differs.
+            Values for JSON, each under the name that a message gives it where it differs.
         create
-            Makes the store at a path, complete but for its values.
+            Called with a path, at which it creates the store without the values of its fields.
         resume
             Refuse to begin anew.
 
         Raises
         ------
         InputError
-            With `resume`, if nothing was begun, or under other conditions; what is done is kept.
+            With `resume`, if no store was begun or its conditions differ; all pieces done are kept.
         """
         earlier = self.conditions()
         wanted = json.loads(json.dumps(conditions))
@@ -159,7 +164,7 @@ class GrowingStore:
         write_json(self.folder / "conditions.json", wanted)
 
     def done(self) -> set[StorePiece]:
-        """Every piece that is done."""
+        """The pieces that are done."""
         return {
             (int(note.parent.name), int(note.name))
             for note in (self.folder / "done").glob("*/*")
@@ -169,7 +174,7 @@ class GrowingStore:
     def do(
         self, workers: Workers, job: Job[StorePiece, Any], pieces: Sequence[StorePiece]
     ) -> Iterator[StorePiece]:
-        """Do pieces, whose results are ready for JSON; yield each when it is done."""
+        """Do pieces, whose results must fit into JSON; yield each piece when it is done."""
         for number, _ in workers.map(_NotedJob(job, self), pieces):
             yield pieces[number]
 
@@ -177,8 +182,7 @@ class GrowingStore:
         """Note that a piece is done, with its result."""
         folder = self.folder / "done" / str(piece[0])
         folder.mkdir(exist_ok=True)
-        # Not brought to the disk, as little as the values in the store are before it is moved in: what a note
-        # must outlive is a kill, which undoes no write.
+        # No fsync: a note, like the values in the store, must outlive a kill, which undoes no write.
         write_whole(folder / str(piece[1]), json.dumps(result), sync=False)
 
     def result(self, piece: StorePiece) -> Any:
@@ -186,16 +190,16 @@ class GrowingStore:
         return json.loads((self.folder / "done" / str(piece[0]) / str(piece[1])).read_text(encoding="utf-8"))
 
     def move_in(self, sources: SourceFiles | None = None) -> None:
-        """Move the store, all of whose pieces are done, to its place, and clear the folder.
+        """Move the store, all pieces of which are done, to its place, and remove the folder.
 
-        Killed at any instant, the same command finds either all pieces done or the store in its place.
+        After a kill at any instant, the same command finds either all pieces done or the store in its place.
 
         Raises
         ------
         InputError
             If a file among the `sources` has changed since they were listed.
         OSError
-            If it cannot be moved.
+            If the store cannot be moved.
         """
         if not self.is_moved_in():
             if sources is not None:
@@ -211,11 +215,11 @@ class GrowingStore:
         for entry in self.folder.iterdir():
             if entry.name != "conditions.json":
                 shutil.rmtree(entry, ignore_errors=True)
-        # Last: as long as anything is here, it says that the store is in its place.
+        # conditions.json goes last: until then it says that the store is in its place.
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _holds_work(self) -> bool:
-        """Whether a piece is done, or something that its pieces need."""
+        """Whether the folder holds a piece that is done, or files that pieces need."""
         if bool(self.done()) or not self.folder.exists():
             return True
         return any(
@@ -224,7 +228,7 @@ class GrowingStore:
         )
 
     def _discard(self) -> None:
-        # First: without it, nobody goes on with a store of which a part has been removed.
+        # conditions.json goes first: without it, no command goes on with a store that is half removed.
         (self.folder / "conditions.json").unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -243,7 +247,7 @@ class _NotedJob(Job[StorePiece, Any]):
 
 
 def _written_ns(store: Path) -> int | None:
-    """When a file, or the metadata of a store, was last written, which moving it does not change; or None."""
+    """When a file, or the metadata of a store, was last written, in ns; moving keeps it. None if missing."""
     try:
         return (store if store.is_file() else store / "zarr.json").stat().st_mtime_ns
     except OSError:

@@ -1,10 +1,10 @@
-"""The one module that writes: a file, a folder or JSON is at its place whole, or not at all.
+"""Writes outputs whole or not at all: files, folders and JSON.
 
-What is being written lies beside its place under a name that says which process writes it,
-`.partial.WRITER.NAME`. It is brought to the disk (fsync) and then renamed, so that a kill at any instant
-leaves what was there before. What a new output replaces waits as `.replaced.WRITER.NAME` until the new one is
-in its place: after a kill between these two renames, the next command for this output puts the old one back.
-What a command needs only while it runs lies in `.scratch.WRITER.NAME`.
+- `.partial.WRITER.NAME`, beside the place NAME, is an output that the process WRITER is writing. It is
+  brought to the disk (fsync) and then renamed, so that a kill at any instant leaves the previous output.
+- `.replaced.WRITER.NAME` is the previous output until the new one is in its place. After a kill between the
+  two renames, the next command for this output puts it back.
+- `.scratch.WRITER.NAME` holds files that a command needs only while it runs.
 """
 
 from __future__ import annotations
@@ -29,31 +29,31 @@ Record = TypeVar("Record")
 
 _HOST = re.sub(r"[^\w-]", "-", socket.gethostname())
 _START = secrets.token_hex(3)
-"""Tells this process from an earlier one of the same number, which in containers is no rare thing."""
+"""Tells this process from an earlier one of the same number, which is common in containers."""
 
 _TEMPORARY = re.compile(
     r"\.(?P<role>partial|replaced|scratch)\.(?P<writer>(?P<process>\d+)-[0-9a-f]{6}@(?P<host>[\w-]+))"
     r"\.(?P<name>.+)",
     re.DOTALL,
 )
-"""The names of all that lies beside an output while it is written: what it is, who writes it, the output."""
+"""Names of the temporary files beside an output: their role, the process that writes, the output."""
 
 _LOCKED_BYTE = 1 << 30
-"""Which byte of a lock file is locked on Windows: one behind the text, which others may then read."""
+"""The byte of a lock file that is locked on Windows: one behind the text, which others may then read."""
 
 
 def write_whole(path: Path, content: str | bytes, *, sync: bool = True) -> None:
-    """Write a file (text as UTF-8) so that whoever looks finds the old content or the new one.
+    """Write a file (text as UTF-8) so that a reader finds either the old content or the new one.
 
     Parameters
     ----------
     sync
-        Bring it to the disk first, so that it also outlives a loss of power and not only a kill.
+        Bring the content to the disk first, so that it also outlives a loss of power and not only a kill.
 
     Raises
     ------
     OSError
-        If it cannot be written; what was there is then untouched.
+        If the file cannot be written. The old content is then untouched.
     """
     with whole_file(path, sync=sync) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -61,10 +61,10 @@ def write_whole(path: Path, content: str | bytes, *, sync: bool = True) -> None:
 
 @contextlib.contextmanager
 def whole_file(path: Path, *, sync: bool = True) -> Iterator[Path]:
-    """A path to write to, whose file replaces the one at `path` when the block ends without an error.
+    """Yield a path to write to. Its file replaces the one at `path` when the block ends without an error.
 
-    For libraries that open files themselves. The path that is given ends as `path` does, because many of
-    them choose the format by the ending.
+    This is for libraries that open files themselves. The yielded path has the ending of `path`, because many
+    libraries choose the format by the ending.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def whole_file(path: Path, *, sync: bool = True) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A folder to write into that replaces what is at `path` when the block ends without an error.
+    """Yield a folder to write into. It replaces what is at `path` when the block ends without an error.
 
     Raises
     ------
@@ -103,12 +103,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def move_in(whole: Path, path: Path) -> None:
-    """Bring a folder or a file that is whole to the disk and to `path`, in place of what is there.
+    """Bring a finished folder or file to the disk, and move it to `path` in place of what is there.
 
     Raises
     ------
     OSError
-        If that fails; what was at `path` is then still there.
+        If that fails. What was at `path` is then still there.
     """
     if whole.is_file():
         _sync(whole)
@@ -127,7 +127,7 @@ def move_in(whole: Path, path: Path) -> None:
         raise
     _sync(path.parent)
     if replaced.exists():
-        # Under another name first: half removed, it must never be put back.
+        # Renamed first, because a half-removed output must never be put back.
         leftover = _beside(path, "scratch")
         replaced.rename(leftover)
         _remove(leftover)
@@ -135,14 +135,14 @@ def move_in(whole: Path, path: Path) -> None:
 
 @contextlib.contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
-    """An empty folder beside the output `path`, for what only this command needs; removed with all in it.
+    """Yield an empty folder beside the output `path`, and remove it with its files when the block ends.
 
-    It lies where workers on other machines find it, and where there is room for the output.
+    Beside the output, workers on other machines find the folder, and the disk has room.
 
     Raises
     ------
     OSError
-        If it cannot be made.
+        If the folder cannot be made.
     """
     scratch = _beside(path, "scratch")
     _remove(scratch)
@@ -154,7 +154,7 @@ def scratch_folder(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, values: Mapping[str, Any], *, sync: bool = True) -> None:
-    """Write a JSON file, whole or not at all. What is not finite, which JSON does not know, becomes null.
+    """Write a JSON file, whole or not at all. A number that is not finite becomes null.
 
     Raises
     ------
@@ -165,7 +165,7 @@ def write_json(path: Path, values: Mapping[str, Any], *, sync: bool = True) -> N
 
 
 def json_bytes(values: Mapping[str, Any]) -> bytes:
-    """What `write_json` writes."""
+    """The bytes that `write_json` writes."""
     return json.dumps(finite(values), indent=1, allow_nan=False).encode()
 
 
@@ -175,7 +175,7 @@ def sha256_of(path: Path) -> str:
     Raises
     ------
     OSError
-        If it cannot be read.
+        If the file cannot be read.
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -187,7 +187,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If there is none, it is no object, or it holds a number that is not finite.
+        If the file is missing or no JSON, or holds no object or a number that is not finite.
     """
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -205,8 +205,8 @@ def read_record(path: Path, kind: type[Record]) -> Record:
     Raises
     ------
     InputError
-        If there is no such file, or it does not hold the values of `kind`, all of them (but for lists that
-        are empty by default) and no others: what is wrong with each.
+        If the file does not hold exactly the fields of `kind` (fields with a default factory may be missing),
+        or a value has the wrong type. The message names each.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -231,20 +231,20 @@ def read_record(path: Path, kind: type[Record]) -> Record:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file or folder of this name is one that is being written, replaced or used as scratch."""
+    """Whether this is the name of a temporary file or folder: partial, replaced or scratch."""
     return _TEMPORARY.fullmatch(name) is not None
 
 
 def clear_stale(folder: Path, name: str | None = None, *, alone: bool = False) -> None:
-    """Clear `folder` of what killed processes left there, of output `name` or of all.
+    """Clear the temporary files that killed processes left in `folder`, of output `name` or of all outputs.
 
-    What was to be replaced is put back where nothing has taken its place; everything else is removed.
+    A replaced output is put back if nothing has taken its place. All other files are removed.
 
     Parameters
     ----------
     alone
-        Whether this process holds the lock of the output, so that nobody else can be writing it. Otherwise
-        only what processes of this machine left that have ended is cleared.
+        Whether this process holds the lock of the output, so that no other process can be writing it.
+        Otherwise only files of processes that ran on this machine and have ended are cleared.
     """
     for path in list(folder.iterdir()) if folder.is_dir() else []:
         found = _TEMPORARY.fullmatch(path.name)
@@ -261,16 +261,16 @@ def clear_stale(folder: Path, name: str | None = None, *, alone: bool = False) -
 
 @contextlib.contextmanager
 def alone_at(out: Path) -> Iterator[None]:
-    """Hold the lock `.OUT.lock` beside an output while the block runs: one process at a time writes it.
+    """Hold the lock `.OUT.lock` beside an output while the block runs, so that one process at a time writes.
 
-    The system gives a lock back when its process ends, however it ends: what a killed process leaves is a
-    file that the next one takes over. Where a file system has no locks, nothing is held. What killed
-    processes left beside the output is cleared first.
+    The system releases a lock when its process ends, even by a kill; the file that is then left is taken over
+    by the next process. Where a file system has no locks, nothing is held. Temporary files that killed
+    processes left beside the output are cleared first.
 
     Raises
     ------
     InputError
-        If another process holds it, or no file can be written there.
+        If another process holds the lock, or no file can be written there.
     """
     path = _lock_of(out)
     try:
@@ -294,20 +294,20 @@ def alone_at(out: Path) -> Iterator[None]:
             raise InputError(f"cannot be written: {error}", file=out) from error
         yield
     finally:
-        if os.name == "nt":  # where only a closed file can be removed, and not one that another has opened
+        if os.name == "nt":  # Windows removes only files that no process has open
             os.close(descriptor)
             with contextlib.suppress(OSError):
                 path.unlink()
         else:
-            # Before it is given back: whoever waits for this file finds that it is no longer the lock.
+            # Removed before it is released: a process that waits for it then sees that it is not the lock.
             path.unlink(missing_ok=True)
             os.close(descriptor)
 
 
 def clear_after_kill(out: Path, *leftovers: Path) -> None:
-    """Clear what lies beside a whole output whose command was killed while it cleared up.
+    """Clear what a command left beside its whole output when it was killed while it cleared up.
 
-    The lock, which such a command leaves behind, says that there was one.
+    The lock file that the command left shows that there was such a command.
 
     Parameters
     ----------
@@ -316,13 +316,13 @@ def clear_after_kill(out: Path, *leftovers: Path) -> None:
     """
     if not _lock_of(out).exists() or is_being_written(out):
         return
-    with contextlib.suppress(InputError), alone_at(out):  # somebody else may come first
+    with contextlib.suppress(InputError), alone_at(out):  # another process may take the lock first
         for path in leftovers:
             _remove(path)
 
 
 def is_being_written(out: Path) -> bool:
-    """Whether a process holds the lock of an output, or without locks, whether one has not removed it."""
+    """Whether a process holds the lock of an output; without locks, whether its file exists."""
     path = _lock_of(out)
     try:
         descriptor = os.open(path, os.O_RDWR)
@@ -337,7 +337,7 @@ def is_being_written(out: Path) -> bool:
 
 
 def _locked(path: Path) -> tuple[int, bool]:
-    """A descriptor of the file at `path`, with this process written in, and whether it could be locked."""
+    """A descriptor of the lock file at `path`, which now names this process, and whether it is locked."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -349,7 +349,7 @@ def _locked(path: Path) -> tuple[int, bool]:
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # its holder removed the file after it was opened here and before it was locked
+        os.close(descriptor)  # its holder removed the file between the open and the lock: try again
 
 
 def _lock_of(out: Path) -> Path:
@@ -393,7 +393,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def _beside(path: Path, role: str) -> Path:
-    """The name beside `path` under which this process keeps what is `partial`, `replaced` or `scratch`."""
+    """The temporary name beside `path` for this process in the role `partial`, `replaced` or `scratch`."""
     return path.with_name(f".{role}.{_writer()}.{path.name}")
 
 
@@ -434,7 +434,7 @@ def _sync(path: Path) -> None:
 
 
 def finite(value: Any) -> Any:
-    """The same values, in lists and mappings too, with None in place of every number that is not finite."""
+    """The same values, also in lists and mappings, with None for each number that is not finite."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

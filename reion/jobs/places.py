@@ -1,4 +1,4 @@
-"""Where a command may write: at a place of its own, and in place of nothing but what reion wrote."""
+"""Where a command may write: apart from its sources, and over nothing but outputs of reion."""
 
 from __future__ import annotations
 
@@ -46,30 +46,30 @@ _FORMAT_ENDINGS = (
     ),
     *(".xml", ".xz", ".yaml", ".yml", ".zip", ".zst"),
 )
-"""Endings by which people know what a file is: an output of another kind, or a folder, gets no such name."""
+"""Endings that name a format. An output of another format, or a folder, must not have such a name."""
 
 GENERATOR = b'<meta name="generator" content="reion">'
-"""What a page of reion's bears, to be known by."""
+"""The tag by which a page is recognised as one that reion wrote."""
 
 _LONGEST_NAME = 255 - len(".replaced.4194304-abcdef@.") - 64
-"""Bytes of an output's name that leave room for the temporary names beside it, on any usual file system."""
+"""Most bytes in the name of an output, so that temporary names beside it fit on any usual file system."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """What a command writes.
+    """A kind of output.
 
     Parameters
     ----------
     name
-        What it is called, with its article.
+        Its name in messages, with the article.
     ending
-        Of its name, if that says what it is; other endings that name no format are allowed.
+        The ending of file names of this kind, if it has one. Endings that name no format are also allowed.
     is_ours
-        Whether a file or folder is one of this kind that reion wrote, and nothing else lies in it: then, and
-        only then, `--force` replaces it.
+        Whether a file or folder is of this kind, was written by reion and holds nothing else. `--force`
+        replaces only such outputs.
     into_empty
-        Whether an empty folder is as good as nothing at its place; otherwise it too takes `--force`.
+        Whether an empty folder at the place counts as nothing. Otherwise it takes `--force` to replace it.
     """
 
     name: str
@@ -92,19 +92,19 @@ MODEL_FILE = Kind(name="a model file", ending=".onnx", is_ours=is_our_model)
 
 
 def output_path(out: str | Path, kind: Kind, *, sources: Sequence[str | Path] = ()) -> Path:
-    """The place that `out` names, `~` expanded; refused if no such output can be written there.
+    """The path that `out` names, with `~` expanded, once it is known that the output may be written there.
 
     Parameters
     ----------
     sources
-        What the command reads: files, folders and patterns. The output may not be, contain or lie in one of
-        them, whatever links lead there.
+        Files, folders and patterns that the command reads. The output may not be, contain or lie in one of
+        them, also by way of links.
 
     Raises
     ------
     InputError
-        For a place without a name, a link that leads nowhere, a name that is too long or says another format,
-        a place in a Zarr store, and one that is not apart from the sources.
+        If the path has no name, its name is too long or says another format, it is a link that leads nowhere,
+        or it lies in a Zarr store or is not apart from the sources.
     """
     path = Path(out).expanduser()
     if path.name in ("", ".."):
@@ -139,13 +139,13 @@ def output_path(out: str | Path, kind: Kind, *, sources: Sequence[str | Path] = 
 
 
 def refuse_existing(path: Path, kind: Kind, *, force: bool, hint: str = "--force replaces it") -> None:
-    """Refuse to write over what is at `path`, unless it may be replaced: with `force`, and if it is ours.
+    """Refuse to write over what is at `path`, unless `force` is given and reion wrote it.
 
     Raises
     ------
     InputError
-        If there is something and no `force`; with `force`, if it is not recognisably of this kind and ours,
-        nor an empty folder.
+        If something is there and `force` is not given; with `force`, if it is neither an output of this kind
+        that reion wrote nor an empty folder.
     """
     try:
         empty = holds_only(path, ())
@@ -168,12 +168,12 @@ def refuse_existing(path: Path, kind: Kind, *, force: bool, hint: str = "--force
 def claimed(
     out: str | Path, kind: Kind, *, force: bool = False, sources: Sequence[str | Path] = ()
 ) -> Iterator[Path]:
-    """The place of a command's output (see `output_path`), which this process alone may write in the block.
+    """Yield the path of an output (see `output_path`), which only this process may write in the block.
 
     Raises
     ------
     InputError
-        As `output_path`, `refuse_existing` and `alone_at` do; in place of every OSError.
+        As `output_path`, `refuse_existing` and `alone_at` do; in place of any OSError.
     """
     path = output_path(out, kind, sources=sources)
     try:
@@ -182,7 +182,7 @@ def claimed(
         clear_after_kill(path)
         raise
     with alone_at(path):
-        # Looked at again: another process may have written it, or what a killed one moved away is back.
+        # Checked again: another process may have written it, or `alone_at` has put a replaced output back.
         refuse_existing(path, kind, force=force)
         try:
             yield path
@@ -191,14 +191,14 @@ def claimed(
 
 
 def holds_only(folder: Path, names: Sequence[str]) -> bool:
-    """Whether `folder` is one, and holds nothing but entries of these names and our own temporary ones."""
+    """Whether `folder` is a folder with no entries but those of these names and reion's temporary ones."""
     return folder.is_dir() and all(
         entry.name in names or is_temporary(entry.name) for entry in folder.iterdir()
     )
 
 
 def _existing(sources: Sequence[str | Path]) -> list[Path]:
-    """The real paths of what exists among files, folders and patterns."""
+    """The resolved paths of the sources that exist."""
     found: list[Path] = []
     for source in sources:
         path = Path(source).expanduser()

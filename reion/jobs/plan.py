@@ -1,7 +1,7 @@
 """What a command will cost, known before it starts: cells, tiles, bytes, memory, arithmetic and time.
 
-Sizes follow from the shape of the data and the model's card. The speed is given, or measured by doing some
-pieces of the work for a few seconds. What each command costs stands in the `cost` module of its wing.
+Sizes follow from the shape of the data and the card of the model. The speed is given, or is measured by doing
+some pieces of the work for a few seconds. The `cost` modules of the packages plan each command.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ MEASURE_S = 10.0
 """Seconds that a measurement takes, not counting the opening of files and models."""
 
 _MIN_PIECES = 5
-"""Pieces to measure however long they take: how well they compress differs between snapshots."""
+"""Pieces to measure at least, even if they take longer, because compression differs between snapshots."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """A sample of the work, done to find out how fast it goes.
+    """The result of doing a sample of the work.
 
     Parameters
     ----------
     cells
-        Cells that were computed or looked at.
+        Number of cells that were computed or read.
     seconds
-        The time this took.
+        The time that they took.
     """
 
     cells: int
@@ -49,13 +49,13 @@ class Speed:
     Parameters
     ----------
     rate
-        Cells a second of one machine like this one; None if it was neither measured nor given.
+        Cells per second of one machine like this one; None if it was neither measured nor given.
     rate_from
-        Where the rate is from: given, measured here, or not measured.
+        Where the rate comes from: given, measured here, or not measured.
     machines
         Number of machines that share the work.
     bandwidth
-        Bytes a second that all machines together get from the disk and put there; None if not given.
+        Bytes per second that all machines together read and write on the disk; None if not given.
     """
 
     rate: float | None = None
@@ -73,15 +73,15 @@ class Plan:
     command
         Name of the command.
     cells
-        Cells to compute or look at: of all snapshots, and of all fields where each field is looked at.
+        Cells to compute or read, in all snapshots, and in all fields where the command reads each field.
     pieces
-        Independent pieces of work; more workers than pieces are of no use.
+        Number of independent pieces of work. More workers than pieces are of no use.
     tile_cells
         Cells of a tile along x, y and z, where there are tiles.
     bytes_read, bytes_written
-        Bytes from the disk and to the disk.
+        Bytes read from the disk and written to it.
     compression
-        Bytes on disk over bytes of the values that are written; 1 where there are no values to try.
+        Bytes on disk divided by bytes of the written values; 1 where there are no values to compress.
     peak_memory_bytes
         Largest memory of one process.
     flops
@@ -103,7 +103,7 @@ class Plan:
 
     @property
     def seconds(self) -> float | None:
-        """How long it takes: the longer of computing and of moving bytes; None if neither speed is known."""
+        """The longer of the times to compute and to move bytes; None if neither speed is known."""
         times = []
         if self.speed.rate:
             times.append(self.cells / self.speed.rate / min(self.speed.machines, self.pieces))
@@ -112,7 +112,7 @@ class Plan:
         return max(times, default=None)
 
     def to_json(self) -> dict[str, Any]:
-        """The plan as JSON: its fields, those of its speed beside them, and `seconds`."""
+        """The plan for JSON: its fields, the fields of its speed beside them, and `seconds`."""
         values = dataclasses.asdict(self)
         speed = values.pop("speed")
         return {**values, **speed, "seconds": self.seconds}
@@ -120,14 +120,14 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """What is assumed about the machines when a plan is made.
+    """What a plan assumes about the machines.
 
     Parameters
     ----------
     rate
-        Cells a second of one machine; measured if it is not given.
+        Cells per second of one machine; measured if None.
     bandwidth
-        Bytes a second from and to the disk.
+        Bytes per second from and to the disk, of all machines together.
     machines
         Number of machines like this one that share the work.
     measure
@@ -140,7 +140,7 @@ class Terms:
     measure: bool = True
 
     def speed(self, measure: Callable[[], Measurement]) -> Speed:
-        """The speed on these terms; `measure`, which does a sample of the work, is called only if needed."""
+        """The speed under these terms. `measure` does a sample of the work; it is called only if needed."""
         rate, rate_from = self.rate, "given"
         if rate is None and self.measure:
             measured = measure()
@@ -163,10 +163,10 @@ def time_is_up(begin: float) -> bool:
 def time_pieces(
     job: Job[Any, Any], pieces: Sequence[Any], *, at_least: int = _MIN_PIECES
 ) -> tuple[int, float]:
-    """Do pieces until the time is up: the number of pieces done, and the seconds they took.
+    """Do pieces until the time is up; return the number of pieces done and the seconds they took.
 
-    The first piece is done once more before the clock starts, because it opens files and models; unless one
-    piece is enough and has taken long already.
+    The first piece is done once before the clock starts, because it opens files and models. Where one piece
+    is enough and this first time was already long, it counts.
     """
     begin = time.perf_counter()
     job(pieces[0])
@@ -182,14 +182,14 @@ def time_pieces(
 
 
 def spread_evenly(pieces: Sequence[Any]) -> list[Any]:
-    """The pieces in an order in which any first few are spread over all of them."""
+    """The pieces in an order in which the first few, however many, are spread over all of them."""
     count = len(pieces)
     step = next(n for n in range(max(1, round(count * 0.618)), count + 1) if math.gcd(n, count) == 1)
     return [pieces[number * step % count] for number in range(count)]
 
 
 def bytes_below(paths: Iterable[Path]) -> int:
-    """Size of files together, folders counted with all files in them."""
+    """Total size of files in bytes; a folder counts with all files below it."""
     files = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path])]
     return sum(file.stat().st_size for file in files if file.is_file())
 

@@ -1,4 +1,4 @@
-"""What this process may use, and what it has used: threads and memory."""
+"""Threads and memory: how much this process may use, and how much it has used."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ def cores() -> frozenset[int]:
 
 
 def threads_to_use() -> int:
-    """How many threads work may take here: its share of the cores, and no more than the container's quota."""
+    """Number of threads for work in this context: within its share of the cores and the container's quota."""
     quotas = (_cpu_quota(folder) for folder in _control_groups("cpu"))
     allowed = min([float(len(cores())), *(quota for quota in quotas if quota is not None)])
     return min(_LIMIT.get() or sys.maxsize, max(1, math.ceil(allowed)))
 
 
 def thread_limit() -> int | None:
-    """Threads that work may take here; None where it need not share, which is every core."""
+    """The number that `limited_threads` sets in this context; None where work may take every core."""
     return _LIMIT.get()
 
 
 def fft_threads() -> int:
-    """The same for `scipy.fft`, which takes every core of the machine where it is not told."""
+    """`threads_to_use`, for `scipy.fft`, which otherwise takes every core of the machine."""
     return threads_to_use()
 
 
 @contextmanager
 def limited_threads(count: int | None) -> Iterator[None]:
-    """Within this block, work takes so many threads: for processes that share their cores with others."""
+    """Limit work in this block to `count` threads, for processes that share their cores with others."""
     token = _LIMIT.set(count)
     try:
         yield
@@ -52,7 +52,7 @@ def limited_threads(count: int | None) -> Iterator[None]:
 
 def peak_memory_bytes() -> int | None:
     """Largest resident size of this process so far in bytes; None where the system does not tell."""
-    # What getrusage says on Linux includes the process that started this one.
+    # On Linux, getrusage includes the memory of the process that started this one.
     peak = _from_linux("VmHWM:")
     if peak is not None:
         return peak
@@ -65,16 +65,16 @@ def peak_memory_bytes() -> int | None:
 
 
 def resident_memory_bytes() -> int | None:
-    """Resident size of this process now in bytes; its peak, or None, where the system tells no more."""
+    """Present resident size of this process in bytes; its peak, or None, where the system does not tell."""
     resident = _from_linux("VmRSS:")
     return peak_memory_bytes() if resident is None else resident
 
 
 def return_free_memory() -> None:
-    """Give memory that nothing holds back to the system, where the C library can (glibc).
+    """Return free memory to the system, where the C library can (glibc).
 
-    What the threads of Zarr decode into is kept for each thread otherwise: a hundred MiB and more for chunks
-    just below the 32 MiB from which on glibc returns memory by itself.
+    Otherwise glibc keeps the buffers in which Zarr's threads decode, for each thread: a hundred MiB and more
+    for chunks just below 32 MiB, from which on glibc returns memory by itself.
     """
     if sys.platform != "win32":
         import ctypes
@@ -84,10 +84,10 @@ def return_free_memory() -> None:
 
 
 def memory_limit_bytes() -> int | None:
-    """What all processes here may take together; None where the system does not tell.
+    """Bytes that all processes here may take together; None where the system does not tell.
 
-    The least of the memory of the machine and the limits of the control groups (cgroup v1 or v2) that a
-    container or a batch job puts this process in.
+    The least of the memory of the machine and the limits of the control groups (cgroup v1 or v2) in which a
+    container or a batch job has put this process.
     """
     limits = [limit for folder in _control_groups("memory") if (limit := _memory_limit(folder)) is not None]
     with contextlib.suppress(AttributeError, OSError, ValueError):  # not on every system
@@ -107,12 +107,12 @@ def _control_groups(controller: str) -> Iterator[Path]:
             else:
                 continue
             group = root / path.lstrip("/")
-            # In a container the path may be that of the host, of which only the root is there.
+            # In a container this may be a path of the host, of which only the root exists here.
             yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(root))
 
 
 def _cpu_quota(group: Path) -> float | None:
-    """How many cores' worth of time a control group may use; None where that is not bounded."""
+    """Number of cores whose time a control group may use; None where it is not bounded."""
     with contextlib.suppress(OSError, ValueError):
         quota, period = (group / "cpu.max").read_text().split()
         return float(quota) / float(period)
@@ -124,7 +124,7 @@ def _cpu_quota(group: Path) -> float | None:
 
 
 def _memory_limit(group: Path) -> int | None:
-    """Bytes that a control group may use; None where that is not bounded."""
+    """Bytes that a control group may use; None where they are not bounded."""
     for name in ("memory.max", "memory.limit_in_bytes"):
         with contextlib.suppress(OSError, ValueError):
             return int((group / name).read_text())

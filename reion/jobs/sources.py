@@ -1,4 +1,4 @@
-"""The files a command reads, listed before and looked at again after: old and new never mix in one output."""
+"""Lists the files that a command reads, so that an output never mixes two states of its sources."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reion.errors import InputError
 
 @dataclass(frozen=True)
 class SourceFiles:
-    """Size in bytes and time of the last change in ns of every file (every chunk of a store), by its path."""
+    """Size in bytes and time of the last change in ns of each file (each chunk of a store), by its path."""
 
     roots: tuple[Path, ...]
     files: Mapping[str, tuple[int, int]]
@@ -26,7 +26,7 @@ class SourceFiles:
         Raises
         ------
         OSError
-            If one cannot be looked at.
+            If a file cannot be examined.
         """
         roots = tuple(path.resolve() for path in paths)
         return cls(roots, dict(_listed(roots)))
@@ -37,7 +37,7 @@ class SourceFiles:
         return hashlib.sha256(json.dumps(sorted(self.files.items())).encode()).hexdigest()
 
     def check_unchanged(self) -> None:
-        """Raise `InputError`, naming the first of them, if files have changed, appeared or gone."""
+        """Raise `InputError` if files have changed, appeared or gone; it names the first of them."""
         try:
             now = dict(_listed(self.roots))
         except OSError as error:

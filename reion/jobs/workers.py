@@ -1,7 +1,7 @@
 """Independent pieces of work, done in this process or by the workers of a Dask cluster.
 
-A command is a list of pieces and a `Job` that does one of them, the same wherever it runs. A job names the
-files that it reads and writes: no field ever passes through the scheduler.
+A command is a list of pieces and a `Job`, which does one piece wherever it runs. A job holds the paths of the
+files that it reads and writes, so that no field passes through the scheduler.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Cores = tuple[str, frozenset[int]]
 """Some cores of a machine: its name, and their numbers."""
 
 Progress = Callable[[int, int], None]
-"""Called as work goes on, with how much is done and how much there is: pieces, or cells where they differ."""
+"""Called while work goes on with the numbers of pieces done and of all pieces (cells where pieces differ)."""
 
 _LOOPBACK = "127.0.0.1"
 _CONNECT_S = 15
@@ -39,10 +39,10 @@ _FIRST_WORKER_S = 120
 """Seconds to wait for the first worker, which a queue may start later than the scheduler."""
 
 _STOP_S = 60
-"""Seconds that workers may take to end the pieces they have begun when the others are called off."""
+"""Seconds that workers may take to finish the pieces they have begun when all others are cancelled."""
 
 _JOB_BYTES = 32 << 20
-"""A job that is larger when it is pickled carries fields that no file holds."""
+"""Largest pickled job. A larger one carries fields that are not in files."""
 
 _IN_FLIGHT = 4096
 """Largest number of pieces that the scheduler is given at a time."""
@@ -55,8 +55,8 @@ class ClusterError(InputError):
 class Portable:
     """An object that can be pickled for another process.
 
-    Its cached properties (a session, an open store, a snapshot) are left out, and computed again in each
-    process that needs them.
+    The pickle leaves out cached properties (a session, an open store, a snapshot); each process that needs
+    them computes them again.
     """
 
     def __getstate__(self) -> dict[str, Any]:
@@ -69,22 +69,22 @@ class Portable:
 
 
 class Job(Portable, ABC, Generic[Piece, Result]):
-    """Does any piece of a command. It is sent to each worker once."""
+    """Does any piece of a command. Each worker gets it once."""
 
     @abstractmethod
     def __call__(self, piece: Piece) -> Result:
-        """Do one piece. Doing it again must change nothing: a piece whose worker is lost is done again."""
+        """Do one piece. Repeating it must change nothing, because a piece of a lost worker is done again."""
 
 
 class Workers(Protocol):
     """Does the pieces of a command: this process, or the workers of a cluster."""
 
     def map(self, job: Job[Piece, Result], pieces: Sequence[Piece]) -> Iterator[tuple[int, Result]]:
-        """Do every piece; yield the number and the result of each in the order in which they are done."""
+        """Do every piece; yield the number and the result of each as soon as it is done."""
 
 
 class ThisProcess:
-    """Does piece after piece in this process; each takes as many threads as it can use."""
+    """Does the pieces in this process one after another; each takes as many threads as it can use."""
 
     def map(self, job: Job[Piece, Result], pieces: Sequence[Piece]) -> Iterator[tuple[int, Result]]:
         """See `Workers`."""
@@ -98,16 +98,16 @@ def in_order(
     pieces: Sequence[Piece],
     progress: Progress | None = None,
 ) -> list[Result]:
-    """The results of all pieces in the order of the pieces, whoever does them and whoever is done first.
+    """The results of all pieces in the order of the pieces, not in the order in which they are done.
 
-    So sums over them round the same way whatever the number of workers.
+    A sum over the results therefore rounds the same way with any number of workers.
 
     Parameters
     ----------
     workers
-        This process where it is None.
+        Who does the pieces; this process if None.
     progress
-        Called after every piece with the number done and the number of all.
+        Called after every piece with the numbers of pieces done and of all pieces.
     """
     found: dict[int, Result] = {}
     for number, result in (workers or ThisProcess()).map(job, pieces):
@@ -120,8 +120,8 @@ def in_order(
 class Cluster:
     """Does pieces on the workers of a Dask scheduler.
 
-    The pieces of a worker that is lost are done again by another. Workers that may use the same cores of a
-    machine share them.
+    Another worker does the pieces of a lost one again. Workers that may use the same cores of a machine share
+    these cores.
     """
 
     def __init__(self, client: Client) -> None:
@@ -135,7 +135,7 @@ class Cluster:
         ClusterError
             If the scheduler is lost, or several workers are lost over one piece.
         InputError
-            If the job carries fields that are in memory, not in files; or as the job does.
+            If the job carries fields in memory instead of in files; or as the job does.
         """
         from distributed import as_completed
 
@@ -144,7 +144,7 @@ class Cluster:
         payload = _pickled(job)
         with self._cluster_errors():
             threads_by_cores = self._threads_by_cores()
-            # A task, not scattered data: where the worker that holds it is lost, it is simply made again.
+            # A task, not scattered data: if the worker that holds the job is lost, Dask makes it again.
             job_on_worker = self._client.submit(_unpickled, payload, pure=False)
             if len(pieces) > 1:
                 self._send_to_every_worker(job_on_worker)
@@ -190,14 +190,14 @@ class Cluster:
             ) from error
 
     def _threads_by_cores(self) -> dict[Cores, int]:
-        """Threads of all the workers that may use the same cores of the same machine."""
+        """Number of threads of the workers that share cores, for each set of cores of a machine."""
         threads_by_cores: dict[Cores, int] = {}
         for allowed, threads in self._client.run(_cores_and_threads).values():
             threads_by_cores[allowed] = threads_by_cores.get(allowed, 0) + threads
         return threads_by_cores
 
     def _send_to_every_worker(self, job_on_worker: Any) -> None:
-        """Send a job to all the workers: Dask gives its pieces first to those that have it."""
+        """Send a job to all workers, because Dask gives the pieces first to workers that have the job."""
         from distributed import wait
 
         workers = self._client.run(_nothing)
@@ -211,7 +211,7 @@ class Cluster:
         )
 
     def _call_off(self, submitted: Any) -> None:
-        """Cancel pieces that are not begun, and wait for those that are being done, which may still write."""
+        """Cancel the pieces that are not begun, and wait for the others, which may still write."""
         futures = list(submitted.futures)
         submitted.clear()
         if not futures or self._client.status != "running":
@@ -224,19 +224,19 @@ class Cluster:
 
 @contextlib.contextmanager
 def started(scheduler: str | None, count: int | None) -> Iterator[Workers]:
-    """The workers that do a command's work: a scheduler's, new local ones, or this process.
+    """Yield the workers of a command: those of a scheduler, new ones on this machine, or this process.
 
     Parameters
     ----------
     scheduler
         Address of a Dask scheduler, such as `tcp://10.0.0.5:8786`, or the path of its file.
     count
-        Number of worker processes to start on this machine, with a scheduler of their own on loopback.
+        Number of worker processes to start on this machine, with their own scheduler on the loopback address.
 
     Raises
     ------
     InputError
-        If both are given, Dask is not there, or no scheduler answers.
+        If both are given, Dask is not installed, or no scheduler answers.
     """
     if scheduler is None and count is None:
         yield ThisProcess()
@@ -250,7 +250,7 @@ def started(scheduler: str | None, count: int | None) -> Iterator[Workers]:
         raise InputError("work on several processes needs Dask", hint="pip install 'reion[cluster]'")
     import distributed  # noqa: F401 (sets the levels that are set below)
 
-    # Users can do nothing about workers that come and go, which Dask logs; what matters is raised.
+    # Dask logs workers that come and go, which no user can change; real failures are raised.
     for name in ("distributed", "distributed.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with _local_scheduler(count) if scheduler is None else _connection(scheduler) as client:
@@ -273,7 +273,7 @@ def _local_scheduler(count: int | None) -> Iterator[Client]:
             threads_per_worker=1,
             host=_LOOPBACK,
             dashboard_address=f"{_LOOPBACK}:0",
-            memory_limit=None,  # bounded by the plan; Dask would pause and kill by a measure of its own
+            memory_limit=None,  # the plan bounds memory; Dask would pause and kill by its own measure
             silence_logs=logging.CRITICAL,
         ) as cluster,
         Client(cluster, timeout=_CONNECT_S) as client,
@@ -305,7 +305,7 @@ def _connection(scheduler: str) -> Iterator[Client]:
 
 
 def reachable(paths: Sequence[Path], scheduler: str | None) -> list[Path]:
-    """The same paths and patterns, made absolute for a scheduler's workers, which run in other folders."""
+    """The paths and patterns, made absolute if the workers of a scheduler, in other folders, read them."""
     return [path if scheduler is None else path.expanduser().absolute() for path in paths]
 
 
@@ -333,7 +333,7 @@ def _nothing(_: Any = None) -> None:
 
 
 def _do(job: Job[Piece, Result], piece: Piece, threads_by_cores: Mapping[Cores, int]) -> Result:
-    """Do a piece on a worker, whose threads share the cores that they may use with those of other workers."""
+    """Do a piece on a worker with its share of the cores that it may use together with other workers."""
     from distributed import get_worker
 
     allowed, threads = _cores_and_threads(get_worker())

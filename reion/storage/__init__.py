@@ -1,1 +1,1 @@
-"""Simulations on disk: the Zarr store, and the conversion of other formats to it."""
+"""Simulations on disk: the Zarr store, and the conversion of other formats to such a store."""

@@ -1,4 +1,4 @@
-"""`reion convert`: any readable simulation to a Zarr store of ours."""
+"""`reion convert`: writes any simulation that reion can read as a Zarr store or one file."""
 
 from __future__ import annotations
 
@@ -38,45 +38,43 @@ def convert(
     workers: Workers | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Convert one simulation to a Zarr store, or to one file, or several to one store each in a folder.
+    """Convert one simulation to a Zarr store or a file, or several to one store each in a folder.
 
-    Every value is checked on its way. A store appears at its place when it is whole. Interrupted and called
-    again with the same arguments, the conversion goes on with the first piece that is missing. A store never
-    mixes two states of its sources: where a file changed on the way, none appears.
+    Every value is checked. A store appears at its place when it is whole. An interrupted conversion that is
+    called again with the same arguments goes on with the first missing piece. If a source changes during the
+    conversion, no store appears.
 
     Parameters
     ----------
     sources, format, settings
         As for `reion.readers.open_simulation`.
     out
-        The store to write, or a file: HDF5 or `.npz`, by its ending (see `reion.storage.single_file`). A
-        folder (one that exists and is no store, or any name that does not end in `.zarr` or as a file does,
-        where there are several simulations) receives `LABEL.zarr` for each simulation.
+        The store to write, or a file: HDF5 or `.npz`, by its ending (see `reion.storage.single_file`). If it
+        is a folder that exists and is no store, or if there are several simulations (its name must then not
+        end in `.zarr` or as a file does), `LABEL.zarr` is written into it for each simulation.
     cell_size_mpc
-        Regrid, conservatively, to cells of about this comoving size (see
-        `reion.simulation.regridding.regrid`).
+        Regrid to cells of about this comoving size (see `reion.simulation.regridding.regrid`).
     force
-        Replace stores of reion's that exist.
+        Replace existing outputs that reion wrote.
     resume
         Refuse to begin anew.
     workers
-        Who does the pieces, snapshots and blocks of them; this process where it is None.
+        Who does the pieces, which are blocks of snapshots; this process if None.
     progress
-        Called with the pieces done and the pieces there are.
+        Called with the numbers of pieces done and of all pieces.
 
     Returns
     -------
     dict
-        `stores`: for each its `path`, `label`, `shape`, `redshifts`, `fields` (name to units),
+        `stores`: for each store its `path`, `label`, `shape`, `redshifts`, `fields` (name to units),
         `box_size_mpc`, `cell_size_mpc`, `cosmology` with whether it was `assumed`, `sha256` of each field;
         `seconds` and `peak_memory_bytes` of the process.
 
     Raises
     ------
     InputError
-        As `open_simulation` and `write_simulation` do, before anything is written if it can be known; if a
-        store would be, contain or lie in a source, or replace something that is not a store of reion's; if a
-        source changed while it was read.
+        As `open_simulation` and `write_simulation` do, as early as possible; if a store would be, contain or
+        lie in a source, or replace something that reion did not write; if a source changed while it was read.
     """
     started = time.perf_counter()
     listed = [sources] if isinstance(sources, str | Path) else list(sources)
@@ -108,7 +106,7 @@ def convert(
 def _to_write(
     sims: Mapping[str, xr.Dataset], growing: Mapping[str, GrowingStore], cell_size_mpc: float | None
 ) -> dict[str, xr.Dataset]:
-    """The simulations on the cells that are wanted; refused where their outputs have no room for them."""
+    """The simulations, regridded if wanted; refused if a unit cannot be stored in the output."""
     if cell_size_mpc is not None:
         from reion.simulation.regridding import regrid
 
@@ -130,14 +128,14 @@ def grow_store(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> None:
-    """Write a Simulation as `write_simulation` of the store does, by `workers`; interrupted, it goes on.
+    """Write a Simulation as `write_simulation` does, but by `workers`, and go on after an interruption.
 
     Parameters
     ----------
     conditions
-        Under which it goes on (see `GrowingStore.begin`).
+        The conditions under which work goes on (see `GrowingStore.begin`).
     files
-        Those that the Simulation is read from, which must not have changed when the store is whole.
+        The files that the Simulation is read from. They must not have changed when the store is whole.
 
     Raises
     ------
@@ -160,7 +158,7 @@ def grow_store(
 
 
 def described_conditions(sim: xr.Dataset) -> dict[str, Any]:
-    """What two Simulations have in common where work on one goes on with the other, but for their values."""
+    """Everything about a Simulation but its values, for the conditions under which work on it goes on."""
     return {
         "box": {str(key): str(value) for key, value in sim.attrs.items()},
         "mesh": [sim.sizes[axis] for axis in AXES],
@@ -175,7 +173,7 @@ def described_conditions(sim: xr.Dataset) -> dict[str, Any]:
 def _growing_stores(
     labels: Sequence[str], out: Path, sources: Sequence[str | Path], *, force: bool
 ) -> dict[str, GrowingStore]:
-    """The store of each simulation, where it may be written."""
+    """The growing store of each simulation, by its label; refused where it may not be written."""
     try:
         is_folder = out.is_dir() and not is_store(out)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What a conversion costs."""
+"""Plans the cost of a conversion."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from reion.simulation.regridding import regrid
 from reion.storage.store import HISTORY, WriteFields, blocks_of, create_store, pieces_of, volume
 
 _CONVERT_BYTES = 190 << 20
-"""Memory of a conversion besides its fields: the program, on Linux, x86-64."""
+"""Memory of the program without fields, on Linux, x86-64."""
 
 _FIELD_BYTES_A_CELL = 21.0
-"""Memory for each cell of a block: a field as it is stored, decoded, put together and encoded again."""
+"""Memory for each cell of a block: the stored field, decoded, assembled and encoded again."""
 
 _HISTORY_BYTES_A_CELL = 30.0
-"""The same where photons are summed up, in double precision: measured on 48³, 144³ and 200³ cells."""
+"""The same where n_ion is summed up in double precision: measured on 48³, 144³ and 200³ cells."""
 
 
 def plan_each(
@@ -34,17 +34,17 @@ def plan_each(
     settings: Mapping[str, str],
     cell_size_mpc: float | None,
 ) -> list[Plan]:
-    """Plan the conversion of every simulation in `sources`."""
+    """Plan the conversion of each simulation in `sources`, regridded to `cell_size_mpc` if it is given."""
     sims = open_simulations(sources, format=format, settings=settings)
     if cell_size_mpc is not None:
         sims = {label: regrid(sim, cell_size_mpc) for label, sim in sims.items()}
-    # What files there are belongs to all of the simulations in them.
+    # `plan_convert` counts all files for every simulation.
     plans = [plan_convert(sim, sources) for sim in sims.values()]
     return [dataclasses.replace(plan, bytes_read=plan.bytes_read // len(plans)) for plan in plans]
 
 
 def plan_convert(sim: xr.Dataset, sources: Sequence[Path], *, terms: Terms = TERMS) -> Plan:
-    """Plan a conversion."""
+    """Plan the conversion of one simulation, which is read from `sources`."""
     written = [name for name in FIELDS if name in sim.data_vars]
     if "n_src" in written and "n_ion" not in written:
         written.append("n_ion")
@@ -59,7 +59,7 @@ def plan_convert(sim: xr.Dataset, sources: Sequence[Path], *, terms: Terms = TER
             create_store(few, store, {})
             pieces = pieces_of(few)
             blocks = blocks_of(shape_of(few))
-            # Whole blocks, so that every field has its share.
+            # Every field of a block is written, so that all count alike in the rate.
             chosen = spread_evenly(range(len(blocks)))
             job, cells, begin = WriteFields(few, store), 0, time.perf_counter()
             for number in chosen:
@@ -77,7 +77,7 @@ def plan_convert(sim: xr.Dataset, sources: Sequence[Path], *, terms: Terms = TER
     speed = terms.speed(measure)
     largest = max(map(volume, blocks_of(shape_of(sim))))
     if "regridded_from_cells" in sim.attrs:
-        # A block is mixed from all the old cells that share volume with it.
+        # A block is computed from all the old cells that share volume with it.
         largest = max(largest, round(largest * math.prod(sim.attrs["regridded_from_cells"]) / cells_of(sim)))
     bytes_a_cell = _HISTORY_BYTES_A_CELL if (HISTORY, 0) in pieces_of(sim) else _FIELD_BYTES_A_CELL
     return Plan(
@@ -93,7 +93,7 @@ def plan_convert(sim: xr.Dataset, sources: Sequence[Path], *, terms: Terms = TER
 
 
 def stored_share(name: str, mesh: Shape, snapshots: int, sources: Sequence[Path]) -> float:
-    """Bytes on disk over bytes of the values of a field: from the store's files, or 1."""
+    """Bytes on disk divided by bytes of the values of a field, from the files of a store; 1 without one."""
     for source in sources:
         if is_store(source) and (source / name).is_dir():
             return bytes_below([source / name]) / (4 * snapshots * math.prod(mesh))
@@ -101,7 +101,7 @@ def stored_share(name: str, mesh: Shape, snapshots: int, sources: Sequence[Path]
 
 
 def field_bytes(name: str, sim: xr.Dataset, sources: Sequence[Path]) -> float:
-    """Bytes on disk of a field: of its chunks in stores, of other files an even share."""
+    """Bytes on disk of a field: its chunks in stores, and an even share of all other files."""
     stores = [source for source in sources if is_store(source)]
     fields = sum(field in sim.data_vars for field in FIELDS)
     files = bytes_below(source for source in sources if source not in stores)

@@ -1,10 +1,10 @@
-"""A store as one file, where the name of an output ends in `.h5`, `.hdf5`, `.nc` or `.npz`.
+"""Writes a store as one file, where the name of an output ends in `.h5`, `.hdf5`, `.nc` or `.npz`.
 
-HDF5 and NetCDF 4 are the same file: every array of the store with its attributes, fields deflated, the
-coordinates as dimension scales, so that h5py, xarray and the NetCDF library read it. An `.npz` archive holds
-arrays of numbers and no units: fields of (redshift, x, y, z) in the units of the Simulation, `redshift`,
-`box_size`, and `H0`, `Om0`, `Ob0` where they are known; the attributes are in its member `attributes`, as
-JSON. reion reads all of them again. One block is in memory at a time.
+An HDF5 file and a NetCDF 4 file are the same: they hold every array of the store with its attributes, fields
+deflated, coordinates as dimension scales, so that h5py, xarray and the NetCDF library read them. An `.npz`
+archive holds fields of shape (redshift, x, y, z) in the units of the Simulation, `redshift`, `box_size`, and
+`H0`, `Om0`, `Ob0` where they are known. Its member `attributes` holds the attributes as JSON. reion reads all
+of these files. One block is in memory at a time.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from reion.storage.store import STORE, blocks_of
 _HDF5_ENDINGS = (".h5", ".hdf5", ".nc")
 _NPZ_ENDING = ".npz"
 _OURS = {*DIMS, *FIELDS, "xi_std", "z_reion", MAX_MFP, *DEFAULT_COSMOLOGY, "box_size", "attributes"}
-"""What a file that was written here may hold: one with anything else is not replaced."""
+"""Names in a file that reion wrote. A file with any other name is not replaced."""
 
 _LONGEST_ATTRIBUTE = 60_000
-"""Bytes of a text or list that still fit among the attributes of an HDF5 object, which take 64 KiB each."""
+"""Largest attribute in bytes: HDF5 stores at most 64 KiB for each."""
 
 _TEXT_BYTES = 16
-"""What HDF5 keeps of each text, or number at most, of a list there."""
+"""Bytes that HDF5 stores in an attribute for each text in a list, and at most for each number."""
 
 
 def kind_of(out: str | Path) -> Kind:
-    """What a command writes at `out`: a file where its name ends as one does, a Zarr store otherwise."""
+    """The kind of output at `out`: a file if its name ends in that way, a Zarr store otherwise."""
     ending = Path(out).suffix.lower()
     if ending in _HDF5_ENDINGS:
         return Kind(name="an HDF5 file", ending=ending, is_ours=is_our_hdf5)
@@ -43,18 +43,18 @@ def kind_of(out: str | Path) -> Kind:
 
 
 def packing_of(out: str | Path) -> Callable[[Path, Path], None] | None:
-    """What makes the file at `out` of a store: called with both paths; None where `out` is a store itself."""
+    """The function that writes the file at `out` from a store, given both paths; None if `out` is a store."""
     ending = Path(out).suffix.lower()
     return _write_hdf5 if ending in _HDF5_ENDINGS else _write_npz if ending == _NPZ_ENDING else None
 
 
 def check_packable(out: str | Path, units: Mapping[str, str]) -> None:
-    """Refuse to write fields of these units (by their names) as `.npz` if they would be taken for others.
+    """Refuse to write fields with units (by field name) that an `.npz` archive, which has none, cannot tell.
 
     Raises
     ------
     InputError
-        If the file at `out` would be one and a field is not in the first of its units.
+        If `out` is an `.npz` archive and a field is not in the first of its units, which a reader assumes.
     """
     for name, unit in units.items():
         if Path(out).suffix.lower() == _NPZ_ENDING and unit != FIELDS[name].units[0]:
@@ -67,7 +67,7 @@ def check_packable(out: str | Path, units: Mapping[str, str]) -> None:
 
 
 def digests_in(file: Path) -> dict[str, str]:
-    """The `sha256` of each field in a file that was written here."""
+    """The `sha256` of each field in a file that reion wrote."""
     if file.suffix.lower() == _NPZ_ENDING:
         found = attributes_in_npz(file)["fields"]
         return {name: str(found[name]["sha256"]) for name in FIELDS if "sha256" in found.get(name, {})}
@@ -84,8 +84,8 @@ def digests_in(file: Path) -> dict[str, str]:
 def _write_hdf5(store: Path, file: Path) -> None:
     """Write the arrays and attributes of a store as HDF5 that is NetCDF 4 as well.
 
-    The order of attributes is not tracked: where it is, more than eight are kept where our reader takes no
-    texts of variable length from.
+    The order of attributes is not tracked: otherwise HDF5 stores more than eight attributes where our reader
+    takes no texts of variable length.
     """
     import h5py
     import zarr
@@ -130,7 +130,7 @@ def _set_attributes(item: Any, attrs: Any) -> None:
         items = value if isinstance(value, list) else [value]
         numbers = [number for number in items if isinstance(number, int | float)]
         if len(numbers) + items.count(None) == len(items):
-            # In a store, whose attributes are JSON, null is what was no finite number.
+            # In the JSON attributes of a store, null stands for a number that is not finite.
             value = [np.nan if number is None else number for number in value] if items is value else value
         elif not all(isinstance(text, str) for text in items):
             value = json.dumps(value)
@@ -168,7 +168,7 @@ def _write_npz(store: Path, file: Path) -> None:
 def _parts(array: Any, *, whole_planes: bool = False) -> Iterator[tuple[int | slice, ...]]:
     """Keys of the parts of an array that are copied one after another.
 
-    With `whole_planes` they follow one another as the numbers do in C order: chunks of planes along x.
+    With `whole_planes` the parts are slabs of planes along x, which follow one another in C order.
     """
     if array.ndim != len(DIMS):
         yield (slice(None),) * array.ndim

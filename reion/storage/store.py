@@ -1,4 +1,4 @@
-"""Simulations on disk: one Zarr store each, written whole or not at all."""
+"""Writes a Simulation as a Zarr store, whole or not at all."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _CHUNK_BYTES = 32 << 20
 """Largest chunk of a store, in bytes of its float32 values."""
 
 _BLOCK_BYTES = 64 << 20
-"""Largest block, the same way: a snapshot of at most this size is one block, a larger one several."""
+"""Largest block, in bytes of its float32 values. A snapshot of at most this size is one block."""
 
 HISTORY = -1
-"""The snapshot of a piece that writes n_src of all snapshots, and n_ion, which is summed up from it."""
+"""In place of the number of a snapshot: the piece writes n_src of all snapshots, and n_ion summed from it."""
 
 
 def is_our_store(path: Path) -> bool:
-    """Whether a folder is a Zarr store that reion wrote, and holds nothing besides."""
+    """Whether a folder is a Zarr store that reion wrote, and holds nothing else."""
     try:
         metadata = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
         written_by = str(metadata["attributes"]["written_by"])
@@ -45,7 +45,7 @@ def is_our_store(path: Path) -> bool:
 
 
 STORE = Kind(name="a Zarr store", ending=".zarr", is_ours=is_our_store)
-"""What `create_store` creates."""
+"""The kind of output that `create_store` creates."""
 
 
 def write_simulation(
@@ -59,10 +59,10 @@ def write_simulation(
     """Write a Simulation as a Zarr store that `xarray.open_zarr(path)` opens.
 
     One snapshot (or one block of a large one) is in memory at a time. Where there is `n_src` and no `n_ion`,
-    `n_ion` is integrated on the way (see `reion.simulation.photons.with_n_ion`). Chunks hold one snapshot,
-    or blocks of at most 32 MiB of it, compressed (Blosc, Zstandard) and each with its CRC-32C; a chunk that
-    is missing reads as NaN, which no reader of ours lets pass. Every field's `sha256` is that of its chunks'
-    sha256 digests (of little-endian float32 in C order), chunk by chunk in C order of the chunk grid.
+    `n_ion` is also computed and written (see `reion.simulation.photons.with_n_ion`). A chunk holds one
+    snapshot, or a part of it of at most 32 MiB, compressed (Blosc, Zstandard) and with its CRC-32C. A missing
+    chunk reads as NaN, which reion's readers refuse. The attribute `sha256` of a field is the SHA-256 of the
+    SHA-256 digests of its chunks (little-endian float32 in C order), in C order of the chunk grid.
 
     Parameters
     ----------
@@ -74,8 +74,8 @@ def write_simulation(
     Raises
     ------
     InputError
-        If there is something at `path` (and no `force`), or if a value that is read is out of range: then
-        nothing is written.
+        If something is at `path` (and `force` is not given), or if a value is out of range. Nothing is then
+        written.
     """
     check_simulation(sim, values=False)
     with claimed(path, STORE, force=force) as place, whole_folder(place) as folder:
@@ -91,10 +91,10 @@ def write_simulation(
 
 
 def blocks_of(shape: Sequence[int]) -> list[Region]:
-    """A box in blocks of whole chunks of its store, each at most 64 MiB of float32.
+    """The blocks of a box of `shape` cells: whole chunks of its store, at most 64 MiB of float32 each.
 
-    Up to 256^3 cells it is one block. The blocks of a larger box are as many chunks as fit, along x first,
-    then along y and z. Whatever reads a whole simulation does so block by block.
+    A box of up to 256^3 cells is one block. A block of a larger box holds as many chunks as fit, along x
+    first, then along y and z. Functions that read a whole simulation do so block by block.
     """
     chunk = chunk_shape(tuple(shape))
     sides = list(chunk)
@@ -109,12 +109,12 @@ def blocks_of(shape: Sequence[int]) -> list[Region]:
 
 
 def _summed_up(sim: xr.Dataset) -> bool:
-    """Whether n_ion has to be summed up from n_src."""
+    """Whether n_ion is to be summed up from n_src."""
     return "n_src" in sim.data_vars and "n_ion" not in sim.data_vars
 
 
 def create_store(sim: xr.Dataset, folder: Path, attrs: Mapping[str, Any]) -> None:
-    """Create the store of a Simulation with everything but the values of its fields."""
+    """Create the store of a Simulation without the values of its fields; `attrs` are added to it."""
     group = create_group(sim, folder, attrs)
     for name in FIELDS:
         if name in sim.data_vars:
@@ -147,17 +147,17 @@ def create_group(sim: xr.Dataset, folder: Path, attrs: Mapping[str, Any]) -> Any
 
 
 def consolidate(group: Any) -> None:
-    """Put the metadata of all arrays of a group into its own, which `xarray.open_zarr` looks for."""
+    """Copy the metadata of all arrays of a group into that of the group, where `xarray.open_zarr` looks."""
     import zarr
 
     with warnings.catch_warnings():
-        # xarray.open_zarr warns where this is missing, zarr where it is written.
+        # xarray.open_zarr warns if this is missing, zarr warns if it is written.
         warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
         zarr.consolidate_metadata(group.store)
 
 
 def pieces_of(sim: xr.Dataset) -> list[tuple[int, int]]:
-    """The pieces in which a Simulation is written: snapshot (or `HISTORY`) and block, the longest first."""
+    """The pieces in which a Simulation is written: snapshot (or `HISTORY`) and block; the longest first."""
     blocks = range(len(blocks_of(shape_of(sim))))
     history = [(HISTORY, block) for block in blocks] if _summed_up(sim) else []
     other_fields = [name for name in FIELDS if name in sim.data_vars and not (history and name == "n_src")]
@@ -168,8 +168,8 @@ def pieces_of(sim: xr.Dataset) -> list[tuple[int, int]]:
 class WriteFields(Job[tuple[int, int], dict[str, Any]]):
     """Writes a piece of a Simulation into its store (see `create_store`).
 
-    No two pieces share a chunk. The result of a piece, ready for JSON: `digests`, for each field what
-    `write_block` returns; and `shining`, whether the piece has sources in the first snapshot.
+    No two pieces share a chunk. The result of a piece fits into JSON: `digests`, the value of `write_block`
+    for each field, and `shining`, whether the piece has sources in the first snapshot.
     """
 
     def __init__(self, sim: xr.Dataset, folder: Path) -> None:
@@ -206,7 +206,7 @@ class WriteFields(Job[tuple[int, int], dict[str, Any]]):
             digests["n_ion"] |= write_block(self._arrays["n_ion"], photons.n_ion, index, block)
             photons.add(n_src)
             shining = shining or (index == 0 and bool(n_src.any()))
-            del n_src  # before the next one is read
+            del n_src  # frees it before the next is read
         return {"digests": digests, "shining": shining}
 
 
@@ -216,7 +216,7 @@ def write_block(array: Any, values: np.ndarray, index: int, block: Region) -> di
     Returns
     -------
     dict
-        The place of each chunk, `SNAPSHOT X Y Z`, to its SHA-256.
+        The SHA-256 of each chunk, by its place `SNAPSHOT X Y Z`: the snapshot and the first cell.
     """
     sizes = array.chunks[1:]
     digests = {}
@@ -237,7 +237,7 @@ def finish_store(
     *,
     attrs: Mapping[str, Any] | None = None,
 ) -> None:
-    """Complete a store from the results of all its pieces, whose values are written; `attrs` are added."""
+    """Complete a store, all values of which are written, from the results of its pieces; add `attrs`."""
     import zarr
 
     group = zarr.open_group(folder, mode="r+")
@@ -258,7 +258,7 @@ def finish_store(
 
 
 def _compressors() -> list[Any]:
-    """How every chunk is stored: compressed, and with a checksum, a redshift's no less than a field's."""
+    """The codecs of every chunk, of fields and of coordinates: compression and a checksum."""
     from zarr.codecs import BloscCodec, Crc32cCodec
 
     return [BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec()]
@@ -281,12 +281,12 @@ def _create(group: Any, name: str, like: xr.DataArray) -> Any:
 
 
 def volume(block: Region) -> int:
-    """Cells of a block."""
+    """Number of cells in a block."""
     return math.prod(cells.stop - cells.start for cells in block)
 
 
 def chunk_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of chunks: that of the snapshot, its longest side halved until a chunk holds 32 MiB."""
+    """The shape of a chunk: that of the snapshot, its longest side halved until it holds at most 32 MiB."""
     chunk = list(shape)
     while 4 * int(np.prod(chunk)) > _CHUNK_BYTES:
         longest = len(chunk) - 1 - int(np.argmax(chunk[::-1]))
@@ -295,6 +295,6 @@ def chunk_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def plain(attrs: Mapping[Any, Any]) -> dict[str, Any]:
-    """Attributes as JSON has them: no arrays, and null for a number that is not finite."""
+    """Attributes as values for JSON: lists for arrays, and null for a number that is not finite."""
     values = {str(key): value.tolist() if hasattr(value, "tolist") else value for key, value in attrs.items()}
     return dict(finite(values))
