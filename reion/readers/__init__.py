@@ -1,4 +1,4 @@
-"""Simulations from files: `open_simulation` reads any of `FORMATS` into one lazy, checked Simulation."""
+"""Reads simulations from files: `open_simulation` opens any of `FORMATS` as one lazy, checked Simulation."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def open_simulation(
 ) -> xr.Dataset:
     """Open one simulation, lazily.
 
-    Structure is checked now, values when they are read: finite and within their range, or an `InputError`
-    with the file and the cell.
+    The structure is checked now, values when they are read: a value that is not finite or out of range raises
+    an `InputError` with the file and the cell.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def open_simulation(
     format
         A name in `FORMATS`; recognised from the files where it is None.
     settings
-        What the files lack, as `--set` gives it: see the format's page.
+        Facts that the files lack, as `--set` gives them: see the page of the format.
 
     Returns
     -------
@@ -71,8 +71,8 @@ def open_simulation(
     Raises
     ------
     InputError
-        If there is no such file, no or more than one format or simulation in it, something is lacking, or
-        files are damaged or do not fit together.
+        If a file is missing or damaged, the files are not of exactly one format and one simulation, a fact is
+        missing, or files do not fit together.
     """
     sims = open_simulations(source, format=format, settings=settings)
     if len(sims) > 1:
@@ -93,8 +93,8 @@ def open_each(
 ) -> list[xr.Dataset]:
     """Open several simulations, such as the boxes of a training set.
 
-    A folder, a store and a pattern are one simulation each. Plain files are put together by the name that
-    they share, so that `box1_*.npz box3_*.npz`, spelled out by the shell, are two simulations.
+    A folder, a store and a pattern are one simulation each. Plain files are grouped by the name that they
+    share, so that `box1_*.npz box3_*.npz`, which a shell expands, are two simulations.
 
     Raises
     ------
@@ -130,7 +130,7 @@ def source_files(
     format: str | None = None,  # noqa: A002 (the name of the command's flag)
     settings: Mapping[str, str] | None = None,
 ) -> list[Path]:
-    """The files (and Zarr stores) that `open_simulations` reads, a mapping among them.
+    """The files (and Zarr stores) that `open_simulations` reads, with the mapping if there is one.
 
     Raises
     ------
@@ -145,7 +145,7 @@ def source_files(
 
 @dataclass(frozen=True)
 class _Found:
-    """What lies in a source: the files of its format, None where there are only catalogues, and those."""
+    """The paths in a source: files of its format (`reader` None: there are none), and halo catalogues."""
 
     paths: Sequence[Path]
     reader: Format | None
@@ -160,7 +160,7 @@ def _find(source: Source, wanted: str | None, settings: Mapping[str, str] | None
         raise InputError(f"--format: expected one of {', '.join(FORMATS)}; received {wanted!r}")
     paths = expand(source)
     check_there(paths)
-    # A mapping is read before the format, whose settings are all that may be given, is known.
+    # The mapping is read before the format is known, so settings of all formats are accepted here.
     names = names_from(Settings(settings, _SETTINGS_OF_ALL))
     catalogues = halos.catalogues_of(names.halos, paths, (settings or {}).get("mapping"))
     rest = [path for path in paths if path not in catalogues]
@@ -191,9 +191,9 @@ def _open(source: Source, wanted: str | None, settings: Mapping[str, str] | None
 def _recognise(
     paths: Sequence[Path], wanted: str | None, source: Source, *, mapped: bool
 ) -> tuple[Format, list[Path]]:
-    """The format of the files, and those of them that are of it.
+    """The format of the files, and the files that are of this format.
 
-    With `mapped`, a mapping says which array is what, so that formats with names of their own are left out.
+    With `mapped`, a mapping says which array is what, and formats with fixed names are left out.
     """
     chosen = [reader for reader in FORMATS.values() if wanted in (None, reader.name)]
     if mapped:
@@ -204,7 +204,7 @@ def _recognise(
     claims = {reader.name: reader.claim(paths) for reader in chosen}
     claims = {name: claimed for name, claimed in claims.items() if claimed}
     if not claims and not mapped and wanted in (None, twentyonecmfast.FORMAT.name):
-        # A cache of 21cmFAST is folders in folders; its files say themselves what they are.
+        # A cache of 21cmFAST has nested folders; its files are recognised by their content.
         below = twentyonecmfast.claim(files_below([path for path in paths if path.is_dir()]))
         claims = {twentyonecmfast.FORMAT.name: below} if below else {}
     if not claims:
@@ -247,7 +247,7 @@ def _nothing_found(paths: Sequence[Path], wanted: str | None, source: Source) ->
 
 @contextlib.contextmanager
 def _readable(source: Source) -> Iterator[None]:
-    """Whatever the system refuses inside the block becomes an `InputError`."""
+    """Turn an OSError in the block into an `InputError`."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The snapshots of one box together as a lazy Simulation, in its units, with what the settings add."""
+"""Assembles the snapshots of one box to a lazy Simulation: units are converted and settings applied."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from reion.simulation.units import UNIT_SETTINGS, Conversion, field_conversion
 
 
 def assemble(box: Box, settings: Settings) -> xr.Dataset:
-    """Put the snapshots of one box together into a lazy Simulation.
+    """Assemble the snapshots of one box to a lazy Simulation.
 
     Raises
     ------
     InputError
-        If the snapshots do not fit together (shapes, redshifts, units), or if what the files lack is not
-        among the settings.
+        If the snapshots do not fit together (shapes, redshifts, units), or if neither the files nor the
+        settings give a fact that is needed.
     """
     series = series_of(box, settings)
     first = next(iter(series.values()))[0]
@@ -71,7 +71,7 @@ def assemble(box: Box, settings: Settings) -> xr.Dataset:
 
 
 def _require(box: Box, series: Mapping[str, Sequence[Snapshot]], settings: Settings) -> None:
-    """Ask at once for all that the files do not say and a setting can."""
+    """Ask in one error for all facts that the files lack and that a setting can give."""
     settings.require(
         [
             *(["box_size"] if box.box_size is None else []),
@@ -92,12 +92,12 @@ def _conversions(
     cosmology: Mapping[str, float],
     cell_volume_mpc3: float,
 ) -> list[Conversion]:
-    """How the values of each snapshot of a field become those of a Simulation, all in one unit.
+    """The conversion of each snapshot of a field to the unit of the Simulation.
 
     Raises
     ------
     InputError
-        If a unit is not known, or two snapshots have units of two kinds.
+        If a unit is not known, or two snapshots have different kinds of units.
     """
     conversions = [
         field_conversion(
@@ -127,12 +127,12 @@ def _conversions(
 
 
 def _check_of_use(conversion: Conversion, settings: Settings) -> None:
-    """Say of settings that make photons of masses that there are no masses; ask for f_gamma where it lacks.
+    """Check the settings that convert masses to photons: warn if the sources are no masses.
 
     Raises
     ------
     InputError
-        If the sources are masses and the settings say all but f_gamma.
+        If the sources are masses and such settings are given without f_gamma.
     """
     given = [key for key in MASS_SETTINGS if settings.text(key) is not None]
     if given and conversion.units != "Msun Mpc-3":
@@ -150,7 +150,7 @@ def _check_of_use(conversion: Conversion, settings: Settings) -> None:
 def _shining(
     conversion: Conversion, settings: Settings, cosmology: Mapping[str, float], file: Path
 ) -> Conversion:
-    """The conversion to photons of what is a mass in haloes, or a mass times 1e18 s; any other as it is."""
+    """The conversion, if it gives masses in haloes (or masses times 1e18 s), extended to photons."""
     masses = "Msun Mpc-3"
     photon_units = {masses: PHOTON_RATE_UNITS, n_ion_units(masses): n_ion_units(PHOTON_RATE_UNITS)}
     if conversion.units not in photon_units:
@@ -160,12 +160,12 @@ def _shining(
 
 
 def _source_units(units: Mapping[str, str], series: Mapping[str, Sequence[Snapshot]]) -> str:
-    """The unit of n_src, by the fields that go with it; those of one Simulation have one kind of unit.
+    """The unit of n_src, from the units of n_src, n_ion and propagation_mask.
 
     Raises
     ------
     InputError
-        If n_src, n_ion and propagation_mask are photons, masses and numbers mixed.
+        If these fields mix photons, masses and numbers.
     """
     n_src_units = {n_ion_units(unit): unit for unit in SOURCE_UNITS}
     said = {
@@ -186,12 +186,12 @@ def _source_units(units: Mapping[str, str], series: Mapping[str, Sequence[Snapsh
 
 
 def _with_reaches(sim: xr.Dataset, box: Box, settings: Settings, file: Path) -> xr.Dataset:
-    """The Simulation with the reach of photons that is set, or that the files say; as it is without one.
+    """The Simulation with the reach of photons (max_mfp) of the settings or the files, if either gives it.
 
     Raises
     ------
     InputError
-        If the files say it for some of the redshifts only.
+        If the files give the reach for some of the redshifts only.
     """
     given = settings.text(contract.MAX_MFP)
     redshifts = sim["redshift"].values.tolist()

@@ -1,8 +1,7 @@
 """Cubes of plain numbers in binary files, read in blocks and converted on the way.
 
-A file may be gzipped: it is then expanded up to what is asked for, which takes time but no memory. Reading in
-blocks that stay in the cache is as fast as reading the file at once, and no second copy of the
-cube is ever in memory.
+A gzipped file is expanded up to the last byte needed, which takes time but no memory. Reading in blocks that
+stay in the cache is as fast as reading the whole file, and no second copy of the cube is in memory.
 """
 
 from __future__ import annotations
@@ -59,11 +58,11 @@ class BinaryCube:
                 done = start - slow.start
                 conversion(block[:, middle, fast], out=out[done : done + len(block)])
             if is_gzip(self.file) and slow.stop == shape[0]:
-                stream.read(1)  # at its end a gzip file is compared with its checksum
+                stream.read(1)  # at the end gzip compares the checksum
         return out if self.order == "C" else out.T
 
     def _fill(self, stream: IO[bytes], block: np.ndarray, start: int) -> None:
-        """Fill `block` with the bytes from byte `start` of the cube on."""
+        """Fill `block` with the bytes of the cube from byte `start` on."""
         wanted = memoryview(block.view(np.uint8).reshape(-1).data)
         for offset, size in self.spans:
             if start < size:

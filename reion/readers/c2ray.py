@@ -3,9 +3,9 @@
 Byte level, little-endian (`--set byte_order=big` for the other), x fastest:
 
 - `xfrac3d_8.397.bin` (also `xfrac3D_`): Fortran sequential records. int32 12, nx, ny, nz, 12; then int32 n, n
-  bytes of float64 (or float32) numbers, int32 n. Records of 2^31 bytes and more are split as gfortran does:
-  pieces of at most 2147483639 bytes, each between two lengths, the first of which is negative where another
-  piece follows and the second of which is negative where one went before.
+  bytes of float64 (or float32) numbers, int32 n. Records of 2^31 bytes and more are split as by gfortran:
+  pieces of at most 2147483639 bytes, each between two lengths. The first length is negative if another piece
+  follows, the second if a piece precedes.
 - `8.397n_all.dat`: int32 nx, ny, nz, then float32 numbers: mass in N-body grid masses (comoving baryons in
   g cm-3 are number x critical density today x Omega_b x (nx / nbox_fine)^3).
 - `8.397-coarsest_wsubgrid_sources.dat`: text. The number of sources; then for each, on one line or wrapped
@@ -44,7 +44,7 @@ PRESETS: dict[str, dict[str, float]] = {
     "500/h": {"box_size": 500 / 0.7, "nbox_fine": 13824},
     "244/h": {"box_size": 244 / 0.7, "nbox_fine": 8000},
 }
-"""Boxes whose box size (comoving Mpc) and N-body mesh are known; with `C2RAY_COSMOLOGY`."""
+"""Box size (comoving Mpc) and cells along the N-body mesh of known boxes, with `C2RAY_COSMOLOGY`."""
 
 SETTINGS = {
     "preset": "500/h or 244/h: box size, N-body mesh and cosmology (H0 = 70, Om0 = 0.27, Ob0 = 0.044)",
@@ -57,7 +57,7 @@ _HEADER_BYTES = 20
 
 
 def claim(paths: Sequence[Path]) -> list[Path]:
-    """Files with the names of C2-Ray's, if there are ionised fractions, densities or sources among them."""
+    """The files that are named like C2-Ray's ionised fractions, densities or source lists."""
     return [path for path in paths if any(name.fullmatch(path.name) for name in (XFRAC, DENSITY, SOURCES))]
 
 
@@ -73,7 +73,7 @@ def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:
 def fractions(
     paths: Sequence[Path], name: re.Pattern[str], cube_of: Callable[[Path], BinaryCube]
 ) -> list[Snapshot]:
-    """Snapshots of xi in the files among `paths` with this `name`, which has the redshift."""
+    """Snapshots of xi in the files whose names match `name`, whose first group is the redshift."""
     snapshots = []
     for path in paths:
         match = name.fullmatch(path.name)
@@ -103,7 +103,7 @@ def box_of(
 ) -> Box:
     """The snapshots of xi with the densities and source lists among `paths` as one box.
 
-    `more_sources` gives more sources for a mesh of a shape.
+    `more_sources` is called with the shape of the mesh and returns further snapshots of sources.
     """
     preset = PRESETS.get(settings.choice("preset", list(PRESETS)) or "", {})
     _require(paths, settings, preset)
@@ -139,12 +139,12 @@ def box_of(
 
 
 def _require(paths: Sequence[Path], settings: Settings, preset: Mapping[str, float]) -> None:
-    """Ask at once for all that C2-Ray's inputs among `paths` need and neither files nor settings say.
+    """Ask in one error for all facts that C2-Ray's inputs among `paths` need and the settings lack.
 
     Raises
     ------
     InputError
-        If something is missing.
+        If a fact is missing.
     """
     masses = [path for path in paths if SOURCES.fullmatch(path.name)]
     shine = bool(masses) and settings.text("sources") != "mass" and settings.text("n_src_unit") is None
@@ -160,18 +160,18 @@ def _require(paths: Sequence[Path], settings: Settings, preset: Mapping[str, flo
 
 
 def run_name(path: Path) -> str:
-    """The name of the run that a file belongs to: its folder's, or that above folders such as `results`."""
+    """The name of a file's run: that of its folder, or of the folder above one such as `results`."""
     folder = path.resolve().parent
     return folder.parent.name if is_part_of_run(folder) else folder.name
 
 
 def byte_order(settings: Settings) -> str:
-    """The byte order that is set, as numpy writes it."""
+    """The byte order of the settings, as NumPy writes it."""
     return ">" if settings.choice("byte_order", ("little", "big")) == "big" else "<"
 
 
 def xfrac_cube(path: Path, order: str) -> BinaryCube:
-    """The numbers of an `xfrac3d` file.
+    """The cube in an `xfrac3d` file.
 
     Raises
     ------
@@ -219,7 +219,7 @@ def xfrac_cube(path: Path, order: str) -> BinaryCube:
 
 
 def raw_cube(path: Path, order: str, dtypes: Sequence[str]) -> BinaryCube:
-    """The numbers of a file of int32 nx, ny, nz and then numbers of one of `dtypes`, x fastest.
+    """The cube in a file of int32 nx, ny, nz and then numbers of one of `dtypes`, x fastest.
 
     Raises
     ------
@@ -253,17 +253,17 @@ def raw_cube(path: Path, order: str, dtypes: Sequence[str]) -> BinaryCube:
 
 
 def _integers(header: bytes, order: str) -> np.ndarray:
-    """The whole int32 numbers in a header, which may have been cut short."""
+    """The complete int32 numbers in a header, which may be cut short."""
     return np.frombuffer(header[: len(header) // 4 * 4], dtype=order + "i4")
 
 
 def cube_shape(numbers: np.ndarray, path: Path) -> tuple[int, int, int]:
-    """Three numbers of cells.
+    """The numbers of cells along x, y and z in a header.
 
     Raises
     ------
     InputError
-        If one is not positive.
+        If a number is not positive.
     """
     nx, ny, nz = (int(n) for n in numbers)
     if min(nx, ny, nz) < 1:
@@ -301,7 +301,7 @@ def _source_weights(
     mean_molecular_weight: float,
     path: Path,
 ) -> tuple[tuple[float, ...], str]:
-    """What large and small haloes count, and the unit of the sum."""
+    """The factors of the masses in large and in small haloes, and the unit of their weighted sum."""
     from astropy import units
 
     if settings.text("n_src_unit") is not None:
@@ -323,7 +323,7 @@ def _source_weights(
 
 
 def preset_cosmology(settings: Settings) -> Mapping[str, float]:
-    """The cosmology where neither files nor settings say one: that of the preset, or the default."""
+    """The cosmology where neither files nor settings give one: that of the preset, or the default."""
     return C2RAY_COSMOLOGY if settings.text("preset") else DEFAULT_COSMOLOGY
 
 

@@ -25,7 +25,7 @@ def is_gzip(path: Path) -> bool:
 
 @contextlib.contextmanager
 def open_plain(path: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a file, expanded where they are gzipped; damage is an `InputError`."""
+    """Open the bytes of a file, expanded if it is gzipped. Damage raises an `InputError`."""
     try:
         with gzip.open(path, "rb") if is_gzip(path) else path.open("rb", buffering=0) as stream:
             yield cast("IO[bytes]", stream)
@@ -34,7 +34,7 @@ def open_plain(path: Path) -> Iterator[IO[bytes]]:
 
 
 def could_hold(path: Path, size: int) -> bool:
-    """Whether a file holds `size` bytes, as far as can be known without expanding it."""
+    """Whether a file can hold `size` bytes, as far as is known without expanding it."""
     stored = path.stat().st_size
     if not is_gzip(path):
         return stored == size
@@ -45,6 +45,6 @@ def could_hold(path: Path, size: int) -> bool:
 
 
 def read_plain(path: Path) -> bytes:
-    """All bytes of a file, expanded where they are gzipped."""
+    """All bytes of a file, expanded if it is gzipped."""
     with open_plain(path) as stream:
         return stream.read(DEFLATE_LIMIT * path.stat().st_size) if is_gzip(path) else stream.read()

@@ -1,9 +1,9 @@
-"""Which axis of an array is which, from the names of its dimensions.
+"""Finds the order of an array's axes from the names of its dimensions.
 
-The names come from `dimension_names` (Zarr 3), `_ARRAY_DIMENSIONS` (xarray in Zarr 2) or HDF5 dimension
-scales and labels (NetCDF 4), or attributes such as `dims` and `axes`. Understood are x, y, z and i, j, k,
-alone or in names such as `nx`, `x_dim`, `dim_x`, `grid_xt`, and x1, x2, x3; and `redshift`, `time`,
-`snapshot` and the like for the snapshots.
+The names come from `dimension_names` (Zarr 3), `_ARRAY_DIMENSIONS` (xarray in Zarr 2), HDF5 dimension scales
+and labels (NetCDF 4), or attributes such as `dims` and `axes`. The axes of space are x, y, z or i, j, k,
+alone or in names such as `nx`, `x_dim`, `dim_x`, `grid_xt`, or x1, x2, x3. The axis of snapshots is
+`redshift`, `time`, `snapshot` or the like.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _FAMILIES = (("x", "y", "z"), ("i", "j", "k"), ("x1", "x2", "x3"))
 def axis_order(names: Sequence[str | None]) -> str | None:
     """The order of an array's axes, such as `"rzyx"` (r: redshift), from its dimensions' names.
 
-    None where the names do not tell all three axes of space.
+    None if the names do not identify all three axes of space.
     """
     letters = [_letter(name) for name in names]
     if len(set(letters)) < len(letters):
@@ -45,7 +45,7 @@ def axis_order(names: Sequence[str | None]) -> str | None:
         }
         others = [number for number in range(len(names)) if number not in place]
         unknown = [number for number in others if letters[number] != "r"]
-        if len(place) == 2 and len(unknown) == 1:  # two of the three say which the third is
+        if len(place) == 2 and len(unknown) == 1:  # two known axes leave one for the third
             (missing,) = set(AXES) - set(place.values())
             place[unknown[0]] = missing
             others.remove(unknown[0])
@@ -55,7 +55,7 @@ def axis_order(names: Sequence[str | None]) -> str | None:
 
 
 def dimension_names_in(attributes: Mapping[str, Any], rank: int) -> list[str | None]:
-    """The names of an array's `rank` dimensions among its attributes; empty if they are not there."""
+    """The names of an array's `rank` dimensions from its attributes; empty if these do not give them."""
     found = {key.lower(): value for key, value in attributes.items()}
     for key in _ATTRIBUTES:
         value = found.get(key)
@@ -72,7 +72,7 @@ def dimension_names_in(attributes: Mapping[str, Any], rank: int) -> list[str | N
 
 
 def _letter(name: str | None) -> str | None:
-    """The axis that a dimension's name says: x, y, z, i, j, k, x1, x2, x3, or r for the snapshots."""
+    """The axis in a dimension's name: x, y, z, i, j, k, x1, x2, x3, or r for snapshots; else the name."""
     plain = (name or "").strip().lower()
     if _SNAPSHOTS.fullmatch(plain):
         return "r"

@@ -1,8 +1,8 @@
 """The layout of the EPFL student project: `rho_z8.397.npy`, `nsrc_z8.397.npy`, `xHII_z8.397.npy`.
 
 Byte level: `.npy` (see `reion.readers.npy`), arrays of shape (x, y, z). `rho` is the comoving baryon density
-in g cm-3, `xHII` the ionised fraction; the unit of `nsrc` is not in the files and is asked for, as is the
-size of the box.
+in g cm-3, `xHII` the ionised fraction. The files lack the unit of `nsrc` and the size of the box: settings
+must give both.
 """
 
 from reion.readers.npy_series import series_format

@@ -9,22 +9,22 @@ _REDSHIFT = re.compile(
     r"(?<![A-Za-z])(?:redshift|zred|z)[=_-]?(?P<number>\d{1,4}(?:[.,p]\d+)?)(?![A-Za-z0-9]|\.\d)",
     re.IGNORECASE,
 )
-"""A redshift is a number behind the word z, zred or redshift: `nz64` and `xyz64` are none. EAGLE and others
+"""A redshift is a number after the word z, zred or redshift; `nz64` and `xyz64` have none. EAGLE and others
 write `z008p500` for 8.5, some write 8,5."""
 
 _MESH = re.compile(r"y[=_-]?\d+[_x-]?$", re.IGNORECASE)
-"""What stands before the z of `x64y64z64` and `nx64_ny64_z64`, which is a number of cells."""
+"""The text before z in `x64y64z64` and `nx64_ny64_z64`, where z stands before a number of cells."""
 
 _GOES_ON = re.compile(
     r"(?:-|_?to_?|\.\.+)(?:redshift|zred|z)?[=_]?\d+[.,p]\d"  # z8.0-9.0, z6to12.5, z6.0-z12.0
     r"|_?to_?z?\d|[-_]\d{1,2}(?![A-Za-z0-9])",
     re.IGNORECASE,
 )
-"""What makes a range of a number before it (`z6.0-12.0`, `z6-12`), or may be its decimals (`z8_5`)."""
+"""Text after a number that makes it a range (`z6.0-12.0`, `z6-12`) or may be its decimals (`z8_5`)."""
 _RANGE_BEFORE = re.compile(r"z[=_]?\d+(?:[.,p]\d+)?(?:-|_?to_?)$", re.IGNORECASE)
-"""What makes a range of a number behind it, which has its own z: `z6.0-z12.0`."""
+"""Text before a number with its own z that makes it the end of a range: `z6.0-z12.0`."""
 _HIGHEST_WHOLE = 50
-"""A whole number above is rather a redshift without its point: `z0850`, `z85`."""
+"""A larger whole number is probably a redshift without its point: `z0850`, `z85`."""
 
 _COMPRESSED = ".gz"
 
@@ -32,8 +32,8 @@ _COMPRESSED = ".gz"
 def redshift_of(path: Path) -> float | None:
     """The redshift in a name like `xi_z8.397.npy`, `snap_z008p397.h5` or `redshift=8.4.h5`; None without one.
 
-    Of several the last counts: `box_z64cells_z8.0.h5` and `z64_z8.0.h5` are at 8. A range, `z8.0-9.0`, is
-    none, nor is a whole number behind which there may be decimals: `z8_5`.
+    Of several numbers the last counts: `box_z64cells_z8.0.h5` and `z64_z8.0.h5` are at 8. A range such as
+    `z8.0-9.0` is no redshift, nor is a whole number that decimals may follow, as in `z8_5`.
     """
     stem = ending_removed(path.name)
     match = _last_redshift(stem)
@@ -43,7 +43,7 @@ def redshift_of(path: Path) -> float | None:
 
 
 def why_no_redshift(path: Path) -> str:
-    """What is wrong with the redshift in a name of which `redshift_of` takes none; empty if there is none."""
+    """Why `redshift_of` does not accept the number in a name; empty if it does, or if there is no number."""
     stem = ending_removed(path.name)
     match = _last_redshift(stem)
     if match is None or not _may_go_on(match, stem):
@@ -52,7 +52,7 @@ def why_no_redshift(path: Path) -> str:
 
 
 def lacks_a_point(path: Path, redshift: float) -> bool:
-    """Whether a redshift is likely one of a name without its point: 850 of `xi_z0850.npy`."""
+    """Whether a redshift is probably from a name without its point, as 850 from `xi_z0850.npy`."""
     stem = ending_removed(path.name)
     match = _last_redshift(stem)
     return (
@@ -76,7 +76,7 @@ def label_of(path: Path) -> str:
 
 
 def ending_of(name: str) -> str:
-    """The ending of a file's name in lower case, `.gz` left away: `.dat` for `xfrac_8.397.DAT.gz`."""
+    """The ending of a file's name in lower case, without `.gz`: `.dat` for `xfrac_8.397.DAT.gz`."""
     return Path(name.lower().removesuffix(_COMPRESSED)).suffix
 
 
@@ -88,12 +88,12 @@ def ending_removed(name: str) -> str:
 
 
 def another_in_name(path: Path, redshift: float) -> float | None:
-    """The redshift with decimals in a file's name, if it is another than `redshift`, which the file says."""
+    """The redshift in a file's name, if it has decimals and differs from the `redshift` in the file."""
     stem = ending_removed(path.name)
     match, named = _last_redshift(stem), redshift_of(path)
     if match is None or named is None or match["number"].isdigit():
         return None
-    # It may be rounded or cut off.
+    # The number in the name may be rounded or cut off.
     decimals = len(re.split(r"[.,p]", match["number"], flags=re.IGNORECASE)[1])
     return named if abs(named - redshift) > 1.001 * 10.0**-decimals else None
 
@@ -102,7 +102,7 @@ def _may_go_on(match: re.Match[str], stem: str) -> bool:
     if _RANGE_BEFORE.search(stem[: match.start()]):
         return True
     behind = _GOES_ON.match(stem, match.end())
-    # With decimals of its own a number has none behind it: `z8.0_2` is a second file at 8, `z8.0-9` another.
+    # No decimals follow a number that has some: `z8.0_2` and `z8.0-9` are further files at 8.
     return behind is not None and (
         match["number"].isdigit() or re.search(r"to|[.,p]\d", behind[0]) is not None
     )

@@ -1,4 +1,4 @@
-"""From what a person names (files, folders, patterns) to the files that may be read."""
+"""Expands the files, folders and patterns that a user names to the files that may be read."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def is_part_of_run(folder: Path) -> bool:
 
 
 def expand(source: str | Path | Sequence[str | Path]) -> list[Path]:
-    """Files (and Zarr stores) that the source names: patterns and folders spelled out.
+    """The files (and Zarr stores) in a source, with patterns and folders expanded.
 
-    In a folder also the folders of its run (`results`, `sources`, ...) are looked into.
+    Folders in a folder are expanded only if they hold parts of a run, such as `results` and `sources`.
 
     Raises
     ------
     InputError
-        If there is nothing of a name.
+        If nothing has one of the names.
     """
     given = [source] if isinstance(source, str | Path) else list(source)
     if not given:
@@ -56,7 +56,7 @@ def expand(source: str | Path | Sequence[str | Path]) -> list[Path]:
 
 
 def files_below(folders: Sequence[Path]) -> list[Path]:
-    """All files in folders in folders, as deep as a cache goes; hidden ones are left out."""
+    """All files below the folders, as deep as in a cache of 21cmFAST; hidden ones are left out."""
     found: list[Path] = []
     level = list(folders)
     for _ in range(_DEEPEST):

@@ -1,4 +1,4 @@
-"""Kinds of files that no reader takes, known by their first bytes, and how to make readable ones of them."""
+"""Recognises files that no reader takes by their first bytes, and says how to make them readable."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ _KINDS = (
     (b"\x28\xb5\x2f\xfd", "compressed by Zstandard", _UNPACK),
     (b"PK\x03\x04", "a zip archive", _UNPACK),
 )
-"""First bytes, what a file that begins with them is, and what to do."""
+"""First bytes of a file, the kind of the file, and what to do with it."""
 _FEW = 5
 
 
 def said_of_foreign(paths: Sequence[Path]) -> str:
-    """What the files are and what to do, a line for each kind that is known; empty if none is."""
+    """A line for each known kind among the files: what it is and what to do; empty if no kind is known."""
     lines: dict[str, str] = {}
     for path in paths:
         if path.is_file() and len(lines) < _FEW:

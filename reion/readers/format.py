@@ -1,4 +1,4 @@
-"""What a reader of a format provides."""
+"""`Format`: the functions that a reader of a file format provides."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from reion.readers.snapshot import Box
 class Format:
     """A file format: how to recognise its files and how to find the snapshots in them.
 
-    `claim` returns the paths that are this format's, an empty list when nothing is; it looks at names and
-    first bytes only. `scan` reads headers and returns the simulations found. `settings` are the `--set` keys
-    of this format besides the common ones, with their meaning. A `generic` format is considered only where
-    no other format claims a file. A `mapped` format can be told by a mapping file which array is what.
+    `claim` returns the paths that are of this format; it looks at names, first bytes or attributes, never at
+    fields. `scan` reads headers and returns the simulations found. `settings` are the `--set` keys of this
+    format besides the common ones, with their meaning. A `generic` format is considered only if no other
+    format claims a file. A `mapped` format can be read by a mapping, which says which array is what.
     """
 
     name: str

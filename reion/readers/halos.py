@@ -16,14 +16,15 @@
     deposit = "cloud_in_cell"    # or "nearest", the default: all of it to the cell that a halo is in
 
 Haloes are added up on the mesh of the density (or on `--set mesh=N` cells along a side). With `--set
-f_gamma=30 --set lifetime_myr=10` they shine: the baryons in a halo of mass M, M Ob0 / Om0, emit f_gamma
-photons each in that time. The number may depend on the mass,
+f_gamma=30 --set lifetime_myr=10` they shine: each of the baryons in a halo of mass M, which are M Ob0 / Om0,
+emits f_gamma photons in that time. This number may depend on the mass,
 
     f_gamma (M / mass_pivot_msun)^mass_slope exp(-mass_cut_off_msun / M)   for M >= mass_minimum_msun,
 
-each by `--set`. Without them the field is the mass in haloes (Msun Mpc-3). In place of `mass`, `photons`
-names a column of photons per second. Text is read in the dialects of `reion.readers.text_numbers`. Without
-`x`, `y`, `z` and `mass` columns are taken by the names that halo finders give them.
+with parameters given by `--set`. Without f_gamma the field is the mass in haloes (Msun Mpc-3). In place of
+`mass`, `photons` names a column of photons per second. Text is read in the dialects of
+`reion.readers.text_numbers`. If `x`, `y`, `z` or `mass` are left out, columns are found by the names that
+halo finders give them.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ from reion.simulation.units import Conversion, length_mpc, mass_msun
 
 _TEXT_ENDINGS = {".txt", ".csv", ".ascii", ".asc", ".list", ".tsv", ".cat"}
 _ENOUGH, _FILLED = 100, 0.9
-"""So many haloes reach at least so far along a side of their box."""
+"""In a catalogue of at least `_ENOUGH` haloes, these reach at least `_FILLED` of a side of their box."""
 _USUAL_AXES = (
     "{0}",
     "(?i:{0})",
@@ -71,7 +72,7 @@ _USUAL_POSITIONS = re.compile(
 
 @dataclass(frozen=True)
 class Efficiency:
-    """What a halo's mass (solar masses) makes: photons per second, or, without `rate_per_msun`, itself."""
+    """The strength of a halo by its mass in Msun: photons per second; without `rate_per_msun`, the mass."""
 
     rate_per_msun: float | None = None
     slope: float = 0.0
@@ -81,7 +82,7 @@ class Efficiency:
 
     @property
     def units(self) -> str:
-        """The unit of what it makes."""
+        """The unit of the strengths, summed in a cell."""
         return "Msun per cell" if self.rate_per_msun is None else "s-1 per cell"
 
     def __call__(self, mass_msun: np.ndarray) -> np.ndarray:
@@ -111,7 +112,7 @@ class Catalogue:
         Raises
         ------
         InputError
-            If a column is not there, a halo lies outside the box, or a mass is negative or not finite.
+            If a column is missing, a halo lies outside the box, or a mass is negative or not finite.
         """
         positions = self._positions_cells()
         strengths = self._strengths()
@@ -123,7 +124,7 @@ class Catalogue:
         return conversion(_deposited(positions, strengths, self.shape, region, self.columns.deposit))
 
     def _strengths(self) -> np.ndarray:
-        """(haloes,) float64, in the units of the efficiency."""
+        """The strength of each halo, (haloes,) float64: the column of photons, or the efficiency's."""
         column, factor, logarithm = self.columns.photons, 1.0, False
         if column is None:
             column = self._mass_column()
@@ -147,7 +148,7 @@ class Catalogue:
         return masses if self.columns.photons is not None else self.efficiency(masses)
 
     def _positions_cells(self) -> np.ndarray:
-        """(haloes, 3) float64, in cells from where the box begins."""
+        """The position of each halo, (haloes, 3) float64, in cells from the corner of the box."""
         places = self._position_columns()
         if len(places) == 1:
             shape = self.table.shape(places[0])
@@ -178,7 +179,7 @@ class Catalogue:
         return np.asarray(cells, dtype=np.float64)
 
     def _check_positions(self, cells: np.ndarray, unit: str) -> None:
-        """Haloes lie in the box, up to a cell that wraps around."""
+        """Refuse haloes outside the box, but for a margin of one cell, which wraps around."""
         inside = (cells >= -1.0) & (cells <= np.asarray(self.shape) + 1.0)
         if not np.all(inside):  # NaN is not inside either
             worst = int(np.argmin(inside.all(axis=1)))
@@ -204,7 +205,7 @@ class Catalogue:
         return found[0]
 
     def _position_columns(self) -> Sequence[Column]:
-        """One column of shape (haloes, 3), or those of x, y and z."""
+        """One column of shape (haloes, 3), or the columns of x, y and z."""
         spec = self.columns
         if spec.positions is not None:
             return [spec.positions]
@@ -232,12 +233,12 @@ class Catalogue:
 
 
 def catalogues_of(columns: Halos | None, paths: Sequence[Path], mapping: str | None) -> list[Path]:
-    """The catalogue files: those that `file` names, or the texts among `paths`; none without `[halos]`.
+    """The catalogues: files that `file` names, or the text files among `paths`; none without `[halos]`.
 
     Raises
     ------
     InputError
-        If there is no file of that name.
+        If `file` names no file.
     """
     if columns is None:
         return []
@@ -261,7 +262,7 @@ def catalogues_of(columns: Halos | None, paths: Sequence[Path], mapping: str | N
 
 
 def box_without_mesh(catalogues: Sequence[Path]) -> Box:
-    """A box that has nothing but catalogues."""
+    """A box for catalogues alone, without any field yet."""
     return Box(label=catalogues[0].resolve().parent.name, snapshots=[], source_code="halo catalogue")
 
 
@@ -271,7 +272,8 @@ def with_halos(box: Box, columns: Halos, catalogues: Sequence[Path], settings: S
     Raises
     ------
     InputError
-        If it has sources already, what a catalogue lacks is not set, or what is set says nothing of photons.
+        If the box has sources already, a fact that a catalogue lacks is not set, or settings for masses are
+        given for a column of photons.
     """
     if any(snapshot.name == "n_src" for snapshot in box.snapshots):
         raise InputError(
@@ -360,7 +362,7 @@ def _deposited(
 ) -> np.ndarray:
     """Sum of the strengths in each cell of `region`, float64; positions (haloes, 3) in cells of the box.
 
-    Only the region is in memory, with a margin of one cell for what clouds at its edge leave outside.
+    Only the region is in memory, with a margin of one cell for clouds that reach beyond its edge.
     """
     from reion_kernels import deposit
 
@@ -370,7 +372,7 @@ def _deposited(
     mesh = np.where(whole, shape, sides + 2)
     first = np.where(whole, 0, start - 1)
     relative = np.mod(positions - first, shape)
-    # The remainder of what is a rounding below zero is rounded up to the whole side.
+    # The remainder of a number that is a rounding error below zero is rounded up to the whole side.
     relative = np.where(relative >= shape, 0.0, relative)
     inside = np.all(relative < mesh, axis=1)
     total = deposit(

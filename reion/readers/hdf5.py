@@ -65,7 +65,7 @@ class Hdf5Tree:
         return names if any(names) else []
 
     def unwritten(self, name: str) -> tuple[int, int]:
-        """How many chunks were never written and read as a number, and how many there are."""
+        """Number of chunks that were never written and read as a number, and number of all chunks."""
         with open_hdf5(self.path) as file:
             dataset, member = find_column(file, name, self.path)
             if dataset is None:
@@ -75,7 +75,7 @@ class Hdf5Tree:
             return (0 if np.all(np.isnan(fill)) else missing), count
 
     def attribute(self, name: str) -> Any | None:
-        """An attribute, `group/name`."""
+        """Value of the attribute `group/name`, or None."""
         group, _, attribute = name.rpartition("/")
         found = self._attributes(group)
         return None if found is None else found.get(attribute)
@@ -103,7 +103,7 @@ def claim(paths: Sequence[Path]) -> list[Path]:
 
 
 def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:
-    """What the mapping finds in each file."""
+    """One box for each file, by the mapping or the names of the Simulation."""
     return boxes_from(map(Hdf5Tree, paths), settings)
 
 

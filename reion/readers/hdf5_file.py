@@ -1,12 +1,12 @@
 """HDF5 datasets read without trusting the file.
 
 Links to other files, external and virtual storage are refused. Nothing is allocated for a shape that the
-bytes in the file cannot fill: contiguous data must be there in full, and deflated chunks are expanded under a
-bound before the HDF5 library sees them, whatever the order of their filters. Filters other than deflate,
-shuffle and Fletcher-32 are refused. So are texts in attributes that claim to be longer than the file (see
-`reion.readers.object_header`); a text of variable length is left out where an object has so many attributes
-that they are not in its header (more than eight in files of the "latest" version). Chunks that were never
-written are counted (`unwritten`): what they mean depends on the field.
+bytes in the file cannot fill: contiguous data must be complete, and deflated chunks are expanded under a
+bound before the HDF5 library sees them, in any order of their filters. Filters other than deflate, shuffle
+and Fletcher-32 are refused. So are texts in attributes that claim to be longer than the file (see
+`reion.readers.object_header`). Texts of variable length are left out if an object has so many attributes
+that HDF5 stores them outside its header (more than eight in files of the "latest" version). Chunks that were
+never written are counted (`unwritten`); their meaning depends on the field.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from reion.readers.records import member_type, members_of
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 ENDINGS = (".h5", ".hdf5")
-"""A file with such an ending is taken for HDF5 even if damage hides it; any other by its first bytes."""
+"""A file with such an ending counts as HDF5 even if it is damaged; any other file by its first bytes."""
 _MOST_NUMBERS, _MOST_TEXT = 16, 4096
 _MOST_LOOKED_AT, _DEEPEST = 10_000, 8
-"""Names in a file, and groups within groups, that are looked at: a file made to have no end is left there."""
+"""Most names in a file, and deepest nesting of groups, that are searched: a hostile file may have no end."""
 _DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3
 _FILTERS = {
     4: "szip",
@@ -49,7 +49,7 @@ _FILTERS = {
 """Names of filters that are not read, by their codes in HDF5's registry."""
 _FLETCHER32_BYTES = 4
 _SPARSE_LIMIT = 1000
-"""A snapshot with chunks that were never written has at most so many times the bytes of its file."""
+"""A snapshot with chunks that were never written has at most this many times the bytes of its file."""
 _SCALE_WITHOUT_DATA = "This is a netCDF dimension but not a netCDF variable"
 
 
@@ -65,7 +65,7 @@ def is_hdf5(path: Path) -> bool:
 
 @contextlib.contextmanager
 def open_hdf5(path: Path) -> Iterator[Any]:
-    """The file as an `h5py.File`; whatever damage raises inside the block becomes an `InputError`."""
+    """Open the file as an `h5py.File`. Any error in the block counts as damage: an `InputError`."""
     import h5py
 
     try:
@@ -75,7 +75,7 @@ def open_hdf5(path: Path) -> Iterator[Any]:
         raise
     except (PermissionError, FileNotFoundError) as error:
         raise InputError(f"cannot be read: {error}", file=path) from error
-    except Exception as error:  # whatever a damaged file raises, the file is damaged
+    except Exception as error:  # h5py may raise any error for a damaged file
         if _is_locked(error):
             raise InputError(
                 f"cannot be locked for reading: {error}",
@@ -125,7 +125,7 @@ def find(file: Any, name: str, path: Path) -> Any | None:
 
 
 def find_column(file: Any, name: str, path: Path) -> tuple[Any | None, str | None]:
-    """The dataset `name`; where that is `table/member`, the dataset of records and the name of the member."""
+    """The dataset `name` and None; for `table/member`, the dataset of records and the member's name."""
     dataset = find(file, name, path)
     table, _, member = name.rpartition("/")
     if dataset is not None or not table:
@@ -136,7 +136,7 @@ def find_column(file: Any, name: str, path: Path) -> tuple[Any | None, str | Non
 
 
 def dataset_names(file: Any) -> list[str]:
-    """Paths of the datasets of floating-point numbers, tables by their columns."""
+    """Paths of the datasets of floating-point numbers, and `table/member` for such columns of tables."""
     import h5py
 
     names: list[str] = []
@@ -148,7 +148,7 @@ def dataset_names(file: Any) -> list[str]:
             looked += 1
             if looked > _MOST_LOOKED_AT:
                 return names
-            # A neighbour that cannot be read does not matter to those that can.
+            # A dataset that cannot be read does not matter to the others.
             with contextlib.suppress(Exception):
                 if isinstance(group.get(name, getlink=True), h5py.HardLink):
                     item = group[name]
@@ -161,7 +161,7 @@ def dataset_names(file: Any) -> list[str]:
 
 
 def attributes(item: Any) -> Mapping[str, Any]:
-    """The attributes of a group or dataset that are texts or a few numbers, as Python has them.
+    """The attributes of a group or dataset that are texts or a few numbers, as Python values.
 
     Raises
     ------
@@ -196,7 +196,7 @@ def attributes(item: Any) -> Mapping[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """The value of an attribute as Python has it: text for bytes, one value for a list of one."""
+    """An attribute as a Python value: text for bytes, one value for a list of one."""
     plain = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(plain, list):
         return _plain(plain[0]) if len(plain) == 1 else [_plain(part) for part in plain]
@@ -208,7 +208,7 @@ def dimension_names(dataset: Any) -> list[str | None]:
     names: list[str | None] = [None] * len(dataset.shape)
     if "DIMENSION_LIST" not in dataset.attrs:
         return names
-    # HDF5 allocates what a list of variable length claims: as for texts, the claim is looked up first.
+    # HDF5 allocates the length that a list of variable length claims, so the claim is looked up first.
     claimed = ObjectHeader(dataset).text_bytes("DIMENSION_LIST", len(names))
     if claimed is None or claimed > _MOST_NUMBERS:
         return names
@@ -220,7 +220,7 @@ def dimension_names(dataset: Any) -> list[str | None]:
 
 
 def is_scale_without_data(dataset: Any) -> bool:
-    """Whether a dataset only names a dimension: NetCDF writes one without data for each."""
+    """Whether a dataset only names a dimension, as NetCDF writes it, and has no data."""
     import h5py
 
     if not isinstance(dataset, h5py.Dataset) or "CLASS" not in dataset.attrs:
@@ -239,14 +239,14 @@ def shape_of(
     Parameters
     ----------
     whole
-        All of it must be there; otherwise chunks (or all of the data) may never have been written.
+        Whether all data must be there. Otherwise chunks (or all data) may never have been written.
     member
-        Of records this one, whose own shape stands behind that of the dataset.
+        A member of the records, whose own shape follows that of the dataset.
 
     Raises
     ------
     InputError
-        If it is something else, or larger than what the file can hold.
+        If this is no dataset of numbers, or larger than the file can hold.
     """
     import h5py
 
@@ -295,7 +295,7 @@ def shape_of(
 
 
 def unwritten(dataset: Any) -> tuple[int, int]:
-    """How many chunks were never written, and how many there are; data in one piece are one chunk."""
+    """Number of chunks that were never written, and number of all; contiguous data are one chunk."""
     if dataset.chunks is None:
         return int(dataset.id.get_storage_size() == 0 and math.prod(dataset.shape) > 0), 1
     expected = math.prod(-(-n // int(size)) for n, size in zip(dataset.shape, dataset.chunks, strict=True))
@@ -307,7 +307,7 @@ def read(
 ) -> np.ndarray:
     """The numbers of `dataset` (checked by `shape_of`) at `key`, in the file's number type.
 
-    Of records those of the `member`, whose own axes are the last ones of `key`.
+    With `member`, the numbers of this member of the records. Its own axes are the last ones of `key`.
 
     Raises
     ------
@@ -357,10 +357,10 @@ def _check_chunks(dataset: Any, name: str, path: Path) -> None:
 
 
 def _check_expansion(dataset: Any, key: tuple[int | slice, ...], name: str, path: Path) -> None:
-    """Expand each deflated chunk that `key` touches under a bound.
+    """Expand each deflated chunk that `key` touches under a bound, and check its size.
 
-    A checksum (Fletcher-32) adds four bytes where it stands in the order of filters: before deflate they are
-    compressed with the data, behind it they follow the compressed bytes.
+    A checksum (Fletcher-32) adds four bytes. If its filter comes before deflate, they are compressed with the
+    data; otherwise they follow the compressed bytes.
     """
     sizes = dataset.chunks
     filters = _filters(dataset)

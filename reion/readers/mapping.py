@@ -1,4 +1,4 @@
-"""Names and units of the arrays in anybody's HDF5 or Zarr files, as a TOML file: `--set mapping=mine.toml`.
+"""A mapping, `--set mapping=mine.toml`, gives names and units of the arrays in files of any layout.
 
 .. code-block:: toml
 
@@ -28,10 +28,10 @@
     Om0 = 0.31
     Ob0 = 0.049
 
-Arrays have three axes, or four with the snapshots along one. Where the file names the dimensions (NetCDF,
-xarray), `axes` is left out: their names say the order. Attributes that say how numbers are packed
-(`scale_factor`, `add_offset`, `_FillValue`: `reion.readers.packing`) are applied. Without a mapping the names
-are those of the Simulation. `[halos]` reads sources from a catalogue: `reion.readers.halos`.
+Arrays have three axes, or four with the snapshots along one of them. Where the file names the dimensions
+(NetCDF, xarray), their names give the order, and `axes` is left out. Packed numbers (`scale_factor`,
+`add_offset`, `_FillValue`: `reion.readers.packing`) are unpacked. Without a mapping, arrays have the names of
+the Simulation's fields. `[halos]` reads sources from a catalogue: `reion.readers.halos`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _SCALE_FACTOR = ("scale factor", "scale_factor", "a")
 
 
 def boxes_from(trees: Iterable[Tree], settings: Settings) -> list[Box]:
-    """What the mapping that is set finds in each file; files of one name but for the redshift are one box."""
+    """One box for each file, by the mapping of the settings; names that differ in redshift get one label."""
     names = names_from(settings)
     looked_at = list(trees)
     boxes = [box_from(tree, names, settings) for tree in looked_at]
@@ -73,12 +73,12 @@ def name_in_file(array: str) -> str:
 
 
 def box_from(tree: Tree, names: Names, settings: Settings, *, label: str | None = None) -> Box:
-    """Everything that `names` finds in one file.
+    """The box in one file, with the arrays and numbers that `names` gives.
 
     Raises
     ------
     InputError
-        If an array that is named is not there, or has another shape than it should.
+        If a named array is missing or has a wrong shape.
     """
     path = tree.path
     arrays = _arrays(tree, names)
@@ -111,17 +111,17 @@ def box_from(tree: Tree, names: Names, settings: Settings, *, label: str | None 
         source_code=str(tree.attribute("source_code") or "unknown"),
         attrs={key: value for key, value in tree.attributes().items() if key not in _OWN_ATTRIBUTES},
         centres=_centres(tree, snapshots[0].shape, box_size, known_cosmology) if own_names else {},
-        # What is set replaces what the file says.
+        # A setting replaces the value in the file.
         max_mfp_mpc=None if settings.text(MAX_MFP) else _reaches_mpc(tree, names, redshifts, known_cosmology),
     )
 
 
 def _arrays(tree: Tree, names: Names) -> dict[str, StoredArray]:
-    """Field to the array that holds it, of the fields that are there."""
+    """The arrays of the fields that the file holds, by field."""
     places = names.arrays()
     found = {name: tree.shape(place.array) is not None for name, place in places.items()}
     missing = [place.array for name, place in names.given().items() if not found[name]]
-    # A file may hold haloes alone, but not where they are in other files.
+    # A file may hold haloes without any field, unless the haloes are in other files.
     fields_needed = names.halos is None or names.halos.file is not None
     if missing or (fields_needed and not any(found.values())):
         raise InputError(
@@ -135,7 +135,7 @@ def _arrays(tree: Tree, names: Names) -> dict[str, StoredArray]:
 
 
 def _cells(array: StoredArray, snapshots: int) -> tuple[int, int, int]:
-    """Cells of an array along x, y, z, once it is known to have these axes and so many snapshots."""
+    """Cells of an array along x, y, z; InputError unless it has these axes and this number of snapshots."""
     shape = array.shape
     fits = len(shape) in (3, 4) and 0 not in shape and (array.snapshots() or 1) == snapshots
     if not fits:
@@ -181,10 +181,10 @@ def _centres(
     box_size: float | Sequence[float] | None,
     cosmology: Mapping[str, float],
 ) -> dict[str, np.ndarray]:
-    """Cell centres along the axes that the file gives them for, in comoving Mpc.
+    """Cell centres in the file, in comoving Mpc, along axes where their spacing does not fit the box size.
 
-    Numbers of cells in place of lengths say nothing, and where centres begin does not matter in a periodic
-    box: what must be right is the distance from one to the next.
+    The first centre does not matter in a periodic box, only the spacing. Coordinates that number the cells
+    are ignored. Without a box size the centres are returned for every axis that has them.
     """
     centres: dict[str, np.ndarray] = {}
     sides = [None] * len(AXES) if box_size is None else np.broadcast_to(box_size, len(AXES)).tolist()
@@ -206,7 +206,7 @@ def _centres(
 
 
 def _numbers(tree: Tree, place: NumberPlace | None, name: str) -> np.ndarray | None:
-    """The numbers at `place`, by default an array or an attribute called `name`; float64, one axis."""
+    """The numbers at `place`, by default an array or attribute called `name`: float64, one axis; or None."""
     if place is None:
         place = NumberPlace(array=name) if tree.shape(name) is not None else NumberPlace(attribute=name)
         if place.array is None and tree.attribute(name) is None:
@@ -227,12 +227,12 @@ def _numbers(tree: Tree, place: NumberPlace | None, name: str) -> np.ndarray | N
 
 
 def _cosmology(tree: Tree, names: Names, settings: Settings) -> dict[str, float] | None:
-    """H0, Om0 and Ob0 by the mapping or the file, which the settings complete; None where neither says any.
+    """H0, Om0 and Ob0 from the mapping, or from the file, completed by settings; None if neither has any.
 
     Raises
     ------
     InputError
-        If the file says some of the three and the settings not the others, or a value is none of theirs.
+        If the file gives some of the three and the settings not the others, or a value is out of range.
     """
     if names.cosmology is not None:
         return names.cosmology.model_dump()
@@ -260,7 +260,7 @@ def _cosmology(tree: Tree, names: Names, settings: Settings) -> dict[str, float]
 
 
 def _box_size(tree: Tree, names: Names, cosmology: Mapping[str, float]) -> float | Sequence[float] | None:
-    """Comoving Mpc, one number or three; None if the file does not say."""
+    """The sides of the box in comoving Mpc, one number or three; None if the file lacks them."""
     lengths = _lengths_mpc(tree, names.box_size, "box_size", cosmology)
     if lengths is None:
         return None
@@ -273,7 +273,7 @@ def _box_size(tree: Tree, names: Names, cosmology: Mapping[str, float]) -> float
 def _reaches_mpc(
     tree: Tree, names: Names, redshifts: np.ndarray, cosmology: Mapping[str, float]
 ) -> dict[float, float] | None:
-    """Redshift to the comoving radius in Mpc that photons reach from there on; None where it is not there."""
+    """The comoving radius in Mpc that photons reach from each redshift on, by redshift; None without any."""
     reaches = _lengths_mpc(tree, names.max_mfp, MAX_MFP, cosmology)
     if reaches is None:
         return None
@@ -291,7 +291,7 @@ def _lengths_mpc(
 ) -> np.ndarray | None:
     """The comoving lengths in Mpc at `place`, by default an array or an attribute called `name`; one axis.
 
-    The unit is that of the mapping, or the array's own; Mpc where neither says it.
+    The unit is that of the mapping, or else that of the array, or else Mpc.
     """
     lengths = _numbers(tree, place, name)
     if lengths is None:

@@ -1,4 +1,4 @@
-"""The TOML file that says where things are in anybody's files: `--set mapping=mine.toml`."""
+"""The schema of a mapping, the TOML file that says which array is what: `--set mapping=mine.toml`."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class _Strict(BaseModel):
 
 
 class ArrayPlace(_Strict):
-    """Where an array is and what its unit is."""
+    """The path of an array, and its unit."""
 
     array: str
     unit: str | None = None
 
 
 class NumberPlace(_Strict):
-    """Where a number is: right here, in an attribute, or in an array."""
+    """A number with its unit: the value itself, or the attribute or array that holds it."""
 
     value: float | list[float] | None = None
     attribute: str | None = None
@@ -98,21 +98,21 @@ class Names(_Strict):
         return axes
 
     def given(self) -> dict[str, ArrayPlace]:
-        """Field to its place, of those that the mapping names."""
+        """The places in the mapping, by field."""
         return {name: place for name in FIELDS if (place := getattr(self, name, None)) is not None}
 
     def arrays(self) -> dict[str, ArrayPlace]:
-        """Field to its place; those of the Simulation's own names where the mapping names none."""
+        """The places in the mapping, by field; if it has none, arrays with the names of the fields."""
         return self.given() or {name: ArrayPlace(array=name) for name in FIELDS}
 
 
 def names_from(settings: Settings) -> Names:
-    """The mapping that is set, or the one of our own names.
+    """The mapping that the settings name, or an empty one, which stands for the names of the Simulation.
 
     Raises
     ------
     InputError
-        If the file is no mapping: with the key at fault.
+        If the file is no mapping. The message names the key at fault.
     """
     text = settings.text("mapping")
     if text is None:

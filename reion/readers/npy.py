@@ -3,8 +3,7 @@ r"""`.npy` bytes, alone or in a zip archive, read without trusting them.
 Byte level of `.npy`: `\x93NUMPY`, version (2 bytes), header length (2 or 4 bytes, little-endian), a Python
 dictionary as text with `descr`, `fortran_order` and `shape`, then the numbers. NumPy reads the header
 (`numpy.lib.format`). Object arrays (pickles) are refused, and nothing is allocated before the declared shape
-has been compared with the bytes that are there. In an archive only the members that are asked for are looked
-at: what else lies in it does not matter.
+has been compared with the bytes in the file. In an archive only the requested members are looked at.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _BLOCK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Header:
-    """What an `.npy` header declares; the numbers start at byte `start`."""
+    """The content of an `.npy` header. The numbers start at byte `start`."""
 
     dtype: np.dtype
     shape: tuple[int, ...]
@@ -45,27 +44,27 @@ class Header:
 
 
 def read_header(stream: IO[bytes], *, file: Path, name: str, records: bool = False) -> Header:
-    """Read the header at the start of `stream`; `name` says which array it is in messages.
+    """Read the header at the start of `stream`; `name` is the name of the array in messages.
 
     Raises
     ------
     InputError
         If it is not the header of an array of plain numbers, or, with `records`, of records.
     """
-    # NumPy reads as many bytes as the header claims to have before it looks whether they are too many.
+    # NumPy reads as many bytes as the header claims to have before it checks whether they are too many.
     head = io.BytesIO(stream.read(_MOST_HEADER_BYTES))
     try:
         version = npy_format.read_magic(head)
     except ValueError as error:
         raise InputError(f"{name}: expected .npy data starting with {MAGIC!r}: {error}", file=file) from error
-    if version not in ((1, 0), (2, 0)):  # version 3 is for names that are not Latin, of a record's members
+    if version not in ((1, 0), (2, 0)):  # version 3 is for members of records with names that are not Latin
         raise InputError(f"{name}: expected an .npy header of version 1 or 2; received {version}", file=file)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Python 2 wrote whole numbers as 1L
             read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
             shape, fortran_order, dtype = read(head)
-    except Exception as error:  # whatever it raises, the header is damaged
+    except Exception as error:  # NumPy may raise any error for a damaged header
         raise InputError(f"{name}: the .npy header is damaged: {str(error)[:200]}", file=file) from error
     if dtype.hasobject:
         raise InputError(
@@ -89,7 +88,7 @@ def file_header(path: Path, *, records: bool = False) -> Header:
     Raises
     ------
     InputError
-        If it is damaged, of another size than it says, or no array of plain numbers (or of `records`).
+        If the file is damaged, its size does not fit its shape, or it holds no plain numbers (or `records`).
     """
     with path.open("rb") as stream:
         header = read_header(stream, file=path, name=path.name, records=records)
@@ -121,7 +120,7 @@ class Archive:
 
     @property
     def members(self) -> list[str]:
-        """Names of the arrays, whatever they hold."""
+        """Names of all arrays, of numbers or not."""
         return list(self._entries)
 
     def header(self, name: str, *, records: bool = False) -> Header:
@@ -130,7 +129,7 @@ class Archive:
         Raises
         ------
         InputError
-            If it is not an array of plain numbers (or of `records`), or damaged.
+            If the array is damaged, or holds no plain numbers (or `records`).
         """
         if name not in self._headers:
             try:
@@ -143,7 +142,7 @@ class Archive:
         return self._headers[name]
 
     def array(self, name: str, *, records: bool = False) -> np.ndarray:
-        """The whole array `name`, decompressed and checked against its checksum."""
+        """The whole array `name`, decompressed and compared with its checksum."""
         header = self.header(name, records=records)
         try:
             with zipfile.ZipFile(self.path) as archive, archive.open(name + ".npy") as stream:
@@ -194,7 +193,7 @@ _ZIP_ERRORS = (
     UnicodeDecodeError,
     OverflowError,
 )
-"""What zipfile raises for damaged archives."""
+"""The errors that zipfile raises for damaged archives."""
 
 
 def cube_shape(header: Header, *, file: Path, name: str) -> tuple[int, int, int]:

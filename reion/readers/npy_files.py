@@ -1,10 +1,10 @@
 """`.npy` files with any names, one array each: `density_z8.0.npy`, `photons_z8.0.npy`.
 
-The files of one folder whose names have the same redshift are a snapshot; a file's name without redshift and
-ending (`density`) is the name of its array in a mapping (`reion.readers.mapping`), which gives what the files
-lack: the unit, and the redshift and the size of the box where neither a file nor `--set` does. Without a
-mapping the names are those of the Simulation, in its units: `n_igm_z8.0.npy`, `n_src_z8.0.npy`,
-`xi_z8.0.npy`, `redshift.npy`, `box_size.npy`. Byte level: `reion.readers.npy`.
+The files of one folder whose names have the same redshift are a snapshot. The name of a file without redshift
+and ending (`density`) is the name of its array in a mapping (`reion.readers.mapping`). The mapping gives the
+units, and the redshift and the size of the box where neither a file nor `--set` gives them. Without a mapping
+the arrays have the names and units of the Simulation: `n_igm_z8.0.npy`, `n_src_z8.0.npy`, `xi_z8.0.npy`,
+`redshift.npy`, `box_size.npy`. Byte level: `reion.readers.npy`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from reion.simulation.contract import FIELDS
 
 
 class NpyTree(NumbersOnly):
-    """The `.npy` files of one snapshot, or of all, as `reion.readers.tree.Tree`.
+    """The `.npy` files of one snapshot, or of all snapshots, as `reion.readers.tree.Tree`.
 
     Parameters
     ----------
     files
-        Name of an array to its file.
+        The file of each array, by the name of the array.
     """
 
     def __init__(self, files: Mapping[str, Path]) -> None:
@@ -47,7 +47,7 @@ class NpyTree(NumbersOnly):
         return file_header(self._files[name]).shape if name in self._files else None
 
     def read(self, name: str, key: ArrayKey) -> np.ndarray:
-        """Numbers of an array, mapped into memory: only what `key` needs is read."""
+        """Numbers of an array, mapped into memory: only the part at `key` is read."""
         file = self._files[_plain(name)]
         header = file_header(file)
         order = "F" if header.fortran_order else "C"
@@ -55,7 +55,7 @@ class NpyTree(NumbersOnly):
         return np.array(stored[key])
 
     def array_attributes(self, name: str) -> Mapping[str, Any]:
-        """The unit of a field of ours."""
+        """The unit of an array that has the name of a field of the Simulation."""
         return {"units": FIELDS[name].units[0]} if name in FIELDS else {}
 
     def names(self) -> list[str]:
@@ -69,7 +69,7 @@ def claim(paths: Sequence[Path]) -> list[Path]:
 
 
 def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:
-    """One box for each redshift in the names of a folder's files; those without one belong to all."""
+    """One box for each redshift in the names of a folder's files; files without one belong to all boxes."""
     names = names_from(settings)
     wanted = {place.array.removesuffix(".npy") for place in names.arrays().values()}
     folders: dict[Path, dict[float | None, dict[str, Path]]] = {}
@@ -91,7 +91,7 @@ def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:
     for folder, snapshots in folders.items():
         shared = snapshots.pop(None, {})
         for files in [{**shared, **own} for own in snapshots.values()] or [shared]:
-            # What says the redshift stands first, so that its name is looked at.
+            # A file with a redshift in its name comes first, because the tree takes its path from it.
             ordered = dict(sorted(files.items(), key=lambda item: redshift_of(item[1]) is None))
             trees.append(NpyTree(ordered))
             boxes.append(box_from(trees[-1], names, settings, label=folder.name))
@@ -106,7 +106,7 @@ def _plain(name: str) -> str:
 def _is_real(file: Path) -> bool:
     try:
         return file_header(file).dtype.kind == "f"
-    except InputError:  # a neighbour that cannot be read
+    except InputError:  # a file that cannot be read does not matter to the others
         return False
 
 

@@ -1,4 +1,4 @@
-"""One `.npy` file for each field and redshift: what the EPFL and PINION layouts have in common."""
+"""The common part of the EPFL and PINION layouts: one `.npy` file for each field and redshift."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def series_format(
 ) -> Format:
     """The format of files `rho_z*`, `nsrc_z*`, `xHII_z*` with this `ending`.
 
-    `units` are those of each field, empty where the layout does not fix it: it is then asked for.
+    `units` gives the unit of each field; it is empty where a setting must give the unit.
     """
 
     def claim(paths: Sequence[Path]) -> list[Path]:
@@ -63,7 +63,7 @@ def npy_cube(path: Path) -> BinaryCube:
     Raises
     ------
     InputError
-        If it is damaged, of another size than it says, pickled, or no cube of numbers.
+        If the file is damaged, its size does not fit its shape, or it holds no cube of numbers.
     """
     header = file_header(path)
     shape = cube_shape(header, file=path, name=path.name)

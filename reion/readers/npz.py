@@ -1,10 +1,10 @@
-"""`.npz` archives, one a snapshot: ours, and others through a mapping (`reion.readers.mapping`).
+"""`.npz` archives: those of reion's layout, and others through a mapping (`reion.readers.mapping`).
 
-Byte level of ours: a zip archive whose members are `.npy` files: `n_igm`, `n_src`, `xi` (any of them), each
-of shape (x, y, z), and the scalars `redshift` and `box_size` (comoving Mpc, one number or three). Optional
-members: `H0`, `Om0`, `Ob0`. Units are those of the Simulation unless `--set` says otherwise. Files of one
-simulation carry the same name but for the redshift: `box1_z08.000.npz`, `box1_z07.500.npz`. Members that
-nobody asks for may hold anything.
+An archive of reion's layout is a zip archive whose members are `.npy` files: `n_igm`, `n_src`, `xi` (any of
+them), each of shape (x, y, z), and the scalars `redshift` and `box_size` (comoving Mpc, one number or three).
+Optional members: `H0`, `Om0`, `Ob0`. Units are those of the Simulation unless `--set` gives others. The names
+of the files of one simulation differ only in redshift: `box1_z08.000.npz`, `box1_z07.500.npz`. Other members
+may hold anything.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from reion.simulation.contract import FIELDS
 
 
 class NpzTree(NumbersOnly):
-    """An `.npz` archive as `reion.readers.tree.Tree`; members of our names are in our units."""
+    """An `.npz` archive as `reion.readers.tree.Tree`; arrays with names of fields have their units."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -54,17 +54,17 @@ class NpzTree(NumbersOnly):
         return member_at(self._archive.array(table, records=True), column, key)
 
     def array_attributes(self, name: str) -> Mapping[str, Any]:
-        """The unit of a field of ours."""
+        """The unit of an array that has the name of a field of the Simulation."""
         return {"units": FIELDS[name].units[0]} if name in FIELDS else {}
 
     def names(self) -> list[str]:
-        """Members of floating-point numbers, and the columns of those that are tables of records."""
+        """Members of floating-point numbers, and such columns of members that are tables of records."""
         return [column for name in self._archive.members for column in self._real(name)]
 
     def _real(self, name: str) -> list[str]:
         try:
             header = self._archive.header(name, records=True)
-        except InputError:  # a neighbour that cannot be read
+        except InputError:  # a member that cannot be read does not matter to the others
             return []
         if header.dtype.kind == "f" and header.shape:
             return [name]
@@ -72,12 +72,12 @@ class NpzTree(NumbersOnly):
 
 
 def claim(paths: Sequence[Path]) -> list[Path]:
-    """Files named `.npz`, but for those that are `.npy` inside."""
+    """Files named `.npz` whose content is not `.npy`."""
     return [path for path in paths if ending_of(path.name) == ".npz" and path.is_file() and not _is_npy(path)]
 
 
 def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:
-    """What the mapping, or our own names, finds in each file."""
+    """One box for each file, by the mapping or the names of the Simulation."""
     boxes = boxes_from(map(NpzTree, sorted(paths)), settings)
     return [replace(box, source_code="npz") for box in boxes]
 

@@ -1,8 +1,8 @@
-"""How long the texts in an HDF5 object's attributes claim to be.
+"""Finds the lengths that texts in the attributes of an HDF5 object claim to have.
 
-HDF5 allocates what a text of variable length claims before it looks whether there is one, and has no call
-that tells the claim: four damaged bytes cost four gibibytes. So claims are looked up in the object header.
-Its layout is (HDF5 File Format Specification 3.0, section IV.A; little-endian, numbers of bytes in brackets):
+HDF5 allocates the length that a text of variable length claims before it reads the text, and has no call that
+returns the claim: four damaged bytes can cost four gibibytes. So claims are read from the object header. Its
+layout is (HDF5 File Format Specification 3.0, section IV.A; little-endian, numbers of bytes in brackets):
 
 - version 1: version (1), reserved (1), number of messages (2), references (4), size of the messages (4),
   reserved (4); then messages: type (2), size (2), flags (1), reserved (3), data;
@@ -40,8 +40,8 @@ class ObjectHeader:
     def text_bytes(self, name: str, count: int) -> int | None:
         """Bytes that the longest of `count` texts of variable length in attribute `name` claims.
 
-        None where the header does not have the attribute: HDF5 stores the attributes of an object elsewhere
-        if they are many, in files of the "latest" version.
+        None if the header lacks the attribute: in files of the "latest" version, HDF5 stores the attributes
+        of an object elsewhere if they are many.
 
         Raises
         ------
@@ -55,7 +55,7 @@ class ObjectHeader:
                 return None
             if kind == _ATTRIBUTE and not flags & _SHARED:
                 stored_name, values = _attribute(data)
-                # Of several of one name HDF5 may take any.
+                # HDF5 may take any of several attributes with one name.
                 if stored_name == name.encode():
                     if len(values) < count * width:
                         msg = f"the attribute {name} is cut short"
@@ -103,7 +103,7 @@ class ObjectHeader:
         return stream.read(size)
 
     def _has_heap(self, attribute_info: bytes) -> bool:
-        """Whether attributes are stored elsewhere: the message has the address of a heap (all ones: none)."""
+        """Whether attributes are stored elsewhere: in a heap whose address is not all ones."""
         start = 4 if _number(attribute_info, 1, 1) & 1 else 2
         return attribute_info[start : start + self._address_bytes] != b"\xff" * self._address_bytes
 

@@ -1,8 +1,8 @@
-"""How an array's attributes say that its numbers are packed: CF conventions, and the names others give them.
+"""Unpacks numbers by the attributes of their array: CF conventions, and other usual names for the same.
 
-CF (section 8.1, packed data): value = number x `scale_factor` + `add_offset`; numbers that equal `_FillValue`
-or `missing_value` are none. Everything is computed in float64. xarray writes a `_FillValue` of
-floating-point numbers into Zarr 3 as base64 of eight little-endian bytes.
+CF (section 8.1, packed data): value = number x `scale_factor` + `add_offset`; a number that equals
+`_FillValue` or `missing_value` is a missing value. Everything is computed in float64. xarray writes a
+`_FillValue` of floating-point numbers into Zarr 3 as base64 of eight little-endian bytes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _UNSIGNED = "_unsigned"
 
 @dataclass(frozen=True)
 class Packing:
-    """What an array's numbers mean: number x `scale` + `offset`; none where it is one of `fills`."""
+    """The meaning of stored numbers: number x `scale` + `offset`; a number in `fills` is a missing value."""
 
     scale: float = 1.0
     offset: float = 0.0
@@ -36,7 +36,7 @@ class Packing:
     unsigned: bool = False
 
     def converted(self, raw: np.ndarray, conversion: Conversion) -> np.ndarray:
-        """Stored numbers of any shape unpacked and converted: float32, NaN where there is none."""
+        """Stored numbers of any shape unpacked and converted: float32, NaN for missing values."""
         raw = self._as_stored(raw)
         composed = replace(
             conversion,
@@ -48,7 +48,7 @@ class Packing:
         return values if missing is None else np.where(missing, np.float32(np.nan), values)
 
     def unpacked(self, raw: np.ndarray) -> np.ndarray:
-        """Stored numbers of any shape unpacked: float64, NaN where there is none."""
+        """Stored numbers of any shape unpacked: float64, NaN for missing values."""
         raw = self._as_stored(raw)
         values = raw.astype(np.float64) * self.scale + self.offset
         missing = self._missing(raw)
@@ -58,8 +58,8 @@ class Packing:
         return raw.view(raw.dtype.str.replace("i", "u")) if self.unsigned and raw.dtype.kind == "i" else raw
 
     def _missing(self, raw: np.ndarray) -> np.ndarray | None:
-        """Where numbers equal a fill value; None if there is no such number."""
-        # NaN equals nothing, and stays NaN anyway. A fill value is stored in the array's own number type.
+        """Mask of the numbers that equal a fill value; None if there is no such number."""
+        # NaN needs no mask: it stays NaN. A fill value is compared in the number type of the array.
         missing = None
         for fill in self.fills:
             equal = raw == (raw.dtype.type(fill) if raw.dtype.kind == "f" else fill)
@@ -74,7 +74,7 @@ def packing_of(attributes: Mapping[str, Any], name: str, file: Path) -> Packing:
     Raises
     ------
     InputError
-        If such an attribute is no finite number.
+        If a scale or an offset is no finite number.
     """
     found = {key.lower(): value for key, value in attributes.items()}
     scale, offset = (
@@ -87,7 +87,7 @@ def packing_of(attributes: Mapping[str, Any], name: str, file: Path) -> Packing:
 
 
 def units_of(attributes: Mapping[str, Any]) -> str:
-    """The unit among an array's attributes (`units`, `unit`, in any case), empty if there is none."""
+    """The unit in an array's attributes (`units` or `unit`, in any case); empty if there is none."""
     found = {key.lower(): value for key, value in attributes.items()}
     return next((str(found[key]).strip() for key in _UNITS if key in found), "")
 
@@ -103,7 +103,7 @@ def _number(value: Any, key: str, name: str, file: Path) -> float:
 
 
 def _fills(value: Any) -> Iterable[float]:
-    """The fill values in an attribute: a number, several, text of one, or base64 of eight bytes."""
+    """The fill values in an attribute: one or several numbers, a number as text, or base64 of eight bytes."""
     if isinstance(value, str):
         try:
             return [float(value)]

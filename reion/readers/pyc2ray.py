@@ -3,17 +3,17 @@
 Byte level, little-endian (`--set byte_order=big` for the other), x fastest:
 
 - `xfrac_z8.397.dat` (also `xfrac_8.397.dat`): int32 nx, ny, nz, then float64 numbers; or `.npy`
-  (`reion.readers.npy`), indexed x, y, z. `IonRates_z8.397.dat`, the same in float32, are left alone.
+  (`reion.readers.npy`), indexed x, y, z. `IonRates_z8.397.dat`, the same in float32, are not read.
 - source lists `sources_z8.397.txt`, `src_8.397.txt` and the like: text. The number of sources; then for each
-  i, j, k (from 1), photons per second, and a number that means nothing. A list without a redshift in its name
-  shines at every redshift; one whose name ends in a whole number is asked about.
+  i, j, k (from 1), photons per second, and a number that is ignored. A list without a redshift in its name
+  shines at every redshift. A list whose name ends in a whole number is refused, as this may be a redshift.
 - `8.397-coarsest_wsubgrid_sources.hdf5`: datasets `sources_positions`, (sources, 3), cells from 0, and
   `sources_mass`, (sources,), mass in haloes in solar masses.
 - `8.397n_all.dat` and `8.397-coarsest_wsubgrid_sources.dat` as for C2-Ray (`reion.readers.c2ray`), but
   photons are counted with 1.222 proton masses a baryon.
 
-The files may lie in the run's folders `results`, `sources` and `coarser_densities`, and be gzipped (but for
-HDF5 and `.npy`).
+The files may lie in the folders `results`, `sources` and `coarser_densities` of the run. All but HDF5 and
+`.npy` may be gzipped.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ from reion.simulation.lazy import Region
 from reion.simulation.units import Conversion
 
 _REDSHIFT = r"z?(\d+\.\d+|(?<=z)\d+)"
-"""With decimals, or behind a z."""
+"""A redshift has decimals, or stands behind a z."""
 XFRAC = re.compile(rf"xfrac_{_REDSHIFT}\.(?i:dat(?:\.gz)?|npy)")
 SOURCES = re.compile(rf"(?:sources?|src)[\w-]*?(?:_{_REDSHIFT})?\.(?i:(?:txt|dat)(?:\.gz)?)")
 _WHOLE_NUMBER = re.compile(r"_\d+$")
-"""What may be a redshift without its z, or the number of a list: asked about."""
+"""A number that may be a redshift without its z or the number of a list, so that the name is refused."""
 MASSES = re.compile(r"(\d+\.\d+)-coarsest\w*_sources\.(?i:hdf5|h5)")
 _POSITIONS, _MASS = "sources_positions", "sources_mass"
 
@@ -94,7 +94,7 @@ def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:
 
 @dataclass(frozen=True)
 class MassList:
-    """An HDF5 list of haloes in a box of `shape` cells; each of its solar masses counts `weight`."""
+    """An HDF5 list of haloes in a box of `shape` cells; a halo's strength is its mass in Msun x `weight`."""
 
     file: Path
     shape: tuple[int, int, int]
@@ -154,7 +154,7 @@ def _masses(paths: Sequence[Path], shape: tuple[int, int, int], settings: Settin
 
 
 def _photons(path: Path, shape: tuple[int, int, int], redshifts: Sequence[float]) -> list[Snapshot]:
-    """The list at its redshift, or at every one of `redshifts` where its name has none."""
+    """Snapshots of a list: one at the redshift in its name, or, without one, one at each of `redshifts`."""
     match = SOURCES.fullmatch(path.name)
     own = float(match.group(1)) if match and match.group(1) else redshift_of(path)
     unclear = why_no_redshift(path) or (

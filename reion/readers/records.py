@@ -1,7 +1,7 @@
-"""Tables of records: compound types of HDF5, structured arrays of NumPy. Each member is a column of its own.
+"""Tables of records (compound types of HDF5, structured arrays of NumPy): each member is a column.
 
-A column is called `table/member`, or, in a `.npy` file, which holds one table, `member`. A member may be an
-array in each record, such as a position of shape (3,): the column's shape is then (records, 3).
+A column is called `table/member`, or `member` in a `.npy` file, which holds one table. A member may be an
+array in each record, such as a position of shape (3,). The shape of its column is then (records, 3).
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from reion.readers.tree import ArrayKey, NumbersOnly
 
 
 def member_type(records: np.dtype, member: str) -> tuple[np.dtype, tuple[int, ...]] | None:
-    """Number type and shape of one member of a record; None if these are no records, or none has it."""
+    """Number type and shape of one member; None if `records` is no type of records or lacks the member."""
     if records.names is None or member not in records.names:
         return None
     return records[member].base, records[member].shape
 
 
 def members_of(records: np.dtype, kinds: str = "f") -> list[str]:
-    """The members of a record that are numbers of these kinds, or arrays of them."""
+    """The members of a record that are numbers of these NumPy kinds, or arrays of such numbers."""
     return [name for name in records.names or () if records[name].base.kind in kinds]
 
 
 def member_at(table: np.ndarray, member: str, key: ArrayKey) -> np.ndarray:
-    """A member of the records of `table` (or of what a file gives for it) at `key`, which may go into it."""
+    """A member of the records of `table` at `key`, whose last axes may be those of the member itself."""
     return np.asarray(table[member])[key]
 
 
@@ -39,12 +39,12 @@ class NpyRecords(NumbersOnly):
         self._header = file_header(path, records=True)
 
     def shape(self, name: str) -> tuple[int, ...] | None:
-        """Records, and the shape of the member; None if there is none of that name."""
+        """Shape of a column: that of the table, then that of the member; None if there is no such member."""
         found = member_type(self._header.dtype, name)
         return None if found is None else (*self._header.shape, *found[1])
 
     def read(self, name: str, key: ArrayKey) -> np.ndarray:
-        """Numbers of a member; only its part of the file is read."""
+        """Numbers of a member; only the part at `key` is read."""
         header = self._header
         if 0 in header.shape:
             return np.empty(self.shape(name) or (0,))[key]

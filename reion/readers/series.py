@@ -1,4 +1,4 @@
-"""Snapshots in the order of time: every field at the same redshifts, which are plausible, and wanted."""
+"""Puts snapshots in the order of time, and checks that all fields have the same, plausible redshifts."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ _HIGHEST = 200.0
 """No simulation of galaxies begins at a higher redshift."""
 
 _WIDEST_STEP = np.log(1.3)
-"""A step in ln(1 + z) between snapshots is implausible above this, where `_UNUSUAL` says so too."""
+"""Largest usual step in ln(1 + z) between snapshots. A warning also needs `_UNUSUAL`."""
 
 _WIDEST_ONLY_STEP = np.log(2.5)
-"""The same for a series of two snapshots, whose only step is compared with no other."""
+"""The same for a series of two snapshots, which has no other step to compare with."""
 
 _UNUSUAL = 4.0
-"""So many times the median step of its series an implausible step is at least."""
+"""A warning needs a step that is larger than this number of median steps of its series."""
 
 
 def series_of(box: Box, settings: Settings) -> dict[str, list[Snapshot]]:
-    """Field to its snapshots in order of time, every field with the same redshifts and shape.
+    """The snapshots of each field in the order of time, all fields with the same redshifts and shape.
 
-    Redshifts of two fields that differ by less than `REDSHIFT_TOLERANCE` are one: in files of 32 bits 8.397
-    is 8.39700031.
+    Redshifts of two fields that differ by less than `REDSHIFT_TOLERANCE` count as one, because 8.397 in
+    float32 is 8.39700031.
 
     Raises
     ------
     InputError
-        If a field has a redshift twice, lacks one that another has or that is set, or has another shape; if a
-        redshift is implausible.
+        If a field has a redshift twice, lacks a redshift that another field has or that the settings ask for,
+        or has another shape; if a redshift is implausible.
     """
     found: dict[str, list[Snapshot]] = {}
     for snapshot in box.snapshots:
@@ -71,13 +71,13 @@ def series_of(box: Box, settings: Settings) -> dict[str, list[Snapshot]]:
 
 
 def nearest_redshift(redshift: float, others: Iterable[float]) -> float | None:
-    """The one of `others` that is the same redshift, up to `REDSHIFT_TOLERANCE`; None if none is."""
+    """The nearest of `others`, if it differs by less than `REDSHIFT_TOLERANCE`; otherwise None."""
     near = min(others, key=lambda other: abs(other - redshift), default=None)
     return near if near is not None and abs(near - redshift) < REDSHIFT_TOLERANCE else None
 
 
 def _at_shared_redshifts(series: Mapping[str, Sequence[Snapshot]]) -> dict[str, list[Snapshot]]:
-    """The snapshots at the redshifts that a field before theirs has, where these are the same."""
+    """The snapshots, with the redshift of an earlier field where it is the same within the tolerance."""
     known: set[float] = set()
     shared: dict[str, list[Snapshot]] = {}
     for name, snapshots in series.items():
@@ -91,7 +91,7 @@ def _at_shared_redshifts(series: Mapping[str, Sequence[Snapshot]]) -> dict[str, 
 
 
 def _check_same_redshifts(series: Mapping[str, Sequence[Snapshot]]) -> None:
-    """Raise `InputError`, saying which field lacks which redshift, if they are not the same for all."""
+    """Raise `InputError` if fields have different redshifts; it says which field lacks which redshift."""
     redshifts = {name: {snapshot.redshift for snapshot in snapshots} for name, snapshots in series.items()}
     reference = next(iter(series))
     expected = redshifts[reference]
@@ -119,10 +119,10 @@ def _check_same_redshifts(series: Mapping[str, Sequence[Snapshot]]) -> None:
 
 
 def _left_out(series: Mapping[str, Sequence[Snapshot]], kept: Sequence[float]) -> list[float]:
-    """Redshifts of n_src whose photons n_ion lacks where it is summed up at the redshifts `kept` alone."""
+    """Redshifts of n_src whose photons n_ion lacks if it is summed up from the redshifts `kept` alone."""
     if "n_ion" in series or not kept:
         return []
-    # What shines from the last redshift on is not in n_ion in any case.
+    # The photons of the last redshift are never in n_ion.
     return [
         snapshot.redshift
         for snapshot in series.get("n_src", ())
@@ -133,7 +133,7 @@ def _left_out(series: Mapping[str, Sequence[Snapshot]], kept: Sequence[float]) -
 def _warn_of_photons_left_out(
     everything: Mapping[str, Sequence[Snapshot]], selected: Mapping[str, Sequence[Snapshot]]
 ) -> None:
-    """Say that n_ion will lack the photons of snapshots that are not selected, where it is summed up."""
+    """Warn if n_ion is to be summed up and will lack the photons of snapshots that are not selected."""
     unheard = _left_out(everything, [snapshot.redshift for snapshot in selected.get("n_src", ())])
     if unheard:
         warnings.warn(
@@ -151,12 +151,12 @@ def _listed(redshifts: Iterable[float]) -> str:
 def _selected(
     series: Mapping[str, list[Snapshot]], redshifts: Sequence[float] | None
 ) -> dict[str, list[Snapshot]]:
-    """The snapshots at these redshifts (within 0.001), in order of time; all, where none are given.
+    """The snapshots at these redshifts (within 0.001), in the order of time; all if `redshifts` is None.
 
     Raises
     ------
     InputError
-        If a field has no snapshot at one of them.
+        If a field has no snapshot at one of the redshifts.
     """
     if redshifts is None:
         return dict(series)
@@ -174,12 +174,12 @@ def _selected(
 
 
 def _check_plausible(series: Mapping[str, list[Snapshot]]) -> None:
-    """Refuse redshifts that no simulation of galaxies has, and those that a name gives without their point.
+    """Refuse redshifts that no simulation of galaxies has, and redshifts from a name without their point.
 
     Raises
     ------
     InputError
-        Naming the first of them and its file.
+        If there is such a redshift. The message names the first one and its file.
     """
     for snapshot in itertools.chain.from_iterable(series.values()):
         redshift = snapshot.redshift
@@ -195,7 +195,7 @@ def _check_plausible(series: Mapping[str, list[Snapshot]]) -> None:
 
 
 def _warn_of_odd_redshifts(series: Mapping[str, list[Snapshot]]) -> None:
-    """Say where two snapshots are at almost one redshift, or one lies far from all others."""
+    """Warn of two snapshots at almost one redshift, of a wide gap, and of redshifts that are all below 1."""
     snapshots = max(series.values(), key=len)
     if snapshots and snapshots[0].redshift < 1:
         warnings.warn(

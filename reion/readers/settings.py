@@ -1,4 +1,4 @@
-"""What files lack and `--set key=value` gives."""
+"""The settings `--set key=value`, which give facts that files lack."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reion.simulation.contract import DEFAULT_COSMOLOGY, MEAN_MOLECULAR_WEIGHT
 from reion.simulation.units import EXAMPLES, UNIT_SETTINGS, length_mpc, photon_rate_per_msun
 
 DEFAULT_MEAN_MOLECULAR_WEIGHT = 1.0
-"""Baryon mass in proton masses, by which photons of masses in haloes are counted, as C2-Ray does."""
+"""Baryon mass in proton masses that turns masses in haloes into photons, as in C2-Ray."""
 
 COMMON = {
     "box_size": "side of the box, comoving: 714.2857 (Mpc), 500/h, or three such numbers: 128,128,256",
@@ -42,9 +42,9 @@ COMMON = {
 }
 """Settings that every format takes."""
 MASS_SETTINGS = ("f_gamma", "lifetime_myr", "mean_molecular_weight")
-"""What makes photons of masses."""
+"""Settings that convert masses to photons."""
 HALO_SETTINGS = [key for key in COMMON if key.startswith("mass_")]
-"""How photons depend on a halo's mass: these need a list of haloes."""
+"""Settings of how photons depend on the mass of a halo, which need a list of haloes."""
 _MOST_CELLS = 10_000
 _EXAMPLE = {
     "box_size": "714.2857",
@@ -64,11 +64,11 @@ _WHAT = {
 
 
 _COSMOLOGICAL = {"H0": (10.0, 1000.0), "Om0": (0.0, 2.0), "Ob0": (0.0, 2.0)}
-"""Between which values cosmological parameters lie. A Hubble constant below 10 is rather h."""
+"""Bounds of cosmological parameters. A Hubble constant below 10 is probably h."""
 
 
 def why_not_cosmological(key: str, value: float) -> str:
-    """What was expected in place of a value of H0, Om0 or Ob0 that is none; empty where it is one."""
+    """What is expected of H0, Om0 or Ob0 if `value` is out of bounds; empty if it is within them."""
     low, high = _COSMOLOGICAL[key]
     if low < value < high:
         return ""
@@ -77,19 +77,19 @@ def why_not_cosmological(key: str, value: float) -> str:
 
 
 class Settings:
-    """The `--set` values of one command, parsed where they are asked for.
+    """The `--set` values of one command, parsed when they are asked for.
 
     Parameters
     ----------
     given
-        Key to value, both text.
+        The values by key, both text.
     known
-        The keys this format takes besides `COMMON`, with their meaning.
+        The keys that the format takes besides `COMMON`, with their meaning.
 
     Raises
     ------
     InputError
-        If a key is unknown: with all that are known.
+        If a key is unknown. The hint lists the known keys.
     """
 
     def __init__(self, given: Mapping[str, str] | None, known: Mapping[str, str] | None = None) -> None:
@@ -108,7 +108,7 @@ class Settings:
         return self._given.get(key)
 
     def number(self, key: str) -> float | None:
-        """The value as a finite number, or None where it is not given."""
+        """The value as a finite number, or None if it is not given."""
         text = self._given.get(key)
         if text is None:
             return None
@@ -123,19 +123,19 @@ class Settings:
         Raises
         ------
         InputError
-            If one is not given: the message asks by name for all that are missing, and the hint says what
-            could be given `otherwise`.
+            If a value is not given. The message names all that are missing; the hint also says what could be
+            given `otherwise`.
         """
         self.require(keys, file=file, otherwise=otherwise)
         return [value for key in keys if (value := self.number(key)) is not None]
 
     def require(self, keys: Sequence[str], *, file: Path, otherwise: str | None = None) -> None:
-        """Ask for all of `keys` that are not set at once, with an example that can be copied.
+        """Ask in one error for all `keys` that are not set, with an example that can be copied.
 
         Raises
         ------
         InputError
-            If one is not set; the hint says what could be given `otherwise`.
+            If a key is not set. The hint also says what could be given `otherwise`.
         """
         missing = [key for key in keys if self._given.get(key) is None]
         if missing:
@@ -170,14 +170,14 @@ class Settings:
         Parameters
         ----------
         mean_molecular_weight
-            Baryon mass in proton masses where none is set.
+            Default of the baryon mass in proton masses.
         otherwise
             As for `required_numbers`.
 
         Raises
         ------
         InputError
-            If f_gamma or lifetime_myr is not set, or one of them or the weight is not positive.
+            If f_gamma or lifetime_myr is not set, or one of the three is not positive.
         """
         self.require(["f_gamma", "lifetime_myr"], file=file, otherwise=otherwise)
         f_gamma, lifetime_myr = self.positive("f_gamma", 1.0), self.positive("lifetime_myr", 1.0)
@@ -185,12 +185,12 @@ class Settings:
         return photon_rate_per_msun(cosmology, f_gamma, lifetime_myr, weight)
 
     def positive(self, key: str, default: float) -> float:
-        """The value as a number above zero, `default` where it is not given.
+        """The value as a number above zero; `default` if it is not given.
 
         Raises
         ------
         InputError
-            If it is none.
+            If the value is not such a number.
         """
         value = self.number(key)
         if value is not None and value <= 0:
@@ -198,19 +198,19 @@ class Settings:
         return default if value is None else value
 
     def choice(self, key: str, options: Sequence[str]) -> str | None:
-        """The value as one of `options`, or None where it is not given."""
+        """The value as one of `options`, or None if it is not given."""
         text = self._given.get(key)
         if text is not None and text not in options:
             raise InputError(f"--set {key}: expected {' or '.join(options)}; received {text!r}")
         return text
 
     def field_units(self, name: str, units: str, *, file: Path) -> str:
-        """Unit of field `name`: what the file says (`units`, empty where it does not) or what is set.
+        """Unit of field `name`: that of the settings, or else `units` from the file (empty if it has none).
 
         Raises
         ------
         InputError
-            If neither says it.
+            If neither gives it.
         """
         text = self._given.get(UNIT_SETTINGS[name]) if name in UNIT_SETTINGS else None
         if text is None and not units:
@@ -224,12 +224,12 @@ class Settings:
         return text if text is not None else units
 
     def cosmology(self, found: Mapping[str, float] | None, *, file: Path) -> Mapping[str, float] | None:
-        """H0, Om0 and Ob0 from the files (`found`) or the settings; None where neither says.
+        """H0, Om0 and Ob0 from the files (`found`) or the settings; None if neither gives any.
 
         Raises
         ------
         InputError
-            If both say and differ.
+            If both give a value and the values differ.
         """
         given = self.given_cosmology()
         if found is not None:
@@ -244,12 +244,12 @@ class Settings:
         return {**DEFAULT_COSMOLOGY, **given} if given else None
 
     def given_cosmology(self) -> dict[str, float]:
-        """Those of H0, Om0 and Ob0 that are set, by name or as numbers.
+        """The values of H0, Om0 and Ob0 that are set, as numbers or by the name of a cosmology.
 
         Raises
         ------
         InputError
-            If the name is unknown, or a number is none of theirs.
+            If the name is unknown, or a number is out of bounds.
         """
         given: dict[str, float] = {}
         name = self._given.get("cosmology")
@@ -285,7 +285,7 @@ class Settings:
         Raises
         ------
         InputError
-            If neither says, or both say and differ.
+            If neither gives them, or both do and differ.
         """
         text = self._given.get("box_size")
         if text is None:
@@ -307,12 +307,12 @@ class Settings:
         return sizes[0] if len(sizes) == 1 else sizes
 
     def mesh_shape(self, *, file: Path) -> tuple[int, int, int]:
-        """The cells along x, y and z that are set, for lists of sources without a mesh.
+        """The cells along x, y and z by the setting `mesh`, for lists of sources without a mesh.
 
         Raises
         ------
         InputError
-            If none are set, or too many.
+            If it is not set, or out of bounds.
         """
         n = int(self.required_numbers("mesh", file=file)[0])
         if not 0 < n <= _MOST_CELLS:
@@ -330,7 +330,7 @@ class Settings:
         return [redshift for redshift in wanted if redshift is not None]
 
     def attrs(self) -> dict[str, Any]:
-        """The settings as an attribute of the Simulation, so that it says how it was read."""
+        """The settings as an attribute of the Simulation, which records how it was read."""
         return {"settings": [f"{key}={value}" for key, value in self._given.items()]} if self._given else {}
 
 
@@ -343,7 +343,7 @@ def _number(text: str) -> float | None:
 
 
 def _length_mpc(text: str, cosmology: Mapping[str, float]) -> float | None:
-    """A length such as 714.3, 500/h, 500 Mpc/h; None if it is not a positive one."""
+    """Mpc in a length such as 714.3, 500/h, 500 Mpc/h; None if the text is no positive length."""
     match = re.fullmatch(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*(.*)", text)
     value = _number(match.group(1)) if match else None
     if match is None or value is None or value <= 0:

@@ -1,7 +1,7 @@
-"""What a reader finds: which field of which redshift lies where and how to read it (`Snapshot`).
+"""The results of a reader: `Snapshot`, one field at one redshift in a file, and `Box`, a simulation.
 
-Every value is converted and checked where it is read. Snapshots are put in order by `reion.readers.series`,
-and together into a Simulation by `reion.readers.assembly`: all the same for every format.
+Every value is converted and checked when it is read. For every format alike, `reion.readers.series` puts the
+snapshots in order, and `reion.readers.assembly` assembles them to a Simulation.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from reion.simulation.units import Conversion
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """One field at one redshift, as one file holds it: values in `scale` times `units`.
+    """One field at one redshift in a file: values in `scale` times `units`.
 
-    `read(region, conversion)` returns the cells of `region` as an array indexed (x, y, z), converted:
-    most readers return `conversion(raw)`; those of large files convert block by block. `of_masses` says that
-    the reader has made photons of masses in haloes, by the settings.
+    `read(region, conversion)` returns the cells of `region`, converted, as an array indexed (x, y, z). Most
+    readers return `conversion(raw)`; readers of large files convert block by block. `of_masses` says that the
+    file holds masses in haloes, to which the reader has applied the settings for masses.
     """
 
     name: str
@@ -40,11 +40,11 @@ class Snapshot:
 
 @dataclass(frozen=True, kw_only=True)
 class Box:
-    """Everything a reader found that belongs to one simulation.
+    """Everything that a reader found for one simulation.
 
-    `box_size` (comoving Mpc) and `cosmology` (H0, Om0, Ob0) are None where the files do not say. `centres`
-    are cell centres along axes (comoving Mpc), and `max_mfp_mpc` the comoving radius that photons reach from
-    each redshift on, where the files have them.
+    `box_size` (comoving Mpc) and `cosmology` (H0, Om0, Ob0) are None if the files lack them. `centres` are
+    cell centres in the files along an axis (comoving Mpc), for a check against the box size. `max_mfp_mpc` is
+    the comoving radius that photons reach from each redshift on, by redshift; None if the files lack it.
     """
 
     label: str
@@ -58,10 +58,10 @@ class Box:
 
 
 class FieldInFiles(LazyField):
-    """The snapshots of one field in files.
+    """The snapshots of one field in files, as a lazy field.
 
-    Every value that is read is converted and checked on its way: what comes out is finite and within the
-    field's range, or an `InputError` names the file and the cell.
+    Every value is converted and checked when it is read. A value that is not finite or out of the field's
+    range raises an `InputError` with the file and the cell.
     """
 
     def __init__(self, snapshots: Sequence[Snapshot], conversions: Sequence[Conversion]) -> None:
@@ -92,7 +92,7 @@ class FieldInFiles(LazyField):
 
 
 def _bounding_region(key: CellKey, shape: Sequence[int]) -> tuple[Region, tuple[int | slice, ...]]:
-    """Split a key into the smallest region of step 1 that holds it and the key within that region."""
+    """Split a key into the smallest region of step 1 that holds its cells, and the key within the region."""
     region: list[slice] = []
     rest: list[int | slice] = []
     for axis, size in zip(key, shape, strict=True):
@@ -111,12 +111,12 @@ def _bounding_region(key: CellKey, shape: Sequence[int]) -> tuple[Region, tuple[
 
 
 def join_boxes(boxes: Sequence[Box]) -> list[Box]:
-    """Put boxes of the same label together.
+    """Join the boxes that have the same label.
 
     Raises
     ------
     InputError
-        If their sizes or cosmologies differ, or two say another reach of photons at one redshift.
+        If their sizes or cosmologies differ, or their reaches of photons at one redshift.
     """
     joined: dict[str, Box] = {}
     for box in boxes:
@@ -140,7 +140,7 @@ def join_boxes(boxes: Sequence[Box]) -> list[Box]:
 
 
 def _joined_reaches(first: Box, box: Box) -> Mapping[float, float] | None:
-    """The reach of photons at the redshifts of both boxes; None where neither says it."""
+    """The reach of photons at the redshifts of both boxes; None if neither gives it."""
     if first.max_mfp_mpc is None or box.max_mfp_mpc is None:
         return box.max_mfp_mpc if first.max_mfp_mpc is None else first.max_mfp_mpc
     for redshift, reach in box.max_mfp_mpc.items():

@@ -1,8 +1,8 @@
 """Lists of sources as text: a count, then numbers, `i j k` (from 1) and strengths, for each source.
 
-The count may have further numbers on its line (`3 0.0`), or be missing where there is a line for each source.
-Where the numbers of a source break over several lines (Fortran wraps long records) does not matter: what
-matters is that the count divides them. The dialects of numbers are those of `reion.readers.text_numbers`.
+The count may have further numbers on its line (`3 0.0`), or be missing if there is one line for each source.
+The numbers of a source may break over several lines, as Fortran wraps long records; only their total must be
+a multiple of the count. The dialects of numbers are those of `reion.readers.text_numbers`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _FEWEST, _MOST = 4, 12
 class SourceList:
     """A list of sources in a box of `shape` cells.
 
-    `weights` say what a source's strength is: the sum of its numbers after `i j k`, each times its weight;
-    numbers beyond the weights count nothing.
+    The strength of a source is the sum of its numbers after `i j k`, each times its weight in `weights`.
+    Numbers beyond the weights are ignored.
     """
 
     file: Path
@@ -62,9 +62,11 @@ def deposit_cells(
     Parameters
     ----------
     cells
-        (sources, 3), from 0; `first` is the number that the file gives the first cell, for messages.
+        The cell of each source, (sources, 3), counted from 0.
     strengths
         (sources,), in any unit.
+    first
+        The number of the first cell in the file, 0 or 1, for messages.
 
     Raises
     ------
@@ -100,7 +102,7 @@ def source_rows(file: Path, shape: tuple[int, int, int]) -> np.ndarray:
     Raises
     ------
     InputError
-        If they are not as many as the list says.
+        If there are more or fewer numbers than the count of the list needs.
     """
     lines = data_lines(text_of(file))
     widths = [len(line.split()) for line in lines]

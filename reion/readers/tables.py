@@ -1,4 +1,4 @@
-"""Columns of numbers in a catalogue file: text, HDF5, Zarr, `.npz` or `.npy`; records by their members."""
+"""Columns of numbers in a catalogue file: text, HDF5, Zarr, `.npz`, `.npy`, or the members of records."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Table:
 
     @cached_property
     def _text(self) -> tuple[list[str], np.ndarray]:
-        """Names of the columns (none where there is no header), and numbers, (haloes, columns) float64."""
+        """Names of the columns (empty without a header), and the numbers, (haloes, columns) float64."""
         if ending_of(self.path.name) == ".npy":
             return [], _npy_columns(self.path)
         text = text_of(self.path)
@@ -60,7 +60,7 @@ class Table:
         return names, rows
 
     def names(self) -> list[str]:
-        """The columns that there are, as a mapping may name them."""
+        """The columns, as a mapping names them."""
         if self.tree is not None:
             return self.tree.names()
         names, numbers = self._text
@@ -72,7 +72,7 @@ class Table:
         Raises
         ------
         InputError
-            If it is not there.
+            If there is no such column.
         """
         shape = self._text_shape(column) if self.tree is None else self.tree.shape(str(column))
         numbered = _numbered(column)
@@ -94,7 +94,7 @@ class Table:
     def _text_shape(self, column: Column) -> tuple[int, ...] | None:
         names, numbers = self._text
         there = column in names if isinstance(column, str) else 1 <= column <= numbers.shape[1]
-        # At first there are no haloes, and a list of none may not have columns either.
+        # The first snapshots have no haloes, and an empty list may have no columns.
         return (len(numbers),) if there or (len(numbers) == 0 and not names) else None
 
     def numbers(self, column: Column) -> np.ndarray:
@@ -117,7 +117,7 @@ class Table:
 
 
 def _numbered(column: Column) -> tuple[str, int] | None:
-    """Array and number of `array/3`: the third column, from 1, of an array of shape (haloes, columns)."""
+    """The array and the number, from 1, of a column `array/3` of an array of shape (haloes, columns)."""
     array, _, number = str(column).rpartition("/")
     return (array, int(number)) if array and number.isdecimal() else None
 
@@ -137,7 +137,7 @@ def _npy_columns(path: Path) -> np.ndarray:
 
 
 def table_of(path: Path) -> Table:
-    """The columns of a catalogue file, whatever kind of file it is."""
+    """The columns of a catalogue file of any kind."""
     if is_store(path):
         return Table(path, ZarrTree(path))
     if is_hdf5(path):

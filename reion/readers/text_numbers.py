@@ -1,9 +1,9 @@
-"""Numbers in text files, in the dialects that people write.
+"""Reads numbers from text files in the usual dialects.
 
-Comments begin with `#`, `!`, `%` or `//`. Numbers are separated by blanks, tabs, commas or semicolons; their
-exponents may be Fortran's (`1.0D+54`, `1d54`, `1.0+100`), and where blanks or semicolons separate them their
-decimals may stand behind a comma (`1,5;2,5`). Nothing between two commas is no number (NaN). Quotation marks,
-a byte-order mark, empty lines and any ends of lines do not matter, and the file may be gzipped.
+Comments begin with `#`, `!`, `%` or `//`. Numbers are separated by blanks, tabs, commas or semicolons. Their
+exponents may be those of Fortran (`1.0D+54`, `1d54`, `1.0+100`). Where blanks or semicolons separate numbers,
+a comma may be the decimal point (`1,5;2,5`). An empty place between two commas or semicolons is NaN.
+Quotation marks, a byte-order mark and empty lines are ignored. The file may be gzipped.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ _DECIMAL_COMMAS = re.compile(
     rf"^(?=.*\d,\d)[ \t]*{_WITH_COMMA}(?:[ \t]*;[ \t]*{_WITH_COMMA}|[ \t]+{_WITH_COMMA})+[ \t;]*$",
     re.MULTILINE,
 )
-"""A line of numbers in which a comma stands for the point."""
+"""A line of numbers in which a comma is the decimal point."""
 _EMPTY = re.compile(r"(?:^|(?<=[,;]))[ \t]*(?=[,;])", re.MULTILINE)
 _NAME = re.compile(r"[A-Za-z_][\w.+-]*")
 _ENCODINGS = ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"), (b"", "utf-8-sig"))
 
 
 def text_of(path: Path) -> str:
-    """The text in a file, without quotation marks, its decimals behind points and NaN for what is empty.
+    """The text in a file, without quotation marks, with decimal points, and with NaN for empty places.
 
     Raises
     ------
     InputError
-        If it is none.
+        If the file is not text.
     """
     try:
         raw = read_plain(path)
@@ -54,7 +54,7 @@ def text_of(path: Path) -> str:
 
 
 def data_lines(text: str) -> list[str]:
-    """The lines without comments and separators that are not empty, numbers written as Python reads them."""
+    """The lines that are not empty, without comments and separators, with numbers in Python's notation."""
     plain = _COMMENT.sub("", text) if any(mark in text for mark in ("#", "!", "%", "//")) else text
     plain = plain.replace(",", " ").replace(";", " ")
     plain = _NO_LETTER.sub("e", _FORTRAN_EXPONENT.sub("e", plain))
@@ -67,7 +67,7 @@ def numbers_in(lines: Sequence[str], path: Path) -> np.ndarray:
     Raises
     ------
     InputError
-        If there is something else.
+        If there is anything but numbers.
     """
     joined = "\n".join(lines)
     try:
@@ -84,8 +84,8 @@ def rows_in(lines: Sequence[str], path: Path) -> np.ndarray:
     Raises
     ------
     InputError
-        If a line has more or fewer columns than the first, none of which is of numbers; or if there is a word
-        in a column of numbers.
+        If a line has more or fewer columns than the first, no column holds numbers, or a column of numbers
+        holds a word.
     """
     first = lines[0].split() if lines else []
     for number, line in enumerate(lines, start=1):
@@ -105,17 +105,16 @@ def rows_in(lines: Sequence[str], path: Path) -> np.ndarray:
 
 
 def header_names(text: str) -> list[str]:
-    """The names of the columns: the last line before the numbers that has a name for each, or none.
+    """The names of the columns: the last line before the numbers that has a name for each column.
 
-    Where there are no numbers it is the last line of names.
-
-    Comment marks and what stands in brackets do not belong to a name: `#ID(1) Xc(2) [Mpc/h]`.
+    Without numbers it is the last line of several names. Empty if there is no such line. Comment marks and
+    text in brackets do not belong to a name: `#ID(1) Xc(2) [Mpc/h]`.
     """
     found: list[list[str]] = []
     for line in text.splitlines():
         if line.strip() and not _COMMENT.match(line.strip()) and _is_data(line):
             width = len(_words(line))
-            if width > 1:  # a count of lines is not the first of them
+            if width > 1:  # a single number is the count of lines
                 return next((names for names in reversed(found) if len(names) == width), [])
             continue
         names = _words(re.sub(r"\([^)]*\)|\[[^\]]*\]", "", line.lstrip("#!%/ \t")))

@@ -1,4 +1,4 @@
-"""Files of named arrays and attributes (HDF5, Zarr, `.npz`, folders of `.npy`), all looked at in one way."""
+"""`Tree`, one interface to files of named arrays and attributes: HDF5, Zarr, `.npz`, folders of `.npy`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from reion.simulation.lazy import Region
 from reion.simulation.units import Conversion
 
 SNAPSHOTS = "r"
-"""The letter of the axis along which snapshots follow one another, in the order of an array's axes."""
+"""The letter of the axis of snapshots in the order of an array's axes, such as `rxyz`."""
 
 _MOST_SHOWN = 20
-"""Names that a message lists."""
+"""Most names that a message lists."""
 
 ArrayKey = tuple[int | slice, ...]
 """An integer or a slice for each axis of an array, as it is stored."""
@@ -36,38 +36,38 @@ class Tree(Protocol):
         """The file or folder."""
 
     def shape(self, name: str) -> tuple[int, ...] | None:
-        """Shape of the array of numbers `name`, checked; None if there is none."""
+        """Shape of the array of numbers `name`, which the file can hold; None if there is no such array."""
 
     def read(self, name: str, key: ArrayKey) -> np.ndarray:
         """Numbers of array `name`, as they are stored."""
 
     def array_attributes(self, name: str) -> Mapping[str, Any]:
-        """The attributes of array `name`, and what says the same: a fill value, a unit."""
+        """The attributes of array `name`, with a fill value or a unit that the file stores elsewhere."""
 
     def dimension_names(self, name: str) -> Sequence[str | None]:
         """The name of each dimension of array `name`, or None; empty if the file has no names."""
 
     def unwritten(self, name: str) -> tuple[int, int]:
-        """How many chunks of array `name` were never written and read as a number, and how many it has."""
+        """Number of chunks of array `name` that were never written and read as a number, and of all."""
 
     def attribute(self, name: str) -> Any | None:
-        """Value of the attribute `group/name` (or `name`, of the whole file, or `array/name`), or None."""
+        """Value of the attribute `group/name` or `array/name` (or `name` of the whole file), or None."""
 
     def attributes(self) -> dict[str, Any]:
         """The attributes of the whole file."""
 
     def names(self) -> list[str]:
-        """Arrays of floating-point numbers."""
+        """Names of the arrays of floating-point numbers."""
 
 
 def shown(names: Sequence[str], otherwise: str = "none") -> str:
-    """The names of arrays or columns as a message lists them: the first ones of many; `otherwise` of none."""
+    """The names of arrays or columns for a message: the first ones of many; `otherwise` if there are none."""
     more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
     return (", ".join(names[:_MOST_SHOWN]) or otherwise) + more
 
 
 class NumbersOnly:
-    """What a `Tree` answers for files of numbers that have neither attributes nor names of dimensions."""
+    """The methods of a `Tree` for files that have neither attributes nor names of dimensions."""
 
     def array_attributes(self, name: str) -> Mapping[str, Any]:  # noqa: ARG002 (a Tree's)
         """No array has attributes."""
@@ -78,7 +78,7 @@ class NumbersOnly:
         return []
 
     def unwritten(self, name: str) -> tuple[int, int]:  # noqa: ARG002 (checked with the header)
-        """No chunk is missing: an array is one chunk, whose size is checked with its header."""
+        """No chunk is missing: the array is one chunk, whose size was compared with its header."""
         return 0, 1
 
     def attribute(self, name: str) -> Any | None:  # noqa: ARG002 (a Tree's)
@@ -92,10 +92,10 @@ class NumbersOnly:
 
 @dataclass(frozen=True)
 class StoredArray:
-    """An array of a tree whose axes and packing are known.
+    """An array of a tree, read by its axes and its packing.
 
-    `axes` is the order of the axes of space that a mapping gives; None: what the dimensions are called, or
-    xyz.
+    `axes` is the order of the axes of space in the mapping. If it is None, the names of the dimensions give
+    the order; without names it is xyz.
     """
 
     tree: Tree
@@ -104,17 +104,17 @@ class StoredArray:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """As it is stored."""
+        """Shape of the array as it is stored."""
         return self.tree.shape(self.name) or ()
 
     @cached_property
     def packing(self) -> Packing:
-        """How its numbers are packed."""
+        """How the numbers are packed."""
         return packing_of(self.tree.array_attributes(self.name), self.name, self.tree.path)
 
     @property
     def units(self) -> str:
-        """The unit that the file gives, empty if it gives none."""
+        """The unit in the file; empty if there is none."""
         return units_of(self.tree.array_attributes(self.name))
 
     @cached_property
@@ -124,7 +124,7 @@ class StoredArray:
         Raises
         ------
         InputError
-            If the mapping's order is not that of the dimensions' names.
+            If the order in the mapping is not that of the names of the dimensions.
         """
         rank = len(self.shape)
         names = self.tree.dimension_names(self.name) or dimension_names_in(
@@ -161,12 +161,12 @@ class StoredArray:
         return values.transpose([stored.index(axis) for axis in AXES])
 
     def numbers(self) -> np.ndarray:
-        """All of it, unpacked: float64, one axis.
+        """All numbers of the array, unpacked: float64, one axis.
 
         Raises
         ------
         InputError
-            If a part of it was never written.
+            If a part of the array was never written.
         """
         missing, _ = self.tree.unwritten(self.name)
         if missing:
@@ -174,15 +174,15 @@ class StoredArray:
         return self.packing.unpacked(self.tree.read(self.name, (slice(None),) * len(self.shape))).reshape(-1)
 
     def check_written(self, field: str) -> None:
-        """Say what chunks mean that were never written, for the field that the array holds.
+        """Check for chunks that were never written, whose meaning depends on the `field` of the array.
 
-        Where no sources were written there are none. Gas is everywhere, so that a density without a part is
-        refused; xi is then zero, which a warning says.
+        Sources, photons and masks are zero there. xi is zero there, with a warning. Other fields, such as the
+        density, cannot be zero.
 
         Raises
         ------
         InputError
-            If it is a density or a velocity.
+            If chunks of another field were never written.
         """
         missing, count = self.tree.unwritten(self.name)
         if not missing or field in ("n_src", "n_ion", "propagation_mask"):

@@ -1,17 +1,17 @@
 """21cmFAST 4: coeval boxes as `Coeval.save` writes them, and the cache of a run.
 
 A coeval file holds every struct at one redshift; a cache has a file for each struct, in folders
-`{hash}/{seed}/{zgrid}/{z}/PerturbedField.h5`. Both look alike inside: a group a struct, with the attribute
+`{hash}/{seed}/{zgrid}/{z}/PerturbedField.h5`. Both have a group for each struct, with the attribute
 `redshift`, `OutputFields` (arrays of shape x, y, z, float32) and `InputParameters` (parameters as attributes;
-those that were not set may be missing). What is read:
+those that were not set may be missing). These structs are read:
 
 - `PerturbedField`: `density`, the overdensity; `velocity_x`, `velocity_y`, `velocity_z`, in comoving Mpc s-1;
 - `EmissivityFields` (4.3) or `HaloBox` (4.0 to 4.2), the sources. `fesc_weighted_sfrd` (`whalo_sfr`): star
-  formation rate density times escape fraction times photons per baryon, in Msun s-1 Mpc-3, so that photons
-  s-1 Mpc-3 are that times the baryons in a solar mass, 1.98892e33 / 1.6726e-24 with 21cmFAST's own constants.
-  Only runs with inhomogeneous recombinations have it. `n_ion`: ionising photons emitted so far, per baryon of
-  the mean density in 4.3; before, that times the mean baryon density, in Msun Mpc-3. Releases leave no doubt;
-  in development versions of 4.3 the size of the numbers decides;
+  formation rate density times escape fraction times photons per baryon, in Msun s-1 Mpc-3. Times the baryons
+  in a solar mass, 1.98892e33 / 1.6726e-24 with 21cmFAST's own constants, it is photons s-1 Mpc-3. Only runs
+  with inhomogeneous recombinations have it. `n_ion`: ionising photons emitted so far, in 4.3 per baryon of
+  the mean density; before 4.3 times the mean baryon density, in Msun Mpc-3. For development versions of 4.3
+  the size of the numbers decides between the two;
 - `IonizedBox`: `neutral_fraction`; xi is one minus it;
 - `TsBox`, in runs with spin-temperature fluctuations: `spin_temperature`, in K.
 
@@ -45,12 +45,12 @@ from reion.simulation.units import Conversion
 
 PROTON_G = 1.6726e-24
 BARYONS_PER_MSUN = 1.98892e33 / PROTON_G
-"""With 21cmFAST's own constants."""
+"""Baryons in a solar mass, with 21cmFAST's own constants."""
 _DEFAULTS = {"hlittle": 0.6766, "OMm": 0.30964144154550644, "OMb": 0.04897468161869667}
-"""What 21cmFAST 4 takes where a parameter was not set."""
+"""The values in 21cmFAST 4 of parameters that were not set."""
 _LOWRES_CELL_SIZE_MPC = 1.5
 _MOST_PHOTONS_PER_BARYON = 1e3
-"""No cell has emitted more; in Msun Mpc-3 the same is a billion times larger."""
+"""No cell has emitted more photons per baryon. Numbers in Msun Mpc-3 are a billion times larger."""
 
 _SPIN_STRUCT = "TsBox"
 STRUCTS: Mapping[str, Mapping[str, tuple[str, str]]] = {
@@ -63,7 +63,7 @@ STRUCTS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "IonizedBox": {"neutral_fraction": ("xi", "neutral fraction")},
     _SPIN_STRUCT: {"spin_temperature": ("t_spin", "K")},
 }
-"""Struct to its arrays that are read: the field, and the unit of the values times `_scale`."""
+"""The arrays of each struct that are read: their field, and the unit of their values times `_scale`."""
 _OTHER_STRUCTS = {
     "InitialConditions",
     "BrightnessTemp",
@@ -80,7 +80,7 @@ _SOURCE_STRUCTS = ("EmissivityFields", "HaloBox")
 _DENSITY_PARAMETERS = ("cosmo_params", "matter_options", "matter_params", "simulation_options", "user_params")
 _SOURCE_PARAMETERS = ("astro_params", "astro_options", "astro_flags")
 _OF_NO_MATTER = {"N_THREADS", "USE_FFTW_WISDOM", "MINIMIZE_MEMORY", "KEEP_3D_VELOCITIES", "NO_RNG"}
-"""Parameters that two files of one run may have different."""
+"""Parameters in which two files of one run may differ."""
 _LIGHT_CONE = ("lightcones", "lightcone", "lightcone_redshifts", "lightcone_distances")
 
 
@@ -114,7 +114,7 @@ class _Struct:
 
 
 def claim(paths: Sequence[Path]) -> list[Path]:
-    """HDF5 files that say they are from 21cmFAST, and beside them those that are too damaged to say."""
+    """HDF5 files of 21cmFAST and, if there are any, also HDF5 files that are too damaged to tell."""
     claimed, damaged = [], []
     for path in paths:
         if is_hdf5(path):
@@ -161,9 +161,9 @@ def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:  # noqa: ARG00
 
 
 def _without_lone_spin_temperatures(boxes: Sequence[Box]) -> tuple[list[Box], list[str]]:
-    """The boxes without spin temperatures that cannot go with the other fields, and what was left out.
+    """The boxes without the spin temperatures that do not fit the other fields, and the names of these.
 
-    A cache may hold them at some of its redshifts only, or at more of them than anything else.
+    A cache may hold spin temperatures at fewer redshifts than the other fields, or at more.
     """
     others: dict[str, set[float]] = {}
     spins: dict[str, set[float]] = {}
@@ -202,7 +202,7 @@ def _is_version_3(file: Any) -> bool:
 
 
 def _refuse_other_kinds(file: Any, path: Path) -> None:
-    """Say by name what is 21cmFAST's and no coeval box of version 4."""
+    """Raise `InputError` for a light cone, and for a file of 21cmFAST 3."""
     version = str(attributes(file).get("21cmFAST-version", attributes(file).get("version", "")))
     cones = [name for name in _LIGHT_CONE if name in file or name in file.attrs]
     if cones or str(attributes(file).get("kind", "")).lower().endswith("lightcone"):
@@ -251,7 +251,7 @@ def _structs(file: Any, path: Path) -> list[_Struct]:
 
 
 def _parameters(inputs: Any, path: Path) -> dict[str, Mapping[str, Any]]:
-    """Group to its parameters, of the groups of parameters there are."""
+    """The parameters in each group of parameters that exists, by the name of the group."""
     groups = {name: find(inputs, name, path) for name in (*_DENSITY_PARAMETERS, *_SOURCE_PARAMETERS)}
     return {name: attributes(group) for name, group in groups.items() if group is not None}
 
@@ -282,7 +282,7 @@ def _snapshots(file: Any, struct: _Struct) -> list[Snapshot]:
 
 
 def _scale(field: str, dataset: Any, name: str, struct: _Struct) -> float:
-    """What the numbers of an array are multiplied with to be in its unit."""
+    """The factor from the numbers of an array to its unit in `STRUCTS`."""
     if field == "n_src":
         return BARYONS_PER_MSUN
     if field != "n_ion":
@@ -326,18 +326,18 @@ def _box(path: Path, structs: Sequence[_Struct], snapshots: Sequence[Snapshot]) 
 
 
 def _stem(path: Path) -> str:
-    """The name of the run that a file belongs to, but for the seed.
+    """The name of the run that a file belongs to, without the seed.
 
-    A cache has the name of a struct for each file: what is of one seed in it is one run.
+    The files of a cache have names of structs: all files of one seed are one run.
     """
     return "21cmfast" if path.stem in {*STRUCTS, *_OTHER_STRUCTS} else label_of(path)
 
 
 def _check_same_run(struct: _Struct, first: dict[tuple[str, str, str], _Struct]) -> None:
-    """Refuse a struct whose parameters are not those of the same run's other structs.
+    """Refuse a struct whose parameters differ from those of the other structs of its run.
 
-    Sources and ionised fractions depend on all parameters, the density only on some: files of a cache may
-    share it between runs.
+    Sources and ionised fractions depend on all parameters, the density only on some, so that runs may share
+    the density in a cache.
     """
     for groups in (_DENSITY_PARAMETERS, _SOURCE_PARAMETERS):
         if groups is _SOURCE_PARAMETERS and struct.name == "PerturbedField":
@@ -358,7 +358,7 @@ def _check_same_run(struct: _Struct, first: dict[tuple[str, str, str], _Struct])
 
 
 def _unknown_groups(file: Any) -> list[str]:
-    """Groups that could hold fields and are not known."""
+    """Names of unknown groups that could hold fields."""
     return [
         name
         for name in file
@@ -368,7 +368,7 @@ def _unknown_groups(file: Any) -> list[str]:
 
 
 def _dropped_arrays(file: Any) -> list[str]:
-    """Arrays of a struct of sources or of spin temperatures none of whose arrays is read."""
+    """Arrays in structs of sources or spin temperatures of which no array is read."""
     return [
         f"{struct}/OutputFields/{name}"
         for struct in (*_SOURCE_STRUCTS, _SPIN_STRUCT)

@@ -1,4 +1,4 @@
-"""Files and arrays that nobody reads but whose names look like a field: they are named in a warning."""
+"""Warns of files and arrays that are not read although their names look like those of fields."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FIELD = re.compile(
     re.IGNORECASE,
 )
 _NOT_FIELDS = re.compile(r"ion_?rates?|irate|mask|brightness|xi_std", re.IGNORECASE)
-"""What codes write beside the fields: rates and masks are read only where a mapping names them."""
+"""Quantities that codes write beside the fields. Rates and masks are read only if a mapping names them."""
 _CATALOGUE = re.compile(r"halo|sourc|(?<![a-z])src|(?<![a-z])fof(?![a-z])", re.IGNORECASE)
 _DATA_ENDINGS = {
     *(".npy", ".npz", ".h5", ".hdf5", ".hdf", ".he5", ".nc", ".nc4", ".cdf", ".zarr", ".dat", ".bin", ".raw"),
@@ -35,7 +35,7 @@ def looks_like_a_field(name: str) -> bool:
 
 
 def warn_unused_files(paths: Sequence[Path], used: Collection[Path]) -> None:
-    """Name the files that look like fields and are not among those `used`."""
+    """Warn of the files that look like fields and are not among those `used`."""
     warn_unused(
         str(path)
         for path in paths
@@ -55,9 +55,9 @@ def _is_folder_of_snapshot(path: Path) -> bool:
 def warn_unused_arrays(
     trees: Sequence[Tree], used: Collection[str], *, catalogues_used: bool = False
 ) -> None:
-    """Name the arrays of three or four axes that look like fields and are not `used`, once each.
+    """Warn once of each array of three or four axes that looks like a field and is not among those `used`.
 
-    Without `catalogues_used` also groups whose name says that haloes or sources are listed in them.
+    Without `catalogues_used`, also warn of groups whose names say that they list haloes or sources.
     """
     found: dict[str, list[str]] = {}
     for tree in trees:
@@ -75,14 +75,14 @@ def warn_unused_arrays(
 
 
 def check_there(paths: Iterable[Path]) -> None:
-    """Refuse what has the name of data and is none: a link that leads nowhere, a folder called like a file.
+    """Refuse links that lead nowhere and folders that are named like files, if their names are those of data.
 
-    Passed over, it would make a series shorter without a word.
+    Otherwise a series would be shorter without a warning.
 
     Raises
     ------
     InputError
-        Naming it.
+        If there is such a path. The message names it.
     """
     for path in paths:
         is_data = ending_of(path.name) in _DATA_ENDINGS or redshift_of(path) is not None
@@ -99,12 +99,12 @@ def check_there(paths: Iterable[Path]) -> None:
 def _is_cube(tree: Tree, name: str) -> bool:
     try:
         return len(tree.shape(name) or ()) in (3, 4)
-    except InputError:  # a neighbour that cannot be read
+    except InputError:  # an array that cannot be read does not matter to the others
         return False
 
 
 def warn_unused(names: Iterable[str]) -> None:
-    """Name what is not used, if there is anything."""
+    """Warn that the files or arrays of these names are not used, if there are any."""
     found = list(names)
     if found:
         more = f", and {len(found) - _MOST_NAMES} more" if len(found) > _MOST_NAMES else ""

@@ -1,10 +1,9 @@
-"""Zarr: our native format, as `reion convert` writes it, and any other store through a mapping.
+"""Zarr stores: those that `reion convert` writes, and others through a mapping (`reion.readers.mapping`).
 
-Layout of ours: arrays with the names of the Simulation's fields, such as `n_igm`, `n_src` and `xi` (any of
-them), of shape (redshift, x, y, z) with `units` in their attributes; `max_mfp` of shape (redshift,);
-coordinates `redshift`, `x`, `y`, `z`; group attributes `box_size` (comoving Mpc), `H0`,
-`Om0`, `Ob0`, `cosmology_assumed`, `source_code` and where everything came from. Other names and units are
-given by a mapping (`reion.readers.mapping`).
+A store of reion holds arrays with the names of the Simulation's fields, such as `n_igm`, `n_src` and `xi`
+(any of them), of shape (redshift, x, y, z) with `units` in their attributes; `max_mfp` of shape (redshift,);
+the coordinates `redshift`, `x`, `y`, `z`; and the group attributes `box_size` (comoving Mpc), `H0`, `Om0`,
+`Ob0`, `cosmology_assumed`, `source_code` and the provenance.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from reion.readers.tree import ArrayKey
 from reion.readers.zarr_chunks import check_chunks, check_size, unwritten
 
 _MOST_NAMES, _DEEPEST = 10_000, 8
-"""Arrays in a store, and groups within groups, that are looked at."""
+"""Most arrays of a store, and deepest nesting of groups, that are searched."""
 
 
 def is_store(path: Path) -> bool:
@@ -36,7 +35,7 @@ def is_store(path: Path) -> bool:
 
 
 class ZarrTree:
-    """A Zarr group as `reion.readers.tree.Tree`; what is in it is looked up once."""
+    """A Zarr group as `reion.readers.tree.Tree`; each array and group in it is opened once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -47,9 +46,9 @@ class ZarrTree:
         import zarr
 
         try:
-            # Consolidated metadata fail whole where those of one array, which nobody wants, cannot be read.
+            # Consolidated metadata cannot be read at all if those of one array, even an unused one, cannot.
             return zarr.open_group(self.path, mode="r", use_consolidated=False)
-        except Exception as error:  # whatever a damaged store raises, the store is damaged
+        except Exception as error:  # zarr may raise any error for a damaged store
             raise InputError(f"the Zarr store cannot be opened: {error}", file=self.path) from error
 
     def _find(self, name: str) -> Any | None:
@@ -59,7 +58,7 @@ class ZarrTree:
             if name not in self._known:
                 self._known[name] = self._group.get(name)
             return self._known[name]
-        except Exception as error:  # whatever a damaged store raises, the store is damaged
+        except Exception as error:  # zarr may raise any error for a damaged store
             raise InputError(f"{name}: cannot be opened: {error}", file=self.path) from error
 
     def shape(self, name: str) -> tuple[int, ...] | None:
@@ -74,25 +73,25 @@ class ZarrTree:
         return shape
 
     def array_attributes(self, name: str) -> Mapping[str, Any]:
-        """The attributes of an array; in Zarr 2 the fill value of packed whole numbers is among them."""
+        """The attributes of an array; for integers in Zarr 2 with the array's own fill value."""
         array = self._find(name)
         if array is None:
             return {}
         found = dict(array.attrs)
         fill = array.fill_value
         if array.metadata.zarr_format == 2 and array.dtype.kind in "iu" and fill:
-            # xarray writes `_FillValue` there; zero is what Zarr itself writes.
+            # xarray stores `_FillValue` as the fill value; zero is Zarr's own default.
             found.setdefault("_FillValue", fill)
         return found
 
     def dimension_names(self, name: str) -> Sequence[str | None]:
-        """`dimension_names` of Zarr 3; empty where there are none."""
+        """The `dimension_names` of Zarr 3; empty if there are none."""
         array = self._find(name)
         names = getattr(getattr(array, "metadata", None), "dimension_names", None) or []
         return list(names) if any(names) else []
 
     def unwritten(self, name: str) -> tuple[int, int]:
-        """How many chunks are not there and read as a number, and how many there are."""
+        """Number of chunks that were never written and read as a number, and number of all chunks."""
         array = self._find(name)
         if array is None:
             return 0, 0
@@ -101,16 +100,16 @@ class ZarrTree:
         return (0 if fill is not None and np.isnan(fill) else missing), count
 
     def read(self, name: str, key: ArrayKey) -> np.ndarray:
-        """Numbers of an array, from chunks that expand to what their shape needs."""
+        """Numbers of an array, after a check that chunks expand to the size of their shape."""
         array = self._find(name)
         check_chunks(array, key, self.path)
         try:
             return np.asarray(array[key])  # type: ignore[index]
-        except Exception as error:  # whatever a damaged chunk raises, the store is damaged
+        except Exception as error:  # zarr may raise any error for a damaged chunk
             raise InputError(f"{name}: a chunk cannot be read: {error}", file=self.path) from error
 
     def attribute(self, name: str) -> Any | None:
-        """An attribute, `group/name`."""
+        """Value of the attribute `group/name`, or None."""
         group, _, attribute = name.rpartition("/")
         holder = self._find(group)
         return None if holder is None else holder.attrs.get(attribute)
@@ -123,7 +122,7 @@ class ZarrTree:
             if len(relative.parts) >= _DEEPEST or ".zarray" in files:
                 children.clear()
             if relative.parts and {"zarr.json", ".zarray"} & set(files):
-                # A neighbour that cannot be read does not matter to those that can.
+                # An array that cannot be read does not matter to the others.
                 with contextlib.suppress(InputError):
                     item = self._find(relative.as_posix())
                     if item is not None and hasattr(item, "dtype"):
@@ -140,12 +139,12 @@ class ZarrTree:
 
 
 def claim(paths: Sequence[Path]) -> list[Path]:
-    """Folders that are Zarr groups, or are named so."""
+    """Folders that are Zarr groups or are named `.zarr`."""
     return [path for path in paths if is_store(path) or (path.is_dir() and path.suffix.lower() == ".zarr")]
 
 
 def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:
-    """What the mapping finds in each store."""
+    """One box for each store, by the mapping or the names of the Simulation."""
     return boxes_from(map(ZarrTree, paths), settings)
 
 

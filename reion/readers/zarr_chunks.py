@@ -1,10 +1,10 @@
-"""What Zarr chunks expand to, known before they are expanded, and which of them were never written.
+"""Checks the size of Zarr chunks before they are expanded, and counts chunks that were never written.
 
-Chunks that are stored plainly, or compressed with Blosc, Zstandard, gzip or zlib, with or without a CRC-32C
-behind, are taken, alone or many to a file (shards, with the index that Zarr writes: offset and length of each
-chunk as two uint64, all ones where there is none, and a CRC-32C); the size they declare must be that of the
-chunk's shape. gzip and zlib declare none and are expanded under a bound; so is a Zstandard frame that does
-not say its size. Axes may be transposed. Other codecs are refused.
+A chunk may be uncompressed or compressed with Blosc, Zstandard, gzip or zlib, with or without a CRC-32C at
+its end. It is a file of its own or a part of a shard, whose index must be as Zarr writes it: offset and
+length of each chunk as two uint64 (all ones if it is missing), and a CRC-32C. The size that a chunk declares
+must be that of its shape. gzip, zlib and some Zstandard frames declare no size and are expanded under a
+bound. Axes may be transposed. Other codecs are refused.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ _HEADER_BYTES = 32
 _CRC_BYTES = 4
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ZSTD_BLOCK_BYTES = 128 << 10
-"""A compressed block of a Zstandard frame holds at most so much (RFC 8878, section 3.1.1.2.4)."""
+"""Most bytes to which a block of a Zstandard frame expands (RFC 8878, section 3.1.1.2.4)."""
 _ZSTD_SLACK = 8
-"""A frame without its size may have room in its blocks for so many times the chunk."""
+"""The blocks of a frame that declares no size may have room for at most this many times the chunk."""
 _EXPANSION = 1000
-"""A snapshot is at most so many times as large as its whole store."""
+"""A snapshot is at most this many times as large as its whole store."""
 _NOTHING = 2**64 - 1
-"""Offset and length of a chunk that a shard does not hold."""
+"""Offset and length in the index for a chunk that a shard does not hold."""
 
 
 def check_size(array: Any, shape: Sequence[int], store: Path) -> None:
-    """Refuse an array a snapshot of which is absurdly larger than the store that should hold it.
+    """Refuse an array if one snapshot of it is far larger than the store that should hold it.
 
-    Chunks that are missing are legal (they read as the fill value), so that a shape alone proves nothing.
+    Missing chunks are legal (they read as the fill value), so that a snapshot may be larger than the store.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def check_size(array: Any, shape: Sequence[int], store: Path) -> None:
 
 @dataclass(frozen=True)
 class _Codecs:
-    """How chunks are stored: compressor ("" for none), bytes of checksum behind, the shards' index."""
+    """How chunks are stored: compressor ("" for none), bytes of checksum at the end, place of the index."""
 
     compressor: str
     trailing: int
@@ -80,12 +80,12 @@ def check_chunks(array: Any, key: tuple[int | slice, ...], store: Path) -> None:
     array
         A `zarr.Array` in the folder `store`.
     key
-        What is about to be read.
+        The cells that will be read.
 
     Raises
     ------
     InputError
-        Naming the chunk.
+        If there is such a chunk. The message names it.
     """
     codecs = _codecs(array, store)
     expected = math.prod(array.chunks) * array.dtype.itemsize
@@ -108,7 +108,7 @@ def check_chunks(array: Any, key: tuple[int | slice, ...], store: Path) -> None:
 
 
 def unwritten(array: Any, store: Path) -> tuple[int, int]:
-    """How many chunks of an array are not in its store, and how many its shape has.
+    """Number of chunks of an array that are not in its store, and number of all chunks of its shape.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def unwritten(array: Any, store: Path) -> tuple[int, int]:
 
 
 def _touched(array: Any, key: tuple[int | slice, ...], store: Path) -> Iterator[tuple[Path, list[range]]]:
-    """Each file that holds chunks which `key` touches, with their numbers along each axis in that file."""
+    """Each file with chunks that `key` touches, and the numbers of these along each axis in the file."""
     outer = array.shards or array.chunks
     inside = [size // chunk for size, chunk in zip(outer, array.chunks, strict=True)]
     touched = []
@@ -161,7 +161,7 @@ def _touched(array: Any, key: tuple[int | slice, ...], store: Path) -> Iterator[
 def _shard_index(
     array: Any, stream: IO[bytes], size: int, codecs: _Codecs, chunks: list[range], store: Path
 ) -> list[tuple[int, int]]:
-    """First byte and length of the chunks in a shard that are there, of those with these numbers."""
+    """First byte and length of each chunk that a shard holds, among those with these numbers."""
     inside = [outer // chunk for outer, chunk in zip(array.shards, array.chunks, strict=True)]
     index_bytes = 16 * math.prod(inside)
     if size < index_bytes + _CRC_BYTES:
@@ -204,7 +204,7 @@ def _codecs(array: Any, store: Path) -> _Codecs:
 
 
 def _index_is_first(shard: Any) -> bool:
-    """Whether the index is before the chunks; zarr says it as a text, before 3.2 as a member of an Enum."""
+    """Whether the index comes before the chunks: a text in zarr, before 3.2 a member of an Enum."""
     location = shard.index_location
     return str(getattr(location, "value", location)) == "start"
 
@@ -217,7 +217,7 @@ def _codec_name(codec: Any) -> str:
 def _expanded_bytes(stream: IO[bytes], start: int, size: int, codec: str, expected: int) -> int | None:
     """The size that the chunk at byte `start` expands to; None where it is unknown or too large.
 
-    `size` is below 0 where a chunk that was cut off is shorter than its checksum.
+    `size` is below 0 if the chunk was cut off and is shorter than its checksum.
     """
     if size < 0:
         return None
@@ -243,7 +243,7 @@ def _expanded_bytes(stream: IO[bytes], start: int, size: int, codec: str, expect
 
 
 def _zstd_content_bytes(header: bytes) -> int | None:
-    """Frame_Content_Size of a Zstandard frame (RFC 8878, section 3.1.1.1); None where it is not given."""
+    """Frame_Content_Size of a Zstandard frame (RFC 8878, section 3.1.1.1); None if the frame has none."""
     if len(header) < 6 or header[:4] != _ZSTD_MAGIC:
         return None
     start, width = _zstd_size_field(header[4])
@@ -261,10 +261,10 @@ def _zstd_size_field(descriptor: int) -> tuple[int, int]:
 
 
 def _zstd_expanded_bytes(raw: bytes, expected: int) -> int | None:
-    """What a Zstandard frame without its size expands to; None if its blocks have room for far more.
+    """The size to which a Zstandard frame without a declared size expands; None if it could be far more.
 
-    A block's header (3 bytes) says its kind and size: raw, one byte repeated, or compressed, which expands to
-    at most 128 KiB.
+    The header of a block (3 bytes) gives its kind and size: raw, one byte repeated, or compressed, which
+    expands to at most 128 KiB.
     """
     from numcodecs.zstd import decompress
 
