@@ -1,4 +1,4 @@
-"""The pass over every value: what is found in one block of a snapshot, and what follows for all blocks."""
+"""The pass over every value: findings in one block of a snapshot, and findings of all blocks merged."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from reion_kernels import Moments
 
 _PARTLY_IONISED = (0.01, 0.9)
-"""Range of the mean xi of a snapshot that shows whether sources lie in bubbles."""
+"""Range of mean xi in which a snapshot shows whether sources lie in bubbles."""
 
 _WEIGHTS = ("n_igm", "n_ion", "n_src")
 """Fields by which means of xi are weighted."""
 
 
 class FieldFindings:
-    """What is found of one field in some blocks of a snapshot.
+    """Findings on one field in some blocks of a snapshot.
 
     Attributes
     ----------
     moments
-        Of all values.
+        Moments of all values.
     empty_cells
         Number of cells that are exactly zero.
     """
@@ -72,7 +72,7 @@ class FieldFindings:
                 self._line_parts[axis][block[number].start] = values[tuple(index)].astype(np.float64)
 
     def merge(self, other: FieldFindings) -> None:
-        """Add what was found in another block of the same snapshot."""
+        """Add the findings in another block of the same snapshot."""
         self.moments = self.moments.merge(other.moments)
         self.empty_cells += other.empty_cells
         for axis, parts in other._line_parts.items():
@@ -81,21 +81,21 @@ class FieldFindings:
 
 @dataclass
 class Findings:
-    """What is found in some blocks of a snapshot.
+    """Findings in some blocks of a snapshot.
 
     Attributes
     ----------
     fields
-        Findings of each field by its name.
+        Findings on each field by its name.
     xi_sums
         For each weighting field, the sum over cells of xi times that field.
     boundary_ratio
-        See `reion.inspection.checks.boundary_ratio`; None where a block is not the whole snapshot.
+        See `reion.inspection.checks.boundary_ratio`; None if a block is not the whole snapshot.
     xi_by_axis_order
-        See `reion.inspection.checks.xi_at_sources`; empty where a block is not the whole snapshot or xi
-        shows no bubbles.
+        See `reion.inspection.checks.xi_at_sources`; empty if a block is not the whole snapshot or xi shows
+        no bubbles.
     pictures
-        What the pictures show of these blocks, if any are drawn.
+        The parts of the pictures in these blocks; None if no pictures are drawn.
     """
 
     fields: dict[str, FieldFindings]
@@ -105,7 +105,7 @@ class Findings:
     pictures: Pictures | None = None
 
     def mean_xi(self, weight: str) -> float | None:
-        """Mean of xi over cells, weighted by a field; None where that is missing or zero everywhere."""
+        """Mean of xi over cells, weighted by a field; None if the field is missing or zero everywhere."""
         if weight not in self.xi_sums:
             return None
         total = self.fields[weight].moments.mean * self.fields[weight].moments.count
@@ -113,9 +113,9 @@ class Findings:
 
 
 def merged(findings: Iterable[Findings], shape: Shape) -> Findings:
-    """The findings of all blocks of a snapshot as one, without the pictures.
+    """The findings in all blocks of a snapshot as one, without the pictures.
 
-    The blocks come in their order, whoever looked at them: sums round the same way for any number of workers.
+    The findings come in the order of the blocks, so that sums round the same way for any number of workers.
     """
     result = Findings({})
     for found in findings:
@@ -123,14 +123,14 @@ def merged(findings: Iterable[Findings], shape: Shape) -> Findings:
             result.fields.setdefault(name, FieldFindings(shape)).merge(of_field)
         for name, total in found.xi_sums.items():
             result.xi_sums[name] = result.xi_sums.get(name, 0.0) + total
-        # Both come from a block that is the whole snapshot, so there is no second one to merge.
+        # Both exist only for a block that is the whole snapshot, which has no second block to merge.
         result.boundary_ratio = found.boundary_ratio
         result.xi_by_axis_order = found.xi_by_axis_order
     return result
 
 
 class InspectBlock(Job[tuple[int, int], Findings]):
-    """Inspects one block of one snapshot; a piece is the number of the snapshot and that of the block."""
+    """Inspects one block of one snapshot. A piece is the number of the snapshot and that of the block."""
 
     def __init__(self, sim: xr.Dataset, pictures: Pictures | None) -> None:
         self._sim = sim
@@ -138,7 +138,7 @@ class InspectBlock(Job[tuple[int, int], Findings]):
         self._blocks = blocks_of(shape_of(sim))
 
     def __call__(self, piece: tuple[int, int]) -> Findings:
-        """Read every field in one block and look at its values."""
+        """Read every field in one block and collect the findings."""
         index, number = piece
         shape, block = shape_of(self._sim), self._blocks[number]
         values: dict[str, np.ndarray] = {}
@@ -169,5 +169,5 @@ def _xi_sums(values: Mapping[str, np.ndarray]) -> dict[str, float]:
 
 
 def _sum_of_products(x: np.ndarray, y: np.ndarray) -> float:
-    """Sum of x times y, both (x, y, z), in float64; plane by plane, so that no large product is held."""
+    """Sum of x times y, both (x, y, z), in float64; plane by plane, so that no large product is in memory."""
     return sum(float(np.multiply(a, b).sum(dtype=np.float64)) for a, b in zip(x, y, strict=True))

@@ -1,4 +1,4 @@
-"""Whether a simulation is plausible: checks of what `reion inspect` measured, answered in words."""
+"""Checks whether a simulation is plausible, by the measurements of `reion inspect`."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _DENSITY_TOLERANCE = 0.05
 """Relative difference from an expected mean density that still counts as equal."""
 
 _TAKEN_AS_THEY_ARE = ("1 + overdensity", "kg m-3", "Msun Mpc-3", "hydrogen cm-3", "baryon cm-3")
-"""Units of densities that are named where their numbers were taken as g cm-3."""
+"""Units that a density may really have whose numbers were taken as g cm-3."""
 
 _BRIGHTEST = 10_000
 """Number of the brightest sources at which xi is looked up."""
 
 _XI_GAIN = 0.1
-"""How much higher xi at the sources must be with other axes before that is said."""
+"""Smallest gain of xi at the sources, with the axes in another order, that is reported."""
 
 
 def plausibility(
@@ -39,23 +39,23 @@ def plausibility(
     boundary_ratios: Sequence[float],
     xi_by_axis_order: Mapping[str, float],
 ) -> list[Check]:
-    """Check what `reion.inspection.look.inspect` measured.
+    """Check the measurements of `reion.inspection.look.inspect`.
 
     Parameters
     ----------
     sim
         The simulation.
     fields, history
-        What was measured.
+        The measurements.
     boundary_ratios
-        What `boundary_ratio` gives for each snapshot; may be empty.
+        The result of `boundary_ratio` for each snapshot; may be empty.
     xi_by_axis_order
-        What `xi_at_sources` gives for one snapshot; may be empty.
+        The result of `xi_at_sources` for one snapshot; may be empty.
 
     Returns
     -------
     list of Check
-        In the order of a first look.
+        First the checks of the density, then those of sources, xi, photons and cosmology.
     """
     checks: list[Check] = []
     if "n_igm" in fields:
@@ -76,10 +76,10 @@ def plausibility(
 
 
 def boundary_ratio(n_igm: np.ndarray) -> float:
-    """Rms step of the density across the periodic boundary over the rms step between the cells beside it.
+    """Rms step of the density across the periodic boundary, divided by the rms step between the next cells.
 
     `n_igm` has shape (x, y, z). The largest ratio of the three axes is returned: about 1 for a periodic box,
-    larger for a piece cut out of one.
+    larger for a piece of a box.
     """
     ratios = []
     for number in range(len(AXES)):
@@ -101,8 +101,8 @@ def xi_at_sources(xi: np.ndarray, n_src: np.ndarray) -> dict[str, float]:
     Returns
     -------
     dict
-        From the order, such as `"zyx"`, to the mean weighted by `n_src`. Orders that change the shape of xi
-        are left out; empty without sources.
+        The mean weighted by `n_src`, by the order, such as `"zyx"`. Orders that change the shape of xi are
+        left out; empty without sources.
     """
     cells = np.flatnonzero(n_src)
     rates = n_src.reshape(-1)[cells]
@@ -153,7 +153,7 @@ def _mean_density(sim: xr.Dataset, means: np.ndarray) -> Check:
     for unit in _TAKEN_AS_THEY_ARE:
         scale = field_conversion("n_igm", unit, redshift=0.0, cosmology=assumed, cell_volume_mpc3=1.0).scale
         usual_mistakes[f"in {unit}, taken as g cm-3 (--set n_igm_unit='{unit}')"] = 1 / scale
-    # Several can be near, as h-2 and 2 are: the nearest at all redshifts is named.
+    # Several mistakes can give similar ratios, such as h-2 and 2: the nearest at all redshifts is named.
     deviation = {
         mistake: float(np.max(np.abs(np.log(ratios / expected)))) if np.all(ratios > 0) else np.inf
         for mistake, expected in usual_mistakes.items()

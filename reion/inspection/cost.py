@@ -1,4 +1,4 @@
-"""What an inspection costs."""
+"""Plans the cost of an inspection."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from reion.storage.store import blocks_of, volume
 
 _MEBIBYTE = 1 << 20
 _LOADING_BYTES = 281 * _MEBIBYTE
-"""Memory of a process while the kernels are loaded, which is more than it keeps."""
+"""Memory of a process while it loads the kernels, part of which is freed afterwards."""
 
 _PROGRAM_BYTES = 229 * _MEBIBYTE
-"""Memory of a process with its kernels, besides the values of a block (four bytes each)."""
+"""Memory of a process with its kernels, without the values of a block (four bytes each)."""
 
 _DECODING_BYTES = 88 * _MEBIBYTE
 _DECODING_BYTES_A_CELL = 4.6
-"""Memory that decoding the chunks of a Zarr store takes: a constant, and for each cell of a block."""
+"""Memory to decode the chunks of a Zarr store: a constant, and bytes for each cell of a block."""
 
 
 def plan_inspect(sim: xr.Dataset, sources: Sequence[Path], *, terms: Terms = TERMS) -> Plan:

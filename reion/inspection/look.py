@@ -49,17 +49,17 @@ def inspect(
     plot
         A folder to write pictures into (see `reion.inspection.pictures`).
     force
-        Replace that folder if it exists and holds nothing but such pictures.
+        Replace this folder if it exists and holds nothing but such pictures.
     workers
-        Who looks at the pieces, which are the blocks of all snapshots; this process if None.
+        Who does the pieces, which are the blocks of all snapshots; this process if None.
     progress
-        Called with the number of pieces done and the number of all pieces.
+        Called with the numbers of pieces done and of all pieces.
 
     Raises
     ------
     InputError
-        If a value is out of range (the reader's message names the file and the cell), or the folder for the
-        pictures exists already.
+        If a value is out of range (the message names the file and the cell), or the folder for the pictures
+        exists already.
     """
     check_simulation(sim, values=False)
     pictures = None
@@ -86,7 +86,7 @@ def inspect(
 
 
 def _inspection(sim: xr.Dataset, snapshots: Sequence[Findings]) -> Inspection:
-    """What the findings of every snapshot say about the simulation."""
+    """The inspection of a simulation, from the findings in each of its snapshots."""
     fields = {name: _field_inspection(sim, name, snapshots) for name in FIELDS if name in sim.data_vars}
     history = _history(sim, snapshots)
     checks = plausibility(
@@ -150,7 +150,7 @@ def _history(sim: xr.Dataset, snapshots: Sequence[Findings]) -> list[HistoryPoin
 
 
 def _photons_per_hydrogen(sim: xr.Dataset, snapshots: Sequence[Findings]) -> list[float | None]:
-    """For each snapshot, photons emitted so far per hydrogen atom; None where sources are no photons."""
+    """For each snapshot, photons emitted so far per hydrogen atom; None if the sources are not in photons."""
     unknown: list[float | None] = [None] * len(snapshots)
     if "n_ion" in sim.data_vars:
         units = sim["n_ion"].attrs["units"]

@@ -30,13 +30,13 @@ _XI_BINS = np.linspace(0.0, 1.0, 51)
 """Edges of the bins of xi."""
 
 _VELOCITY_BINS = np.linspace(-2000.0, 2000.0, 801)
-"""Edges of the bins of velocities in km s-1, which go both ways."""
+"""Edges of the bins of velocities in km s-1."""
 
 _PROJECTED = ("n_src", "n_ion")
-"""Fields that are zero in most cells of a plane: drawn as the brightest cell along z instead."""
+"""Fields that are zero in most cells of a plane, so that the brightest cell along z is drawn instead."""
 
 _MAX_SNAPSHOTS = 5
-"""Largest number of redshifts drawn as slices and profiles: the first, the last and some between."""
+"""Most redshifts that are drawn as slices and profiles: the first, the last and some between."""
 
 _NAMES = ("histograms.png", "slices.png", "profiles.png", "history.png")
 
@@ -55,9 +55,9 @@ class Pictures:
     """Collects histograms and slices during the pass, and draws the pictures at its end.
 
     Histograms count all cells: by log10 of the density over the cosmic mean, by xi, by velocities, and by
-    log10 of any other field in its units where it is not zero. What lies outside all bins is in the one at
-    that end. A slice is the plane across the z axis through the
-    middle of the box; of sources and photons it is the brightest cell along z, because most cells have none.
+    log10 of any other field in its units where it is not zero. The first and the last bin also count all
+    values beyond them. A slice is the plane across the z axis through the middle of the box; for sources and
+    photons it is the brightest cell along z, because most cells have none.
     """
 
     def __init__(self, sim: xr.Dataset) -> None:
@@ -78,7 +78,7 @@ class Pictures:
         return other
 
     def merge(self, other: Pictures) -> None:
-        """Add the cells that other pictures have seen."""
+        """Add the cells of other pictures of the same simulation."""
         for key, counts in other._counts.items():
             self._counts[key] = self._counts.get(key, 0) + counts
         for key, parts in other._slices.items():
@@ -104,7 +104,7 @@ class Pictures:
             )
 
     def _add_to_slice(self, key: tuple[str, int], parts: Mapping[tuple[int, int], np.ndarray]) -> None:
-        """Add parts of a slice: (x, y) by their first cell. Where two overlap, the larger value wins."""
+        """Add parts (x, y) of a slice, by their first cell. Where two overlap, the larger value is kept."""
         plane = self._slices.setdefault(key, {})
         for corner, part in parts.items():
             plane[corner] = np.maximum(plane[corner], part) if corner in plane else part
@@ -114,7 +114,7 @@ class Pictures:
         return self._counts[name, index]
 
     def plane(self, name: str, index: int) -> np.ndarray:
-        """Slice of snapshot `index`, which must be one of those drawn: (x, y) float32."""
+        """Slice of snapshot `index`, which must be one that is drawn: (x, y) float32."""
         values = np.zeros(self._shape, dtype=np.float32)
         for (x, y), part in self._slices[name, index].items():
             values[x : x + part.shape[0], y : y + part.shape[1]] = part
@@ -134,11 +134,11 @@ class Pictures:
         return list(figures)
 
     def _names(self) -> list[str]:
-        """The fields, in the order in which they were seen."""
+        """The names of the fields, in the order in which they were added."""
         return list(dict.fromkeys(name for name, _ in self._counts))
 
     def _quantity(self, name: str) -> str:
-        """What is drawn of a field, with its unit."""
+        """The label of a field: the quantity that is drawn, with its unit."""
         if name == "xi":
             return name
         return f"{'log10 ' if _is_logarithmic(name) else ''}{name} / ({self._units[name]})"

@@ -1,4 +1,4 @@
-"""What `reion inspect` finds out about a simulation, and its JSON."""
+"""The result of `reion inspect`, and its JSON."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Statistics:
     Attributes
     ----------
     mean, std, minimum, maximum
-        Of all values.
+        Mean, standard deviation, smallest and largest value.
     skewness
-        None if all values are the same.
+        Skewness; None if all values are the same.
     empty_fraction
         Share of cells that are exactly zero.
     normalised_minimum, normalised_maximum
@@ -79,7 +79,7 @@ class FieldSnapshot:
     redshift
         The redshift.
     statistics
-        Of all cells.
+        Statistics of all cells.
     axis_lines
         For each axis, the values along the line through the middle of the box (index n // 2 on the two other
         axes): (n,) float64.
@@ -95,7 +95,7 @@ class FieldSnapshot:
         return {axis: float(line.mean()) for axis, line in self.axis_lines.items()}
 
     def to_json(self) -> dict[str, Any]:
-        """The snapshot as JSON, with the means of the lines in their place."""
+        """The snapshot as JSON, with the means of `axis_lines` instead of the lines."""
         return {"redshift": self.redshift, **self.statistics.to_json(), "axis_means": self.axis_means}
 
 
@@ -106,7 +106,7 @@ class FieldInspection:
     Attributes
     ----------
     name, units
-        Of the field.
+        Name and unit of the field.
     snapshots
         One for each redshift, in the order of the simulation.
     pooled
@@ -119,7 +119,7 @@ class FieldInspection:
     pooled: Statistics
 
     def to_json(self) -> dict[str, Any]:
-        """The field as JSON; the pooled mean density also in g pc-3, as the original project had it."""
+        """The field as JSON; the pooled mean density also in g pc-3, the unit of the original project."""
         pooled = self.pooled.to_json()
         if self.name == "n_igm":
             pooled["mean_g_pc3"] = float(grams_per_cubic_parsec(np.asarray(self.pooled.mean)))
@@ -139,8 +139,8 @@ class HistoryPoint:
     redshift, age_myr
         The redshift, and the age of the universe then.
     mean_xi, mean_xi_mass, mean_xi_at_sources
-        Mean ionised fraction by volume, by mass, and by photons emitted (so far where the simulation has
-        `n_ion`, otherwise at that time).
+        Mean ionised fraction weighted by volume, by mass, and by emitted photons: by `n_ion`, or by `n_src`
+        if `n_ion` is missing or zero.
     photons_per_hydrogen
         Ionising photons emitted so far for each hydrogen atom.
     """
@@ -155,16 +155,16 @@ class HistoryPoint:
 
 @dataclass(frozen=True)
 class Check:
-    """A question about the plausibility of a simulation, answered.
+    """The result of one check of a simulation.
 
     Attributes
     ----------
     name
-        What was checked.
+        Name of the check.
     ok
-        Whether it is plausible.
+        Whether the simulation is plausible in this respect.
     message
-        The answer in words.
+        The result in words.
     """
 
     name: str
@@ -174,7 +174,7 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What `reion inspect` finds out about a simulation.
+    """The result of `reion inspect` for a simulation.
 
     Attributes
     ----------
@@ -183,19 +183,19 @@ class Inspection:
     box_size_mpc, cell_size_mpc
         Comoving lengths along x, y and z.
     redshifts
-        Of the snapshots, from the first to the last.
+        Redshifts of the snapshots, from the first to the last.
     source_code
-        The code that made the simulation, if the files say it.
+        The code that made the simulation, if the files give it.
     cosmology
         H0, Om0 and Ob0 by name.
     cosmology_assumed
-        Whether the files do not give the cosmology.
+        Whether the cosmology is the default, because the files give none.
     fields
         Each field of the simulation by its name.
     history
         One point for each redshift.
     checks
-        In the order of a first look.
+        Results of the checks (see `reion.inspection.checks.plausibility`).
     plots
         Paths of the pictures that were written.
     peak_memory_bytes
@@ -216,7 +216,7 @@ class Inspection:
     peak_memory_bytes: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The inspection as JSON; what is undefined is None."""
+        """The inspection as JSON; an undefined quantity is None."""
         return {
             "shape": list(self.shape),
             "box_size_mpc": list(self.box_size_mpc),

@@ -62,7 +62,7 @@ def _field_table(field: FieldInspection) -> Table:
 
 
 def _cells(statistics: Statistics, axis_means: list[float] | list[None]) -> list[str]:
-    """The text of the row of `_STATISTICS_COLUMNS`."""
+    """The texts of a row, in the order of `_STATISTICS_COLUMNS`."""
     values = (
         statistics.mean,
         statistics.std,

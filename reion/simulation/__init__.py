@@ -1,1 +1,1 @@
-"""The Simulation: the one data type, its units, its lazy fields and its meshes."""
+"""The Simulation, reion's data type: its contract, its units, its lazy fields and its meshes."""

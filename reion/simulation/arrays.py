@@ -1,4 +1,4 @@
-"""Arrays that say more than their numbers: what NumPy would drop without a word is kept or refused."""
+"""Arrays with units or named axes, which NumPy would drop silently: units are converted, axes checked."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _AXES = ("x", "y", "z")
 
 
 def plain_values(name: str, values: Any, units: str) -> Any:
-    """The numbers of an array in these units, its axes in the order x, y, z; any array without both as it is.
+    """The numbers of an array in `units`. An array without units is returned as it is.
 
     Parameters
     ----------
     values
-        An astropy Quantity is converted. An xarray.DataArray must name its axes in this order, as `values` of
-        NumPy are taken to be.
+        An array. An astropy Quantity is converted. The axes of an xarray.DataArray must have the order
+        x, y, z, which any other array is taken to have.
 
     Raises
     ------

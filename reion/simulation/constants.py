@@ -1,7 +1,6 @@
-"""Constants of nature and of units that are needed before anything else is loaded.
+"""Constants that are needed without loading astropy, which takes half a second.
 
-The values are those of `astropy.constants` and `astropy.units`, which take half a second to load; a test
-compares them.
+A test compares the values with those of `astropy.constants` and `astropy.units`.
 """
 
 PROTON_MASS_G = 1.67262192595e-24

@@ -1,4 +1,4 @@
-"""The one data type: an `xarray.Dataset` of a reionisation simulation, checked at the door."""
+"""The Simulation, reion's data type: an `xarray.Dataset` with named fields, units and checked values."""
 
 from __future__ import annotations
 
@@ -30,32 +30,31 @@ VELOCITY_UNITS = "km s-1"
 TEMPERATURE_UNITS = "K"
 RATE_UNITS = "s-1"
 SOURCE_UNITS = (PHOTON_RATE_UNITS, "Mpc-3", "Msun Mpc-3")
-"""The units n_src may have; what is derived from it (n_ion) is per 1e18 s of shining."""
+"""The units that n_src may have. n_ion has the same unit times 1e18 s."""
 
 DEFAULT_COSMOLOGY = {"H0": 67.66, "Om0": 0.30964, "Ob0": 0.04897}
 MEAN_MOLECULAR_WEIGHT = 1.222
 """Baryon mass per hydrogen atom in proton masses, as in C2-Ray."""
 
 MAX_MFP = "max_mfp"
-"""Name of the variable (redshift,) that holds the comoving radius in Mpc that photons reach, from each
-snapshot to the next."""
+"""Name of the variable (redshift,): comoving radius in Mpc that photons reach until the next snapshot."""
 
 CELL_SIZE_TOLERANCE = 0.02
-"""How much cell sizes of simulations and models may differ, relatively: 1.6 to 3.2 % cost 0.001 in R²."""
+"""Largest relative difference of a simulation's and a model's cells: 1.6 to 3.2 % cost 0.001 in R²."""
 
 CUBIC_TOLERANCE = 1e-3
-"""How much the sides of a cell that counts as a cube may differ, relative to the shortest."""
+"""Largest difference between the sides of a cell that counts as a cube, relative to the shortest."""
 
 REDSHIFT_TOLERANCE = 1e-3
-"""How far two redshifts may differ and still be one."""
+"""Largest difference between two redshifts that count as one."""
 
 XI_ROUNDING = 1e-5
-"""How far outside [0, 1] an ionised fraction may lie and still be rounding, which is clipped."""
+"""Largest distance of an ionised fraction from [0, 1] that counts as rounding; it is clipped."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FieldSpec:
-    """What a field of a simulation is."""
+    """A field of a Simulation: its name, the units it may have (the default first) and its range."""
 
     name: str
     units: tuple[str, ...]
@@ -102,7 +101,7 @@ FIELDS: Mapping[str, FieldSpec] = {
     )
 }
 GAS_EVERYWHERE_CELLS = 32**3
-"""A region of so many cells without any gas is a part that was never written, not a void."""
+"""A region of at least this many cells without any gas was never written; it is no void."""
 NOT_A_DENSITY = (
     "is it zero because a part was never written, or is the unit another one? An overdensity that is -1 "
     "everywhere is no gas at all"
@@ -119,22 +118,22 @@ def make_simulation(
     source_code: str = "unknown",
     check_values: bool = True,
 ) -> xr.Dataset:
-    """Put arrays together into a Simulation and check it.
+    """Make a Simulation of arrays and check it.
 
     Parameters
     ----------
     fields
-        Name to array of shape (redshift, x, y, z): any of n_igm (g cm-3, comoving), n_src
-        (`n_src_units`, per comoving volume), n_ion (1e66 Mpc-3), xi (1). Lazily indexed arrays stay lazy.
+        Arrays of shape (redshift, x, y, z) by name, any of `FIELDS` in the first of their units, such as
+        n_igm in g cm-3 (comoving); but n_src and propagation_mask in `n_src_units` (per comoving volume), and
+        n_ion in `n_ion_units(n_src_units)`. Lazily indexed arrays stay lazy.
     redshift
-        One number a snapshot; put into descending order (the order of time) if they are not.
+        One number for each snapshot. Snapshots are put into descending order (the order of time).
     box_size
         Comoving Mpc, one number or three.
     cosmology
-        `H0` (km s-1 Mpc-1), `Om0`, `Ob0` of a flat LCDM; the default is `DEFAULT_COSMOLOGY`, and the
-        attribute `cosmology_assumed` says so.
+        `H0` (km s-1 Mpc-1), `Om0`, `Ob0` of a flat LCDM. Without it, `DEFAULT_COSMOLOGY` is assumed.
     check_values
-        Read every value once and check finiteness and range (see `check_simulation`).
+        Read every value once and check that it is finite and in range (see `check_simulation`).
 
     Raises
     ------
@@ -189,13 +188,13 @@ def make_simulation(
 def check_simulation(sim: xr.Dataset, *, values: bool = True, file: str | None = None) -> xr.Dataset:
     """Check that a Dataset is a Simulation and return it.
 
-    Structure always (dims, shapes, units, redshifts, box size, cell centres); with `values` also every
-    number, one snapshot at a time: finite, densities positive, xi within [0, 1] up to `XI_ROUNDING`.
+    The structure is always checked (dimensions, units, redshifts, box size, cell centres); with `values` also
+    every number, one snapshot at a time: finite and within the range of its field (`FIELDS`).
 
     Raises
     ------
     InputError
-        Naming what was expected, what came, in which file and at which cell.
+        If it is no Simulation. The message says what was expected, what came, in which file and cell.
     """
     present = [name for name in FIELDS if name in sim.data_vars]
     if not present:
@@ -280,17 +279,17 @@ def check_values(
     origin: Sequence[int] = (0, 0, 0),
     whole: bool = True,
 ) -> None:
-    """Check one snapshot (or a block of it at cell `origin`) of field `name`: finite, within its range.
+    """Check that a snapshot of field `name` (or a block of it at cell `origin`) is finite and in range.
 
     Parameters
     ----------
     whole
-        Whether `values` are a whole snapshot: somewhere in it there is gas.
+        Whether `values` are a whole snapshot, which must contain gas.
 
     Raises
     ------
-    BadValuesError
-        With the number of bad cells and the first one's position.
+    InputError
+        If there is no gas; a BadValuesError, with the number of bad cells and the first, if values are bad.
     """
     spec = FIELDS[name]
     slack = XI_ROUNDING if name == "xi" else 0.0
@@ -337,7 +336,7 @@ _WHERE_FROM = {
     "n_ion": f"n_ion is summed up from n_src, the sources of all snapshots: {_SOURCES}",
     "xi": "`reion predict` and `reion simulate` compute the ionised fraction, xi",
 }
-"""What to do where a field is missing."""
+"""Where a missing field comes from, for the hint of an error."""
 
 
 def require_fields(sim: xr.Dataset, names: Iterable[str], *, purpose: str, file: str | None = None) -> None:
@@ -365,13 +364,7 @@ def cell_size_mpc(sim: xr.Dataset) -> tuple[float, float, float]:
 
 
 def cubic_cell_size_mpc(sim: xr.Dataset) -> float:
-    """Comoving side of a cell in Mpc, where cells must be cubes.
-
-    Raises
-    ------
-    InputError
-        If the three sides differ by more than `CUBIC_TOLERANCE` of them.
-    """
+    """Comoving side of a cubic cell in Mpc; InputError if its sides differ by more than `CUBIC_TOLERANCE`."""
     sides = cell_size_mpc(sim)
     if max(sides) > min(sides) * (1 + CUBIC_TOLERANCE):
         raise InputError(
@@ -389,7 +382,7 @@ def cosmology(sim: xr.Dataset) -> FlatLambdaCDM:
 
 
 def cosmological_parameters(sim: xr.Dataset) -> dict[str, float]:
-    """H0 in km s-1 Mpc-1, Om0 and Ob0 of a simulation; the default's where it does not say."""
+    """H0 in km s-1 Mpc-1, Om0 and Ob0 of a simulation; those of the default where it lacks them."""
     return {key: float(sim.attrs.get(key, default)) for key, default in DEFAULT_COSMOLOGY.items()}
 
 
@@ -408,10 +401,7 @@ def mean_density(cosmology: Mapping[str, float]) -> float:
 
 
 def hydrogen_density(n_igm: np.ndarray) -> np.ndarray:
-    """Hydrogen atoms per comoving volume in 1e66 Mpc-3 (the unit of n_ion) from n_igm in g cm-3.
-
-    n_H = n_igm / (1.222 m_p), as in C2-Ray. Shape and dtype are kept.
-    """
+    """Hydrogen atoms in 1e66 Mpc-3, n_igm / (1.222 m_p) as in C2-Ray, in the shape and dtype of n_igm."""
     atoms: np.ndarray = n_igm * n_igm.dtype.type(hydrogen_per_density())
     return atoms
 
@@ -427,13 +417,7 @@ def hydrogen_per_gram() -> float:
 
 
 def with_max_mfp(sim: xr.Dataset, max_mfp_mpc: Sequence[float] | np.ndarray) -> xr.Dataset:
-    """Return the simulation with `max_mfp`, the comoving radius in Mpc that photons reach, one a snapshot.
-
-    Raises
-    ------
-    InputError
-        If there is not one positive length a snapshot.
-    """
+    """Return the simulation with `max_mfp`; InputError unless each snapshot has a positive length in Mpc."""
     lengths = np.asarray(max_mfp_mpc, dtype=np.float64)
     if lengths.shape != (sim.sizes["redshift"],) or not np.all(np.isfinite(lengths)) or np.any(lengths <= 0):
         raise InputError(
@@ -445,7 +429,7 @@ def with_max_mfp(sim: xr.Dataset, max_mfp_mpc: Sequence[float] | np.ndarray) -> 
 
 
 def n_ion_units(n_src_units: str) -> str:
-    """Units of n_ion derived from n_src in `n_src_units`: those times 1e18 s."""
+    """Units of n_ion where n_src is in `n_src_units`: the same times 1e18 s."""
     return PHOTON_UNITS if n_src_units == PHOTON_RATE_UNITS else f"1e18 s {n_src_units}"
 
 
@@ -455,7 +439,7 @@ def shape_of(sim: xr.Dataset) -> Shape:
 
 
 def cells_of(sim: xr.Dataset) -> int:
-    """Cells of a snapshot."""
+    """Number of cells in a snapshot."""
     return math.prod(shape_of(sim))
 
 

@@ -1,8 +1,7 @@
 """The age of the universe in a simulation's cosmology, in closed form.
 
 `reion.simulation.contract.cosmology` gives the same through astropy, whose cosmology takes longer to load
-than everything else that a prediction needs. What a prediction and a history of photons ask for is one
-formula, which a test compares with astropy's.
+than everything else that a prediction needs. A test compares the two.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ def age_s(redshift: np.ndarray, *, hubble_km_s_mpc: float, omega_m: float) -> np
     Parameters
     ----------
     redshift
-        Of any shape, which the result has too.
+        An array of any shape, which is also the shape of the result.
     hubble_km_s_mpc
         The Hubble constant H0.
     omega_m
-        The share of matter today; the cosmological constant is the rest, below 0 where matter is above 1.
+        The density parameter of matter today. That of the cosmological constant is 1 minus this.
 
     Notes
     -----

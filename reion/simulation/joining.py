@@ -1,4 +1,4 @@
-"""An ionised fraction from one place and the gas from another, as one Simulation."""
+"""Joins an ionised fraction and the gas that it belongs to into one Simulation."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from reion.errors import InputError
 from reion.simulation.contract import DIMS, REDSHIFT_TOLERANCE, box_size_mpc, require_fields
 
 BOX_SIZE_TOLERANCE = 1e-3
-"""How much the sides of two boxes may differ, relatively, and still be the same box."""
+"""Largest relative difference between the sides of two boxes that count as the same box."""
 
 
 def matching_snapshots(name: str, pred: xr.DataArray, true: xr.Dataset) -> dict[int, int]:
-    """Index of each snapshot of a simulation to the index of the ionised fraction at the same redshift.
+    """The index of the snapshot of `pred` at the same redshift, by the index of the snapshot of `true`.
+
+    Snapshots of `true` without such a snapshot are left out.
 
     Parameters
     ----------
     name
-        What the ionised fraction is called in errors.
+        The name of the ionised fraction in errors.
     pred
         xi with dimensions (redshift, x, y, z).
     true
-        The Simulation that it belongs to, with or without xi of its own.
+        The Simulation that `pred` belongs to, with or without its own xi.
 
     Raises
     ------
@@ -49,18 +51,18 @@ def matching_snapshots(name: str, pred: xr.DataArray, true: xr.Dataset) -> dict[
 
 
 def with_xi(sim: xr.Dataset, other: xr.Dataset, *, file: str | None = None) -> xr.Dataset:
-    """Return a simulation with the xi of another store, at the redshifts that both have.
+    """Return a simulation with the xi of another, at the redshifts that both have.
 
-    Nothing is read. The xi that `sim` has itself is replaced.
+    No values are read. If `sim` has its own xi, this is replaced.
 
     Parameters
     ----------
     sim
         A Simulation.
     other
-        A Simulation with xi, what `reion predict` wrote for example.
+        A Simulation with xi, such as one that `reion predict` wrote.
     file
-        Where `other` is from, for errors.
+        The file of `other`, for errors.
 
     Raises
     ------
@@ -87,12 +89,12 @@ def with_xi(sim: xr.Dataset, other: xr.Dataset, *, file: str | None = None) -> x
 
 
 def named_apart(places: Sequence[Path]) -> list[str]:
-    """Names for ionised fractions by their places: the last part without its ending.
+    """Names for ionised fractions: the name of each file or folder without its ending.
 
     Raises
     ------
     InputError
-        If two have one name.
+        If two have the same name.
     """
     names = [place.stem for place in places]
     if len(set(names)) < len(names):

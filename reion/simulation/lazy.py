@@ -1,4 +1,4 @@
-"""Fields whose snapshots are read, or computed, where they are asked for."""
+"""Fields whose snapshots are read or computed when they are asked for."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class LazyField(BackendArray):
 
     @abstractmethod
     def snapshot(self, index: int, key: CellKey) -> np.ndarray:
-        """The cells `key` of snapshot `index`, float32, with the axes that numpy would leave."""
+        """The cells `key` of snapshot `index`, float32, with the axes that NumPy's indexing would leave."""
 
     def as_variable_data(self) -> Any:
         """The field in the form that a variable of xarray takes for its data."""

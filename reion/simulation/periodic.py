@@ -8,19 +8,19 @@ import numpy as np
 
 
 def squared_distance(shape: Sequence[int], cell_sides: Sequence[float] = (1.0, 1.0, 1.0)) -> np.ndarray:
-    """Squared distance of every cell's centre from that of the first cell, round the box where it is nearer.
+    """Squared distance of each cell's centre from that of the first cell, by the shorter way round the box.
 
     Parameters
     ----------
     shape
         Cells along x, y and z.
     cell_sides
-        Of a cell along x, y and z; the distance is in their unit.
+        Sides of a cell along x, y and z. The distance is in their unit.
 
     Returns
     -------
     numpy.ndarray
-        Of that shape, float64. Cells within a radius are a ball around the first cell, or the whole box.
+        The squared distances, of shape `shape`, float64.
     """
     x, y, z = (
         (np.minimum(np.arange(n), n - np.arange(n)) * np.float64(side)) ** 2
@@ -31,19 +31,19 @@ def squared_distance(shape: Sequence[int], cell_sides: Sequence[float] = (1.0, 1
 
 
 def ball_counts(shape: Sequence[int], radii_cells: Sequence[float]) -> np.ndarray:
-    """How often a ball around the first cell reaches each cell, which is more than once if it meets itself.
+    """How often a ball around the first cell covers each cell: more than once where the ball meets itself.
 
     Parameters
     ----------
     shape
         Cells along x, y and z.
     radii_cells
-        Of the ball along x, y and z. It reaches a cell if it reaches the cell's centre.
+        Radii of the ball along x, y and z. The ball covers a cell if it covers its centre.
 
     Returns
     -------
     numpy.ndarray
-        Of that shape, float32, whole numbers.
+        The counts, of shape `shape`, float32, whole numbers.
     """
     reaches = [np.arange(-int(radius), int(radius) + 1) for radius in radii_cells]
     x, y, z = np.meshgrid(*reaches, indexing="ij", sparse=True)

@@ -1,4 +1,4 @@
-"""The history of photons: n_ion of a snapshot, the sum of what all the snapshots before it have emitted."""
+"""Sums up n_ion, the photons that the sources of all earlier snapshots have emitted, from n_src."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ N_ION_TIME_S = 1e18
 """n_ion is in the unit of n_src times this time."""
 
 FIRST_LIGHT_REDSHIFT = 11.0
-"""A series of sources that starts below this redshift lacks part of the history."""
+"""A series that starts below this redshift with sources lacks the photons emitted before."""
 
 
 def photon_weights(sim: xr.Dataset) -> np.ndarray:
-    """What the n_src of each snapshot adds to the n_ion of all later ones, per n_src: (redshift,), float64.
+    """The factor from n_src of each snapshot to its part of n_ion of all later ones: (redshift,), float64.
 
-    The sources of a snapshot shine until the next one, so this is the time between the two in `N_ION_TIME_S`;
-    zero for the last.
+    The sources of a snapshot shine until the next one, so the factor is the time between the two in units of
+    `N_ION_TIME_S`; zero for the last.
     """
     weights: np.ndarray = np.append(np.diff(cosmic_age_s(sim)), 0.0) / N_ION_TIME_S
     return weights
 
 
 class PhotonSum:
-    """n_ion of one snapshot after the other, of a box or a part of it.
+    """Sums up n_ion snapshot after snapshot, for a box or a part of it.
 
     Attributes
     ----------
     n_ion
-        Of the snapshot that is next, float64 in the shape that was given.
+        n_ion of snapshot `index`, float64, of the shape that was given.
     index
-        Which that is.
+        Number of the snapshot whose n_src is to be added next.
     """
 
     def __init__(self, sim: xr.Dataset, shape: Sequence[int]) -> None:
@@ -47,14 +47,14 @@ class PhotonSum:
     def add(self, n_src: np.ndarray) -> None:
         """Add the photons of snapshot `index`, and go on to the next."""
         weight = self._weights[self.index]
-        # Plane by plane, for the product in float64 takes as much memory as what it is added to.
+        # Plane by plane: the product of the whole box in float64 would take as much memory as n_ion.
         for total, rate in zip(self.n_ion, n_src, strict=True):
             total += rate * weight
         self.index += 1
 
 
 class EmittedPhotons:
-    """n_ion of any snapshot, summed up from n_src; asked for in order, every snapshot is read once."""
+    """n_ion of any snapshot, summed up from n_src. If it is asked for in order, n_src is read once."""
 
     def __init__(self, sim: xr.Dataset) -> None:
         require_fields(sim, ["n_src"], purpose="the history of photons (n_ion)")
@@ -72,11 +72,11 @@ class EmittedPhotons:
 
 
 def with_n_ion(sim: xr.Dataset) -> xr.Dataset:
-    """Return the simulation with `n_ion`, derived from the series of `n_src` where it is absent.
+    """Return the simulation with `n_ion`, summed up from `n_src` if it is missing.
 
     n_ion at snapshot j is the sum over i < j of n_src(z_i) (t_{i+1} - t_i): the sources listed at z_i
-    shine from z_i to z_{i+1}. Read into memory as float32. Warns when the series starts late (below
-    z = 11 with sources already shining), because what shone before is then missing.
+    shine from z_i to z_{i+1}. The sum is in memory, as float32. Warns if the series starts late (below z = 11
+    with sources already shining), because the photons emitted before are then missing.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def warn_if_late(sim: xr.Dataset, *, shining: bool | None = None) -> None:
     Parameters
     ----------
     shining
-        Whether n_src of the first snapshot has sources; looked up where it is None.
+        Whether the first snapshot has sources; looked up if None.
 
     Warns
     -----

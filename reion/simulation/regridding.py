@@ -1,4 +1,4 @@
-"""The same box on other cells: mass, photons and ionised volume are kept."""
+"""Regrids a box to other cells. Mass, photons and ionised volume are conserved."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ _MOST_CELLS = 10_000
 
 
 def regrid(sim: xr.Dataset, cell_size_mpc: float) -> xr.Dataset:
-    """Return the simulation on cells of about another size, lazily.
+    """Return the simulation on cells of about the size `cell_size_mpc`, lazily.
 
     Each new cell holds the mean over its volume: every old cell counts with the volume that it shares with
     the new one (first-order conservative remapping). So the mean of every field stays the same: mass
-    (`n_igm`), photons (`n_src`, `n_ion`) and ionised volume (`xi`). What has no cells, such as `max_mfp`, one
-    length a snapshot, stays as it is.
+    (`n_igm`), photons (`n_src`, `n_ion`) and ionised volume (`xi`). Variables without cells, such as
+    `max_mfp`, stay as they are.
 
     Parameters
     ----------
     cell_size_mpc
-        Comoving Mpc. The new mesh has the whole number of cells along each axis whose cells come closest.
+        Comoving Mpc. Along each axis the number of cells is the one whose cells come closest to this size.
 
     Raises
     ------
     InputError
-        If the size is not positive, or makes a mesh of no cell or of more than 10,000 cells along an axis; if
-        a variable has some of the axes of space and not all.
+        If the size is not positive, or gives no cell or more than 10,000 cells along an axis; if a variable
+        has some but not all of the axes of space.
     """
     check_simulation(sim, values=False)
     if not np.isfinite(cell_size_mpc) or cell_size_mpc <= 0:
@@ -76,12 +76,12 @@ def regrid(sim: xr.Dataset, cell_size_mpc: float) -> xr.Dataset:
 
 
 def nearest_mesh(lengths_mpc: Sequence[float], cell_size_mpc: float) -> tuple[int, ...]:
-    """Cells along each axis of the mesh whose cells come closest to a size, for sides of a box."""
+    """Cells along each axis of a box with sides `lengths_mpc`, for cells that come closest to a size."""
     return tuple(round(length / cell_size_mpc) for length in lengths_mpc)
 
 
 def how_to_regrid(sim: xr.Dataset, cell_size_mpc: float) -> str:
-    """What to do with a simulation whose cells differ from those of a model by more than it accepts."""
+    """A hint for a simulation whose cells differ too much from the cells of a model, `cell_size_mpc`."""
     lengths = box_size_mpc(sim)
     shape = [max(count, 1) for count in nearest_mesh(lengths, cell_size_mpc)]
     sides = [length / count for length, count in zip(lengths, shape, strict=True)]
@@ -97,12 +97,12 @@ def how_to_regrid(sim: xr.Dataset, cell_size_mpc: float) -> str:
 
 
 def shared_fractions(old: int, new: int) -> csr_array:
-    """The weight of each of `old` cells along an axis in the mean of each of `new` cells along it.
+    """The weight of each of `old` cells along an axis in the mean of each of `new` cells along this axis.
 
     Returns
     -------
     scipy.sparse.csr_array
-        (new, old), float64: shared length over the length of a new cell. Rows sum to one.
+        (new, old), float64: shared length divided by the length of a new cell. Rows sum to one.
     """
     from scipy.sparse import csr_array
 
@@ -122,7 +122,7 @@ class _Regridded(LazyField):
 
     def snapshot(self, index: int, key: CellKey) -> np.ndarray:
         """The cells `key` of snapshot `index`, from the old cells that share volume with them."""
-        # An integer in the key keeps its axis, of one cell, until the end.
+        # The axis of an integer in the key is kept, with one cell, until the end.
         new_cells = [np.atleast_1d(np.arange(n)[k]) for n, k in zip(self.shape[1:], key, strict=True)]
         weights = [fractions[cells] for fractions, cells in zip(self._fractions, new_cells, strict=True)]
         old_cells = [

@@ -1,15 +1,14 @@
-"""Units at the door: from what files hold to the units of the Simulation, through astropy.
+"""Converts values in files to the units of the Simulation, through astropy.
 
-A unit is given as an astropy unit string with, where it matters, words around it:
+A unit is a unit string of astropy, with additional words where they are needed:
 
-- `comoving` (the default) or `proper` for what is per volume; of velocities `proper` is the default;
+- `comoving` (the default) or `proper` for quantities per volume; for velocities `proper` is the default;
 - `h` for the Hubble constant in 100 km s-1 Mpc-1, as in `Msun/h` or `h2 Msun Mpc-3`;
-- `per cell` for what is a total in each cell (also understood from the dimension: a rate, a mass or a number
-  without a volume);
+- `per cell` for a total in each cell (also assumed for a rate, a mass or a number without a volume);
 - `overdensity` (rho / mean - 1), `1 + overdensity`, `hydrogen cm-3`, `baryon cm-3`, `neutral fraction`.
 
-Factors are put together in float64 and applied once: photon rates and the g cm-3 to g pc-3 factor do not fit
-float32.
+Factors are multiplied in float64 and applied once, because photon rates and the factor from g cm-3 to g pc-3
+do not fit float32.
 """
 
 from __future__ import annotations
@@ -45,24 +44,21 @@ EXAMPLES = {
     "t_spin": "'K', 'mK'",
     "ionisation_rate": "'s-1', '1e-12 s-1', 'Myr-1'",
 }
-"""Units of each field, as they are shown to a person."""
+"""Examples of units for each field, for messages."""
 UNIT_SETTINGS = {name: f"{name}_unit" for name in ("n_igm", "n_src", "n_ion", "xi")}
-"""The `--set` that gives the unit of a field; that of any other is given in a mapping."""
+"""The settings that give the unit of a field. A mapping gives the units of all other fields."""
 _PLAIN = {
     **dict.fromkeys(("velocity_x", "velocity_y", "velocity_z"), (VELOCITY_UNITS, "a velocity")),
     "t_spin": (TEMPERATURE_UNITS, "a temperature"),
     "ionisation_rate": (RATE_UNITS, "a number a second"),
 }
-"""Fields that are neither per volume nor a fraction: their unit, and what a unit of theirs measures."""
+"""Fields that are neither per volume nor a fraction: their unit, and the quantity that it measures."""
 _BLOCK_CELLS = 65536
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """From file values to working units: `raw * scale + offset`, in float64, as float32.
-
-    `units` are the units of the result.
-    """
+    """Converts values in a file to `units`: `raw * scale + offset`, computed in float64, as float32."""
 
     units: str
     scale: float = 1.0
@@ -75,8 +71,8 @@ class Conversion:
     def __call__(self, raw: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Convert an array of any shape, memory order, byte order and number type.
 
-        Returns float32 of the same shape in the same memory order, in `out` if it is given. An array that
-        is already right is returned as it is.
+        Returns float32 of the same shape in the same memory order, in `out` if it is given. An array of
+        float32 that needs no conversion is returned itself.
         """
         if self.scale == 1.0 and self.offset == 0.0 and out is None and raw.dtype == np.float32:
             return raw
@@ -91,7 +87,7 @@ class Conversion:
             order="K",
             buffersize=_BLOCK_CELLS,
         )
-        # What does not fit float32 becomes inf and is refused by the check of values.
+        # A number that does not fit float32 becomes inf, which the check of values refuses.
         with blocks, np.errstate(over="ignore", invalid="ignore"):
             for x, y in blocks:
                 y[...] = x * self.scale + self.offset
@@ -107,18 +103,18 @@ def field_conversion(
     cell_volume_mpc3: float,
     file: Path | str | None = None,
 ) -> Conversion:
-    """How values of field `name` in `unit` become the field of a Simulation.
+    """The conversion of values of field `name` in `unit` to those of a Simulation.
 
     Parameters
     ----------
     unit
-        See the module's text.
+        A unit as the text of this module describes it.
     redshift
-        Of the snapshot, for proper volumes.
+        Redshift of the snapshot, for proper volumes and comoving velocities.
     cosmology
-        H0 (km s-1 Mpc-1), Om0, Ob0: h, and the mean density behind an overdensity.
+        H0 (km s-1 Mpc-1), Om0 and Ob0, for h and the mean density.
     cell_volume_mpc3
-        Comoving volume of a cell, for what is given per cell.
+        Comoving volume of a cell, for units per cell.
 
     Raises
     ------
@@ -167,25 +163,25 @@ def _plain_conversion(
     value = _value_in(text.replace("proper", " ") if is_velocity else text, target, cosmology)
     if value is None:
         raise _unknown(name, unit, f"expected {what}", file)
-    # A comoving velocity is the change of a comoving place.
+    # A comoving velocity is the change of a comoving position.
     comoving = is_velocity and "comoving" in unit
     return Conversion(target, value / (1.0 + redshift) if comoving else value)
 
 
 def length_mpc(unit: str, cosmology: Mapping[str, float]) -> float | None:
-    """Mpc in a unit of length such as `kpc/h`; None if it is not one."""
-    if unit == "Mpc":  # as in our own stores, which need not wait for astropy
+    """Mpc in a unit of length such as `kpc/h`; None if it is no unit of length."""
+    if unit == "Mpc":  # the unit of reion's own stores, which are read without loading astropy
         return 1.0
     return _value_in(unit, "Mpc", cosmology)
 
 
 def mass_msun(unit: str, cosmology: Mapping[str, float]) -> float | None:
-    """Solar masses in a unit of mass such as `1e10 Msun/h`; None if it is not one."""
+    """Solar masses in a unit of mass such as `1e10 Msun/h`; None if it is no unit of mass."""
     return _value_in(unit, "Msun", cosmology)
 
 
 def _value_in(unit: str, target: str, cosmology: Mapping[str, float]) -> float | None:
-    """One of `unit` in the unit `target`; None if it is not a unit, or one of something else."""
+    """The value of one `unit` in `target`; None if it is no unit, or measures something else."""
     from astropy import units
 
     try:
@@ -199,8 +195,8 @@ def photon_rate_per_msun(
 ) -> float:
     """Ionising photons per second of a solar mass of halo, as C2-Ray counts them.
 
-    The baryons in it, Ob0 / Om0 of its mass in units of `mean_molecular_weight` proton masses, emit `f_gamma`
-    photons each in `lifetime_myr`.
+    Ob0 / Om0 of the mass are baryons of `mean_molecular_weight` proton masses each. Every baryon emits
+    `f_gamma` photons in `lifetime_myr`.
     """
     from astropy import constants, units
 
@@ -209,10 +205,10 @@ def photon_rate_per_msun(
 
 
 def grams_per_cubic_parsec(n_igm: np.ndarray) -> np.ndarray:
-    """Density in g pc-3, the unit of the original student project, from n_igm in g cm-3.
+    """Density in g pc-3, the unit of the original EPFL project, from n_igm in g cm-3.
 
-    The factor is 2.93799895e55 (a parsec is 3.0856775814913673e18 cm), which does not fit float32: it is
-    applied in float64, and the result, about 1e25, comes back in the number type of `n_igm`.
+    The factor is 2.93799895e55 (a parsec is 3.0856775814913673e18 cm), which does not fit float32. It is
+    applied in float64; the result, about 1e25, has the number type of `n_igm`.
     """
     from astropy import units
 
@@ -247,7 +243,7 @@ def _parse(name: str, text: str, cosmology: Mapping[str, float], file: Path | st
 
 
 def _without_h(text: str, cosmology: Mapping[str, float]) -> Any:
-    """One of a unit, as a Quantity without h. In astropy h is an hour; here it is the Hubble constant."""
+    """One unit as a Quantity without h, which is the Hubble constant here and an hour in astropy."""
     import astropy.cosmology.units as cosmology_units
     from astropy import units
 
@@ -265,7 +261,7 @@ def _has_no_volume(quantity: Any) -> bool:
 
 
 def _targets(name: str, quantity: Any) -> list[tuple[str, float]]:
-    """The units of field `name` that the quantity can be given in, with its value in them."""
+    """The units of field `name` that the quantity can have, with its value in each."""
     from astropy import units
 
     if name == "n_igm":
