@@ -1,4 +1,4 @@
-"""Speed as ratios against the hardware and the alternatives, both sides measured in one process."""
+"""Benchmarks: speed as ratios to the hardware's and to alternatives, both measured in one process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run(suites: Sequence[str], say: Callable[[str], None]) -> list[Result]:
     suites
         Names from `SUITES`; all of them if empty.
     say
-        Called with one line before each thing that takes time.
+        Called with one line before each measurement that takes time.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def run(suites: Sequence[str], say: Callable[[str], None]) -> list[Result]:
 
 
 def render(results: Sequence[Result]) -> Table:
-    """Figures as a table for the terminal."""
+    """The results as a table for the terminal."""
     from rich.table import Table
 
     table = Table("what", "ratio", "target", "spread", "against", "more")

@@ -1,4 +1,4 @@
-"""Workers of a Dask cluster against this process alone: the same box, predicted from store to store."""
+"""Workers of a Dask cluster compared with this process alone: one box, predicted from store to store."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from reion.storage.store import write_simulation
 MODEL = "rt64-history"
 CELLS = 64
 REDSHIFTS = (10.0, 9.0, 8.0, 7.0)
-"""Every snapshot is so small that it is one tile."""
+"""Redshifts of the snapshots, each so small that it is one tile."""
 
 ROUNDS = 3
 
 
 def measure(say: Callable[[str], None]) -> Iterator[Result]:
-    """Measure prediction with a shipped model; starting the cluster is a figure of its own."""
+    """Measure prediction with a shipped model, and separately the start of the cluster."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source = write_simulation(example_box(CELLS, REDSHIFTS), folder / "sim.zarr")
@@ -60,7 +60,7 @@ def measure(say: Callable[[str], None]) -> Iterator[Result]:
 
 
 def _empty_pieces() -> Result:
-    """The time that Dask adds to a piece of work, against 10 ms."""
+    """The time that Dask adds to a piece of work, compared with 10 ms."""
     from reion.jobs.workers import Job
 
     class Nothing(Job[int, None]):

@@ -1,4 +1,4 @@
-"""Reading, inspecting and converting, against the speed of plain reading and against a gibibyte of memory."""
+"""Reading, inspecting and converting, compared with plain reading and with a gibibyte of memory."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _inspecting(store: Path) -> Result:
 
 
 def _memory(name: str, code: str) -> Result:
-    """A gibibyte over the peak memory of a process that only runs `code`."""
+    """A gibibyte divided by the peak memory of a process that only runs `code`."""
     script = (
         "import json, time, warnings; warnings.simplefilter('ignore'); started = time.perf_counter(); "
         f"{code}; from reion.jobs.resources import peak_memory_bytes; "

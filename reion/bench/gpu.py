@@ -1,7 +1,7 @@
-"""Whatever GPU there is: its answers against the CPU's, and its speed as shares of what it can do.
+"""Prediction and training on a GPU: agreement with the CPU, and speed as a share of the GPU's own.
 
-Without a GPU nothing is measured, and that is said. Every function takes the device, so that tests run each
-of them on a CPU.
+Without a GPU nothing is measured, and a line says so. Every function takes the device, so that tests can run
+it on a CPU.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from reion.prediction.model_file import shipped_models
 from reion.prediction.sessions import Device, may_use_cuda, open_session
 
 SIDES = (64, 96, 128, 192, 256, 320, 384, 448, 512)
-"""Boxes that are predicted whole, until one does not fit."""
+"""Sides of boxes that are predicted as a whole, until one does not fit."""
 
 MOST_ELEMENTS = 1 << 31
-"""Counted in 32 bits, a larger array is a mistake waiting to happen."""
+"""Largest number of elements that 32 bits with a sign can count; larger arrays may give wrong results."""
 
 MATRIX_SIDE = 8192
 COPY_ELEMENTS = 1 << 28
 ROUNDS = 5
 STEPS = 50
 TOLERANCE = 1e-4
-"""Difference of xi between GPU and CPU that is allowed: float32 summed in another order."""
+"""Allowed difference of xi between GPU and CPU, which add float32 in different orders."""
 
 BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
-"""Backend of Keras to the package that it needs."""
+"""The package that each backend of Keras needs."""
 
 _TRAIN = """
 import json, sys, tempfile, time
@@ -85,7 +85,7 @@ def measure(say: Callable[[str], None]) -> Iterator[Result]:
 
 
 def _sees_gpu() -> bool:
-    """Whether a live session of onnxruntime runs on a GPU."""
+    """Whether an open session of onnxruntime runs on a GPU."""
     if not may_use_cuda("auto"):
         return False
     session = open_session(_operator("Neg", 1), "auto", None, None)
@@ -93,7 +93,7 @@ def _sees_gpu() -> bool:
 
 
 def predicting(device: Device, say: Callable[[str], None]) -> Iterator[Result]:
-    """Every shipped model: against the CPU, then in larger and larger boxes, against the device itself."""
+    """Compare every shipped model with the CPU and, in boxes of growing size, with the device's own speed."""
     say(f"gpu: a matrix product and a copy on {device}")
     matrix, copy = matrix_flops(device), copy_bytes(device)
     for name in shipped_models():
@@ -106,7 +106,7 @@ def predicting(device: Device, say: Callable[[str], None]) -> Iterator[Result]:
 
 
 def agreement(emulator: Emulator, side: int) -> Result:
-    """The largest difference of xi from the CPU."""
+    """The largest difference of xi between this device and the CPU."""
     fields = _fields(emulator, side)
     other = Emulator(emulator.file_content, device="cpu")
     difference = float(np.abs(_predict(emulator, fields) - _predict(other, fields)).max())
@@ -120,7 +120,7 @@ def agreement(emulator: Emulator, side: int) -> Result:
 
 
 def rates(emulator: Emulator, matrix_flops: float, copy_bytes: float) -> Iterator[Result]:
-    """Cells a second, from the smallest box to the largest that fits, against the smallest on the CPU."""
+    """Cells per second, from the smallest box to the largest that fits, against the smallest on the CPU."""
     cpu = Emulator(emulator.file_content, device="cpu")
     fields = _fields(cpu, SIDES[0])
     baseline = SIDES[0] ** 3 / statistics.median(_seconds(lambda: _predict(cpu, fields)))
@@ -145,12 +145,12 @@ def rates(emulator: Emulator, matrix_flops: float, copy_bytes: float) -> Iterato
 
 
 def beyond(emulator: Emulator, most_elements: int = MOST_ELEMENTS) -> Result:
-    """A box whose channels are more numbers than 32 bits count: it equals its tiles, or it is refused."""
+    """A box whose channels have more elements than 32 bits can count equals its tiles, or is refused."""
     channels = len(emulator.card.normalizer.get("mean", ())) or 32
     side = int(np.ceil((most_elements / channels) ** (1 / 3))) + 1
     fields = _fields(emulator, side)
     radius, tile = emulator.card.receptive_radius_cells, min(side, 16)
-    # The last cells of the box, whose numbers are the highest.
+    # The last cells of the box, which have the highest indices.
     index = np.arange(side - tile - radius, side + radius) % side
     windows = {name: values[np.ix_(index, index, index)] for name, values in fields.items()}
     conditions = dict.fromkeys(emulator.card.conditions, 30.0)
@@ -173,20 +173,20 @@ def beyond(emulator: Emulator, most_elements: int = MOST_ELEMENTS) -> Result:
 
 
 def matrix_flops(device: Device, side: int | None = None) -> float:
-    """Operations a second of a large float32 matrix product in onnxruntime."""
+    """Operations per second of a large float32 matrix product in onnxruntime."""
     side = side or (MATRIX_SIDE if device == "cuda" else 1024)
     values = np.random.default_rng(0).random((side, side), dtype=np.float32)
     return 2 * side**3 / statistics.median(_on_device("MatMul", [values, values], device))
 
 
 def copy_bytes(device: Device, elements: int | None = None) -> float:
-    """Bytes a second that the device reads and writes when it turns the sign of a large array."""
+    """Bytes per second that the device reads and writes when it negates a large array."""
     values = np.ones(elements or (COPY_ELEMENTS if device == "cuda" else 1 << 22), dtype=np.float32)
     return 2 * values.nbytes / statistics.median(_on_device("Neg", [values], device))
 
 
 def training(device: Device, say: Callable[[str], None], settings: Sequence[str] = ()) -> Iterator[Result]:
-    """Steps a second on every backend that sees the device, in bfloat16 against float32."""
+    """Steps per second on every backend that sees the device, in bfloat16 against float32."""
     for backend, package in BACKENDS.items():
         if find_spec(package) is None:
             continue
@@ -212,7 +212,7 @@ def training(device: Device, say: Callable[[str], None], settings: Sequence[str]
 
 
 def _train(backend: str, device: Device, settings: Sequence[str]) -> Mapping[str, Any] | None:
-    """Train in a process with this backend; None where it does not see the device."""
+    """Train in a process with this backend; None if the backend does not see the device."""
     environment = {**os.environ, "KERAS_BACKEND": backend}
     command = [sys.executable, "-c", _TRAIN, str(STEPS), device, *settings]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
@@ -244,7 +244,7 @@ def _flops(emulator: Emulator, side: int) -> int:
 
 
 def _seconds(call: Callable[[], object]) -> list[float]:
-    """How long each of `ROUNDS` calls takes, after one that is not counted."""
+    """Seconds of each of `ROUNDS` calls, after one call that is not counted."""
     call()
     seconds = []
     for _ in range(ROUNDS):
@@ -272,7 +272,7 @@ def _on_device(operator: str, values: Sequence[np.ndarray], device: Device) -> l
 
 
 def _operator(name: str, inputs: int) -> bytes:
-    """A model of one operator."""
+    """The bytes of an ONNX model with a single operator."""
     from onnx import TensorProto, helper
 
     names = [f"x{number}" for number in range(inputs)]

@@ -1,4 +1,4 @@
-"""Comparing speeds: both sides run in turns, so that whatever else the machine does happens to both."""
+"""Compare speeds: both sides run in turns, so that other work of the machine slows both."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Ratio:
     Attributes
     ----------
     value
-        The ratio that counts, such as the median.
+        The ratio that is reported, such as the median.
     smallest, largest
-        Range of what was measured.
+        Range of the measured ratios.
     """
 
     value: float
@@ -43,11 +43,11 @@ class Result:
     Attributes
     ----------
     name
-        Name of what was measured.
+        Name of the measured operation.
     ratio
-        How much faster it is than what it is measured against.
+        Its speed divided by the speed of its reference.
     against
-        What it is measured against, in words.
+        The reference, in words.
     target
         The ratio that is asked for.
     extra
@@ -61,7 +61,7 @@ class Result:
     extra: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """The figure as JSON."""
+        """JSON-ready values."""
         return {
             "name": self.name,
             "ratio": self.ratio.value,
@@ -74,12 +74,12 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """How many times faster one callable is than another.
+    """The speed of one callable relative to another.
 
     Attributes
     ----------
     ratio
-        Time of the other divided by the time of the first, round by round.
+        Time of the second callable divided by that of the first, round by round.
     seconds
         Median time of the first callable.
     """
@@ -98,14 +98,14 @@ def interleaved(
     ours, other
         The callables to compare. Both are called before the clock starts.
     rounds
-        Number of times each is measured.
+        Number of measurements of each.
     at_least_s
-        A callable that is faster than this is called several times in a row, as one measurement.
+        A callable that takes less time is called several times in a row, as one measurement.
 
     Returns
     -------
     Comparison
-        A ratio above 1 says that `ours` is faster.
+        Its ratio is above 1 if `ours` is faster.
     """
     repeats = [_repeats(call, at_least_s) for call in (ours, other)]
     ratios, seconds = [], []
@@ -117,17 +117,17 @@ def interleaved(
 
 
 class Timed(NamedTuple):
-    """How long a call took by the clock, and on all processors together, in seconds."""
+    """Wall time and processor time, all cores together, of a call in seconds."""
 
     seconds: float
     processor_seconds: float
 
 
 def in_turn(calls: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, list[Timed]]:
-    """Run callables one after the other, round by round, and return how long each took in every round.
+    """Run callables one after the other, round by round, and return the times of each in every round.
 
-    Each is called once before the clock starts. The time on processors says what a call costs where others
-    take the cores away from it.
+    Each is called once before the clock starts. The processor time is the cost of a call on a machine whose
+    cores are shared with others.
     """
     for call in calls.values():
         call()
@@ -143,7 +143,7 @@ def in_turn(calls: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[s
 def fastest(*calls: Callable[[], object], rounds: int = 7) -> Callable[[], object]:
     """The callable with the smallest median time, of several that do the same.
 
-    On one thread or on all, for example: which is faster depends on what else the machine is doing.
+    They may run on one thread and on all: the faster one depends on the other work of the machine.
     """
     times: list[list[float]] = [[] for _ in calls]
     for _ in range(rounds):
@@ -154,13 +154,13 @@ def fastest(*calls: Callable[[], object], rounds: int = 7) -> Callable[[], objec
 
 
 def _repeats(call: Callable[[], object], at_least_s: float) -> int:
-    """Number of calls that take at least so long together."""
+    """Number of calls that together take at least `at_least_s` seconds."""
     call()
     return max(1, round(at_least_s / max(_time(call, 1), 1e-9)))
 
 
 def _time(call: Callable[[], object], repeats: int) -> float:
-    """Seconds that one of `repeats` calls takes."""
+    """Mean time of one of `repeats` calls, in seconds."""
     start = time.perf_counter()
     for _ in range(repeats):
         call()

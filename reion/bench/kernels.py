@@ -1,4 +1,4 @@
-"""The kernels against the bandwidth of memory and against the NumPy a user would write."""
+"""The kernels compared with the bandwidth of memory and with plain NumPy."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ Field = NDArray[np.float32]
 
 CELLS = 300
 CONSTANTS: dict[str, Any] = {"scale": 2.93799895e30, "mean": 1.15, "std": 0.62}
-"""g cm-3 to 1e25 g pc-3, which float32 can still hold, and the mean and σ of a density field in that unit."""
+"""Constants of a realistic normalisation: g cm-3 to 1e25 g pc-3, and mean and σ of a density in that unit."""
 
 
 def measure(say: Callable[[str], None]) -> Iterator[Result]:
     """Measure every kernel; `say` is called with a line before each.
 
-    Arrays are too large for the caches. Each side runs on one thread or on all, whichever is faster then.
+    Arrays are too large for the caches. Each side runs on one thread or on all, whichever is faster.
     """
     say("kernels: compiling all of them in a fresh process, up to 15 s")
     yield from _first_calls()
@@ -48,7 +48,7 @@ def measure(say: Callable[[str], None]) -> Iterator[Result]:
 
 
 def _copy(out: Field, x: Field) -> Callable[[], object]:
-    """Copy on one thread or on all, whichever is faster now."""
+    """A function that copies an array on one thread or on all, whichever is faster."""
     count = len(cores())
     pieces = list(zip(np.array_split(out, count), np.array_split(x, count), strict=True))
 
@@ -60,7 +60,7 @@ def _copy(out: Field, x: Field) -> Callable[[], object]:
 
 
 def _read(x: Field) -> Callable[[], object]:
-    """Read every value on one thread or on all, whichever is faster now."""
+    """A function that reads every value on one thread or on all, whichever is faster."""
     line = x.reshape(-1)
     pieces = np.array_split(line, len(cores()))
 
@@ -200,7 +200,7 @@ def _sampler(rng: np.random.Generator) -> Iterator[Result]:
             partial(with_numpy, fields, origins),
             rounds=9 if cells == 64 else 5,
         )
-    # Several batches each: threads that live for milliseconds often share the core they were started on.
+    # Each thread reads several batches: threads that live only milliseconds often share one core.
     two = interleaved(partial(fill_with_two, fields, origins, 8), partial(fill, fields, origins, times=8))
     yield Result(
         name="sampler_vs_numpy",
@@ -226,7 +226,7 @@ def _spin(n):  # type: ignore[no-untyped-def]
 
 
 def _free_cores() -> Comparison:
-    """How much of a second core is ours right now: work without memory, on two threads and on one."""
+    """How much of a second core is free now: arithmetic without memory on one thread and on two."""
 
     def on_two() -> None:
         with ThreadPoolExecutor(2) as pool:

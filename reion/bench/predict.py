@@ -1,4 +1,4 @@
-"""Prediction against Keras, against the excursion set and against a matrix product."""
+"""Prediction compared with Keras, with the excursion set and with a matrix product."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 ROUNDS = 5
 CELLS = 64
 NETWORK: Mapping[str, Any] = {}
-"""What the network changes in the default of the schema."""
+"""Settings that the measured network changes in the default schema."""
 
 _TOLD = {"redshift": np.array([8.0], dtype=np.float32)}
 
 SIDES = (64, 128, 256, 300)
-"""Boxes that are predicted from store to store, within `MEMORY_BYTES`."""
+"""Sides of boxes that are predicted from store to store, within `MEMORY_BYTES`."""
 
 MEMORY_BYTES = 1 << 30
 
@@ -119,7 +119,7 @@ def example_box(side: int, redshifts: Sequence[float] = (8.0,)) -> xr.Dataset:
 
 
 def _keras(network: Any, emulator: Emulator, fields: dict[str, np.ndarray]) -> Callable[[], Any]:
-    """A function that predicts the box with the compiled Keras network; numpy pads the periodic halo."""
+    """A function that predicts the box with the compiled Keras network; NumPy pads the periodic halo."""
     import tensorflow as tf
 
     radius = emulator.card.receptive_radius_cells
@@ -134,7 +134,7 @@ def _keras(network: Any, emulator: Emulator, fields: dict[str, np.ndarray]) -> C
 
 
 def _in_stages(ours: Callable[[], Any], emulator: Emulator, fields: dict[str, np.ndarray]) -> Result:
-    """The model as the emulator runs it against its whole file in onnxruntime."""
+    """The model as the emulator runs it, compared with onnxruntime on the whole file."""
     compared = interleaved(ours, one_file(emulator, fields, _TOLD), rounds=ROUNDS)
     return _result("predict_vs_whole_file", compared, "the whole file in onnxruntime", 1.3)
 
@@ -144,7 +144,7 @@ def _stages(emulator: Emulator, fields: dict[str, np.ndarray], flops: int) -> It
 
 
 def _convolution_in_planes() -> Result:
-    """A mirror-symmetric 3x3x3 convolution of 32 to 24 channels: in planes, as in the file, against 3D."""
+    """A mirror-symmetric 3x3x3 convolution, 32 to 24 channels: as planes, as in the file, against 3D."""
     from onnx import TensorProto, helper, numpy_helper
 
     from reion_exports.planes import in_planes
@@ -202,7 +202,7 @@ def _startup(model: Path, folder: Path) -> Result:
 
 
 def _store_to_store(model: Path, folder: Path, say: Callable[[str], None]) -> Iterator[Result]:
-    """Cells a second from store to store, each box in a process of its own, against the smallest box."""
+    """Cells per second from store to store, each box in its own process, against the smallest box."""
     first = 0.0
     for side in SIDES:
         say(f"predict: {side}^3 cells from store to store within {MEMORY_BYTES >> 20} MiB")

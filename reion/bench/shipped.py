@@ -1,4 +1,4 @@
-"""The shipped models for many worlds against the excursion set, on a box they were not trained on."""
+"""The shipped models of the network `transport` compared with the excursion set, on a held-out box."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from reion_kernels.photon_channels import PhotonPlan
 
 MODELS: Mapping[str, float] = {"rt-worlds-fast": 3.0, "rt-worlds": 1.5}
-"""Models by name, and how many times the speed of the excursion set is asked of them."""
+"""The speed that is asked of each model, by its name, relative to the excursion set."""
 
 SIDES = (64, 128)
-"""Boxes: the packaged sample's held-out box at `REDSHIFT`, repeated where more cells are wanted."""
+"""Sides of boxes: the held-out box of the packaged sample at `REDSHIFT`, repeated for the larger side."""
 
 REDSHIFT = 8.0
 REACH_MPC = 30.0
@@ -34,7 +34,7 @@ ONE_FILE, EXCURSION_SET = "one file", "excursion set"
 
 
 def measure(say: Callable[[str], None]) -> Iterator[Result]:
-    """Measure every model in two stages and as one file in turn with the excursion set, and its stages."""
+    """Measure every model, in two stages and as one file, in turn with the excursion set; then each stage."""
     emulators = {name: Emulator(name, device="cpu") for name in MODELS}
     for side in SIDES:
         fields = box(side)
@@ -50,7 +50,7 @@ def measure(say: Callable[[str], None]) -> Iterator[Result]:
 
 
 def box(side: int) -> dict[str, np.ndarray]:
-    """n_igm and n_ion, each (side, side, side) float32, of the packaged sample's held-out box."""
+    """n_igm and n_ion of the held-out box of the packaged sample, each (side, side, side) float32."""
     sim = with_n_ion(load_sample().held_out).sel(redshift=REDSHIFT)
     fields = {}
     for name in ("n_igm", "n_ion"):
@@ -62,7 +62,7 @@ def box(side: int) -> dict[str, np.ndarray]:
 
 
 def _compared(times: Mapping[str, list[Timed]], side: int) -> Iterator[Result]:
-    """Each model against everything else that was run in turn with it."""
+    """Each model compared with everything else that was run in turn with it."""
     for name, asked in MODELS.items():
         for other, target in ((EXCURSION_SET, asked), (f"{name}, {ONE_FILE}", 1.3)):
             pairs = list(zip(times[other], times[name], strict=True))
@@ -95,7 +95,7 @@ def _two_stages(emulator: Emulator, fields: Mapping[str, Any]) -> Callable[[], A
 def one_file(
     emulator: Emulator, fields: Mapping[str, np.ndarray], told: Mapping[str, np.ndarray]
 ) -> Callable[[], Any]:
-    """A function that predicts the box with the whole file in onnxruntime; `told` are its numbers."""
+    """A function that predicts the box with the whole file in onnxruntime; `told` holds the conditions."""
     session = open_session(emulator.content, "cpu", None, None)
     inputs = {**{name: values[None] for name, values in fields.items()}, **told}
     return lambda: session.run(["xi"], inputs)
@@ -109,7 +109,7 @@ def _told() -> dict[str, np.ndarray]:
 
 
 def excursion_set(fields: Mapping[str, np.ndarray]) -> Callable[[], Any]:
-    """A function that decides by the excursion set which cells of the box are ionised."""
+    """A function that computes the ionised cells of the box with the excursion set."""
     from reion.physics.excursion_set import ionised
 
     return lambda: ionised(fields["n_ion"], hydrogen_density(fields["n_igm"]))
@@ -133,7 +133,7 @@ def shares(
     flops: int,
     rounds: int,
 ) -> Iterator[Result]:
-    """The trunk's convolutions as a share of a matrix product, the first stage's bytes as one of a copy."""
+    """The speed of the trunk as a share of a matrix product's, and of the stem as a share of a copy's."""
     stages = emulator.stages
     assert stages is not None  # noqa: S101 (for the type)
     side = len(fields["n_igm"])
@@ -156,7 +156,7 @@ def _share_of_product(
     flops: int,
     rounds: int,
 ) -> Result:
-    """The trunk's convolutions as a share of a matrix product."""
+    """The operations per second of the trunk's convolutions as a share of those of a matrix product."""
     answers = np.empty((1, *(side,) * 3), dtype=np.float32)
     left = np.random.default_rng(0).random((MATRIX_SIDE, MATRIX_SIDE), dtype=np.float32)
     right = left.T.copy()
@@ -175,7 +175,7 @@ def _share_of_product(
 def _share_of_copy(
     name: str, first_stage: Callable[[], Any], plan: PhotonPlan, side: int, rounds: int
 ) -> Result:
-    """The bytes that the first stage must move as a share of a copy of as many."""
+    """The bytes per second that the stem must move as a share of those of a copy."""
     # Every filter reads and writes its fields once, and every channel is written.
     filters = 2 * len(plan.smoothing) + 2 * len(plan.diffusion)
     bytes_per_cell = 8 * filters + 4 * plan.channels + 8

@@ -1,4 +1,4 @@
-"""Ray tracing: nanoseconds a source and cell, what memory and arithmetic would allow, and two threads."""
+"""Ray tracing: nanoseconds per source and cell, the limits of memory and arithmetic, and two threads."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from reion_kernels import Rays, black_body_table, ionise, trace_rays
 CELLS = 64
 RADIUS_CELLS = 15.0
 SOURCES = 512
-"""A multiple of 16, which are followed side by side."""
+"""Number of sources, a multiple of the 16 that are traced together."""
 ROUNDS = 9
 TARGET_NS = 40.0
 
 CELL_CM = 2.0 * 3.0857e24 / 9.0
-"""Two comoving Mpc at z = 8."""
+"""Proper side in cm of a cell of two comoving Mpc at z = 8."""
 NEUTRAL = 600.0
 """Optical depth of a neutral cell of that size at mean density."""
 
 BYTES = 31.0
-"""Bytes of memory or the last cache that a source needs of a cell: optical depth 4, its own rate written and
-read 8, the rate of the mesh read and written 16, and a sixteenth of the geometry's 53, which sixteen sources
-share. The 70 bytes of columns and indices besides stay in the first two caches."""
+"""Bytes that are moved from memory or the last cache for each source and cell: 4 of optical depth, 8 of the
+source's rate, written and read, 16 of the rate of the mesh, read and written, and a sixteenth of the 53 of
+the geometry, which sixteen sources share. Another 70 bytes, columns and indices, stay in the first caches."""
 OPERATIONS = 66.0
-"""Arithmetic of a source and cell: 19 to interpolate, 7 to pass on, 33 to read the table twice and take the
-difference, each with one division, and 7 to add up."""
+"""Arithmetic operations for each source and cell: 19 to interpolate, 7 to pass on the column, 33 to read the
+table twice and subtract, and 7 to add up; the first three include one division each."""
 
 
 def measure(say: Callable[[str], None]) -> Iterator[Result]:
@@ -52,7 +52,7 @@ def measure(say: Callable[[str], None]) -> Iterator[Result]:
 
 
 def half_ionised(cells: int, sources: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Neutral hydrogen, in cm-3, of a box of which bubbles fill half, and sources within the bubbles."""
+    """Neutral hydrogen, in cm-3, of a box that is half filled with bubbles, and sources in the bubbles."""
     rng = np.random.default_rng(0)
     density = rng.lognormal(-0.1, 0.5, (cells,) * 3)
     ionised = np.zeros((cells,) * 3, dtype=bool)
@@ -73,7 +73,7 @@ def _cells(radius: float) -> int:
 
 
 def _nanoseconds(trace: Callable[[], object], work: int) -> list[float]:
-    """Processor time of each call for each source and cell; a shared machine makes the clock run on."""
+    """Processor time in ns per source and cell, for each call; wall time would count others' work too."""
     trace()
     times = []
     for _ in range(ROUNDS):
@@ -107,7 +107,7 @@ def _rays(trace: Callable[..., Rays]) -> Result:
 
 
 def _copied_bytes_a_second() -> float:
-    """Bytes that a copy of a large array reads and writes."""
+    """Bytes per second that a copy of a large array reads and writes."""
     x = np.ones(1 << 24, dtype=np.float32)
     y = np.zeros_like(x)
     return 2 * x.nbytes / (1e-9 * min(_nanoseconds(lambda: np.copyto(y, x), 1)))
@@ -121,7 +121,7 @@ def _multiply_and_add(x, rounds):  # type: ignore[no-untyped-def]
 
 
 def _operations_a_second() -> float:
-    """Multiplications and additions of float32 in the first cache, as the compiler arranges them."""
+    """Multiplications and additions of float32 per second, compiled, on data in the first cache."""
     x = np.ones(2048, dtype=np.float32)
     rounds = 2000
     return 2 * rounds * len(x) / (1e-9 * min(_nanoseconds(lambda: _multiply_and_add(x, rounds), 1)))
@@ -146,7 +146,7 @@ def _threads(trace: Callable[..., Rays]) -> Result:
 
 
 def _box(trace: Callable[..., Rays], gas: NDArray[np.float32], sources: NDArray[np.int64]) -> Result:
-    # The box twice along each axis, with the same sources: the same rays, and more room beside them.
+    # The box is repeated twice along each axis with the same sources: the rays stay the same.
     large: Any = np.tile(gas, (2, 2, 2))
     rates, few = np.full(SOURCES, 1e53), np.where(np.arange(SOURCES) < 16, 1e53, 0.0)
     work = (SOURCES - 16) * _cells(RADIUS_CELLS)
@@ -157,7 +157,7 @@ def _box(trace: Callable[..., Rays], gas: NDArray[np.float32], sources: NDArray[
     )
     return Result(
         name="rays_large_box",
-        # What sources add to the cost of a box: the passes over its cells are the same for any number.
+        # Only the cost of the sources is compared: passes over all cells do not depend on their number.
         ratio=Ratio.of((small - np.median(small_few)) / (large_all - np.median(large_few))),
         against="the same sources in an eighth of the box",
         target=0.9,

@@ -1,4 +1,4 @@
-"""Training against a bare loop over its compiled step, and that step with and without our own gradients."""
+"""The training loop compared with its compiled step alone, and that step with and without our gradients."""
 
 from __future__ import annotations
 

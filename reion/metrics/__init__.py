@@ -1,7 +1,8 @@
-"""The statistics a reionisation paper reports, on plain arrays with the box size in comoving Mpc.
+"""The statistics that papers on reionisation report, of plain arrays with the box size in comoving Mpc.
 
-Fields are arrays of shape (x, y, z) of a periodic box. What is not defined (R2 of a uniform field, sizes
-where nothing is ionised) is None, or NaN within an array: never a made-up number and never a warning.
+Fields are arrays of shape (x, y, z) of a periodic box. A statistic that is not defined (R² of a uniform
+field, bubble sizes without ionised cells) is None, or NaN within an array: never a made-up number or a
+warning.
 """
 
 from reion.metrics.bubbles import BubbleSizes, bubble_sizes, granulometry

@@ -1,4 +1,4 @@
-"""Sizes of ionised regions: along rays (mean free path), and by the spheres that fit in (granulometry)."""
+"""Sizes of ionised regions: lengths of rays (mean free path), and balls that fit inside (granulometry)."""
 
 from __future__ import annotations
 
@@ -15,19 +15,27 @@ IONISED = 0.5
 """A cell at or above this ionised fraction counts as ionised."""
 
 RAYS = 10_000
-"""Rays that are followed through each field, for its size distribution."""
+"""Number of rays that are followed through each field for its size distribution."""
 
 SIZE_BINS = 24
-"""Bins of the size distribution."""
+"""Number of bins of the size distribution."""
 
 
 @dataclass(frozen=True)
 class BubbleSizes:
     """Lengths of rays from random ionised points to the first neutral cell.
 
-    edges_mpc: bin edges, shape (bins + 1,). probability: dP / d ln R in each bin, shape (bins,); rays shorter
-    than the first edge (half a cell) and unbounded ones are in no bin. unbounded: fraction of rays that met
-    no neutral cell within one box side. mean_mpc: mean length of all rays, the unbounded with that length.
+    Attributes
+    ----------
+    edges_mpc
+        Bin edges, shape (bins + 1,).
+    probability
+        dP / d ln R in each bin, shape (bins,); rays shorter than the first edge (half a cell) and unbounded
+        rays are in no bin.
+    unbounded
+        Fraction of rays that meet no neutral cell within one side of the box.
+    mean_mpc
+        Mean length of all rays; unbounded rays count with the side of the box.
     """
 
     edges_mpc: Curve
@@ -63,29 +71,32 @@ def bubble_sizes(
 ) -> BubbleSizes | None:
     """Size distribution of ionised regions by the mean free path.
 
-    From random points of the ionised volume, in random directions, to the first neutral cell (Mesinger &
-    Furlanetto 2007, ApJ 669, 663), followed exactly from cell to cell through the periodic box.
+    Rays start at random points of the ionised volume, in random directions, and end at the first neutral cell
+    (Mesinger & Furlanetto 2007, ApJ 669, 663). They are followed exactly, from cell to cell, through the
+    periodic box.
 
     Parameters
     ----------
     xi
-        Ionised fraction, shape (x, y, z); a cell is ionised from `threshold` on.
+        Ionised fraction, shape (x, y, z).
     box_size_mpc
-        Comoving, one length or three.
+        Comoving side of the box, one length or three.
+    threshold
+        Cells with at least this xi count as ionised.
     rays
-        How many; the mean is good to about one over their root.
+        Number of rays; the relative error of the mean is about one over its square root.
     seed
-        Of the points and directions: the same field gives the same answer.
+        Seed of points and directions: the same field gives the same result.
 
     Returns
     -------
     BubbleSizes or None
-        None where no cell is ionised, or every cell is.
+        None if no cell is ionised, or every cell is.
 
     Raises
     ------
     InputError
-        If a value is not finite or the box size is none.
+        If a value is not finite or the box size is invalid.
     """
     xi = checked_field(xi, "xi")
     lengths = np.array(checked_box_size(box_size_mpc))
@@ -109,16 +120,17 @@ def bubble_sizes(
 def _free_paths(
     ionised: Field, start: np.ndarray, lengths: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Lengths in Mpc of rays from a random point in each cell of `start` to the first neutral cell.
+    """Lengths in Mpc, shape (rays,), of rays from a random point in each cell of `start` to neutral gas.
 
-    `start`: flat indices, shape (rays,); `lengths`: sides of the box in Mpc, shape (3,). Shape (rays,).
+    `start` holds flat indices, shape (rays,); `lengths` the sides of the box in Mpc, shape (3,).
     """
     shape = np.array(ionised.shape)
     cell_mpc = lengths / shape
     cell = np.stack(np.unravel_index(start, ionised.shape), axis=1)
     direction = rng.normal(size=cell.shape)
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-    # A direction along an axis never crosses the other two; a tiny slope crosses too late to matter.
+    # A ray along an axis never crosses the walls of the other two axes, which would divide by zero. With a
+    # tiny slope it crosses them too late to matter.
     direction[np.abs(direction) < 1e-12] = 1e-12
     step = np.where(direction > 0, 1, -1)
     between = cell_mpc / np.abs(direction)
@@ -143,7 +155,7 @@ def _free_paths(
 
 
 def granulometry_radii_mpc(shape: Sequence[int], box_size_mpc: float | Sequence[float]) -> Curve:
-    """Radii of `granulometry`: from one cell by factors of the root of two to a quarter of the box."""
+    """Radii of `granulometry` in Mpc: from one cell, by factors of √2, to a quarter of the box."""
     lengths = np.array(checked_box_size(box_size_mpc))
     cell = float((lengths / np.array(shape)).min())
     steps = max(0, int(np.floor(2 * np.log2(lengths.min() / 4 / cell) + 1e-9)))
@@ -154,28 +166,31 @@ def granulometry_radii_mpc(shape: Sequence[int], box_size_mpc: float | Sequence[
 def granulometry(
     xi: Field, box_size_mpc: float | Sequence[float], *, threshold: float = IONISED
 ) -> tuple[Curve, Curve] | None:
-    """Fraction of the ionised volume that balls of radius R reach without touching neutral cells.
+    """Fraction of the ionised volume that is covered by balls of radius R without neutral cells.
 
-    The morphological opening with balls of growing radius (Kakiichi et al. 2017, MNRAS 471, 1936), in the
-    periodic box: its decrease with R is the distribution of sizes.
+    This is the morphological opening with balls of growing radius in the periodic box (Kakiichi et al. 2017,
+    MNRAS 471, 1936); its decrease with R is the distribution of sizes. A ball is all cells whose centre is at
+    most R away.
 
     Parameters
     ----------
     xi
-        Ionised fraction, shape (x, y, z); a cell is ionised from `threshold` on.
+        Ionised fraction, shape (x, y, z).
     box_size_mpc
-        Comoving, one length or three.
+        Comoving side of the box, one length or three.
+    threshold
+        Cells with at least this xi count as ionised.
 
     Returns
     -------
     tuple of numpy.ndarray or None
-        Radii (Mpc; see `granulometry_radii_mpc`) and fractions, both float64 of shape (radii,); None where no
-        cell is ionised. A ball is all cells whose centre is at most R away.
+        Radii (Mpc; see `granulometry_radii_mpc`) and fractions, both float64 of shape (radii,); None if no
+        cell is ionised.
 
     Raises
     ------
     InputError
-        If a value is not finite or the box size is none.
+        If a value is not finite or the box size is invalid.
     """
     xi = checked_field(xi, "xi")
     lengths = np.array(checked_box_size(box_size_mpc))
@@ -188,12 +203,12 @@ def granulometry(
         return radii, np.ones(radii.size)
     fractions = np.zeros(radii.size)
     distance = squared_distance(xi.shape, (lengths / xi.shape).tolist())
-    import scipy.fft  # a quarter of the time in which a prediction starts, which needs none
+    import scipy.fft  # the import would take a quarter of the start-up time of a prediction
 
     transform = scipy.fft.rfftn(ionised.astype(np.float64), workers=fft_threads())
     for index, radius in enumerate(radii):
         within = distance <= radius**2 * (1 + 1e-9)
-        # A ball is its own mirror image, so its transform is real and the two convolutions need no flip.
+        # A ball equals its mirror image, so its transform is real and the two convolutions need no flip.
         ball = scipy.fft.rfftn(within.astype(np.float64), workers=fft_threads()).real
         covered = scipy.fft.irfftn(transform * ball, xi.shape, workers=fft_threads())
         fits = covered > within.sum() - 0.5

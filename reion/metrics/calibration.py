@@ -1,4 +1,4 @@
-"""Whether a predicted ionised fraction and its error bar mean what they say, and where in density it errs."""
+"""Calibration of a predicted ionised fraction and of its error bar, and the error by density."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RELIABILITY_BINS = 20
 DENSITY_BINS = 10
 SPREAD_BINS = 10
 LARGEST_SPREAD = 0.5
-"""No distribution between 0 and 1 has a larger standard deviation (Popoviciu's inequality)."""
+"""Largest standard deviation of a distribution between 0 and 1 (Popoviciu's inequality)."""
 
 
 def _zeros(size: int) -> Curve:
@@ -23,7 +23,7 @@ def _zeros(size: int) -> Curve:
 
 @dataclass(frozen=True)
 class _PooledBins:
-    """Sums over the cells of each bin: adding two pools their cells."""
+    """Sums over the cells of each bin; the sum of two objects pools their cells."""
 
     def __add__(self, other: Self) -> Self:
         names = [item.name for item in fields(self)]
@@ -32,7 +32,7 @@ class _PooledBins:
 
 @dataclass(frozen=True)
 class Reliability(_PooledBins):
-    """Cells sorted by their predicted xi into equal bins from 0 to 1; adding two pools their cells.
+    """Cells in equal bins of their predicted xi from 0 to 1; the sum of two objects pools their cells.
 
     cells, pred, true: number of cells, sum of prediction and sum of truth in each bin, float64.
     """
@@ -43,12 +43,12 @@ class Reliability(_PooledBins):
 
     @property
     def mean_pred(self) -> Curve:
-        """Mean prediction in each bin; NaN where no cell is."""
+        """Mean prediction in each bin; NaN in empty bins."""
         return _ratio(self.pred, self.cells)
 
     @property
     def mean_true(self) -> Curve:
-        """Mean truth in each bin; NaN where no cell is. Equal to `mean_pred` for a calibrated prediction."""
+        """Mean truth in each bin; NaN in empty bins. A calibrated prediction has it equal to `mean_pred`."""
         return _ratio(self.true, self.cells)
 
     @property
@@ -81,10 +81,10 @@ def reliability(pred: Field, true: Field) -> Reliability:
 
 @dataclass(frozen=True)
 class SpreadCalibration(_PooledBins):
-    """Cells sorted by the predicted standard deviation of their error into ten equal bins from 0 to 0.5.
+    """Cells in ten equal bins of their xi_std, from 0 to 0.5; the sum of two objects pools their cells.
 
-    cells, variance, squared_error: number of cells, sum of the predicted variance and of the square of
-    prediction - truth in each bin, float64. Adding two pools their cells.
+    xi_std is the predicted standard deviation of the error. cells, variance, squared_error: number of cells,
+    sum of xi_std squared, and sum of (prediction - truth) squared in each bin, float64.
     """
 
     cells: Curve = field(default_factory=lambda: _zeros(SPREAD_BINS))
@@ -93,25 +93,24 @@ class SpreadCalibration(_PooledBins):
 
     @property
     def predicted(self) -> Curve:
-        """Root mean square of the predicted spread in each bin; NaN where no cell is."""
+        """Root mean square of xi_std in each bin; NaN in empty bins."""
         rms: Curve = np.sqrt(_ratio(self.variance, self.cells))
         return rms
 
     @property
     def found(self) -> Curve:
-        """Root mean square error in each bin; NaN where no cell is. Equal to `predicted` if calibrated."""
+        """Root mean square error in each bin; NaN in empty bins. Calibrated error bars equal `predicted`."""
         rms: Curve = np.sqrt(_ratio(self.squared_error, self.cells))
         return rms
 
 
 def spread_calibration(pred: Field, spread: Field, true: Field) -> SpreadCalibration:
-    """How far a prediction is off, against how far it says it is.
+    """Compare the error of a prediction with its predicted standard deviation.
 
     Parameters
     ----------
     pred, spread, true
-        Prediction, the standard deviation that it gives for its error, and truth: shape (x, y, z). A spread
-        above 0.5 counts in the last bin.
+        Prediction, its xi_std, and truth, each of shape (x, y, z). A spread above 0.5 counts in the last bin.
 
     Raises
     ------
@@ -132,7 +131,7 @@ def spread_calibration(pred: Field, spread: Field, true: Field) -> SpreadCalibra
 
 @dataclass(frozen=True)
 class DensityErrors(_PooledBins):
-    """Cells sorted by density into ten bins of equal volume; adding two pools their cells.
+    """Cells in ten bins of density with equal volume; the sum of two objects pools their cells.
 
     cells, overdensity, error, squared_error, true: number of cells and sums in each bin (float64) of density
     over its mean, prediction - truth, its square, and the truth.
@@ -146,22 +145,22 @@ class DensityErrors(_PooledBins):
 
     @property
     def mean_overdensity(self) -> Curve:
-        """Mean density over the cosmic mean in each bin; NaN where no cell is."""
+        """Mean of density over its mean in each bin; NaN in empty bins."""
         return _ratio(self.overdensity, self.cells)
 
     @property
     def bias(self) -> Curve:
-        """Mean of prediction - truth in each bin; NaN where no cell is."""
+        """Mean of prediction - truth in each bin; NaN in empty bins."""
         return _ratio(self.error, self.cells)
 
     @property
     def mse(self) -> Curve:
-        """Mean squared error in each bin; NaN where no cell is."""
+        """Mean squared error in each bin; NaN in empty bins."""
         return _ratio(self.squared_error, self.cells)
 
 
 def error_by_density(pred: Field, true: Field, density: Field) -> DensityErrors:
-    """Where in the density field the error lives, from the emptiest tenth of the volume to the fullest.
+    """The error of a prediction by density, from the emptiest tenth of the volume to the densest.
 
     Parameters
     ----------
@@ -171,7 +170,7 @@ def error_by_density(pred: Field, true: Field, density: Field) -> DensityErrors:
     Raises
     ------
     InputError
-        If the shapes differ, a value is not finite, or there is no mass.
+        If the shapes differ, a value is not finite, or the mean density is not positive.
     """
     pred, true = checked_pair(pred, true)
     density, _ = checked_pair(density, true)
@@ -185,14 +184,14 @@ def error_by_density(pred: Field, true: Field, density: Field) -> DensityErrors:
 
 
 def _sums(bins: np.ndarray, count: int, *fields: Field) -> list[Curve]:
-    """Number of cells in each of `count` bins, and the sum of each field; `bins`: of every cell, flat."""
+    """Number of cells and sum of each field in each of `count` bins; `bins` has that of each cell, flat."""
     sums: list[Curve] = [np.bincount(bins, minlength=count).astype(np.float64)]
     sums += [np.bincount(bins, weights=values.reshape(-1), minlength=count) for values in fields]
     return sums
 
 
 def _ratio(sums: Curve, cells: Curve) -> Curve:
-    """Mean in each bin; NaN where no cell is."""
+    """Mean in each bin; NaN in empty bins."""
     out = np.full(cells.shape, np.nan)
     np.divide(sums, cells, out=out, where=cells > 0)
     return out

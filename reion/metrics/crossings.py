@@ -1,4 +1,4 @@
-"""When each cell is ionised: z_reion, the redshift at which its xi first reaches one half."""
+"""z_reion: the redshift at which xi of a cell first reaches one half."""
 
 from __future__ import annotations
 
@@ -19,27 +19,28 @@ BACKWARDS = 0.01
 """A cell whose xi falls by more than this from one snapshot to the next goes backwards."""
 
 MANY = 0.01
-"""Part of all cells that may fall below one half again, by recombination, before that deserves a warning."""
+"""If a larger share of the cells falls below one half again, by recombination, a warning is given."""
 
 ATTRS = {"units": "1", "long_name": "redshift at which xi first reaches 0.5; NaN: it never does"}
 """Attributes of z_reion in a store."""
 
 _STEPS = 1024
-"""Points between two snapshots at which the cosmic age is computed: redshifts are good to 1e-6."""
+"""Points between two snapshots at which the cosmic age is computed; redshifts are then exact to 1e-6."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Oddities:
-    """Numbers of cells whose history is not a simple rise through one half; adding two joins their cells.
+    """Numbers of cells whose history is not a simple rise through one half; the sum of two adds the numbers.
 
     Parameters
     ----------
     cells
-        All cells that were looked at.
+        All cells that were examined.
     never
         xi stays below one half in every snapshot: z_reion is NaN.
     at_the_start
-        xi is one half or more in the first snapshot, whose redshift then stands for an earlier one.
+        xi is one half or more in the first snapshot, whose redshift is then taken although the true one is
+        higher.
     backwards
         xi falls by more than `BACKWARDS` between two snapshots.
     recombined
@@ -56,7 +57,7 @@ class Oddities:
         return Oddities(**{name: value + vars(other)[name] for name, value in vars(self).items()})
 
     def warn(self, first_redshift: float) -> None:
-        """Warn of what makes z_reion doubtful; `first_redshift` is that of the first snapshot.
+        """Warn of histories that make z_reion doubtful; `first_redshift` is that of the first snapshot.
 
         Warns
         -----
@@ -81,12 +82,12 @@ class Oddities:
 
 
 class Crossings:
-    """z_reion of a box, or of a part of it, from one snapshot after the other.
+    """z_reion of a box, or of a part of it, computed from one snapshot after the other.
 
     Parameters
     ----------
     redshift
-        Of the snapshots that will be added, descending.
+        Redshifts of the snapshots that will be added, descending.
     cosmology
         An astropy cosmology; between two snapshots xi is linear in its cosmic time.
 
@@ -121,7 +122,7 @@ class Crossings:
 
     @property
     def oddities(self) -> Oddities:
-        """How many cells have which kind of history, after the last snapshot."""
+        """Numbers of cells with odd histories, after the last snapshot."""
         if self.z_reion is None:
             return Oddities()
         return Oddities(
@@ -133,7 +134,7 @@ class Crossings:
         )
 
     def _redshift_after(self, part: np.ndarray) -> np.ndarray:
-        """Redshift when `part` of the time between the last snapshot and the next has passed."""
+        """Redshift after the share `part` of the time between the last snapshot and the next."""
         high, low = self._redshift[self._index - 1 : self._index + 1]
         redshift = np.linspace(high, low, _STEPS + 1)
         age = self._cosmology.age(redshift).to_value("Gyr")
@@ -142,24 +143,25 @@ class Crossings:
 
 
 def z_reion(xi: np.ndarray, redshift: np.ndarray, cosmology: FlatLambdaCDM) -> tuple[Field, Oddities]:
-    """Redshift at which each cell is ionised, and how many cells have an odd history.
+    """Redshift at which each cell is ionised, and the numbers of cells with odd histories.
 
-    The redshift at which xi first reaches one half, xi being linear in cosmic time between snapshots; that of
-    the first snapshot where xi is one half or more there already; NaN where it never is.
+    It is the redshift at which xi first reaches one half; between snapshots xi is linear in cosmic time. If
+    xi is one half or more in the first snapshot, it is the redshift of that snapshot; if xi never reaches one
+    half, it is NaN.
 
     Parameters
     ----------
     xi
         Ionised fraction, shape (redshift, x, y, z).
     redshift
-        Shape (redshift,), descending.
+        Redshifts, shape (redshift,), descending.
     cosmology
         An astropy cosmology.
 
     Returns
     -------
     tuple of numpy.ndarray and Oddities
-        float32 (x, y, z), and the counts.
+        z_reion, float32 (x, y, z), and the numbers of odd cells.
 
     Raises
     ------

@@ -24,8 +24,8 @@ def checked_field(field: np.ndarray, name: str = "field") -> Field:
     Raises
     ------
     InputError
-        If it is not three-dimensional, is empty, or holds a value that is not finite (the first such
-        cell is named).
+        If the field is not three-dimensional, is empty, or holds a value that is not finite (the message
+        names the first such cell).
     """
     values = np.asarray(field)
     if values.dtype.kind not in "fiub":
@@ -52,7 +52,7 @@ def checked_pair(pred: np.ndarray, true: np.ndarray) -> tuple[Field, Field]:
     Raises
     ------
     InputError
-        Also if their shapes differ.
+        If their shapes differ; for the reasons that `checked_field` gives.
     """
     pred, true = checked_field(pred, "prediction"), checked_field(true, "truth")
     if pred.shape != true.shape:
@@ -64,12 +64,12 @@ def checked_pair(pred: np.ndarray, true: np.ndarray) -> tuple[Field, Field]:
 
 
 def checked_box_size(box_size_mpc: float | Sequence[float]) -> tuple[float, float, float]:
-    """Return the box's three comoving side lengths in Mpc, given one number or three.
+    """Return the three comoving sides of the box in Mpc, given one number or three.
 
     Raises
     ------
     InputError
-        If it is not one or three positive, finite lengths.
+        If `box_size_mpc` is not one or three positive, finite lengths.
     """
     lengths = np.atleast_1d(np.asarray(box_size_mpc, dtype=np.float64))
     if lengths.shape not in ((1,), (3,)) or not np.all(np.isfinite(lengths)) or np.any(lengths <= 0):
@@ -81,7 +81,7 @@ def checked_box_size(box_size_mpc: float | Sequence[float]) -> tuple[float, floa
 
 
 def is_uniform(field: Field) -> bool:
-    """Whether all cells hold the same number, up to the rounding of float32 (see `is_uniform_between`)."""
+    """Whether all cells have the same value, up to the rounding of float32 (see `is_uniform_between`)."""
     return is_uniform_between(float(field.min()), float(field.max()))
 
 

@@ -1,4 +1,4 @@
-"""The history of reionisation in one number a snapshot, and the optical depth it gives the CMB."""
+"""The history of reionisation, one mean xi per snapshot, and the optical depth that follows from it."""
 
 from __future__ import annotations
 
@@ -18,18 +18,24 @@ HELIUM_MASS_FRACTION = 0.2454
 """Primordial helium by mass (Planck 2018 results VI, A&A 641, A6, table 2)."""
 
 HELIUM_REIONISATION = 3.0
-"""Redshift below which helium is ionised twice; above, once wherever hydrogen is ionised."""
+"""Redshift below which helium is ionised twice; above it is ionised once wherever hydrogen is ionised."""
 
 
 def volume_mean(xi: Field) -> float:
-    """Mean ionised fraction of the volume, summed in float64; `InputError` on values that are not finite."""
+    """Mean ionised fraction by volume, summed in float64.
+
+    Raises
+    ------
+    InputError
+        If a value is not finite.
+    """
     return float(checked_field(xi, "xi").mean(dtype=np.float64))
 
 
 def mass_mean(xi: Field, density: Field) -> float | None:
-    """Mean ionised fraction of the mass: each cell of xi (x, y, z) weighted with its density, in any unit.
+    """Mean ionised fraction by mass: each cell of xi (x, y, z) is weighted with its density, in any unit.
 
-    None where there is no mass.
+    None if the density is zero everywhere.
 
     Raises
     ------
@@ -55,17 +61,17 @@ def optical_depth(
     r"""Thomson optical depth of a history: \int c sigma_T n_e dt.
 
     n_e = x n_H (1 + n_He / n_H) (1 + z)^3: helium is ionised once with hydrogen and twice below z = 3. The
-    mean ionised fraction (mass-weighted, to be exact) is linear in redshift between snapshots, 1 below the
-    last and 0 above the first: electrons from before the series are missing.
+    mean ionised fraction (for an exact result, by mass) is linear in redshift between snapshots, 1 below the
+    last and 0 above the first: electrons from before the first snapshot are missing.
 
     Parameters
     ----------
     redshift, mean_xi
-        One number a snapshot, any order, redshifts distinct and not negative.
+        One number per snapshot, in any order; redshifts distinct and not negative.
     cosmology
         An astropy cosmology with a baryon density.
     helium_mass_fraction
-        Of the baryons.
+        Helium as a share of the mass of the baryons.
 
     Raises
     ------
@@ -94,7 +100,7 @@ def optical_depth(
     nodes, weights = np.polynomial.legendre.leggauss(32)
     breaks = np.unique(np.concatenate([[0.0, min(HELIUM_REIONISATION, z[-1])], z]))
     electrons = 0.0
-    # Piece by piece the integrand is smooth, so that 32 points are exact to rounding.
+    # Between the breaks the integrand is smooth, so that 32 points are exact to rounding.
     for low, high in pairwise(breaks):
         at = low + (high - low) * (nodes + 1) / 2
         per_hydrogen = 1 + helium * (2 if high <= HELIUM_REIONISATION else 1)

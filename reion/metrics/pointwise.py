@@ -1,4 +1,4 @@
-"""Cell by cell: how far the prediction is from the truth."""
+"""Errors of a prediction cell by cell: R², mean squared and mean absolute error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reion.metrics.fields import Field, checked_pair, is_uniform_between
 
 @dataclass(frozen=True)
 class ErrorSums:
-    """Sums over cells from which R2, MSE and MAE follow; adding two pools their cells.
+    """Sums over cells that give R², MSE and MAE; the sum of two objects pools their cells.
 
     `cells`, `true`, `true_squared`, `pred`, `squared_error`, `absolute_error`: float64 sums; `low` and
     `high` are the smallest and the largest true value.
@@ -69,7 +69,7 @@ class ErrorSums:
 
     @property
     def r2(self) -> float | None:
-        """R2 = 1 - sum (p - t)^2 / sum (t - mean t)^2; None where the truth is uniform."""
+        """R² = 1 - sum (p - t)^2 / sum (t - mean t)^2; None if the truth is uniform."""
         if not self.cells or is_uniform_between(self.low, self.high):
             return None
         scatter = self.true_squared - self.true**2 / self.cells
@@ -97,7 +97,7 @@ class ErrorSums:
 
 
 def r2(pred: Field, true: Field) -> float | None:
-    """Coefficient of determination, R2 = 1 - sum (p - t)^2 / sum (t - mean t)^2.
+    """Coefficient of determination, R² = 1 - sum (p - t)^2 / sum (t - mean t)^2.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def r2(pred: Field, true: Field) -> float | None:
     Returns
     -------
     float or None
-        None where the truth is uniform (up to the rounding of float32): R2 is not defined there.
+        None if the truth is uniform (up to the rounding of float32), because R² is then not defined.
 
     Raises
     ------

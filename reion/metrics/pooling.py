@@ -1,9 +1,9 @@
-"""Which snapshots count in a pooled score: those in which reionisation is under way."""
+"""The snapshots that count in pooled scores: those in which reionisation is under way."""
 
 from __future__ import annotations
 
 POOLED_REDSHIFT = 11.5
-"""Earlier snapshots are left out of pooled scores."""
+"""Snapshots at higher redshifts are left out of pooled scores."""
 
 POOLED_MEAN_XI = (1e-3, 1 - 1e-3)
 """Snapshots whose true mean xi is below the first or above the second are left out of pooled scores."""
@@ -16,7 +16,7 @@ POOLED_SNAPSHOTS = (
 
 
 def is_partly_ionised(mean_xi: float) -> bool:
-    """Whether a snapshot of this mean xi is neither neutral nor ionised all over."""
+    """Whether a snapshot of this mean xi is neither neutral nor ionised as a whole."""
     low, high = POOLED_MEAN_XI
     return low <= mean_xi <= high
 

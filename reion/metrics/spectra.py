@@ -1,7 +1,7 @@
-"""In Fourier space: power, transfer function and cross-correlation of periodic boxes.
+"""Statistics in Fourier space: power, transfer function and cross-correlation of periodic boxes.
 
-Wavenumbers are |k| of the cubic modes in comoving Mpc-1 (no h). No window is applied, and none is corrected
-for: the boxes are periodic and prediction and truth share the mesh. Fields have their mean removed.
+Wavenumbers are |k| of the cubic modes in comoving Mpc-1 (no h). No window is applied or corrected for,
+because the boxes are periodic and prediction and truth share the mesh. The mean of each field is subtracted.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ BANDS = ("0.1", "0.5", "1.0", "nyquist")
 
 SHELL_WIDTH = 1.25
 """Shells of k start at half the lowest wavenumber 2 pi / L, grow by this factor (at least by 2 pi / L)
-and end at pi / cell. Empty ones are left out."""
+and end at pi / cell. Empty shells are left out."""
 
 EDGE_SLACK = 1e-9
-"""Relative slack at the edge of a band, so that rounding does not decide about the Nyquist mode."""
+"""Relative slack at the edge of a band, so that rounding does not decide whether it has the Nyquist mode."""
 
 
 @dataclass(frozen=True)
 class BandSums:
-    """Sums over the modes of one band: |T|^2, |P|^2, Re T P*. Adding two pools their modes."""
+    """Sums over the modes of one band: |T|^2, |P|^2, Re T P*. The sum of two objects pools their modes."""
 
     true: float = 0.0
     pred: float = 0.0
@@ -47,12 +47,12 @@ class BandSums:
 
     @property
     def power_ratio(self) -> float | None:
-        """Power of the prediction over power of the truth; None where the truth has none."""
+        """Power of the prediction over power of the truth; None if the truth has none."""
         return self.pred / self.true if self.true > 0 else None
 
     @property
     def cross_correlation(self) -> float | None:
-        """Cross-correlation coefficient, -1 to 1; None where one of the two has no power."""
+        """Cross-correlation coefficient, -1 to 1; None if one of the two has no power."""
         norm = np.sqrt(self.true) * np.sqrt(self.pred)
         return float(self.cross / norm) if norm > 0 else None
 
@@ -90,7 +90,7 @@ class Modes:
 
     @cached_property
     def k(self) -> np.ndarray:
-        """|k| in Mpc-1 of the modes that a real transform keeps, shape (x, y, z // 2 + 1)."""
+        """|k| in Mpc-1 of the modes of a real transform, shape (x, y, z // 2 + 1)."""
         (nx, ny, nz), (lx, ly, lz) = self.shape, self.box_size_mpc
         kx = 2 * np.pi * np.fft.fftfreq(nx, lx / nx)
         ky = 2 * np.pi * np.fft.fftfreq(ny, ly / ny)
@@ -100,7 +100,7 @@ class Modes:
 
     @cached_property
     def weight(self) -> np.ndarray:
-        """How many modes of the full transform each column along z stands for: one or two."""
+        """Number of modes of the full transform that each column along z stands for: one or two."""
         n = self.shape[2]
         weight = np.full(n // 2 + 1, 2.0)
         weight[0] = 1.0
@@ -131,7 +131,7 @@ class Modes:
         edges = [0.5 * lowest]
         while edges[-1] < nyquist:
             edges.append(min(max(edges[-1] + lowest, edges[-1] * SHELL_WIDTH), nyquist))
-        # The mean (k = 0) goes with the corners beyond the Nyquist wavenumber, into the last number.
+        # The mean (k = 0) and the corners beyond the Nyquist wavenumber get the last number.
         index = np.searchsorted(edges, self.k.reshape(-1), side="right") - 1
         index[index < 0] = len(edges) - 1
         numbers: np.ndarray = np.unique(index, return_inverse=True)[1]
@@ -139,7 +139,7 @@ class Modes:
 
     @cached_property
     def shell_modes(self) -> Curve:
-        """Number of modes in each shell, of the full transform: twice the number of independent ones."""
+        """Number of modes of the full transform in each shell, twice the number of independent modes."""
         return self.shell_sums(np.ones(self.k.shape))
 
     @cached_property
@@ -206,12 +206,12 @@ def power_ratio(pred: Field, true: Field, box_size_mpc: float | Sequence[float])
     Returns
     -------
     dict
-        Band to ratio; None where the band has no modes or the truth is uniform.
+        The ratio by band; None if the band has no modes or the truth is uniform.
 
     Raises
     ------
     InputError
-        If the shapes differ, a value is not finite or the box size is none.
+        If the shapes differ, a value is not finite or the box size is invalid.
     """
     return {name: sums.power_ratio for name, sums in _band_sums(pred, true, box_size_mpc).items()}
 
@@ -221,7 +221,7 @@ def cross_correlation(
 ) -> dict[str, float | None]:
     """Cross-correlation Re sum T P* / sqrt(sum |T|^2 sum |P|^2) in each of `BANDS`.
 
-    Parameters, errors as in `power_ratio`; None where the band has no modes or one of the fields is uniform.
+    Parameters and errors are as in `power_ratio`; None if the band has no modes or a field is uniform.
     """
     return {name: sums.cross_correlation for name, sums in _band_sums(pred, true, box_size_mpc).items()}
 
@@ -230,8 +230,8 @@ def cross_correlation(
 class PowerSpectrum:
     """Power spectrum of a field in shells of k; arrays of one shape (shells,), float64.
 
-    k: mean |k| of the shell's modes in Mpc-1. power: V <|F|^2> / N^2 in Mpc3 times the field's unit squared.
-    modes: how many modes of the full transform were averaged, twice the independent ones.
+    k: mean |k| of the modes of each shell in Mpc-1. power: V <|F|^2> / N^2 in Mpc3 times the field's unit
+    squared. modes: number of modes of the full transform in each shell, twice that of independent modes.
     """
 
     k: Curve
@@ -246,17 +246,17 @@ class PowerSpectrum:
 
     @property
     def relative_error(self) -> Curve:
-        """Cosmic variance as a fraction of the power: one over the root of the independent modes.
+        """Cosmic variance as a fraction of the power: one over the root of the number of independent modes.
 
-        For a Gaussian field (Feldman, Kaiser & Peacock 1994, ApJ 426, 23); an ionised fraction is not
-        Gaussian, so on small scales the true scatter is larger.
+        This holds for a Gaussian field (Feldman, Kaiser & Peacock 1994, ApJ 426, 23). An ionised fraction is
+        not Gaussian: on small scales its true scatter is larger.
         """
         error: Curve = np.sqrt(2.0 / self.modes)
         return error
 
 
 def dimensionless_factor(k: Curve) -> Curve:
-    """k^3 / (2 pi^2), which makes a power spectrum dimensionless."""
+    """The factor k^3 / (2 pi^2), which makes a power spectrum dimensionless."""
     factor: Curve = k**3 / (2 * np.pi**2)
     return factor
 
@@ -267,7 +267,7 @@ def power_spectrum(field: Field, box_size_mpc: float | Sequence[float]) -> Power
     Raises
     ------
     InputError
-        If a value is not finite or the box size is none.
+        If a value is not finite or the box size is invalid.
     """
     field = checked_field(field)
     modes = Modes.of(field, box_size_mpc)
@@ -285,7 +285,7 @@ def transfer_function(pred: Field, true: Field, box_size_mpc: float | Sequence[f
     Raises
     ------
     InputError
-        As `power_ratio`.
+        As `power_ratio` does.
     """
     modes, p, t = _transforms(pred, true, box_size_mpc)
     true_power = modes.power(t)
@@ -297,7 +297,7 @@ def transfer_function(pred: Field, true: Field, box_size_mpc: float | Sequence[f
 def cross_coefficient(a: Field, b: Field, box_size_mpc: float | Sequence[float]) -> tuple[Curve, Curve]:
     """Cross-correlation coefficient r(k) = P_ab / sqrt(P_aa P_bb) in shells of k.
 
-    For prediction and truth, or for an ionised fraction and the density. Returns and raises as
+    The fields may be prediction and truth, or ionised fraction and density. Returns and errors are as in
     `transfer_function`; NaN where one of the fields has no power.
     """
     modes, fa, fb = _transforms(a, b, box_size_mpc)

@@ -1,7 +1,7 @@
-"""How the ionised regions hang together in the periodic box: clusters, tunnels, islands.
+"""Topology of the ionised regions in the periodic box: clusters, tunnels, neutral islands.
 
-Ionised cells are connected through faces; neutral cells also through edges and corners, so that every
-surface separates. All numbers are those of the periodic box (a 3-torus), without an edge that is not there.
+Ionised cells are connected through faces; neutral cells also through edges and corners, so that every closed
+surface separates. All numbers are those of the periodic box (a 3-torus): its faces are no edges.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ def largest_cluster_fraction(xi: Field, *, threshold: float = IONISED) -> float 
     Parameters
     ----------
     xi
-        Ionised fraction, shape (x, y, z); a cell is ionised from `threshold` on.
+        Ionised fraction, shape (x, y, z).
+    threshold
+        Cells with at least this xi count as ionised.
 
     Returns
     -------
     float or None
-        None where no cell is ionised.
+        None if no cell is ionised.
 
     Raises
     ------
@@ -44,8 +46,8 @@ def largest_cluster_fraction(xi: Field, *, threshold: float = IONISED) -> float 
 def euler_characteristic(xi: Field, *, threshold: float = IONISED) -> int:
     """Euler characteristic of the ionised region: clusters - tunnels + enclosed neutral islands.
 
-    Parameters, errors as in `largest_cluster_fraction`. Counted as vertices - edges + faces - cubes of the
-    closed neutral region, which in a 3-torus has the Euler characteristic of the ionised region.
+    Parameters and errors are as in `largest_cluster_fraction`. It is counted as vertices - edges + faces -
+    cubes of the closed neutral region, which in a 3-torus has the Euler characteristic of the ionised region.
     """
     return _euler_of_closed(checked_field(xi, "xi") < threshold)
 
@@ -53,11 +55,11 @@ def euler_characteristic(xi: Field, *, threshold: float = IONISED) -> int:
 def betti_numbers(xi: Field, *, threshold: float = IONISED) -> tuple[int, int, int]:
     """Betti numbers of the ionised region: clusters, tunnels, enclosed neutral islands.
 
-    Parameters, errors as in `largest_cluster_fraction`. In a periodic box a region that reaches around the
-    box closes a tunnel, and one that walls it off counts as a cavity: a slab has numbers 1, 2, 1. For a
-    fully ionised box they are those of the 3-torus, 1, 3, 3. By Alexander duality the third follows from the
-    clusters of the neutral region and the directions in which they reach around; the second from the Euler
-    characteristic.
+    Parameters and errors are as in `largest_cluster_fraction`. In a periodic box a region that reaches around
+    the box closes a tunnel, and a region that divides the box counts as a cavity: a slab has the numbers
+    1, 2, 1. A fully ionised box has those of the 3-torus, 1, 3, 3. By Alexander duality the third number
+    follows from the clusters of the neutral region and the directions in which they reach around the box; the
+    second follows from the Euler characteristic.
     """
     ionised = checked_field(xi, "xi") >= threshold
     if ionised.all():
@@ -75,7 +77,7 @@ def _euler_of_closed(cells: Field) -> int:
     axes = range(3)
     total = 0
     for spread in product((False, True), repeat=3):
-        # Along a spread axis we count walls between cells, which exist where either neighbour does.
+        # Along a spread axis count the walls between cells; a wall exists if either of its cells does.
         pieces = cells
         for axis in axes:
             if spread[axis]:
@@ -85,10 +87,10 @@ def _euler_of_closed(cells: Field) -> int:
 
 
 class _Clusters:
-    """Labels joined across the periodic boundary, by union and find with the windings on the way.
+    """Labels of clusters, joined across the periodic boundary by union-find with windings.
 
-    Each label remembers how many times around the box its parent is away, so that a loop that comes back to
-    its start shows the direction in which its cluster reaches around.
+    Each label stores how many times around the box its parent is away. A loop that returns to its start then
+    shows the direction in which its cluster reaches around the box.
     """
 
     def __init__(self, labels: int) -> None:
@@ -97,7 +99,7 @@ class _Clusters:
         self._loops: list[tuple[int, int, int]] = []
 
     def _find(self, label: int) -> tuple[int, tuple[int, int, int]]:
-        """The root of a label and how many times around the box it is away; shortens the way to it."""
+        """The root of a label, and how many times around the box it is away; shortens the path to it."""
         path = []
         while self._parent[label] != label:
             path.append(label)
@@ -109,7 +111,7 @@ class _Clusters:
         return label, offset
 
     def join(self, a: int, b: int, winding: tuple[int, int, int]) -> None:
-        """Join the clusters of `a` and `b`, where `b` is met `winding` times around the box from `a`."""
+        """Join the clusters of `a` and `b`; `b` is reached from `a` after `winding` turns around the box."""
         (root_a, from_a), (root_b, from_b) = self._find(a), self._find(b)
         away = _plus(from_a, winding, from_b, sign=-1)
         if root_a == root_b:
@@ -119,7 +121,11 @@ class _Clusters:
         self._parent[root_b], self._offset[root_b] = root_a, away
 
     def finish(self) -> None:
-        """Number the clusters: of each label in `numbers`, how many in `count`, and around how many axes."""
+        """Number the clusters.
+
+        Sets `numbers`, the cluster of each label; `count`, the number of clusters; and `directions`, the
+        number of independent directions in which they reach around the box.
+        """
         roots = [self._find(label)[0] for label in range(len(self._parent))]
         distinct, self.numbers = np.unique(roots, return_inverse=True)
         self.count = distinct.size - 1
@@ -133,7 +139,7 @@ def _plus(
 
 
 def _clusters(cells: Field, *, faces_only: bool) -> tuple[Field, _Clusters]:
-    """Label of every cell, 0 outside `cells`, and the clusters of the periodic box that labels make up."""
+    """Label of every cell, 0 outside `cells`, and the clusters of the periodic box that the labels form."""
     from scipy import ndimage  # see `reion.metrics.bubbles`
 
     structure = ndimage.generate_binary_structure(3, 1 if faces_only else 3)
@@ -154,7 +160,7 @@ def _meetings(labels: Field, *, faces_only: bool) -> Iterator[tuple[int, int, tu
         steps = [(0, 0)] if faces_only else list(product((-1, 0, 1), repeat=2))
         for step in steps:
             met = np.roll(first, (-step[0], -step[1]), (0, 1))
-            # Which of the moves along the face also went around the box, and which way.
+            # Direction of those moves along the face that also go around the box.
             around = np.zeros((3, *first.shape), dtype=np.int64)
             around[axis] = 1
             for other, move, side in zip(others, step, (0, 1), strict=True):

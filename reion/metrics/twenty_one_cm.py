@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from astropy.cosmology import FlatLambdaCDM
 
 CMB_TEMPERATURE_K = 2.7255
-"""Of today (Fixsen 2009, ApJ 707, 916)."""
+"""Temperature of the CMB today (Fixsen 2009, ApJ 707, 916)."""
 
 LINE_MHZ = 1420.405751768
-"""Rest frequency of the line."""
+"""Rest frequency of the 21-cm line."""
 
 
 def brightness_temperature(
@@ -41,10 +41,12 @@ def brightness_temperature(
     overdensity
         delta = density / mean - 1, same shape, -1 or more.
     redshift
-        One for all cells, or one for each plane across z, shape (z,), as in a light cone.
+        One redshift for all cells, or one for each plane across z, shape (z,), as in a light cone.
+    cosmology
+        An astropy cosmology with a baryon density.
     spin_temperature_k
-        Spin temperature in K, same shape, positive. None: it far exceeds that of the CMB (saturated), and the
-        last factor is 1.
+        Spin temperature in K, same shape, positive. None means that it far exceeds the temperature of the CMB
+        (saturation): the last factor is then 1.
 
     Returns
     -------

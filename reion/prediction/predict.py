@@ -409,7 +409,7 @@ def _shape(sides: Sequence[int]) -> Shape:
 
 
 def _with_history(sim: xr.Dataset, emulator: Emulator, growing: GrowingStore, workers: Workers) -> xr.Dataset:
-    """Return the simulation with n_ion, if the model takes it; it is integrated block by block into a store."""
+    """Return the simulation with n_ion, if the model takes it, integrated block by block into a store."""
     if "n_ion" not in emulator.card.inputs or "n_ion" in sim.data_vars:
         return sim
     history = GrowingStore(growing.folder / "history.zarr", STORE, "converting")

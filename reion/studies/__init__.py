@@ -1,1 +1,1 @@
-"""Whole studies: the quickstart, and networks compared on the same boxes."""
+"""Studies of several steps or runs: the quickstart, comparisons, searches, trainings from several seeds."""

@@ -1,4 +1,4 @@
-"""Several networks, trained alike on the same boxes and evaluated on boxes that none of them saw."""
+"""Comparison: several networks, trained with one budget on the same boxes and evaluated on unseen boxes."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ from reion.training.run import train, with_photons
 from reion.training.run_folder import Metrics
 
 FEWEST_STEPS = 20
-"""A run takes at least so many steps, however small its budget."""
+"""Least number of steps of a run, however small its budget."""
 
 _TIMED_STEPS = 6
-"""Steps whose processor time is measured."""
+"""Number of steps whose processor time is measured."""
 
 _BOX = "box_sha256"
-"""What an evaluation calls the checksum of the box that it is of."""
+"""Key of the checksum of the evaluated box in a stored evaluation."""
 
 _JUDGE_AGAIN = "the file is damaged: remove it, and --resume judges the run again"
 
 _WINDOW_CELLS = 512
-"""Operations are counted for a window of this side, in which the halo of the convolutions hardly counts."""
+"""Side of the window for which operations are counted: so large that the halo hardly matters."""
 
 
 def compare(
@@ -66,31 +66,31 @@ def compare(
     Parameters
     ----------
     study
-        A TOML file, or the name of one of `studies()`: `core_minutes` or `steps`, and a table `runs` that
-        gives each run a name, what it changes in the schema of a run, and, where it starts from another
-        network or takes a part of the budget alone, `from` and `budget_share` (see `StudyRun`).
+        A TOML file, or a name of `studies()`. It holds `core_minutes` or `steps`, and a table `runs`, which
+        gives by name the settings that each run changes in the schema; a run that starts from another
+        network, or takes only a part of the budget, also has `from` or `budget_share` (see `StudyRun`).
     simulations, tests
-        Simulations to train on, and those to evaluate on, each with a name.
+        Simulations to train on, and Simulations to evaluate on, by name.
     out
-        A folder: for each training its run folder, with model.onnx and the folder evaluations beside the
-        rest; comparison.json, comparison.md, and comparison.png, the score against the arithmetic.
+        A folder for the run folder of each training, which also gets model.onnx and a folder evaluations; and
+        for comparison.json, comparison.md and comparison.png, the score against the number of operations.
     seeds
-        Each run is trained so many times, from its seed and those that follow; the folders of the later ones
-        are called NAME-seed-SEED.
+        Number of trainings of each run, from its seed and those that follow; the folders of the later
+        trainings are called NAME-seed-SEED.
     core_minutes
-        Processor time of each training, all cores together, instead of the study's. It becomes a number of
-        steps by timing a few, so that the run itself is repeatable.
+        Processor time of each training, all cores together; replaces that of the study. A few steps are timed
+        to turn it into a number of steps, so that the run itself is repeatable.
     resume
-        Keep the runs in `out` that are finished and go on with the one that is not.
+        Keep the finished runs in `out`, and go on with the unfinished one.
     say, progress
         Called with a line for each stage, and after every step (see `reion.training.loop.StepProgress`).
 
     Raises
     ------
     InputError
-        If the study does not fit its schema, one of `tests` was trained on (also by a network that a run
-        starts from), `out` is occupied and `resume` is not given, or what is in `out` has another budget,
-        schema, data or boxes to evaluate on.
+        If the study does not fit its schema; if a run, or a network that it starts from, was trained on one
+        of `tests`; if `out` is occupied and `resume` is not given; if the content of `out` has another
+        budget, schema, training data or boxes to evaluate on.
     """
     out = Path(out)
     budget, runs = load_study(study)
@@ -107,7 +107,7 @@ def compare(
     compared: list[ComparedRun] = []
     excursion_sets: dict[InputSet, Scores] = {}
     trainings = _with_seeds(runs, seeds)
-    if not written.is_file():  # whatever is resumed later has this budget
+    if not written.is_file():  # resumed studies keep this budget
         out.mkdir(parents=True, exist_ok=True)
         write_json(written, Comparison(budget, (), {}).to_json())
     for number, (name, folder_name, run) in enumerate(trainings, start=1):
@@ -140,7 +140,7 @@ def _write(out: Path, comparison: Comparison) -> None:
 def _check_tests(
     tests: Mapping[str, xr.Dataset], data: Sequence[TrainingBox], runs: Mapping[str, StudyRun]
 ) -> dict[str, str]:
-    """Checksums of the boxes to evaluate on, by name, none of which was trained on."""
+    """Checksums of the boxes to evaluate on, by name; refuse boxes that were trained on."""
     checksums = {}
     for name, judged in tests.items():
         if not re.fullmatch(FOLDER_NAME, name):
@@ -153,7 +153,7 @@ def _check_tests(
 def _require_unseen(
     name: str, checksum: str, data: Sequence[TrainingBox], runs: Mapping[str, StudyRun]
 ) -> None:
-    """Refuse to judge on a box that a run of the study, or the network that one starts from, has seen."""
+    """Refuse to evaluate on a box that a run of the study, or a network that a run starts from, has seen."""
     if checksum in [box.sha256 for box in data]:
         raise InputError(
             f"the box to evaluate on, {name}, is one of those to train on", hint="give another --test"
@@ -168,7 +168,7 @@ def _require_unseen(
 
 
 def _with_seeds(runs: Mapping[str, StudyRun], seeds: int) -> list[tuple[str, str, StudyRun]]:
-    """Of every training: the name of its run, that of its folder, and the run with its seed."""
+    """For every training: the name of its run, the name of its folder, and the run with its seed."""
     if seeds < 1:
         raise InputError(f"expected at least one seed; received {seeds}")
     trainings = []
@@ -195,7 +195,7 @@ def _is_judged(folder: Path, test: str, checksum: str) -> bool:
     Raises
     ------
     InputError
-        If it was, and on another box.
+        If the evaluation of that name is of another box.
     """
     path = _evaluation(folder, test)
     if not path.is_file():
@@ -210,7 +210,7 @@ def _is_judged(folder: Path, test: str, checksum: str) -> bool:
 
 
 def _check_budget(written: Path, budget: Budget) -> None:
-    """Refuse to go on with a study whose runs had another budget."""
+    """Refuse to resume a study whose runs had another budget."""
     hint = "the file is damaged: remove it, and --resume writes it again from the runs"
     try:
         before = read_json(written)
@@ -243,7 +243,7 @@ def _check_run(
     data: list[TrainingBox],
     budget: Budget,
 ) -> None:
-    """Refuse a run folder that this study, with this budget and data, would not have made."""
+    """Refuse a run folder that does not come from this study with this budget and data."""
     stored = load_config(folder / "config.toml")
     steps = stored.training.steps if budget.steps is None else _steps_of(budget, run)
     differing = differences(stored, with_photons(run.config(steps), simulations))
@@ -296,12 +296,12 @@ def _evaluate(folder: Path, name: str, test: xr.Dataset, checksum: str) -> None:
 
 
 def _steps_of(budget: Budget, run: StudyRun) -> int:
-    """How many steps a run takes of a budget in steps."""
+    """Number of steps of a run, for a budget in steps."""
     return max(1, round(run.budget_share * (budget.steps or FEWEST_STEPS)))
 
 
 def _steps_within(budget: Budget, simulations: Sequence[xr.Dataset], run: StudyRun) -> int:
-    """How many steps of a run the budget allows, measured by taking a few."""
+    """Number of steps that the budget allows for a run, found by timing a few."""
     if budget.core_minutes is None:
         return _steps_of(budget, run)
     seconds = core_seconds_per_step(simulations, run.config(1))
@@ -309,7 +309,7 @@ def _steps_within(budget: Budget, simulations: Sequence[xr.Dataset], run: StudyR
 
 
 def core_seconds_per_step(simulations: Sequence[xr.Dataset], config: RunConfig) -> float:
-    """Processor time of one training step, all cores together, once everything is compiled."""
+    """Processor time of one training step in seconds, all cores together, without compilation."""
     with tempfile.TemporaryDirectory() as folder:
         loop = Loop.prepare(simulations, config, Path(folder))
         loop.steps(2)
@@ -320,7 +320,7 @@ def core_seconds_per_step(simulations: Sequence[xr.Dataset], config: RunConfig) 
 
 
 def _read_finished(name: str, folder: Path, tests: Iterable[str]) -> tuple[ComparedRun, Scores]:
-    """A finished run, and the excursion set beside it on the boxes on which there is one."""
+    """A finished run, and the scores of the excursion set on the boxes that have them."""
     import onnx
 
     from reion_exports.cost import convolution_flops
@@ -346,12 +346,12 @@ def _read_finished(name: str, folder: Path, tests: Iterable[str]) -> tuple[Compa
 
 
 def _read_scores(path: Path) -> tuple[Summary, Summary | None]:
-    """The scores of a run, and those of the excursion set beside it; None where there are none.
+    """The scores of a run and of the excursion set (None if it has none) in a stored evaluation.
 
     Raises
     ------
     InputError
-        If the file holds something else.
+        If the file does not hold an evaluation.
     """
     evaluation = _read_evaluation(path)
     try:

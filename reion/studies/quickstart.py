@@ -1,4 +1,4 @@
-"""The whole way on the packaged sample: train, export, predict a held-out box, evaluate, report."""
+"""The quickstart on the packaged sample: train, export, predict a held-out box, evaluate, report."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from reion.training.export import export_run
 from reion.training.run import train
 
 STEPS = 400
-"""Enough for the sample: with all that follows, three to fifteen minutes on two cores, as the README says."""
+"""Training steps, enough for the sample: the whole quickstart takes three to fifteen minutes on two cores."""
 
 
 @dataclass(frozen=True)
 class Quickstart:
-    """What a quickstart wrote, how long it took, and how good the model is.
+    """The files that a quickstart wrote, its duration, and the scores of the model.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class Quickstart:
     run, model, report
         The run folder, the ONNX file and the page of the report.
     evaluation
-        Of the exported file on the box that was not trained on.
+        Evaluation of the exported file on the held-out box.
     """
 
     seconds: float
@@ -43,7 +43,7 @@ class Quickstart:
     evaluation: Evaluation
 
     def to_json(self) -> dict[str, Any]:
-        """What `reion quickstart --json` prints."""
+        """JSON-ready values, as `reion quickstart --json` prints them."""
         return {
             "seconds": self.seconds,
             "run": str(self.run),
@@ -54,7 +54,7 @@ class Quickstart:
 
 
 def _is_finished(run: Path, config: RunConfig) -> bool:
-    """Whether nothing is left to train; a run of another schema is refused, or lengthened, by `train`."""
+    """Whether the run is finished with this schema; `train` refuses or lengthens a run of another schema."""
     return (run / "metrics.json").is_file() and load_config(run / "config.toml") == config
 
 

@@ -1,4 +1,4 @@
-"""The study of a search: what every trial has, what varies over which range, and what it may take."""
+"""The study of a search: the settings that all trials share, the ranges of the others, and the budget."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from reion.studies.study import round_steps
 
 
 class Draws(Protocol):
-    """What chooses the values of a trial: a trial of Optuna."""
+    """The methods of an Optuna trial that choose its values."""
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        """A number of a range."""
+        """A number from a range."""
 
     def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
-        """A whole number of a range."""
+        """A whole number from a range."""
 
     def suggest_categorical(self, name: str, choices: list[str]) -> Any:
-        """One of several values."""
+        """One of several choices."""
 
 
 class Range(Schema):
-    """What a setting may be: from `low` to `high`, evenly in log space with `log`; or `choices`."""
+    """The values of a setting: from `low` to `high`, with `log` uniformly in the logarithm; or `choices`."""
 
     low: float | int | None = None
     high: float | int | None = None
@@ -50,7 +50,7 @@ class Range(Schema):
         return self
 
     def draw(self, trial: Draws, key: str) -> Any:
-        """A value for a trial."""
+        """Draw the value of the setting `key` for a trial."""
         if self.choices is not None:
             # Optuna compares choices, and cannot store lists.
             texts = [repr(choice) for choice in self.choices]
@@ -63,18 +63,18 @@ class Range(Schema):
 
 
 class SearchStudy(Schema):
-    """What a search tries.
+    """The study of a search, as its TOML file holds it.
 
     Attributes
     ----------
     core_minutes
-        Processor time of all trials together, all cores; each may take its even share.
+        Processor time of all trials together, summed over cores; each trial may take an equal share.
     trials
-        How many.
+        Number of trials.
     base
-        What every trial changes in the schema of a run.
+        Settings that every trial changes in the schema of a run.
     ranges
-        Key of the schema, such as training.learning_rate, to what it may be.
+        The range of each setting that is searched, by its key in the schema, such as training.learning_rate.
     """
 
     core_minutes: Annotated[float, Field(gt=0)] = 20.0
@@ -83,7 +83,7 @@ class SearchStudy(Schema):
     ranges: Annotated[dict[str, Range], Field(min_length=1)]
 
     def settings(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
-        """What a trial with these values changes in the schema of a run."""
+        """The settings that a trial with these values changes in the schema of a run."""
         values = _copy(self.base)
         for key, value in drawn.items():
             *parents, name = key.split(".")
@@ -94,12 +94,12 @@ class SearchStudy(Schema):
         return values
 
     def config(self, drawn: Mapping[str, Any], steps: int) -> RunConfig:
-        """The schema of a trial of so many steps, validated five times.
+        """The schema of a trial of `steps` steps, with five validations.
 
         Raises
         ------
         InputError
-            If it is no valid one.
+            If the schema is not valid.
         """
         values = self.settings(drawn)
         training = {**values.get("training", {}), "steps": steps, "round_steps": round_steps(steps)}
@@ -118,7 +118,8 @@ def load_search(study: str | Path) -> SearchStudy:
     Raises
     ------
     InputError
-        If there is none or it does not fit; the first and the last value of every range are tried.
+        If there is no such search, or it is not valid; the lowest and highest value of every range, or all of
+        its choices, are tried in the schema.
     """
     if str(study) in searches():
         own = resources.files("reion") / "studies" / "searches" / f"{study}.toml"

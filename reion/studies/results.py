@@ -1,4 +1,4 @@
-"""The results of a comparison: what is kept of every run, and the table and the figure of all."""
+"""The results of a comparison: the scores that are kept of every run, their table and their figure."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _PARTLY_IONISED = (0.1, 0.9)
 """Power ratio and cross-correlation are averaged over the snapshots whose true mean xi is between these."""
 
 _SMALL_SCALES = ("0.5", "1.0")
-"""The bands of k in which they are shown."""
+"""The bands of k in which power ratio and cross-correlation are shown."""
 
 
 @dataclass(frozen=True)
 class RedshiftScores:
-    """What a comparison keeps of one snapshot's scores."""
+    """The scores of one snapshot that a comparison keeps."""
 
     redshift: float
     r2: float | None
@@ -37,16 +37,16 @@ class RedshiftScores:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a comparison keeps of one method's scores.
+    """The scores of one method that a comparison keeps.
 
     Parameters
     ----------
     r2, calibration_error
-        Pooled.
+        Pooled scores.
     power_ratio, cross_correlation
-        Band of k to the mean over the snapshots whose true mean xi is between 0.1 and 0.9.
+        By band of k, the mean over the snapshots whose true mean xi is between 0.1 and 0.9.
     bubble_size_mpc
-        Pooled, predicted and true.
+        Pooled bubble sizes, predicted and true.
     """
 
     r2: float | None
@@ -58,12 +58,12 @@ class Summary:
 
     @classmethod
     def from_json(cls, scores: Mapping[str, Any]) -> Summary:
-        """Take what is kept from `pooled` and `redshifts` of a method in the JSON of an evaluation.
+        """The summary of a method, from its `pooled` and `redshifts` in the JSON of an evaluation.
 
         Raises
         ------
         KeyError, TypeError, ValueError, AttributeError
-            If it holds something else.
+            If `scores` does not have that form.
         """
         from pydantic import TypeAdapter
 
@@ -106,12 +106,12 @@ class Summary:
 
 
 Scores = Mapping[str, Summary]
-"""The scores of one method on each box, by the box's name."""
+"""The scores of one method on each box, by the name of the box."""
 
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """One training of a study: what was trained, what it cost, and its scores on every box."""
+    """One training of a study: its network, its cost, and its scores on every box."""
 
     name: str
     seed: int
@@ -140,7 +140,7 @@ class Comparison:
     excursion_sets: Mapping[InputSet, Scores]
 
     def to_json(self) -> dict[str, Any]:
-        """What comparison.json holds."""
+        """JSON-ready values: the content of comparison.json."""
         return {
             **asdict(self.budget),
             "runs": [run.to_json() for run in self.runs],
@@ -161,7 +161,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class _Table:
-    """A table in words."""
+    """A table of text, for the screen and for Markdown."""
 
     title: str
     head: list[str]
@@ -169,7 +169,7 @@ class _Table:
 
 
 def _tables(comparison: Comparison) -> list[_Table]:
-    """One table for each box; where there are several, one of all of them first."""
+    """One table for each box; if there are several boxes, a table of all boxes comes first."""
     tables = [_of_one_box(comparison, test) for test in comparison.tests]
     return [_of_all_boxes(comparison), *tables] if len(tables) > 1 else tables
 
@@ -244,12 +244,12 @@ def _of_one_box(comparison: Comparison, test: str) -> _Table:
 
 
 def _figure(values: Sequence[float | None], digits: int) -> str:
-    """A number; of several seeds their mean, with the standard deviation between them."""
+    """A number; for several seeds their mean, with the standard deviation between seeds."""
     return mean_and_spread([value for value in values if value is not None], digits)
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """The comparison as Markdown: a table, or several under their titles."""
+    """The comparison as Markdown: one table, or several with titles."""
     tables = _tables(comparison)
     parts = []
     for table in tables:
@@ -260,7 +260,7 @@ def to_markdown(comparison: Comparison) -> str:
 
 
 def render(comparison: Comparison) -> Table:
-    """The comparison as a table for the screen: of the box, or of all boxes."""
+    """The comparison as a table for the screen: that of the only box, or that of all boxes."""
     from rich.table import Table
 
     first, *rest = _tables(comparison)
@@ -274,9 +274,9 @@ def render(comparison: Comparison) -> Table:
 
 
 def score_against_arithmetic(comparison: Comparison) -> Figure:
-    """The share of the variance that each network leaves unexplained, over its operations a cell.
+    """A figure of the unexplained share of the variance against the operations per cell, for each network.
 
-    Means over boxes and seeds.
+    Each point is a mean over boxes and seeds.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -324,6 +324,6 @@ def score_against_arithmetic(comparison: Comparison) -> Figure:
 
 
 def _mean_r2(trainings: Sequence[Scores]) -> float | None:
-    """Over all boxes and trainings on which it is defined."""
+    """Mean R² over all boxes and trainings in which it is defined."""
     found = [summary.r2 for scores in trainings for summary in scores.values() if summary.r2 is not None]
     return float(np.mean(found)) if found else None

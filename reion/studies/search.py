@@ -1,4 +1,4 @@
-"""A search for settings: trials of one network, judged by the validation slab, bad ones given up early."""
+"""A search for settings: trials of one network, compared by validation R²; bad trials are given up early."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import optuna
 
 _UNJUDGED_TRIALS = 4
-"""So many trials are finished before one is given up for being worse than their median."""
+"""Number of trials that must be finished before a trial is given up for being worse than their median."""
 
 _STORE = "trials.log"
 
@@ -40,13 +40,13 @@ class Trial:
     Attributes
     ----------
     number, state
-        From 0; complete, pruned (given up) or fail.
+        Its number, from 0, and its state: complete, pruned (given up) or fail.
     drawn
-        Key of the schema to its value.
+        The values that were drawn, by their keys in the schema.
     validation_r2
-        The last; None where there was none.
+        The last validation R²; None if there was none.
     steps, core_seconds
-        Steps that were planned, and processor time that was taken.
+        Steps that were planned, and processor time that was used.
     """
 
     number: int
@@ -59,33 +59,33 @@ class Trial:
 
 @dataclass(frozen=True)
 class Judged:
-    """A schema trained from several seeds: validation R² of each."""
+    """The validation R² of one schema, trained from several seeds."""
 
     r2: tuple[float, ...]
 
     @property
     def mean(self) -> float:
-        """Their mean."""
+        """Mean over the seeds."""
         return float(np.mean(self.r2))
 
     @property
     def spread(self) -> float:
-        """Their standard deviation (n − 1); NaN for a single one."""
+        """Standard deviation over the seeds (n − 1); NaN for a single seed."""
         return float(np.std(self.r2, ddof=1)) if len(self.r2) > 1 else float("nan")
 
 
 @dataclass(frozen=True)
 class Search:
-    """What a search found.
+    """The result of a search.
 
     Attributes
     ----------
     trials
-        In order.
+        The trials, in order.
     best
-        The number of the best one.
+        Number of the best trial.
     default, found
-        The base of the study, and the same with the settings of the best trial, each trained again from
+        Validation R² of the base of the study, and of the settings of the best trial, each trained again from
         other seeds for the time of a trial.
     core_minutes
         Processor time of all trials.
@@ -99,7 +99,7 @@ class Search:
 
     @property
     def gain(self) -> float:
-        """By how much the mean validation R² is better than the default's."""
+        """Mean validation R² with the settings found, minus that of the default."""
         return self.found.mean - self.default.mean
 
     @property
@@ -109,7 +109,7 @@ class Search:
 
     @property
     def verdict(self) -> str:
-        """Whether that is more than luck, in a sentence."""
+        """A sentence that says whether the gain is larger than the spread over seeds."""
         of_both = (
             f"validation R² {mean_and_spread(self.found.r2, 4)} with the settings found, "
             f"{mean_and_spread(self.default.r2, 4)} with the defaults, "
@@ -120,7 +120,7 @@ class Search:
         return f"{of_both}: no better than the spread over seeds; keep the defaults"
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready values: what search.json holds."""
+        """JSON-ready values: the content of search.json."""
         return {**asdict(self), "gain": self.gain, "spread": self.spread, "verdict": self.verdict}
 
 
@@ -138,33 +138,33 @@ def search(
 ) -> Search:
     """Try settings, and compare the best of them with the defaults.
 
-    Optuna's tree-structured Parzen estimator draws the settings (Bergstra et al. 2011). A trial that is worse
-    at a validation than the median of the earlier ones at the same is given up.
+    Optuna's tree-structured Parzen estimator draws the settings (Bergstra et al. 2011). A trial is given up
+    if its R² at a validation is below the median of the earlier trials at the same validation.
 
     Parameters
     ----------
     study
         A TOML file, or a name of `reion.studies.ranges.searches()`: see `SearchStudy`.
     simulations
-        To train on.
+        Simulations to train on.
     out
-        A folder: best.toml, the schema to train from; study.toml, for `reion compare`, with the defaults
-        beside what was found; search.json, trials.png, and trials.log, which Optuna reads too.
+        A folder for best.toml, the schema with the settings found; study.toml, for `reion compare`, with the
+        defaults and the settings found; search.json; trials.png; and trials.log, which Optuna can read.
     core_minutes, trials
-        Instead of the study's.
+        Replace those of the study.
     seeds
-        The defaults and the best settings are trained again from so many other seeds.
+        Number of other seeds from which the defaults and the best settings are trained again.
     resume
-        Keep the trials in `out`, which must be of the same study, budget and data; one that was interrupted
-        is tried again.
+        Keep the trials in `out`, which must be of the same study, budget and data; an interrupted trial is
+        repeated.
     say, progress
         Called with a line for each trial, and after every step.
 
     Raises
     ------
     InputError
-        If the study does not fit, `out` is occupied and `resume` is not given, what is in `out` is of another
-        study, budget or data, or no trial came to an end.
+        If the study is not valid, `out` is occupied and `resume` is not given, the content of `out` is of
+        another study, budget or data, or no trial was completed.
     """
     import optuna
 
@@ -202,7 +202,7 @@ def search(
 
 
 def _try(optuna_study: optuna.Study, running: _Running, say: Callable[[str], None]) -> None:
-    """Take trials until there are enough, or the processor time of all of them is spent."""
+    """Run trials until there are enough, or their processor time is used up."""
     import optuna
 
     plan, states = running.plan, optuna.trial.TrialState
@@ -217,7 +217,7 @@ def _try(optuna_study: optuna.Study, running: _Running, say: Callable[[str], Non
             spent = f"the {plan.core_minutes:g} minutes of one core are spent"
             say(f"{spent} after {count} of {plan.trials} trials")
             return
-        # A sampler has no memory of its own: its numbers depend on the seed and on how many came before.
+        # A new sampler for each trial: its draws depend on the seed and the number of earlier trials only.
         optuna_study.sampler = optuna.samplers.TPESampler(
             seed=len(before), n_startup_trials=_UNJUDGED_TRIALS + 1
         )
@@ -255,12 +255,12 @@ class _Running:
     def train(
         self, drawn: Mapping[str, Any], trial: optuna.Trial | None = None, *, later_seed: int = 0
     ) -> tuple[float | None, bool]:
-        """Validation R² of these settings, None where there is none; and whether the trial was given up."""
+        """Train with these settings; return validation R² (None if undefined) and whether it was given up."""
         begun = time.process_time()
         seconds = core_seconds_per_step(
             self._simulations, with_photons(self.plan.config(drawn, 1), self._simulations)
         )
-        # What it takes to prepare and compile, for the timing and once more for the trial itself, counts too.
+        # Preparing and compiling also counts: once for the timing, and once more for the trial itself.
         preparing = 2 * (time.process_time() - begun)
         share = 60 * self.plan.core_minutes / self.plan.trials
         steps = max(FEWEST_STEPS, round((share - preparing) / seconds))
@@ -283,7 +283,7 @@ class _Running:
         return r2, False
 
     def judge(self, drawn: Mapping[str, Any], seeds: int) -> Judged:
-        """The same settings from other seeds than the trials had."""
+        """Train with these settings from `seeds` seeds that the trials did not use."""
         found = [self.train(drawn, later_seed=seed)[0] for seed in range(1, seeds + 1)]
         return Judged(tuple(r2 for r2 in found if r2 is not None))
 
@@ -303,13 +303,13 @@ def _open(path: Path) -> optuna.Study:
 
 @dataclass(frozen=True, kw_only=True)
 class _SearchData:
-    """What boxes.json holds: the simulations that the trials are trained on."""
+    """The content of boxes.json: the simulations that the trials are trained on."""
 
     data: list[TrainingBox]
 
 
 def _check_same(out: Path, plan: SearchStudy, simulations: Sequence[xr.Dataset]) -> None:
-    """Keep what a search tries, and on which data, beside its trials; refuse to go on with another."""
+    """Write the study and the data of a search beside its trials; refuse to resume another search."""
     study, data, hint = out / "search.toml", out / "boxes.json", "give another --out"
     text = tomli_w.dumps(plan.model_dump(mode="json", exclude_none=True))
     boxes = [describe(sim) for sim in simulations]

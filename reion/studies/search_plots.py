@@ -1,4 +1,4 @@
-"""The trials of a search, drawn."""
+"""A figure of the trials of a search."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _COLUMNS = 3
 
 
 def plot(trials: Sequence[Trial], ranges: Mapping[str, Range], default: Judged) -> Figure:
-    """The validation R² of the trials in their order, and over every setting; given up ones are hollow."""
+    """Plot the validation R² of the trials in order, and over every setting; given up trials are hollow."""
     from matplotlib.figure import Figure
 
     shown = [trial for trial in trials if trial.validation_r2 is not None]

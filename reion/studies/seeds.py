@@ -1,4 +1,4 @@
-"""One training from several seeds: what of a score is the network's, and what is luck."""
+"""One training from several seeds, to tell how much of a score is chance."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from reion.training.run_folder import Metrics
 
 @dataclass(frozen=True)
 class SeedRun:
-    """One of the trainings.
+    """The training from one seed.
 
     Attributes
     ----------
     seed, run
-        Its seed, and the name of its run folder.
+        The seed, and the name of the run folder.
     validation_r2, loss
-        As in its metrics.json.
+        The values in metrics.json of the run folder.
     """
 
     seed: int
@@ -41,14 +41,14 @@ class SeedRun:
 
 @dataclass(frozen=True)
 class Seeds:
-    """Trainings that differ in their seed alone.
+    """Trainings that differ only in their seed.
 
     Attributes
     ----------
     runs
-        In the order of the seeds.
+        The trainings, in the order of their seeds.
     mean_r2, std_r2
-        Of the validation R², the standard deviation between seeds (n − 1); None where it is not defined.
+        Mean of the validation R², and its standard deviation between seeds (n − 1); None if not defined.
     """
 
     runs: tuple[SeedRun, ...]
@@ -57,7 +57,7 @@ class Seeds:
 
     @classmethod
     def of(cls, runs: Sequence[SeedRun]) -> Seeds:
-        """Sum up the runs."""
+        """Compute mean and standard deviation of the runs."""
         r2 = [run.validation_r2 for run in runs if run.validation_r2 is not None]
         return cls(
             tuple(runs),
@@ -66,7 +66,7 @@ class Seeds:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready values: what seeds.json holds."""
+        """JSON-ready values: the content of seeds.json."""
         return asdict(self)
 
 
@@ -81,24 +81,24 @@ def train_seeds(
     progress: StepProgress | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Seeds:
-    """Train a schema from its seed and those that follow.
+    """Train one schema from several seeds: that of the schema and those that follow.
 
     Parameters
     ----------
     simulations, config, parent, progress, say
         As for `reion.training.run.train`.
     out
-        A folder: for each seed a run folder seed-N, and seeds.json.
+        A folder for a run folder seed-N for each seed, and seeds.json.
     seeds
-        How many.
+        Number of seeds.
     resume
-        Keep the runs in `out` that are finished, and go on with the one that is not.
+        Keep the finished runs in `out`, and go on with the unfinished one.
 
     Raises
     ------
     InputError
-        If `out` is there and `resume` is not given, or a run in it has another schema, other data, another
-        parent or other code; and as `train`.
+        If `out` is there and `resume` is not given; if a run in it has another schema, other data, another
+        parent or other code; for the reasons that `train` gives.
     """
     out = Path(out)
     require_new(out, resume=resume)
@@ -122,7 +122,7 @@ def train_seeds(
 
 
 def in_words(seeds: Seeds) -> str:
-    """The runs, a line each, and their mean and spread."""
+    """A line of text for each run, and one for their mean and spread."""
     lines = [
         f"{run.run}: validation R² {'–' if run.validation_r2 is None else f'{run.validation_r2:.4f}'}"
         for run in seeds.runs

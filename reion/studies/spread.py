@@ -1,4 +1,4 @@
-"""A number of several trainings in words: its mean, and the standard deviation between them."""
+"""The text for a score of several trainings: its mean and standard deviation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def mean_and_spread(values: Sequence[float], digits: int) -> str:
-    """`mean ± standard deviation (n - 1)`; of one value that value, of none a dash."""
+    """The text `mean ± standard deviation (n - 1)`; for one value the value alone, for none a dash."""
     if not len(values):
         return "–"
     mean = f"{np.mean(values):.{digits}f}"

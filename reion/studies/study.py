@@ -1,4 +1,4 @@
-"""A study: several runs that differ in what they change in the schema, and what each may take."""
+"""A study: several runs with different settings, and the budget of each."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from reion.training.parent import Parent
 
 FOLDER_NAME = r"[A-Za-z0-9][\w.-]*"
-"""What the name of a run, and of a box to evaluate on, must match: both name files."""
+"""Pattern for the names of runs and of boxes to evaluate on, which become names of files."""
 
 ROUNDS = 5
-"""A run of a study, and a trial of a search, is validated this many times."""
+"""Number of validations of a run of a study, or of a trial of a search."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What every run of a study may take: processor time in minutes, all cores together, or steps."""
+    """The budget of every run of a study: processor time in minutes, all cores together, or steps."""
 
     core_minutes: float | None = None
     steps: int | None = None
@@ -43,11 +43,11 @@ class StudyRun:
     Parameters
     ----------
     settings
-        What it changes in the schema of a run.
+        The settings that it changes in the schema of a run.
     start
-        The network that it starts from, as `--from` of `reion train` takes it; None for a fresh one.
+        The network that it starts from, as `--from` of `reion train` takes it; None for a fresh network.
     budget_share
-        The part of the study's budget that it may take.
+        The share of the study's budget that it may take.
     """
 
     settings: Mapping[str, Any]
@@ -56,19 +56,19 @@ class StudyRun:
 
     @cached_property
     def parent(self) -> Parent | None:
-        """The network that it starts from, read once.
+        """The network that the run starts from, read only once.
 
         Raises
         ------
         InputError
-            If there is none of that name.
+            If there is no network of that name.
         """
         from reion.training.parent import load_parent
 
         return None if self.start is None else load_parent(self.start)
 
     def config(self, steps: int) -> RunConfig:
-        """The schema of the run if it takes `steps`.
+        """The schema of the run with `steps` steps.
 
         Raises
         ------
@@ -85,17 +85,17 @@ class StudyRun:
 
 
 def round_steps(steps: int) -> int:
-    """Steps of a round, of which a run of so many steps has `ROUNDS`."""
+    """Steps of a round such that a run of `steps` steps has `ROUNDS` rounds."""
     return max(1, -(-steps // ROUNDS))
 
 
 def require_new(out: Path, *, resume: bool) -> None:
-    """Refuse a folder that is there already, unless what was begun in it is to go on.
+    """Refuse a folder that is there already, unless its content is to be resumed.
 
     Raises
     ------
     InputError
-        If it is there and `resume` is not given.
+        If the folder is there and `resume` is not given.
     """
     if out.exists() and not resume:
         raise InputError(
@@ -110,12 +110,12 @@ def studies() -> tuple[str, ...]:
 
 
 def load_study(study: str | Path) -> tuple[Budget, dict[str, StudyRun]]:
-    """Read a study: what each run may take, and its runs by name.
+    """Read a study: the budget of each run, and the runs by name.
 
     Raises
     ------
     InputError
-        If there is no such study or it does not fit; every run is checked before the first is trained.
+        If there is no such study, or it or one of its runs is not valid.
     """
     try:
         if str(study) in studies():
