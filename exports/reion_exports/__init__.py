@@ -1,4 +1,4 @@
-"""A Keras model in, a self-contained ONNX file out, and the proof that both agree."""
+"""Export Keras models as self-contained ONNX files, and check that both agree."""
 
 from reion_exports.anatomy import Anatomy, HostileFileError, dissect
 from reion_exports.card import CardError, ModelCard

@@ -1,8 +1,8 @@
-"""The parts of an ONNX file, read from its bytes without running anything; what is not ours is refused.
+"""The parts of an ONNX file, read from its bytes without running anything; files of other origin are refused.
 
-Prediction does without the `onnx` package and must look at a file before onnxruntime does. So this module
-reads, of the protocol buffer, the few fields that decide whether a file is one of ours. Their numbers are
-those of `onnx.proto`.
+Prediction works without the `onnx` package and must examine a file before onnxruntime opens it. This module
+reads only the fields of the protocol buffer that decide whether reion wrote the file. Their numbers are those
+of `onnx.proto`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 OPSET = 18
 
 CHECKSUM = "reion.checksum"
-"""Key of the metadata under which a file has the checksum of everything else in it."""
+"""Metadata key of the checksum over everything else in a file."""
 
 # fmt: off
 OPERATORS = frozenset({
@@ -32,19 +32,18 @@ OPERATORS = frozenset({
     "Unsqueeze", "Where",
 })
 # fmt: on
-"""The operators a network of ours may consist of: plain arithmetic, without loops, branches or randomness."""
+"""The operators that a network may have: plain arithmetic, without loops, branches or random numbers."""
 
 MOST_FIELDS = 1_000_000
-"""Fields of the protocol buffer that are read at most, in about a second. Our files have some 10,000."""
+"""Most fields of the protocol buffer that are read, in about a second. Files of reion have some 10,000."""
 
 MOST_NODES = 10_000
-"""Nodes of a graph at most. Our files have some hundreds, those for cells of 1 Mpc and any reach 4,000.
-The time in which onnxruntime opens a chain of slices grows with the square of its length: 18 seconds for
-5,000."""
+"""Most nodes of a graph. Files of reion have some hundreds, those for cells of 1 Mpc and any reach 4,000. The
+time that onnxruntime takes to open a chain of slices grows with the square of its length: 18 s for 5,000."""
 
 
 class HostileFileError(ValueError):
-    """The file is no ONNX model, or contains something that a model of ours never contains."""
+    """The file is no ONNX model, or contains something that a model file of reion never contains."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +53,15 @@ class Anatomy:
     Parameters
     ----------
     opsets
-        Operator domain to version.
+        The version of each operator domain.
     operators
-        Operator to number of its nodes.
+        The number of nodes of each operator.
     inputs, outputs, initializers
-        Their names.
+        Names of inputs, outputs and initializers.
     metadata
-        The file's `metadata_props`.
+        The `metadata_props` of the file.
     checksum
-        Of its content: see the function of that name.
+        Checksum of the content: see the function of that name.
     """
 
     opsets: Mapping[str, int]
@@ -75,12 +74,12 @@ class Anatomy:
 
 
 def checksum(model: bytes) -> str:
-    """SHA-256 over everything in an ONNX file but the checksum that it holds.
+    """SHA-256 over everything in an ONNX file except the checksum that it holds.
 
-    Of every field of the outermost message, in the order of their numbers: its number as four bytes, the
-    number of bytes that follow as eight, both little-endian, and its bytes; an integer's are its decimal
-    digits. Fields that come several times are taken in the order of the file, the metadata in that of their
-    bytes.
+    The fields of the outermost message are hashed in the order of their numbers. Each field gives its number
+    (four bytes), the length of its content (eight bytes, both little-endian) and its content; the content of
+    an integer is its decimal digits. Repeated fields are taken in the order of the file, metadata in that of
+    their bytes.
 
     Raises
     ------
@@ -111,9 +110,10 @@ def dissect(model: bytes) -> Anatomy:
     Raises
     ------
     HostileFileError
-        If the bytes are no ONNX model; if data lie outside the file; if there are operators or operator
-        sets other than ours, functions, or graphs inside of nodes; if a name is given twice; if nodes are out
-        of order or compute from constants alone; if there are more fields or nodes than in any model of ours.
+        If the bytes are no ONNX model; if data are outside the file; if there are operators that are not in
+        `OPERATORS`, other operator sets, functions, or graphs inside nodes; if a name is given twice; if
+        nodes are out of order or compute from constants alone; if there are more than `MOST_FIELDS` fields or
+        `MOST_NODES` nodes.
     """
     opsets: dict[str, int] = {}
     metadata: dict[str, str] = {}
@@ -147,7 +147,7 @@ def dissect(model: bytes) -> Anatomy:
 
 @dataclass(frozen=True)
 class Node:
-    """A node of a graph: its operator and the names of what it takes and gives."""
+    """A node of a graph: its operator and the names of its inputs and outputs."""
 
     operator: str
     inputs: tuple[str, ...]
@@ -181,7 +181,7 @@ def _dissect_graph(graph: bytes, fields: Fields) -> dict[str, Any]:
 
 
 def _check_order(nodes: Sequence[Node], *, inputs: Sequence[str], initializers: Sequence[str]) -> None:
-    """Check that there are not too many nodes, that names are unique, and what the nodes compute from."""
+    """Check the number of nodes, that names are unique, and that inputs come first and are no constants."""
     if len(nodes) > MOST_NODES:
         raise HostileFileError(f"expected at most {MOST_NODES} nodes; the file has {len(nodes)}")
     constants = set(initializers) - set(inputs)
@@ -201,7 +201,8 @@ def _check_order(nodes: Sequence[Node], *, inputs: Sequence[str], initializers: 
             )
         available.update(node.outputs)
         if needed <= constants and (needed or node.operator != "Constant"):
-            # The export computed it; a few bytes of Expand or Concat can make onnxruntime fill the memory.
+            # Export folds constants, so reion never writes such a node; and a few bytes of Expand or Concat
+            # can make onnxruntime fill the memory.
             raise HostileFileError(
                 "expected constants as numbers; the file computes "
                 f"{', '.join(node.outputs)[:80]!r} of them by {node.operator}"
@@ -211,7 +212,7 @@ def _check_order(nodes: Sequence[Node], *, inputs: Sequence[str], initializers: 
 
 
 def read_node(node: bytes, fields: Fields) -> Node:
-    """Read a node; raise `HostileFileError` if it holds what a node of ours never holds."""
+    """Read a node; raise `HostileFileError` if it holds a field that a node of reion never holds."""
     operator, domain = "", ""
     names: dict[int, list[str]] = {1: [], 2: []}
     for number, value in fields.walk(node):
@@ -233,7 +234,7 @@ def read_node(node: bytes, fields: Fields) -> Node:
 
 
 def _check_tensor(tensor: bytes, fields: Fields) -> str:
-    """The name of a tensor, all of whose data must be in the file."""
+    """The name of a tensor; raise `HostileFileError` unless all its data are in the file."""
     name = ""
     for number, value in fields.walk(tensor):
         if number == 8:
@@ -244,7 +245,7 @@ def _check_tensor(tensor: bytes, fields: Fields) -> str:
 
 
 class Fields:
-    """Walks through the messages of one file, and through no more than `MOST_FIELDS` fields in all."""
+    """Reads the messages of one file, at most `MOST_FIELDS` fields in all."""
 
     def __init__(self) -> None:
         self._left = MOST_FIELDS
@@ -278,7 +279,7 @@ class Fields:
 
 
 def _varint(message: bytes, position: int) -> tuple[int, int]:
-    """An integer of up to ten bytes at a position, and the position behind it."""
+    """An integer of up to ten bytes at a position, and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
         if position >= len(message):

@@ -1,4 +1,4 @@
-"""The model card: what a model is, stored in the ONNX file itself."""
+"""The model card: the description of a model that is stored in its ONNX file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 FORMAT = 2
-"""Version of the metadata's layout; a file with another one is not read."""
+"""Version of the layout of the metadata; files with another version are refused."""
 
 PREFIX = "reion."
 
@@ -19,64 +19,65 @@ _MOST_CHARACTERS = 1000
 _MOST_RADIUS_CELLS = 2000
 _MOST_STRIDE_CELLS = 64
 _MOST_BYTES_A_CELL = 1e9
-"""Bounds that no model comes near to: of a name, of receptive radius and stride, of working memory."""
+"""Upper bounds, far above any model, of the length of a name, receptive radius and stride, and memory."""
 
 
 class CardError(ValueError):
-    """The model card is incomplete, or a value is not what its name says."""
+    """The model card is incomplete, or a value is invalid."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """What a model is, needs and has shown.
+    """The description of a model: its inputs, training and scores.
 
     Parameters
     ----------
     name, version
-        Of the model.
+        Name of the model, and version of reion that exported it.
     inputs
-        Field name to the units the graph expects, in the order of the graph's inputs, e.g.
+        The units that the graph expects for each field, in the order of the graph's inputs, e.g.
         `{"n_igm": "g cm-3", "n_ion": "1e66 Mpc-3"}`. `redshift` is always an input and not listed.
     cell_size_mpc
-        Comoving side of the cubic cells it was trained on.
+        Comoving side of the cubic cells that the file is for.
     redshift_range
-        Lowest and highest redshift it was trained on.
+        Lowest and highest redshift of the training.
     receptive_radius_cells
-        How far, along each axis, the answer in a cell depends on the inputs.
+        Distance, along each axis, up to which the prediction in a cell depends on the inputs.
     conditions
-        Names of the inputs that are one number a box, beside the redshift: `max_mfp`, in comoving Mpc.
+        Names of the inputs besides the redshift that are one number per box: `max_mfp`, in comoving Mpc.
     trunk_radius_cells
-        The part of the receptive radius that belongs to the trunk, in a file whose first stage can be written
-        anew for other cells; None in all others.
+        The part of the receptive radius that belongs to the trunk, in a file whose stem can be written anew
+        for other cells; None in all other files.
     coverage
-        What the training covered: for each quantity rows of redshift, lowest and highest value.
+        The coverage of the training: for each quantity rows of redshift, lowest and highest value.
     stride_cells
         Side of the blocks that the network works on: 1 for all networks but those that pool.
     normalizer
         The numbers of the normalisation inside the graph.
     training_data
-        Names or checksums of what it was trained on, and the networks before it, from which it started.
+        Names or checksums of the boxes that the network, and the networks that it started from, were trained
+        on.
     scores
-        Held-out scores, or the validation score of the training, named as such.
+        Held-out scores, or the validation score of the training, under a name that says so.
     excursion_set_threshold
-        Photons per atom at which the excursion set ionises, fitted to the same training data.
+        Photons per hydrogen atom at which the excursion set ionises, fitted to the same training data.
     mean_error_share
-        The error of the mean of xi in a box, one standard deviation, for each unit of the mean of xi_std;
-        None for a file without that output.
+        Standard deviation of the error of the mean of xi in a box, divided by the mean of xi_std; None for a
+        file without that output.
     symmetric
-        Whether the answer turns with the box, under all 48 symmetries of the cube.
+        Whether the prediction turns with the box, for all 48 symmetries of the cube.
     licence
-        Of the weights.
+        Licence of the weights.
     provenance
         Versions, seed, commit and configuration of the training.
     working_bytes
-        Memory that the graph works in: bytes per cell of its window (halo included) and bytes per cell of xi.
-        `export` works it out.
+        Memory that the graph takes: bytes per cell of its window (halo included) and bytes per cell of xi.
+        `export` computes it.
 
     Raises
     ------
     CardError
-        If a value is not what its name says.
+        If a value is invalid.
     """
 
     name: str
@@ -168,7 +169,7 @@ class ModelCard:
             raise CardError(f"model card: expected {key} to be {what}; received {received}")
 
     def to_metadata(self) -> dict[str, str]:
-        """Return the card as ONNX metadata: `reion.<key>` to a JSON text."""
+        """Return the card as ONNX metadata: a JSON text for each key `reion.<key>`."""
         values: dict[str, Any] = {"format": FORMAT}
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
@@ -186,7 +187,7 @@ class ModelCard:
         Raises
         ------
         CardError
-            If a key is missing, is not JSON, or has a value that it cannot have.
+            If a key is missing, or its value is no JSON or invalid.
         """
         names = [item.name for item in dataclasses.fields(cls)]
         missing = [PREFIX + name for name in ("format", *names) if PREFIX + name not in metadata]

@@ -1,12 +1,12 @@
-"""Volumes of a graph with their channels before their cells, as the convolutions of ONNX take them.
+"""A pass that puts the channels of all volumes of a graph first, as the convolutions of ONNX take them.
 
 TensorFlow keeps volumes as (batch, x, y, z, channel). The convolutions and pools of ONNX take (batch,
-channel, x, y, z), so the conversion puts a transposition before and behind each of them, and everything
-between works with the channels last. onnxruntime is slow at that: where the last axis has one channel, it
+channel, x, y, z), so the conversion puts a transposition before and after each of them, and all operators
+between work with the channels last. onnxruntime is slow at that: if the last axis has one channel, it
 adds a constant cell by cell instead of row by row, and a Concat along the last axis copies cell by cell.
 Without this pass the graphs of `reion`, `unet` and `pinion` take 1.2 to 1.5 times the processor time.
 
-Only the order of the numbers in memory changes, never a number.
+The pass changes only the order of the numbers in memory, not the numbers.
 """
 
 from __future__ import annotations
@@ -27,27 +27,28 @@ _TAKE_VOLUMES = frozenset({"AveragePool", "Conv", "ConvTranspose", "MaxPool"})
 
 
 def channels_first(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a model that computes the same with the channels of every volume before its cells.
+    """Return a model that computes the same with the channels of every volume first.
 
     Parameters
     ----------
     model
-        Of opset 13 or later. Rewritten are cell-by-cell arithmetic, Slice and Concat of volumes whose order
-        of axes can be followed from a convolution, a pool or an input; all other nodes stay as they are.
+        A model of opset 13 or later. Cell-by-cell arithmetic, Slice and Concat are rewritten for volumes
+        whose order of axes can be followed from a convolution, a pool or an input; all other nodes stay as
+        they are.
 
     Returns
     -------
-    A new model, inputs, outputs and metadata the same, in the order of `Rewriting.finish`.
+    A new model with the same inputs, outputs and metadata, and its nodes in the order of `Rewriting.finish`.
     """
     return _ChannelsFirst(model).run()
 
 
 class _ChannelsFirst:
-    """The pass.
+    """One run of the pass.
 
     `_layouts` holds, for every value that can be followed, a letter for each axis: B, C, X, Y, Z, and 1 for
-    an axis of length one. A volume of one channel is "BXYZ1", "B1XYZ" or plain "BXYZ". `_volumes` holds the
-    name of the value with the same numbers as (batch, channel, x, y, z).
+    an axis of length one. A volume of one channel is "BXYZ1", "B1XYZ" or plain "BXYZ". `_volumes` holds, for
+    each value, the name of the value with the same numbers as (batch, channel, x, y, z).
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -69,7 +70,7 @@ class _ChannelsFirst:
         return self._new.finish()
 
     def _rewrite(self, node: onnx.NodeProto) -> bool:
-        """Write the node for volumes, or note that its output is its input in another layout, if possible."""
+        """If possible, write the node for volumes, or note that its output is its input in another layout."""
         if not node.input:
             return False
         output, first = node.output[0], node.input[0]
@@ -98,7 +99,7 @@ class _ChannelsFirst:
         return False
 
     def _same_numbers(self, output: str, value: str, layout: str) -> bool:
-        """Note that `output` is `value` in another layout; False where that is no layout of a volume."""
+        """Note that `output` is `value` in another layout; return False if that is no layout of a volume."""
         letters = [letter for letter in layout if letter != "1"]
         if sorted(letters) not in (sorted("BXYZ"), sorted(_VOLUME)):
             return False
@@ -115,7 +116,7 @@ class _ChannelsFirst:
     def _cell_by_cell(self, node: onnx.NodeProto, attributes: dict[str, Any]) -> bool:
         values = [name for name in node.input if name and name not in self._constants]
         layouts = {self._layouts.get(name, "") for name in values}
-        # A volume of one channel may meet one of many, their layouts the same but for that axis.
+        # Volumes of one channel and of many may be combined; their layouts differ in the channel axis only.
         if len({_with_channel(layout) for layout in layouts}) != 1 or not all(map(_with_channel, layouts)):
             return False
         layout = max(layouts, key=lambda layout: "C" in layout)
@@ -180,13 +181,13 @@ class _ChannelsFirst:
 
 
 def _with_channel(layout: str) -> str:
-    """The layout with C for a single channel; "" if it is not that of a volume of five axes."""
+    """The layout with C for a single channel; "" if it is no layout of a volume of five axes."""
     named = layout if "C" in layout else layout.replace("1", "C")
     return named if sorted(named) == sorted(_VOLUME) else ""
 
 
 def _squeezed(layout: str, axes: Sequence[int]) -> str:
-    """The layout after a Squeeze of axes of length one; "" where an axis may be longer."""
+    """The layout after a Squeeze of axes of length one; "" if an axis may be longer."""
     dropped = {axis % len(layout) for axis in axes}
     rest = "".join(letter for axis, letter in enumerate(layout) if axis not in dropped)
     return rest if all(layout[axis] == "1" for axis in dropped) else ""
@@ -201,7 +202,7 @@ def _unsqueezed(layout: str, axes: Sequence[int]) -> str:
 
 
 def _reshaped(layout: str, shape: Sequence[int]) -> str:
-    """The layout after a Reshape to a shape with zeros for axes that stay; "" where it mixes axes."""
+    """The layout after a Reshape to a shape with zeros for axes that stay; "" if it mixes axes."""
     if any(size not in (-1, 0, 1) for size in shape) or any(
         size == 0 and axis >= len(layout) for axis, size in enumerate(shape)
     ):

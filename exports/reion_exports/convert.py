@@ -1,4 +1,4 @@
-"""From a Keras network to an ONNX graph that takes whole periodic boxes."""
+"""Convert a Keras network to an ONNX graph that takes whole periodic boxes."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ if TYPE_CHECKING:
 
 AXES = ("x", "y", "z")
 PERIODIC = "periodic"
-"""Name of the optional input: int64[3], 1 where an axis wraps (the default), 0 where the input already
-carries a halo of the receptive radius on both sides, of which only the interior comes back."""
+"""Name of the optional input int64[3]: 1 for an axis that wraps (the default), 0 for an axis along which the
+fields include a halo of the receptive radius on both sides, which the output does not have."""
 
 
 OUTPUTS = ("xi", "xi_std")
-"""What a file gives: the ionised fraction and, where the network has learnt it, the spread of its error."""
+"""Outputs of a file: the ionised fraction and, if the network has learnt it, the standard deviation of its
+error."""
 
 CHANNELS = "channels"
-"""Name of the value between the first stage of a network, which learns nothing, and its trunk."""
+"""Name of the value between the stem of a network and its trunk."""
 CELL_SIZE = "cell_size"
-"""Name of the constant () that tells the trunk its cell size, in files for any cells."""
+"""Name of the constant () that gives the trunk the cell size, in files for any cell size."""
 
 
 def trunk_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """The nodes of a file with a first stage of its own that belong to the trunk."""
+    """The nodes of the trunk in a file whose stem is written separately."""
     return [
         node
         for node in graph.node
@@ -44,15 +45,16 @@ def trunk_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
 
 
 class ExportError(ValueError):
-    """A network that cannot become a correct file; nothing is written."""
+    """A network cannot be exported as a correct file; nothing is written."""
 
 
 class Network(Protocol):
     """A Keras network in float32 on the TensorFlow backend.
 
-    It is called with a dict: each field of the card's inputs, (batch, X + 2 R, Y + 2 R, Z + 2 R) float32 in
-    raw units, and `redshift`, (batch,) float32. It returns xi, (batch, X, Y, Z). R is the card's receptive
-    radius; X, Y, Z are multiples of the card's stride.
+    It is called with a dictionary of the fields of the card's inputs, each (batch, X + 2 R, Y + 2 R, Z + 2 R)
+    float32 in the card's units, and of `redshift` and the card's conditions, each (batch,) float32. It
+    returns xi, (batch, X, Y, Z), or a dictionary of the two `OUTPUTS`. R is the card's receptive radius;
+    X, Y, Z are multiples of the card's stride.
     """
 
     def __call__(self, inputs: Mapping[str, Any], /, *, training: bool) -> Any:
@@ -66,15 +68,15 @@ def to_onnx(network: Network, card: ModelCard) -> onnx.ModelProto:
     Parameters
     ----------
     network
-        See `Network`.
+        The network, see `Network`.
     card
-        Says inputs, receptive radius and stride. With the working memory of the graph it becomes the file's
-        metadata.
+        Gives inputs, receptive radius and stride. Completed with the working memory of the graph, it becomes
+        the metadata of the file.
 
     Returns
     -------
-    The model: the inputs of the network as (batch, x, y, z) for any x, y, z, and `periodic`; the output `xi`.
-    The same network and card give the same model to the last byte.
+    A model that takes the inputs of the network, its fields as (batch, x, y, z) for any x, y, z, and
+    `periodic`, and returns the outputs of the network. The same network and card give the same bytes.
 
     Raises
     ------
@@ -92,7 +94,7 @@ def to_onnx(network: Network, card: ModelCard) -> onnx.ModelProto:
         size = tf.shape(volumes[0], out_type=tf.int64)[1:]
         cells = size - 2 * radius * (1 - periodic)
         padded = (cells + (stride - 1)) // stride * stride if stride > 1 else cells
-        # z first: a gather along the fastest axis costs most, so it is done while the box is still small.
+        # A gather along z, the fastest axis, costs most, so it is done first, while the box is still small.
         for axis in reversed(range(3)):
             start = -radius * periodic[axis]
             index = tf.range(start, start + padded[axis] + 2 * radius, dtype=tf.int64)
@@ -117,7 +119,7 @@ def to_onnx(network: Network, card: ModelCard) -> onnx.ModelProto:
 
 
 def trunk_to_onnx(network: Network, card: ModelCard, channels: int) -> onnx.ModelProto:
-    """Convert a network that takes channels to an ONNX graph without a first stage.
+    """Convert a network that takes channels to an ONNX graph without a stem.
 
     Parameters
     ----------
@@ -125,17 +127,19 @@ def trunk_to_onnx(network: Network, card: ModelCard, channels: int) -> onnx.Mode
         Called with `channels` (batch, X + 2 r, Y + 2 r, Z + 2 r, channel), `redshift` and the card's
         conditions, each (batch,), and `cell_size` (), see `Stem`; it returns xi, (batch, X, Y, Z), or a
         dictionary of the two `OUTPUTS`.
+    card
+        Gives the conditions.
     channels
-        How many.
+        Number of channels.
 
     Returns
     -------
-    The model, to be completed by `reion_exports.stem.with_stem`. Its channels are (batch, channel, x, y, z).
+    A model that `reion_exports.stem.with_stem` completes. Its channels are (batch, channel, x, y, z).
 
     Raises
     ------
     ExportError
-        As `to_onnx`.
+        As `to_onnx` does.
     """
     _require_tensorflow()
     import tensorflow as tf
@@ -173,7 +177,7 @@ def _convert(function: Callable[..., Any], signature: Sequence[Any]) -> onnx.Mod
     import onnx
     import tensorflow as tf
 
-    # tf2onnx logs what it cannot convert and goes on; the checks below and those of the file raise.
+    # tf2onnx only logs operations that it cannot convert; the checks below and those of the file raise.
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
     try:
         model = _graph_of(tf.function(function, autograph=False).get_concrete_function(*signature))
@@ -192,10 +196,10 @@ def _convert(function: Callable[..., Any], signature: Sequence[Any]) -> onnx.Mod
 
 
 def _graph_of(function: Any) -> onnx.ModelProto:
-    """What `tf2onnx.convert.from_function` makes of a concrete function, in half the time.
+    """Convert a concrete function as `tf2onnx.convert.from_function` does, in half the time.
 
-    That one copies the whole graph before each of some fifty rounds of its optimisers, so that it can go on
-    where one of them fails. Few graphs make one fail; those are converted again with copies.
+    tf2onnx copies the whole graph before each of some fifty rounds of its optimisers, in case one of them
+    fails. That is rare: the graph is converted without copies and, if an optimiser fails, again with copies.
     """
     import tensorflow as tf
     from tf2onnx import optimizer, tf_loader
@@ -227,7 +231,7 @@ def _graph_of(function: Any) -> onnx.ModelProto:
 
 
 def _spell_out_log1p(model: onnx.ModelProto) -> None:
-    """Replace log1p, which ONNX lacks, by log(1 + x), whose absolute error is the rounding of 1 + x: 6e-8."""
+    """Replace log1p, which ONNX lacks, by log(1 + x), with an absolute error of 6e-8 from rounding 1 + x."""
     import numpy as np
     import onnx
 
@@ -247,7 +251,7 @@ def _spell_out_log1p(model: onnx.ModelProto) -> None:
 
 
 def _layer_of(node_name: str) -> str:
-    """The layer a node came from, which tf2onnx keeps in the node's name."""
+    """The layer that a node comes from, which tf2onnx keeps in the name of the node."""
     return node_name.rpartition("/")[0] or node_name
 
 
@@ -264,12 +268,14 @@ def _name(model: onnx.ModelProto, card: ModelCard) -> None:
 def set_interface(
     graph: onnx.GraphProto, card: ModelCard, outputs: Sequence[str], *, periodic: bool = True
 ) -> None:
-    """Set inputs and outputs of a graph, their dimensions named, in place of those that it has.
+    """Replace the inputs and outputs of a graph by those of a model file, with named dimensions.
 
     Parameters
     ----------
+    graph
+        The graph, which is changed.
     card
-        Says fields and conditions.
+        Gives fields and conditions.
     outputs
         Names of the outputs, (batch, x, y, z).
     periodic

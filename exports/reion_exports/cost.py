@@ -1,4 +1,4 @@
-"""What running a graph costs in memory and arithmetic, worked out from the sizes of what it computes."""
+"""Memory and arithmetic that a graph takes, computed from the sizes of its values."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     import onnx
 
 _ALIASES = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Identity"})
-"""Operators whose result is their input's memory under another shape."""
+"""Operators whose result shares the memory of their input."""
 
 
 def working_bytes(model: onnx.ModelProto, *, radius_cells: int, stride_cells: int) -> tuple[float, float]:
-    """Bytes that the graph holds at once: a per cell of the window with its halo, b per cell of the output.
+    """Bytes (a, b) that the graph holds at once: a per cell of the window, b per cell of the output.
 
-    The stages at the graph's start have few channels and work on the window; the later ones have many and
-    work on hardly more cells than come out. So a (n + 2 R)³ + b n³ bounds the bytes for cubes of n cells up
-    to 512. Counted are the graph's intermediate values, each from the node that computes it to the last one
-    that needs it, in the file's order; neither the inputs nor the scratch space of an operator.
+    The first operators have few channels and work on the window, which includes the halo R; the later ones
+    have many channels and work on hardly more cells than the output. So a (n + 2 R)³ + b n³ bounds the bytes
+    for cubes of n cells up to 512. Every intermediate value counts from the node that computes it to the last
+    node that needs it, in the order of the file. Inputs and scratch space of operators do not count.
     """
     sides = [stride_cells * -(-side // stride_cells) for side in (8, 32, 64, 128, 256, 512)]
     windows = [side + 2 * radius_cells for side in sides]
@@ -35,7 +35,7 @@ def working_bytes(model: onnx.ModelProto, *, radius_cells: int, stride_cells: in
 
 
 def convolution_flops(model: onnx.ModelProto, window: Sequence[int]) -> int:
-    """Floating-point operations of all convolutions for one window of that shape, halo included."""
+    """Floating-point operations of all convolutions for one window of this shape, halo included."""
     model = _without_first_stage(model, window)
     sizes = _sizes(model, window)
     kernels = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
@@ -47,10 +47,9 @@ def convolution_flops(model: onnx.ModelProto, window: Sequence[int]) -> int:
 
 
 def _without_first_stage(model: onnx.ModelProto, window: Sequence[int]) -> onnx.ModelProto:
-    """The trunk of a file with a first stage of its own (`reion_exports.stem`); any other file as it is.
+    """The trunk of a file whose stem is written separately (`reion_exports.stem`); any other file unchanged.
 
-    How that stage wraps a box is decided by values, which shape inference does not follow, and it has no
-    convolutions.
+    Such a stem has no convolutions, and wraps a box depending on values, which shape inference cannot follow.
     """
     import onnx
 
@@ -76,7 +75,7 @@ def _without_first_stage(model: onnx.ModelProto, window: Sequence[int]) -> onnx.
 def _alive_bytes(model: onnx.ModelProto, window: Sequence[int]) -> int:
     sizes = _sizes(model, window)
     graph = model.graph
-    owner: dict[str, str] = {}  # of an alias, the value whose memory it is
+    owner: dict[str, str] = {}  # the value whose memory an alias shares
     last_use: dict[str, int] = {}
     for position, node in enumerate(graph.node):
         for name in node.input:
@@ -94,7 +93,7 @@ def _alive_bytes(model: onnx.ModelProto, window: Sequence[int]) -> int:
 
 
 def _sizes(model: onnx.ModelProto, window: Sequence[int]) -> Mapping[str, int]:
-    """Name to bytes of every float32 value when the network gets a window (x, y, z) of that shape."""
+    """Bytes of every float32 value by name, for a window (x, y, z) of this shape."""
     import numpy as np
     import onnx
 
@@ -103,7 +102,7 @@ def _sizes(model: onnx.ModelProto, window: Sequence[int]) -> Mapping[str, int]:
     graph = sized.graph
     constants = {tensor.name for tensor in graph.initializer}
     for node in graph.node:
-        # The wrap's indices depend on the input's values, which shape inference does not follow.
+        # The indices of the wrap depend on values of the input, which shape inference cannot follow.
         if node.op_type == "Gather" and node.input[1] not in constants:
             axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
             index = np.zeros(window[axis - 1], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""What a model file says of itself: its card, texts for whoever opens it in a viewer, a checksum over all."""
+"""Write and read the metadata of a model file: its card, texts for viewers, and a checksum over all."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ MEANINGS: Mapping[str, str] = {
     "xi": "ionised fraction of hydrogen",
     "xi_std": "standard deviation of the error of xi, learnt with it",
 }
-"""What the inputs and outputs of a file are."""
+"""Meanings of the inputs and outputs of a file."""
 
 _TOLD = {"max_mfp": "max_mfp", "redshift": ""}
-"""Numbers whose range in the training is said, and the quantity of the card's coverage that has it."""
+"""Inputs whose range in the training is described, and the quantity of the card's coverage that holds it."""
 
 
 def stamp(model: onnx.ModelProto, card: ModelCard) -> None:
-    """Write a card into a model, describe its graph, inputs and outputs, and seal all that with a checksum.
+    """Write a card and a description of graph, inputs and outputs into a model, then a checksum over it all.
 
-    Whatever is changed in the model afterwards, `read_card` refuses.
+    `read_card` refuses a model that is changed afterwards.
     """
     import onnx
 
@@ -55,7 +55,7 @@ def read_card(content: bytes) -> tuple[ModelCard, Anatomy]:
     Raises
     ------
     HostileFileError
-        As `dissect` does; if the file is not what its checksum was made of.
+        As `dissect` does; if the file does not match its checksum.
     CardError
         As `ModelCard.from_metadata` does.
     """
@@ -71,19 +71,19 @@ def read_card(content: bytes) -> tuple[ModelCard, Anatomy]:
 
 
 def restamp(content: bytes, **changes: Any) -> bytes:
-    """Return a model file with other values in its card, and the checksum of that; the graph stays.
+    """Return a model file with other values in its card and a new checksum; the graph stays the same.
 
     Parameters
     ----------
     content
-        A file that is sound.
+        The bytes of a valid model file.
     changes
-        Of the card's values, by name.
+        New values of the card, by name.
 
     Raises
     ------
     HostileFileError, CardError
-        As `read_card` does; if a new value is not what its name says.
+        As `read_card` does; if a new value is invalid.
     """
     import onnx
 

@@ -1,7 +1,7 @@
-"""Arithmetic on fields, written down as the nodes of an ONNX graph instead of being computed.
+"""Arithmetic on fields that writes the nodes of an ONNX graph instead of computing.
 
-Whoever knows how to compute a network's channels, with `+ - * /` and the methods of `FieldGraph`, writes the
-first stage of a file with it: `onnx` is needed for that, but neither TensorFlow nor Keras.
+Code that computes the channels of a stem with `+ - * /` and the methods of `FieldGraph` writes the stem of a
+model file when it gets one. That needs `onnx`, but neither TensorFlow nor Keras.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     import onnx
 
 PREFIX = "stem/"
-"""Of the names of all values and constants that are written here."""
+"""Prefix of the names of all values and constants that are written here."""
 
 _END = int(np.iinfo(np.int64).max)
 
 
 class Kernel(Protocol):
-    """A box filter along one axis: the cells from −half to +half, of which the two outermost count `end`."""
+    """A box filter along one axis: the cells from −half to +half; the two outermost have the weight `end`."""
 
     @property
     def half(self) -> int:
-        """0 is no filter."""
+        """Cells on either side; 0 is no filter."""
 
     @property
     def end(self) -> float:
-        """From 0 to 1."""
+        """Weight of the two outermost cells, from 0 to 1."""
 
     @property
     def weight(self) -> float:
@@ -70,13 +70,13 @@ class FieldGraph:
     """Writes nodes that work on fields (batch, x, y, z) and on numbers (batch, 1, 1, 1).
 
     Along an axis where `periodic` is 1 a field is a whole periodic box: it is wrapped for every filter, by no
-    more than that filter needs, and keeps its shape. Elsewhere it is a window and gets shorter.
+    more than that filter needs, and keeps its shape. Along other axes it is a window and gets shorter.
 
     Parameters
     ----------
     periodic
-        Name of the graph's input (3,) int64; None for a graph that takes windows only, whose shapes can then
-        be worked out beforehand.
+        Name of the graph's input (3,) int64. None for a graph that takes only windows: its shapes are then
+        known beforehand.
     """
 
     def __init__(self, periodic: str | None) -> None:
@@ -87,16 +87,16 @@ class FieldGraph:
         self.initializers: list[onnx.TensorProto] = []
 
     def input(self, name: str) -> Value:
-        """A field among the graph's inputs."""
+        """A field from the inputs of the graph."""
         return Value(self, name)
 
     def number(self, name: str) -> Value:
-        """A number for each box among the graph's inputs, (batch,)."""
+        """A number for each box from the inputs of the graph, (batch,)."""
         shape = self.constant(np.array([-1, 1, 1, 1]))
         return Value(self, self._node("Reshape", [name, shape]))
 
     def write(self, op_type: str, *values: Value | float) -> Value:
-        """Write an operator whose inputs are values and numbers."""
+        """Write a node with this operator, whose inputs are values and numbers; return its output."""
         names = [
             value.name if isinstance(value, Value) else self.constant(np.float32(value)) for value in values
         ]
@@ -111,11 +111,11 @@ class FieldGraph:
         return self.write("Sqrt", value)
 
     def minimum(self, a: Value, b: Value | float) -> Value:
-        """The smaller of two."""
+        """The smaller of two values, cell by cell."""
         return self.write("Min", a, b)
 
     def maximum(self, a: Value, b: Value | float) -> Value:
-        """The larger of two."""
+        """The larger of two values, cell by cell."""
         return self.write("Max", a, b)
 
     def mean(self, value: Value, kernel: Kernel) -> Value:
@@ -147,7 +147,7 @@ class FieldGraph:
         return squares
 
     def crop(self, value: Value, cells: int) -> Value:
-        """A field without so many cells on every side of the axes along which it is a window."""
+        """A field without `cells` cells on either side, along the axes along which it is a window."""
         if not cells:
             return value
         starts, ends = self._margins(cells)
@@ -156,7 +156,7 @@ class FieldGraph:
         )
 
     def wrapped_volume(self, values: Sequence[Value], cells: int, output: str) -> None:
-        """Stack fields to a volume (batch, channel, x, y, z), wrapped by so many cells, under a name."""
+        """Stack fields to a volume (batch, channel, x, y, z) named `output`, wrapped by `cells` cells."""
         axis = self.constant(np.array([1]))
         channels = [self._node("Unsqueeze", [value.name, axis]) for value in values]
         volume = Value(self, self._node("Concat", channels, axis=1))
@@ -165,7 +165,7 @@ class FieldGraph:
         self._node("Identity", [volume.name], output=output)
 
     def repeated(self, name: str, least_cells: int) -> Value:
-        """A field among the inputs, repeated along periodic axes up to at least so many cells."""
+        """A field from the inputs, repeated along periodic axes up to at least `least_cells` cells."""
         if self._periodic is None:
             return self.input(name)
         one, least = self.constant(np.array([1])), self.constant(np.array([least_cells - 1]))
@@ -178,7 +178,7 @@ class FieldGraph:
         return Value(self, self._node("Tile", [name, self._node("Concat", counts, axis=0)]))
 
     def first_cells(self, value: str, field: str, radius_cells: int, output: str) -> None:
-        """What belongs to the field that came in: without repetitions, and without the halo of a window."""
+        """Write `output`: the cells of `value` that the input `field` has, without repetitions and halo."""
         if self._periodic is None:
             self._node("Identity", [value], output=output)
             return
@@ -189,7 +189,7 @@ class FieldGraph:
         self._node("Slice", [value, zero, cells, axes], output=output)
 
     def constant(self, value: np.ndarray | np.generic) -> str:
-        """The name of a constant; equal ones are one."""
+        """The name of a constant; equal constants share one name."""
         import onnx
 
         array = np.asarray(value)
@@ -209,18 +209,18 @@ class FieldGraph:
         return output
 
     def _once(self, key: tuple[object, ...], op_type: str, inputs: Sequence[str]) -> str:
-        """A node that is written the first time that it is asked for."""
+        """The output of a node that is written only at the first call with this key."""
         if key not in self._derived:
             self._derived[key] = self._node(op_type, inputs)
         return self._derived[key]
 
     def _flag(self, axis: int) -> str:
-        """1 where an axis is periodic, (1,) int64."""
+        """The entry of `periodic` for an axis: 1 if the axis is periodic, (1,) int64."""
         bounds = [self.constant(np.array([axis])), self.constant(np.array([axis + 1]))]
         return self._once(("flag", axis), "Slice", [self._periodic or "", *bounds])
 
     def _wrapped(self, value: Value, cells: int, axis: int, *, spatial: int | None = None) -> Value:
-        """A field that goes on by so many cells on both sides of an axis, if it is periodic along it."""
+        """A field extended periodically by `cells` cells on both sides of an axis, if that is periodic."""
         if self._periodic is None or not cells:
             return value
         spatial = axis - 1 if spatial is None else spatial
@@ -234,14 +234,14 @@ class FieldGraph:
         return Value(self, self._node("Concat", [before, value.name, after], axis=axis))
 
     def _margins(self, cells: int) -> tuple[str, str]:
-        """Where a crop by so many cells begins and ends along the three axes."""
+        """Start and end, along the three axes, of a crop by `cells` cells."""
         number = self.constant(np.array([cells] * 3))
         if self._periodic is None:
             return number, self.constant(np.array([-cells] * 3))
         one, end = self.constant(np.array([1] * 3)), self.constant(np.array([_END] * 3))
         window = self._once(("window",), "Sub", [one, self._periodic])
         starts = self._once(("starts", cells), "Mul", [window, number])
-        # −cells along the axes of a window, the end along periodic ones.
+        # The end is −cells along the axes of a window, and the end of the axis along periodic axes.
         kept = self._once(("kept",), "Mul", [self._periodic, end])
         ends = self._once(("ends", cells), "Sub", [kept, starts])
         return starts, ends

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportReport:
-    """What was written and how well it agrees with the network.
+    """The file that was written, and its agreement with the network.
 
     Parameters
     ----------
     path, bytes, sha256
         The file, its size and its checksum.
     operators
-        How many nodes the graph has of each operator.
+        Number of nodes of each operator in the graph.
     parity
         The comparisons with Keras, each within `TOLERANCE` or, for a steep network, within `ROUNDINGS` times
         the network's own rounding.
@@ -53,16 +53,16 @@ class ExportReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Stages:
-    """A network in two stages, the first of which is written into its file node by node.
+    """A network in two stages, whose stem is written into the file node by node.
 
     Parameters
     ----------
     trunk
-        See `reion_exports.convert.trunk_to_onnx`.
+        The network on channels, see `reion_exports.convert.trunk_to_onnx`.
     stem
-        What makes its channels.
+        Computes the channels.
     channels
-        How many.
+        Number of channels.
     """
 
     trunk: Network
@@ -79,7 +79,7 @@ def export(
     force: bool = False,
     write: Callable[[Path, bytes], object] = Path.write_bytes,
 ) -> ExportReport:
-    """Write a network as an ONNX file: raw fields in, xi out, units, normalisation and wrap inside.
+    """Write a network as an ONNX file that predicts xi from raw fields; normalisation and wrap are inside.
 
     Parameters
     ----------
@@ -88,19 +88,19 @@ def export(
     path
         The file.
     stages
-        The same network in two stages, whose file serves any cell size (see `reion_exports.stem.with_stem`).
+        The same network in two stages; the file then serves any cell size (see
+        `reion_exports.stem.with_stem`).
     force
         Replace an existing file.
     write
-        Writes bytes to a path, in one step where a kill must leave the old file or the new one.
+        Writes bytes to a path; it must be atomic if a kill has to leave the old file or the new one.
 
     Raises
     ------
     ExportError
-        If the file would not be valid, or if an output, xi or its spread, differs from the network's, in any
-        cell, by more than `TOLERANCE` and by more than `ROUNDINGS` times what rounding the inputs does to it
-        in the network itself.
-        Nothing is written then.
+        If the file would not be valid, or if xi or xi_std differs from the network's in any cell by more than
+        `TOLERANCE` and by more than `ROUNDINGS` times the change that rounding the inputs makes in the
+        network itself. Nothing is written then.
     FileExistsError
         If there is a file at `path` and `force` is not set.
     """
@@ -128,7 +128,7 @@ def _staged(stages: Stages, card: ModelCard) -> onnx.ModelProto:
 
 
 def _check(content: bytes) -> Anatomy:
-    """Check the bytes of a model by `onnx` and our own rules; raise `ExportError` if they are not valid."""
+    """Check the bytes of a model with `onnx` and `read_card`; raise `ExportError` if they are not valid."""
     import onnx
 
     try:

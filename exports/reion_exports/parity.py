@@ -1,4 +1,4 @@
-"""The proof that an ONNX file and the Keras network it came from agree."""
+"""Check that an ONNX file agrees with the Keras network that it was exported from."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     import onnxruntime
 
 TOLERANCE = 1e-5
-"""How far an output, xi or its spread, may differ, in any cell."""
+"""Largest allowed difference of xi or xi_std in any cell."""
 
 ROUNDINGS = 10
-"""How many times the effect of rounding the inputs is allowed: a network rounds at some hundred places, and
-their effects add up like the square root of their number. For most networks that product is `TOLERANCE`."""
+"""Allowed multiple of the effect of rounding the inputs. A network rounds at some hundred places, whose
+effects add up like the square root of their number. For most networks the product is about `TOLERANCE`."""
 
 _DRAWS = 4
-"""How often `own_rounding` draws the direction in which each number is moved."""
+"""Number of times that `own_rounding` draws the direction in which each number is moved."""
 
 _TYPICAL = {
     "g cm-3": (4.2e-31, 1.0),
@@ -33,11 +33,11 @@ _TYPICAL = {
     "1e18 s Mpc-3": (0.005, 0.05),
     "1e18 s Msun Mpc-3": (1e8, 0.05),
 }
-"""For each unit the magnitude in a cell that is not empty, and the share of such cells."""
+"""For each unit, the typical magnitude in a cell that is not empty, and the share of such cells."""
 
 
 _TYPICAL_RANGE = (15.0, 45.0)
-"""Of the conditions, which are lengths in Mpc."""
+"""Typical range of the conditions, which are lengths in Mpc."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ class Case:
     batch, cells
         Boxes in the batch, and cells of a box.
     periodic
-        Whether the file was given whole boxes; otherwise parts that carry their halo.
+        Whether the file got whole boxes; otherwise it got parts with their halo.
     differences
-        Of each output, by name, the largest difference in any cell; infinite where one side lacks it, shapes
-        differ, or there are no numbers.
+        Largest difference of each output in any cell, by name; infinite if one side lacks the output, shapes
+        differ, or a value is not finite.
     lowest, highest
-        Range of the network's xi.
+        Range of xi of the network.
     """
 
     batch: int
@@ -71,7 +71,7 @@ class Case:
 
 
 def realistic_fields(card: ModelCard, shape: tuple[int, ...], *, seed: int = 0) -> dict[str, np.ndarray]:
-    """Random raw fields of realistic magnitude with sparse sources: name to (batch, x, y, z) float32."""
+    """Random raw fields of realistic magnitude with sparse sources, by name, of this shape, float32."""
     rng = np.random.default_rng(seed)
     fields = {}
     for name, units in card.inputs.items():
@@ -82,13 +82,11 @@ def realistic_fields(card: ModelCard, shape: tuple[int, ...], *, seed: int = 0) 
 
 
 def compare(network: Network, session: onnxruntime.InferenceSession, card: ModelCard) -> Iterator[Case]:
-    """Compare the file with the network at three shapes of the box, two of them in batches, and on a tile.
+    """Compare all outputs of the file and of the network, for boxes of three shapes and for tiles.
 
-    All outputs are compared: xi, and xi_std where there is one.
-
-    The shapes are a cube, a box with three different sides, and one that is no multiple of the stride. All
-    are narrower than most receptive fields, so that the wrap goes round more than once. The network gets its
-    periodic halo from numpy, so that the wrap inside the graph is part of what is compared.
+    The shapes are a cube, a box with three different sides, in a batch of two, and a box whose sides are no
+    multiples of the stride. All are narrower than most receptive fields, so that the wrap goes round several
+    times. The network gets its periodic halo from NumPy, so that the wrap inside the graph is tested too.
     """
     stride = card.stride_cells
     shapes: list[tuple[int, int, int]]
@@ -107,7 +105,7 @@ def compare(network: Network, session: onnxruntime.InferenceSession, card: Model
 
 
 def haloed_inputs(card: ModelCard, batch: int, cells: tuple[int, int, int]) -> dict[str, np.ndarray]:
-    """What the network is called with for boxes of that shape: (batch, x + 2 R, y + 2 R, z + 2 R) float32."""
+    """Inputs of the network for boxes of this shape: fields (batch, x + 2 R, y + 2 R, z + 2 R) float32."""
     radius, stride = card.receptive_radius_cells, card.stride_cells
     width = [(0, 0), *((radius, radius + -n % stride) for n in cells)]
     box = _inputs(card, batch, cells)
@@ -118,9 +116,9 @@ def haloed_inputs(card: ModelCard, batch: int, cells: tuple[int, int, int]) -> d
 
 
 def own_rounding(network: Network, inputs: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """The largest change of each output when every number of the network's fields is moved by its last bit.
+    """The largest change of each output if the last bit of every number in the fields is changed.
 
-    That is 1e-6 for most networks. One whose sigmoid is nearly a step turns rounding into more.
+    It is 1e-6 for most networks, and larger for a network whose sigmoid is nearly a step.
     """
     expected = _answers(network, inputs)
     rng = np.random.default_rng(0)
@@ -143,7 +141,7 @@ def own_rounding(network: Network, inputs: Mapping[str, np.ndarray]) -> dict[str
 
 
 def _answers(network: Network, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """What the network gives, by the names of the file's outputs."""
+    """The outputs of the network, by the names that they have in the file."""
     answer = network(inputs, training=False)
     by_name = answer if isinstance(answer, Mapping) else {"xi": answer}
     return {name: np.asarray(values, dtype=np.float32) for name, values in by_name.items()}

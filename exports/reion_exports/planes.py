@@ -1,13 +1,13 @@
-"""3D convolutions as 2D ones over the planes of the box.
+"""A pass that computes 3D convolutions as 2D convolutions over the planes of the box.
 
 onnxruntime computes a 3D convolution by copying shifted volumes beside each other and multiplying matrices;
-its 2D convolutions come closer to what the machine can do. And where a kernel is the same seen from above and
-from below, as the kernels of a symmetric network are, its outer planes need to be computed once only:
+its 2D convolutions come closer to the speed of the machine. If a kernel is mirror-symmetric along x, as the
+kernels of a symmetric network are, its outer planes need to be computed only once:
 
     y[d] = A x[d] + B (x[d - 1] + x[d + 1]) = u[d] + v[d - 1] + v[d + 1],   (u, v) one 2D convolution of x,
 
 which is two thirds of the arithmetic. Without this pass the graphs of `reion`, `unet` and `pinion` take 1.1
-to 1.2 times the processor time. All of it is standard ONNX; only the order of summation changes.
+to 1.2 times the processor time. The result is standard ONNX; only the order of summation changes.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ CELL_BY_CELL = frozenset({
     "Softsign", "Sqrt", "Sub", "Sum", "Tanh", "ThresholdedRelu",
 })
 # fmt: on
-"""Operators whose result in a cell depends on that cell of their inputs alone."""
+"""Operators whose result in a cell depends only on the same cell of their inputs."""
 
 _SWAPPED = {0: 0, 1: 2, 2: 1, 3: 3, 4: 4}
-"""Axis of a volume (batch, channel, x, y, z) to axis of its planes (batch, x, channel, y, z)."""
+"""The axis of the planes (batch, x, channel, y, z) for each axis of a volume (batch, channel, x, y, z)."""
 
 _END = int(np.iinfo(np.int64).max)
 
@@ -43,24 +43,25 @@ def in_planes(model: onnx.ModelProto) -> onnx.ModelProto:
     Parameters
     ----------
     model
-        Of opset 15 or later; its dimensions may be dynamic. Rewritten are convolutions of volumes (batch,
-        channel, x, y, z) with constant weights and without padding, stride, dilation and groups, and the
-        cell-by-cell arithmetic, Slice and Concat between them; all other nodes stay as they are.
+        A model of opset 15 or later; its dimensions may be dynamic. Convolutions of volumes (batch, channel,
+        x, y, z) are rewritten if they have constant weights and no padding, stride, dilation and groups; so
+        are the cell-by-cell arithmetic, Slice and Concat between them. All other nodes stay as they are.
 
     Returns
     -------
-    A new model, inputs, outputs and metadata the same, in the order of `Rewriting.finish`.
+    A new model with the same inputs, outputs and metadata, and its nodes in the order of `Rewriting.finish`.
     """
     return _Planes(model).run()
 
 
 class _Planes:
-    """The pass.
+    """One run of the pass.
 
-    A volume (batch, channel, x, y, z) of the old graph is held as planes (batch, x, channel, y, z) or, which
-    is the same memory, as a stack (batch · x, channel, y, z). Each form is made when a node asks for it.
-    `_planes` holds the name of a value's planes; `_stacks` the name of its stack and of planes with the same
-    batch and x, from which the stack is taken apart again; `_volumes` the values that were turned back.
+    A volume (batch, channel, x, y, z) of the old graph is held as planes (batch, x, channel, y, z) or, with
+    the same memory, as a stack (batch · x, channel, y, z). Each form is written when a node needs it.
+    `_planes` holds, for each value, the name of its planes; `_stacks` the name of its stack, and of planes
+    with the same batch and x, which give the shape to unstack it; `_volumes` the values that were written as
+    volumes.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -84,7 +85,7 @@ class _Planes:
         return self._new.finish()
 
     def _choose(self) -> set[int]:
-        """Numbers of the nodes to rewrite: convolutions over several planes and what is connected to them."""
+        """Indices of the nodes to rewrite: convolutions over several planes, and nodes connected to them."""
         nodes = list(self._new.graph.node)
         able = [self._can_rewrite(node) for node in nodes]
         producer = {name: index for index, node in enumerate(nodes) for name in node.output}
@@ -97,7 +98,7 @@ class _Planes:
         while consumers:
             for name in nodes[consumers.pop()].input:
                 index = producer.get(name, -1)
-                # A volume of one channel becomes planes by a Reshape: nothing is gained before it.
+                # A volume of one channel becomes planes by a Reshape: rewriting earlier nodes gains nothing.
                 has_channels = self._rank(name) == 5 and self._shapes[name][1] != 1
                 if index >= 0 and able[index] and has_channels and index not in chosen:
                     chosen.add(index)
@@ -185,7 +186,7 @@ class _Planes:
         bias = self._constants[node.input[2]] if len(node.input) > 2 else None
         planes = [kernel[:, :, index] for index in range(depth)]
         mirrored = all(np.array_equal(planes[index], planes[depth - 1 - index]) for index in range(depth))
-        # For each plane of the kernel, its number among the planes of weights that differ.
+        # For each plane of the kernel, its number among the distinct planes of weights.
         number_of = [min(index, depth - 1 - index) if mirrored else index for index in range(depth)]
         distinct = planes[: max(number_of) + 1]
         if depth == 1:
@@ -195,12 +196,13 @@ class _Planes:
             # Convolve with all planes of weights at once, then shift and add the results.
             stack, sibling = self._as_stack(node.input[0], channels_in)
             if bias is not None:
-                # Once in the sum: the last plane of weights carries it, shared by all that use that plane.
+                # The bias must enter the sum once: the last plane of weights carries it, divided by the
+                # number of terms that use that plane.
                 share = (bias / number_of.count(max(number_of))).astype(bias.dtype)
                 bias = np.concatenate([*(np.zeros_like(bias),) * max(number_of), share])
             wide = self._convolve_stack(stack, np.concatenate(distinct), bias)
             wide = self._unstack(wide, sibling)
-            # Equal planes of weights first: their sum takes the place of one of them in memory.
+            # Terms with equal planes of weights come first: their sum reuses the memory of one of them.
             terms = [
                 self._cut(
                     wide, (index, index + 1 - depth), (number * channels_out, (number + 1) * channels_out)
@@ -233,7 +235,7 @@ class _Planes:
         return total
 
     def _cut(self, planes: str, x: tuple[int, int], channels: tuple[int, int] = (0, _END)) -> str:
-        """Planes from x[0] to x[1] (0: the last one included) and channels[0] to channels[1] of each."""
+        """Planes from x[0] to x[1] (0 means to the end), and channels[0] to channels[1] of each."""
         bounds = ([x[0], channels[0]], [x[1] or _END, channels[1]], [1, 2])
         return self._new.write("Slice", [planes, *map(self._new.constant, bounds)])
 
@@ -266,7 +268,7 @@ class _Planes:
         return self._new.write("Reshape", [planes, shape])
 
     def _unstack(self, stack: str, sibling: str) -> str:
-        """The stack as planes, with the batch and x of its sibling."""
+        """The stack as planes, with the batch and x of the planes `sibling`."""
         sizes = [
             self._new.write("Shape", [sibling], start=0, end=2),
             self._new.write("Shape", [stack], start=1),

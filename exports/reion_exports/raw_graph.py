@@ -1,4 +1,4 @@
-"""The graph of a model file, read and written without the `onnx` package, as in `reion_exports.anatomy`."""
+"""Read and write the graph of a model file without the `onnx` package, as in `reion_exports.anatomy`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FLOAT = 1
 
 
 class RawGraph:
-    """A model's nodes, each also as it is in the file, initializers and inputs."""
+    """The nodes of a model, parsed and as bytes, its initializers and its inputs."""
 
     def __init__(self, content: bytes) -> None:
         fields = Fields()
@@ -44,7 +44,7 @@ class RawGraph:
                 self.inputs.append(_name(value, 1))
 
     def constant(self, name: str) -> np.ndarray | None:
-        """The float32 or int64 values of an initializer in its shape; None if it is no such."""
+        """The values of a float32 or int64 initializer, in its shape; None if there is no such one."""
         raw = self.initializers.get(name)
         if raw is None:
             return None
@@ -62,7 +62,7 @@ class RawGraph:
         return np.frombuffer(data, dtype=_TYPES[kind]).reshape(dims)
 
     def behind(self, start: str, ends: Sequence[str]) -> list[int]:
-        """Numbers, in order, of the nodes that `ends` need beside the value `start`."""
+        """Indices, in order, of the nodes that compute the values `ends` from the value `start`."""
         found: set[int] = set()
         wanted = set(ends)
         for number in reversed(range(len(self.nodes))):
@@ -78,7 +78,7 @@ class RawGraph:
         inputs: Sequence[tuple[str, Sequence[str | int]]],
         outputs: Sequence[tuple[str, Sequence[str | int]]],
     ) -> bytes:
-        """Some of the nodes as a model of their own.
+        """The bytes of a model that consists of some of the nodes.
 
         Inputs and outputs are names with dimensions, all float32; an initializer may become an input.
         """
@@ -127,7 +127,7 @@ def _field(number: int, content: bytes) -> bytes:
 
 
 def _value(name: str, dims: Sequence[str | int]) -> bytes:
-    """The description of a float32 value."""
+    """The bytes that describe a float32 value."""
     sizes = b"".join(
         _field(1, _field(2, dim.encode()) if isinstance(dim, str) else b"\x08" + _varint(dim)) for dim in dims
     )

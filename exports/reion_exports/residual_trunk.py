@@ -1,8 +1,8 @@
-"""What a trunk of symmetric residual convolutions has learnt, read from its graph.
+"""Read the weights of a trunk of symmetric residual convolutions from its graph.
 
-Such is the trunk of the networks `reion` and `transport` with `symmetric=True`. Whoever has these numbers can
-compute it without onnxruntime, and with a seventh of the products: the cells around one come in four kinds,
-itself and those that share a face, an edge or a corner with it, each kind with one weight.
+The networks `reion` and `transport` with `symmetric=True` have such a trunk. With these weights it can be
+computed without onnxruntime, and with a seventh of the products: the 27 cells of a kernel are of four kinds
+(the cell itself, and cells that share a face, an edge or a corner with it), each kind with one weight.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from reion_exports.raw_graph import RawGraph
 from reion_exports.trunk import NoTrunkError, Trunk
 
 KINDS = 4
-"""Of cells around one: itself, and those that share a face, an edge, a corner with it."""
+"""Kinds of cells of a kernel: the centre, and cells that share a face, an edge or a corner with it."""
 
 
 @dataclass(frozen=True)
 class Pointwise:
-    """A product with `weights` (input, output) in every cell, `added` (output,) to it; both float32."""
+    """A product with `weights` (input, output) in every cell, plus `added` (output,); both float32."""
 
     weights: np.ndarray
     added: np.ndarray
@@ -31,16 +31,16 @@ class Pointwise:
 
 @dataclass(frozen=True)
 class Block:
-    """A symmetric 3x3x3 convolution and SiLU, mixed and added to the cells that it leaves.
+    """A residual block: a symmetric 3x3x3 convolution, SiLU, a mix of channels, added to the cropped input.
 
     Attributes
     ----------
     spread
-        (input, kind, hidden) float32: the weight of each of the `KINDS` of cells around one.
+        Weights of the convolution for each of the `KINDS` of cells, (input, kind, hidden) float32.
     spread_added
-        (hidden,) float32.
+        Bias of the convolution, (hidden,) float32.
     back
-        From hidden channels to those of the input.
+        The mix from the hidden channels to those of the input.
     """
 
     spread: np.ndarray
@@ -50,7 +50,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Spread:
-    """The standard deviation of the error, from the features: SiLU, one output, brought to its range."""
+    """The layers that predict xi_std from the features: SiLU, one output, scaled to its range."""
 
     hidden: Pointwise
     output: Pointwise
@@ -60,19 +60,21 @@ class Spread:
 
 @dataclass(frozen=True)
 class ResidualTrunk:
-    """SiLU follows after the mix, every block and the head; the logistic function after the output.
+    """The weights of a trunk of symmetric residual blocks.
+
+    SiLU follows the mix, every block and the head; the logistic function follows the output.
 
     Attributes
     ----------
     mix, blocks, head, output
-        In that order.
+        The layers, in that order.
     spread
-        None for a network that does not say how far its xi is off.
+        The layers that predict xi_std; None for a network without it.
     conditions
-        A model that takes the numbers of the trunk and returns what is added in front of the SiLU after the
-        mix and after some blocks, (batch, 1, channel, 1, 1) each.
+        The bytes of a model that takes the numbers of the trunk and returns the condition vectors, (batch, 1,
+        channel, 1, 1) each, which are added before the SiLU of the mix and of some blocks.
     condition_names, condition_stages
-        Its outputs, and after which stage each is added: 0 is the mix, 1 the first block.
+        The outputs of that model, and the stage at which each is added: 0 is the mix, 1 the first block.
     """
 
     mix: Pointwise
@@ -86,18 +88,18 @@ class ResidualTrunk:
 
 
 def read_residual_trunk(trunk: Trunk) -> ResidualTrunk:
-    """Read what a trunk has learnt.
+    """Read the weights of a trunk.
 
     Raises
     ------
     NoTrunkError
-        If its graph has anything that `ResidualTrunk` has not, or its kernels are not symmetric.
+        If its graph does not have the form of `ResidualTrunk`, or its kernels are not symmetric.
     """
     return _Walk(trunk).read()
 
 
 class _Walk:
-    """Goes from the channels to the answers, from each value to the one node that takes it."""
+    """Follows the graph from the channels to the outputs, from each value to the one node that takes it."""
 
     def __init__(self, trunk: Trunk) -> None:
         self._trunk = trunk
@@ -106,7 +108,7 @@ class _Walk:
         self._numbers = {id(node): number for number, node in enumerate(self._graph.nodes)}
         self._conditions: list[tuple[int, str]] = []
         self._spatial = {trunk.input}
-        """Values that depend on more of the channels than their shape."""
+        """Values that depend on the channels, and not only on their shape."""
         self._users: dict[str, list[Node]] = {}
         for node in self._graph.nodes:
             if node.operator != "Shape" and self._spatial.intersection(node.inputs):
@@ -153,7 +155,7 @@ class _Walk:
         return total.outputs[0], Block(spread, added, back)
 
     def _symmetric(self, value: str) -> tuple[str, np.ndarray, np.ndarray]:
-        """The convolution as `reion_exports.planes` writes it: outer planes once, and the inner one."""
+        """The convolution, as `reion_exports.planes` writes it: outer planes once, and the inner plane."""
         convolution = self._take(self._reshaped(value), "Conv")
         kernel, added = self._weights(convolution)
         self._expect(kernel.ndim == 4 and kernel.shape[2:] == (3, 3) and len(kernel) % 2 == 0)
@@ -190,7 +192,7 @@ class _Walk:
         return more.outputs[0], Spread(hidden, output, least, scale)
 
     def _finish(self, ends: Sequence[str]) -> None:
-        """From the answers, perhaps side by side, to the outputs."""
+        """Follow the graph from the answers, which may be concatenated, to the outputs."""
         ends = [self._reshaped(end) for end in ends]
         if len(ends) > 1:
             joined = self._take(ends[0], "Concat")
@@ -218,7 +220,7 @@ class _Walk:
         return self._take(value, "Identity").outputs[0] if self._has(value, "Identity") else value
 
     def _told(self, value: str, stage: int) -> str:
-        """The value with its condition, if there is one."""
+        """The value after its condition vector is added, if it has one."""
         if not self._has(value, "Add"):
             return value
         node = self._take(value, "Add")
@@ -260,11 +262,11 @@ class _Walk:
         return self._take(value, "Sigmoid").outputs[0]
 
     def _reshaped(self, value: str) -> str:
-        """The value as planes or as a stack of them, which is the same memory."""
+        """The value after a reshape between planes and a stack, if there is one."""
         return self._take(value, "Reshape").outputs[0] if self._has(value, "Reshape") else value
 
     def _slices(self, node: Node) -> dict[int, tuple[int, int]]:
-        """Axis to start and end, where a slice leaves something out."""
+        """Start and end of a slice, by the axes along which it leaves cells out."""
         found = [self._graph.constant(name) for name in node.inputs[1:]]
         if len(found) != 3 or any(values is None for values in found):
             raise NoTrunkError("expected slices between constants")
@@ -302,4 +304,4 @@ class _Walk:
 
 
 _END = 2**31 - 1
-"""Slices to the end of an axis name this or more."""
+"""A slice to the end of an axis has this end or a larger one."""

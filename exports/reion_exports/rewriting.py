@@ -1,4 +1,4 @@
-"""A graph written anew, node by node, and put in an order that depends on what it computes alone."""
+"""Rewrite a graph node by node, in an order that depends only on its computation."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ class Rewriting:
     graph
         The graph that is read.
     constants
-        Name to value: the initializers that no input can replace, and what the pass adds.
+        Values of the constants by name: the initializers that no input can replace, and those that the pass
+        adds.
     shapes
-        Name to size of every axis, 0 where it is not known; values that shape inference cannot follow are
+        Sizes of the axes of each value by name, 0 if unknown; values that shape inference cannot follow are
         absent.
     """
 
@@ -54,7 +55,7 @@ class Rewriting:
         return {item.name: self._onnx.helper.get_attribute_value(item) for item in node.attribute}
 
     def keep(self, node: onnx.NodeProto, inputs: Sequence[str] | None = None) -> None:
-        """Write a node as it is, or with other inputs."""
+        """Write a node unchanged, or with other inputs."""
         kept = self._onnx.NodeProto()
         kept.CopyFrom(node)
         if inputs is not None:
@@ -76,11 +77,11 @@ class Rewriting:
         return name
 
     def finish(self) -> onnx.ModelProto:
-        """Return the model of the nodes that were written: inputs, outputs and metadata the same.
+        """Return the model of the written nodes, with the same inputs, outputs and metadata.
 
-        Nodes and constants that no output depends on are dropped, and equal constants become one. Every node
-        follows what it needs, in the order in which the outputs ask for it, and values are numbered in that
-        order: the conversion from TensorFlow orders and names them differently each time it runs.
+        Nodes and constants that no output depends on are dropped, and equal constants are merged. Nodes are
+        ordered depth first from the outputs, and values are numbered in that order: the conversion from
+        TensorFlow orders and names them differently each time it runs.
         """
         model = self._onnx.ModelProto()
         model.CopyFrom(self._model)
@@ -133,7 +134,7 @@ def fold_constants(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _depth_first(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[onnx.NodeProto]:
-    """The nodes that the outputs depend on, each after what it needs and as late as that allows."""
+    """The nodes that the outputs depend on, each after the nodes that it needs, and as late as possible."""
     producers = {name: node for node in nodes for name in node.output if name}
     visited: set[int] = set()
     ordered = []

@@ -1,6 +1,6 @@
-"""The first stage of a network, written into its file: from raw fields to the channels that the trunk takes.
+"""Write the stem of a network, which computes channels from raw fields, into its model file.
 
-The trunk of such a file serves any cell size; the stage before it is written for one, and can be written anew
+The trunk of such a file serves any cell size; the stem is written for one cell size, and can be written anew
 for another with `onnx` alone.
 """
 
@@ -23,46 +23,49 @@ if TYPE_CHECKING:
 
 
 class Stem(Protocol):
-    """What computes channels of raw fields, with whatever arithmetic it is given."""
+    """Computes channels from raw fields, with the arithmetic that it is given."""
 
     @property
     def cell_size_mpc(self) -> float:
-        """Comoving side of the cells that it is for."""
+        """Comoving side of the cells that the stem is for."""
 
     @property
     def cell_size_condition(self) -> float:
-        """What the trunk is told of that."""
+        """The condition of the trunk that gives the cell size."""
 
     @property
     def radius_cells(self) -> int:
-        """Cells of a window that are needed on every side of what is computed."""
+        """Cells of a window that are needed on every side of the cells of the output."""
 
     @property
     def widest_cells(self) -> int:
-        """The farthest that one of its operations looks."""
+        """The largest distance, in cells, at which a single operation reads a cell."""
 
     def channels(self, do: Any, /, *inputs: Any) -> Sequence[Any]:
-        """Compute the channels of the card's fields and conditions, in its order."""
+        """Compute the channels with the arithmetic `do` from the card's fields and conditions, in order."""
 
 
 def with_stem(
     model: onnx.ModelProto, stem: Stem, card: ModelCard, *, trunk_radius_cells: int
 ) -> onnx.ModelProto:
-    """Return a model whose first stage is `stem`, in the place of the one that it has.
+    """Return a model with the stem `stem`, which replaces the stem of the model if it has one.
 
     Parameters
     ----------
     model
-        From `reion_exports.convert.trunk_to_onnx`, or from here.
+        A model from `reion_exports.convert.trunk_to_onnx` or from this function.
+    stem
+        The stem to write.
     card
-        Of the file; its cell size and its radii are made those of the stem and the trunk.
+        The card of the file; its cell size and radii are replaced by those of the stem and the trunk.
     trunk_radius_cells
-        How far the trunk alone looks.
+        Receptive radius of the trunk alone.
 
     Returns
     -------
-    A new model: the card's fields as (batch, x, y, z) for any x, y, z, its conditions as (batch,), and
-    `periodic`; the output `xi`, and `xi_std` where the network learnt it. Its metadata are the card's.
+    A new model. It takes the card's fields as (batch, x, y, z) for any x, y, z, redshift and conditions as
+    (batch,), and `periodic`; it returns `xi` and, if the network learnt it, `xi_std`. The card becomes its
+    metadata.
     """
     radius, trunk = stem.radius_cells + trunk_radius_cells, trunk_radius_cells
     whole = _complete(model, stem, card, periodic=PERIODIC, radius_cells=radius, trunk_radius=trunk)
@@ -94,7 +97,7 @@ def _complete(
     complete.CopyFrom(model)
     graph = complete.graph
     trunk = list(graph.node)
-    if CHANNELS in {value.name for value in graph.input}:  # a trunk alone
+    if CHANNELS in {value.name for value in graph.input}:  # the model is a trunk without a stem
         renamed = {
             value.name: f"{name}_{CHANNELS}" for value, name in zip(graph.output, OUTPUTS, strict=False)
         }

@@ -1,6 +1,6 @@
-"""The trunk of a model file alone: what comes after the first stage, which learns nothing.
+"""Cut the trunk, the part after the stem, out of a model file.
 
-Prediction on a CPU computes the first stage faster than onnxruntime does, and opens only the rest.
+Prediction on a CPU computes the stem with kernels that are faster than onnxruntime, and opens only the trunk.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ _DIMS = ("batch", "x", "channel", "y", "z")
 
 
 class NoTrunkError(ValueError):
-    """The file has no first stage that can be cut off."""
+    """The file has no stem that can be cut off, or its trunk does not have the expected form."""
 
 
 @dataclass(frozen=True)
 class Trunk:
-    """A graph that takes channels, as a model of its own.
+    """The trunk of a model file, as a separate model that takes channels.
 
     Attributes
     ----------
     content
         The bytes of an ONNX model.
     input
-        Name of its input of channels, (batch, x + 2 r, channel, y + 2 r, z + 2 r) float32, each multiplied by
-        its `scale`, its `shift` added.
+        Name of its input: channels (batch, x + 2 r, channel, y + 2 r, z + 2 r) float32, each multiplied by
+        its `scale` and added to its `shift`.
     channels
-        How many.
+        Number of channels.
     scale, shift
         The normalisation that the file applies to its channels, (channels,) float64.
     numbers
-        Names of the inputs that are one number a box, (batch,) float32; `CELL_SIZE` among them, (), where the
-        trunk is told the cell size.
+        Names of the inputs that are one number per box, (batch,) float32; if the trunk takes the cell size,
+        also `CELL_SIZE`, ().
     outputs
-        Names of its outputs, (batch, x, y, z): what the file calls `OUTPUTS`, in their order.
+        Names of its outputs, (batch, x, y, z), in the order of `OUTPUTS`.
     """
 
     content: bytes
@@ -60,14 +60,14 @@ def cut_trunk(content: bytes, fields: Iterable[str], *, outputs: int = len(OUTPU
     content
         A file that `reion_exports.anatomy.dissect` has passed.
     fields
-        Names of the inputs that the first stage takes.
+        Names of the inputs that the stem takes.
     outputs
-        How many of `OUTPUTS` are wanted at most.
+        Largest number of `OUTPUTS` that are wanted.
 
     Raises
     ------
     NoTrunkError
-        If the first convolution takes no planes of channels, or what comes after it needs the fields.
+        If the first convolution takes no planes of channels, or nodes after it need the fields.
     """
     graph = RawGraph(content)
     channels, cut = _channels(graph)
@@ -103,7 +103,7 @@ def cut_trunk(content: bytes, fields: Iterable[str], *, outputs: int = len(OUTPU
 
 
 def _channels(graph: RawGraph) -> tuple[int, str]:
-    """How many channels the first convolution takes, and the name of their planes."""
+    """The number of channels that the first convolution takes, and the name of their planes."""
     first = next((node for node in graph.nodes if node.operator == "Conv"), None)
     if first is None:
         raise NoTrunkError("expected a network with convolutions")
