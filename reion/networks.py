@@ -34,7 +34,7 @@ def _odd(width: int) -> int:
 OddWidth = Annotated[int, Field(ge=3), AfterValidator(_odd)]
 
 Length = Annotated[float, Field(gt=0)]
-"""Comoving Mpc."""
+"""A comoving length in Mpc."""
 
 
 def _rising(radii: tuple[float, ...]) -> tuple[float, ...]:

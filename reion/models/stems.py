@@ -334,7 +334,7 @@ class _Windows:
         return squares
 
     def crop(self, values: Channels, cells: int) -> Channels:
-        """The values without so many cells on every side."""
+        """The values without `cells` cells on every side."""
         return _crop(values, cells)
 
     log = staticmethod(ops.log)
@@ -378,7 +378,7 @@ def _smaller(field: Field, radius_cells: int, channels: int, dtype: str) -> Chan
 
 
 def _crop(values: Channels, cells: int) -> Channels:
-    """The values without so many cells on every side."""
+    """The values without `cells` cells on every side."""
     if cells == 0:
         return values
     inner = slice(cells, -cells)

@@ -97,7 +97,7 @@ class Summary:
         return max(abs(row.mean_xi_pred - row.mean_xi_true) for row in self.redshifts)
 
     def to_json(self) -> dict[str, Any]:
-        """As comparison.json has it."""
+        """JSON-ready values, as comparison.json holds them."""
         return {
             **asdict(self),
             "bubble_size_mpc": list(self.bubble_size_mpc),
@@ -123,7 +123,7 @@ class ComparedRun:
     scores: Scores
 
     def to_json(self) -> dict[str, Any]:
-        """As comparison.json has it."""
+        """JSON-ready values, as comparison.json holds them."""
         return {**asdict(self), "scores": _scores_json(self.scores)}
 
 

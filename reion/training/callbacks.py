@@ -53,32 +53,32 @@ class Callbacks:
             self._assign(*self._restored)
 
     def begin_round(self, number: int) -> None:
-        """A round starts."""
+        """Tell the callbacks that a round starts."""
         if self._callbacks:
             self._list.on_epoch_begin(number)
 
     def begin_step(self, number: int) -> None:
-        """A step of the round starts."""
+        """Tell the callbacks that a step of the round starts."""
         if self._callbacks:
             self._list.on_train_batch_begin(number)
 
     def end_step(self, number: int, loss: float) -> None:
-        """A step of the round is done."""
+        """Tell the callbacks that a step of the round is done."""
         if self._callbacks:
             self._list.on_train_batch_end(number, {"loss": loss})
 
     def begin_validation(self) -> None:
-        """A validation starts."""
+        """Tell the callbacks that a validation starts."""
         if self._callbacks:
             self._list.on_test_begin()
 
     def end_validation(self, loss: float) -> None:
-        """A validation is done."""
+        """Tell the callbacks that a validation is done."""
         if self._callbacks:
             self._list.on_test_end({"loss": loss})
 
     def end_round(self, number: int, finished: Round) -> bool:
-        """A round is validated; return whether a callback wants to stop."""
+        """Tell the callbacks that a round is validated; return whether one wants to stop."""
         if not self._callbacks:
             return False
         self._list.on_epoch_end(
@@ -94,7 +94,7 @@ class Callbacks:
         return bool(self._trunk.stop_training)
 
     def end(self) -> None:
-        """The training is over; a callback may put back older weights."""
+        """Tell the callbacks that the training is over; one may put back older weights."""
         if self._callbacks:
             self._list.on_train_end()
 

@@ -231,7 +231,7 @@ class Loop:
         try:
             loss = float(self.state.trunk.train_on_batch([values, conditions], target))
         except Exception:
-            # Backends wrap what is raised inside a compiled step.
+            # Backends wrap errors that are raised inside a compiled step.
             if processes.failure is not None:
                 raise processes.failure from None
             raise

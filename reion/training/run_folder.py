@@ -91,7 +91,7 @@ class Metrics:
     receptive_radius_cells
         Cells of raw fields that the network needs on every side of the cells that it predicts.
     cell_size_mpc, redshift_range, n_src_units
-        Of the training boxes. If their cell sizes differ, the cell size that an export is for by default.
+        Those of the training boxes. If their cell sizes differ, the cell size of an export by default.
     coverage
         The range of each quantity in the training boxes: see `reion.models.coverage.Coverage`.
     excursion_set_threshold

@@ -28,7 +28,7 @@ from reion_kernels import crop, crop_batch
 _UNIFORM_MEAN_XI = 1e-3
 """A snapshot whose mean xi is closer than this to 0 or 1 is nearly uniform and teaches little."""
 _UNIFORM_WEIGHT = 0.3
-"""How often such a snapshot is drawn, relative to the others."""
+"""Weight with which such a snapshot is drawn; that of the others is 1."""
 IN_MEMORY_BYTES = 4 << 30
 """If channels and true xi of all snapshots take more than this, the channels go to files."""
 _VALUES_AT_ONCE = 1 << 18
