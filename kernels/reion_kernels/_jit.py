@@ -1,4 +1,4 @@
-"""How functions are compiled here: without the GIL, without fast-math, and kept on disk."""
+"""Compilation of kernels: without the GIL, without fast-math, and with a cache on disk."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ INTS = types.Array(int64, 1, "C")
 _SOURCE = hashlib.sha256(
     b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
 ).hexdigest()
-"""Of all files of the package: a kernel's machine code holds that of the kernels it calls."""
+"""Hash of all files of the package, because the machine code of a kernel includes that of the kernels it
+calls."""
 
 
 def source(dtype: Any, ndim: int = 1) -> Any:
@@ -82,21 +83,22 @@ def kernel(*signatures: tuple[Any, ...], inline: bool = False) -> Callable[[Call
     """Compile a function with Numba on its first call, without the GIL, and keep the machine code on disk.
 
     There is no fast-math: sums are added in the order in which they are written, so that results depend
-    neither on the processor nor on how and when something was compiled. A sum that must be fast is written
-    in lanes (see `reion_kernels.moments`).
+    neither on the processor nor on how and when a kernel was compiled. A sum that must be fast is written as
+    several partial sums (see `reion_kernels.moments`).
 
     Parameters
     ----------
     signatures
-        The argument types the function is meant for, for `compile_kernels`; the public functions in front
-        of the kernels see to it that no others arrive. None for a function that only kernels call.
+        The argument types that `compile_kernels` compiles; the public functions call the kernels with no
+        others. Give none for a function that only kernels call.
     inline
-        Compile it into its callers, for functions that get literal arguments or are called for a few cells.
+        Compile the function into its callers, for functions that get literal arguments or are called for a
+        few cells.
 
     Returns
     -------
     decorator
-        Turns a function into a Numba dispatcher; into itself under ``NUMBA_DISABLE_JIT=1``.
+        Turns a function into a Numba dispatcher; under ``NUMBA_DISABLE_JIT=1`` it returns the function.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
@@ -104,7 +106,7 @@ def kernel(*signatures: tuple[Any, ...], inline: bool = False) -> Callable[[Call
             "nogil": True,
             "error_model": "numpy",
             "inline": "always" if inline else "never",
-            # No way in from C, and none from Python for what only kernels call: that much less to compile.
+            # No entry from C, and none from Python for functions that only kernels call: less to compile.
             "no_cfunc_wrapper": True,
             "no_cpython_wrapper": not signatures,
         }
@@ -132,17 +134,22 @@ class _FirstCompilation(event.Listener):
 
 
 def announce_compilation(call: Callable[[], None]) -> None:
-    """Have a function called once, when this process first compiles something instead of loading it.
+    """Call a function once, when this process first compiles a kernel instead of loading it.
 
-    For programs that tell their user why a call takes seconds.
+    A program can use it to tell its user why a call takes seconds.
+
+    Parameters
+    ----------
+    call
+        Called without arguments.
     """
     event.register("numba:compile", _FirstCompilation(call))
 
 
 def compile_kernels() -> None:
-    """Load every kernel for every type it is meant for from the cache, or compile it now.
+    """Load every kernel, for every argument type that it is called with, from the cache, or compile it now.
 
-    For whoever wants the seconds of compilation at a time of their choice, in an image build for example.
+    Use it to choose when the seconds of compilation are spent, for example when an image is built.
     """
     for compiled, signatures in KERNELS:
         if isinstance(compiled, Dispatcher):

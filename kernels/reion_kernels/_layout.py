@@ -1,9 +1,9 @@
-"""Arrays of any layout as kernels take them, and the checks of what the user gave.
+"""Arrays of any layout in the form that kernels take, and checks of the user's arrays.
 
 Numba compiles a function anew for every layout of an array, contiguous, Fortran or strided, and for each
-combination of the layouts of two. Kernels therefore take the line of memory that an array lives in, and its
-strides. That is one compilation for all layouts; and where the fastest stride is one, a slice of the line is
-known to be contiguous, and the loop over it becomes vector instructions.
+combination of layouts of two arrays. Kernels therefore take the flat memory of an array, its line, with the
+strides: one compilation serves all layouts. Where the fastest stride is one, the compiler knows that a slice
+of the line is contiguous, and vectorises the loop over it.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Strided(NamedTuple):
     Attributes
     ----------
     line
-        (memory,): what lies between the lowest and the highest element.
+        (memory,): the memory from the lowest to the highest element.
     first
-        Where in it the first element lies.
+        Index in `line` of the first element.
     strides
         One for each axis, counted in elements.
     """
@@ -49,7 +49,7 @@ def strided_target(dtype: Any, ndim: int) -> Any:
 
 
 def strided(x: Real, *, writeable: bool = False) -> Strided:
-    """Return an array as kernels take it; no copy is made."""
+    """Return an array as a `Strided`, without a copy."""
     strides = tuple(s // x.itemsize for s in x.strides)
     if x.size == 0:
         nothing = np.empty(0, dtype=x.dtype)
@@ -71,7 +71,7 @@ def check_real(x: Any, name: str) -> None:
     TypeError
         If it is anything else.
     ValueError
-        If its strides are no multiples of its item size.
+        If its strides are not multiples of its item size.
     """
     if not isinstance(x, np.ndarray) or x.dtype not in (np.dtype("f4"), np.dtype("f8")):
         received = f"{type(x).__name__} of {x.dtype}" if isinstance(x, np.ndarray) else type(x).__name__
@@ -118,11 +118,11 @@ def check_out(out: Any, x: Real, shape: tuple[int, ...], dtype: Any, *, in_place
 
 
 def merged_axes(*arrays: Real) -> tuple[Real, ...]:
-    """Return views of arrays of one shape with the same elements side by side, in as few axes as possible.
+    """Return views of arrays of one shape in which elements still correspond, with as few axes as possible.
 
-    Axes are sorted by the strides of the last array, the fastest last; axes with negative strides are turned
-    round; axes that follow each other in the memory of every array become one. For elementwise work, which
-    does not mind where an element stands.
+    Axes are sorted by the strides of the last array, the fastest last; axes with negative strides are
+    reversed; axes that follow each other in the memory of every array become one. The views serve elementwise
+    work, for which the order of the elements does not matter.
     """
     if arrays[0].size < 2:
         return tuple(a.reshape(-1) for a in arrays)
@@ -144,7 +144,7 @@ def merged_axes(*arrays: Real) -> tuple[Real, ...]:
 
 
 def blocks(parts: int, *arrays: Real) -> list[tuple[Real, ...]]:
-    """Split arrays of one shape into views of three axes: whole leading axes apart, the rest into `parts`."""
+    """Split arrays of one shape into views of three axes: leading axes apart, the rest cut into `parts`."""
     if arrays[0].ndim > 3:
         return [block for i in range(len(arrays[0])) for block in blocks(parts, *(a[i] for a in arrays))]
     cut = max(range(arrays[0].ndim), key=lambda axis: arrays[0].shape[axis])

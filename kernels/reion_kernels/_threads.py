@@ -1,8 +1,8 @@
 """Threads over pieces of an array.
 
-Kernels release the GIL and plain Python threads run them side by side. That compiles in a tenth of the time
-of Numba's own parallel loops, and neither forks of the process nor calls from several threads at once can
-hurt it, both of which Numba's threading layers answer by ending the process.
+Kernels release the GIL, and plain Python threads run them in parallel. Kernels without Numba's own parallel
+loops compile in a tenth of the time. They also survive a fork of the process and calls from several threads
+at once, at which Numba's threading layers end the process.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 WORTH_A_THREAD = 1 << 18
-"""Elements below which starting a thread costs more than it saves."""
+"""Number of elements below which starting a thread costs more time than it saves."""
 
 
 def thread_count(threads: int | None, work: int) -> int:
-    """How many threads to use for so many elements of work, None meaning every core this process may use."""
+    """Return the number of threads for `work` elements; None means every core this process may use."""
     if threads is None:
         allowed = getattr(os, "sched_getaffinity", None)  # not on every system
         threads = len(allowed(0)) if allowed else os.cpu_count() or 1
@@ -29,7 +29,7 @@ def thread_count(threads: int | None, work: int) -> int:
 
 
 def run(task: Callable[..., Any], pieces: Iterable[tuple[Any, ...]], threads: int) -> None:
-    """Call ``task(*piece)`` for every piece, on so many threads; the first exception is raised here."""
+    """Call ``task(*piece)`` for every piece, on `threads` threads; the first exception is raised here."""
     if threads == 1:
         for piece in pieces:
             task(*piece)

@@ -1,9 +1,9 @@
 """Steps over rows of float32 in vectors of eight cells, for kernels of networks.
 
-Each is written twice: in NumPy, which is what runs under ``NUMBA_DISABLE_JIT=1``, and as vector instructions
-that compiled kernels get in its place. LLVM fits these to the processor: two halves where a vector has four
-lanes, products and sums in one where it can. Rows lie side by side along the last axis; `cells` is a multiple
-of `LANES`, and every row has room for so many.
+Each step is written twice: in NumPy, which runs under ``NUMBA_DISABLE_JIT=1``, and as vector instructions,
+which compiled kernels run instead. LLVM adapts these to the processor: two halves where a vector has four
+lanes, fused multiply-add where there is one. Rows are contiguous along the last axis; `cells` is a multiple
+of `LANES`, and every row has room for `cells` values.
 """
 
 from __future__ import annotations
@@ -22,37 +22,38 @@ from numba.extending import intrinsic
 
 LANES = 8
 OUTPUTS = 4
-"""The outputs of `multiply_add` are a multiple of this."""
+"""The number of outputs of `mix` is a multiple of this."""
 
 _ACROSS = 3
-"""Vectors of cells that `multiply_add` holds in registers for each of `OUTPUTS`: twelve sums are on their way
-at once, which is what two units with a latency of four to six cycles take."""
+"""Vectors of cells that `mix` holds in registers for each of `OUTPUTS`: twelve independent sums keep two
+units with a latency of four to six cycles busy."""
 
 _FLOAT, _INT = ir.FloatType(), ir.IntType(64)
 _VECTOR, _BITS = ir.VectorType(_FLOAT, LANES), ir.VectorType(ir.IntType(32), LANES)
 
 _FARTHEST = 87.0
-"""exp of more is no float32 of full precision."""
+"""Largest argument of exp whose result is a float32 of full precision."""
 
 _EXPONENTIAL = (1.0, -1.0, 0.49999991059, -0.16666419804, 0.04166822508, -0.00837481581, 0.00138368458)
-"""exp(-x) for |x| < log(2) / 2 as a polynomial, to 1e-7 of its value in float32: fitted by least squares,
-weighted so that the largest relative error is least."""
+"""exp(-x) for |x| < log(2) / 2 as a polynomial, with a relative error of 1e-7 in float32: fitted by least
+squares, weighted so that the largest relative error is smallest."""
 
 
 _LOGARITHM = (
     3.3333331174e-1, -2.4999993993e-1, 2.0000714765e-1, -1.6668057665e-1, 1.4249322787e-1,
     -1.2420140846e-1, 1.1676998740e-1, -1.1514610310e-1, 7.0376836292e-2,
 )  # fmt: skip
-"""log(1 + x) = x - x^2 / 2 + x^3 times this polynomial, between the roots of 1/2 and 2 (Cephes' `logf`)."""
+"""log(1 + x) = x - x^2 / 2 + x^3 times this polynomial, for 1 + x from sqrt(1/2) to sqrt(2) (Cephes'
+`logf`)."""
 
 _HALVES = (0.693359375, -2.12194440e-4)
-"""log(2) in two parts, of which the first has few digits (Cody & Waite 1980)."""
+"""log(2) as the sum of two numbers, of which the first has few digits (Cody & Waite 1980)."""
 
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
 
 class _Rows:
-    """The address of every row of an array in generated code, the last axis contiguous."""
+    """Addresses, in generated code, of the rows of an array whose last axis is contiguous."""
 
     def __init__(self, builder: Any, data: Any, strides: Sequence[Any], shape: Sequence[Any]) -> None:
         self._builder, self._data, self._strides = builder, data, strides
@@ -67,7 +68,7 @@ class _Rows:
 
 
 class _Code:
-    """Generated code with vectors."""
+    """Generates LLVM code with vectors of `LANES` floats."""
 
     def __init__(self, builder: Any) -> None:
         self.builder = builder
@@ -86,7 +87,7 @@ class _Code:
         self.builder.store(vector, self._pointer(address, 4 * further, _VECTOR), align=4)
 
     def spread(self, address: Any, further: int = 0) -> Any:
-        """One value in every lane."""
+        """A vector with one value in every lane."""
         value = self.builder.load(self._pointer(address, 4 * further, _FLOAT), align=4)
         single = self.builder.insert_element(
             ir.Constant(_VECTOR, ir.Undefined), value, ir.Constant(ir.IntType(32), 0)
@@ -100,11 +101,11 @@ class _Code:
         return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), (a, b, c))
 
     def logistic(self, x: Any) -> Any:
-        """1 / (1 + exp(-x)); what is no number stays so."""
+        """1 / (1 + exp(-x)); NaN stays NaN."""
         b = self.builder
         for relation, bound in ((">", self.numbers(_FARTHEST)), ("<", self.numbers(-_FARTHEST))):
             x = b.select(b.fcmp_ordered(relation, x, bound), bound, x)
-        # Added to 1.5 2^23, a number is rounded to a whole one, which stands in the last bits.
+        # A number added to 1.5 2^23 is rounded to an integer, which stands in the last bits of the sum.
         whole = self.numbers(1.5 * 2**23)
         shifted = self.multiply_add(x, self.numbers(-1 / np.log(2)), whole)
         twos = b.fsub(shifted, whole)
@@ -117,7 +118,7 @@ class _Code:
         return b.fdiv(self.numbers(1), b.fadd(self.numbers(1), power))
 
     def logarithm(self, x: Any) -> Any:
-        """log(x) of positive normal numbers, without fused operations: the same bits on every processor."""
+        """log(x) of positive normal numbers, unfused, with the same bits on every processor."""
         b, integer = self.builder, ir.IntType(32)
         least = self.numbers(_SMALLEST)
         bits = b.bitcast(b.select(b.fcmp_ordered("<", x, least), least, x), _BITS)
@@ -134,7 +135,7 @@ class _Code:
         return b.fadd(value, b.fmul(exponent, self.numbers(_HALVES[0])))
 
     def shifted(self, place: Any, following: Any) -> list[Any]:
-        """The vector in a place, which the following one takes, and what lies one and two cells further."""
+        """The vector in a place and those one and two cells later; `following` then takes the place."""
         here = self.builder.load(place)
         self.builder.store(following, place)
         lanes = [ir.Constant(_BITS, list(range(i, i + LANES))) for i in range(3)]
@@ -150,7 +151,7 @@ class _Code:
             yield index
 
     def bytes(self, address: Any, cells: Any) -> Any:
-        """An address so many cells further."""
+        """The address `cells` cells after an address."""
         return self.builder.add(address, self.builder.mul(cells, self.number(4)))
 
     def copy(self, address: Any, into: Any, cells: Any) -> None:
@@ -166,7 +167,7 @@ class _Code:
 
 
 def _defined(module: Any, name: str, generate: Callable[..., None], kinds: Sequence[Any]) -> Any:
-    """The generated function in a module of LLVM: one for all its callers, or compiling takes seconds."""
+    """The generated function in an LLVM module: one for all callers, because compiling takes seconds."""
     ndims = [
         kind.ndim if isinstance(kind, types.Array) else -len(getattr(kind, "types", ())) for kind in kinds
     ]
@@ -191,7 +192,7 @@ def _defined(module: Any, name: str, generate: Callable[..., None], kinds: Seque
 
 
 def _vectors(generate: Callable[..., None]) -> Callable[[Callable[..., None]], Any]:
-    """Have compiled kernels run generated code in the place of a function of NumPy, with its arguments."""
+    """Replace a NumPy function in compiled kernels by generated code with the same arguments."""
 
     def decorate(function: Callable[..., None]) -> Any:
         if config.DISABLE_JIT:  # type: ignore[attr-defined]
@@ -233,7 +234,7 @@ def _mix(
     inputs, outputs = weights.shape
 
     def tile(output: Any, cell: Any, across: int) -> None:
-        """`OUTPUTS` rows and so many vectors of cells: their sums stay in registers."""
+        """Compute `OUTPUTS` rows and `across` vectors of cells, whose sums stay in registers."""
         places = [(i, j) for i in range(OUTPUTS) for j in range(across)]
         targets = [code.bytes(out.at(b.add(output, code.number(i))), cell) for i in range(OUTPUTS)]
         first = [code.spread(added.at(b.add(output, code.number(i)))) for i in range(OUTPUTS)]
@@ -269,7 +270,7 @@ def mix(weights: Any, rows: Any, added: Any, out: Any, cells: int) -> None:
 
 @_vectors(partial(_mix, keep=True))
 def mix_more(weights: Any, rows: Any, added: Any, out: Any, cells: int) -> None:
-    """Add the same to what is in `out`; `added` may be longer."""
+    """Add the same numbers to `out`; `added` may be longer."""
     inputs, outputs = weights.shape
     out[:outputs, :cells] += added[:outputs, None] + weights.T @ rows[:inputs, :cells]
 
@@ -284,13 +285,13 @@ def _activate(code: _Code, values: _Rows, rows: Any, cells: Any, *, times: bool)
 
 @_vectors(partial(_activate, times=True))
 def silu(values: Any, rows: int, cells: int) -> None:
-    """Multiply each of so many rows by its logistic function, in place."""
+    """Multiply each of the first `rows` rows by its logistic function, in place."""
     values[:rows, :cells] *= _logistic(values[:rows, :cells])
 
 
 @_vectors(partial(_activate, times=False))
 def logistic(values: Any, rows: int, cells: int) -> None:
-    """Replace each of so many rows by its logistic function, 1 / (1 + exp(-x))."""
+    """Replace each of the first `rows` rows by its logistic function, 1 / (1 + exp(-x))."""
     values[:rows, :cells] = _logistic(values[:rows, :cells])
 
 
@@ -307,7 +308,7 @@ def _logarithm(code: _Code, values: _Rows) -> None:
     with code.each(whole, LANES) as cell:
         address = code.bytes(values.at(), cell)
         code.store(code.logarithm(code.load(address)), address)
-    # The last cells go through a vector of their own, since nothing may be written behind them.
+    # The last cells go through a separate vector, because nothing may be written behind them.
     held = b.ptrtoint(cgutils.alloca_once(b, _VECTOR), _INT)
     code.store(code.numbers(1), held)
     end = code.bytes(values.at(), whole)
@@ -320,7 +321,7 @@ def _logarithm(code: _Code, values: _Rows) -> None:
 def logarithm(values: Any) -> None:
     """Replace a line (z,), contiguous and of any length, by its logarithm.
 
-    Numbers below the smallest normal one count as that, and all must be finite.
+    All numbers must be finite; those below the smallest normal number are replaced by it.
     """
     values[:] = np.log(np.maximum(values, np.float32(_SMALLEST)))
 
@@ -351,7 +352,8 @@ def _neighbour_sums(
         faces = [rows[0][1], rows[1][0], rows[1][2], rows[2][1]]
         corners = [rows[0][0], rows[0][2], rows[2][0], rows[2][2]]
         results = [sums.at(b.add(b.mul(channel, code.number(4)), code.number(i))) for i in range(4)]
-        # Read again from memory so soon after they were written, cells beside each other would wait for it.
+        # Sums of neighbouring cells are held here, because reading them from memory just after writing would
+        # stall.
         held = [cgutils.alloca_once_value(b, sum_of(some, code.number(0))) for some in (faces, corners)]
         with code.each(cells, LANES) as cell:
             further = b.add(cell, code.number(LANES))
@@ -372,19 +374,19 @@ def _neighbour_sums(
 
 @_vectors(_neighbour_sums)
 def neighbour_sums(planes: Any, order: Any, at: Any, channels: int, sums: Any, cells: int) -> None:
-    """Sum the cells around each one of a row by how far they are.
+    """Sum the neighbours of each cell of a row by their kind: those that share a face, an edge or a corner.
 
     Parameters
     ----------
     planes
-        (3, channel, y, z), with room for `LANES` cells more than are read.
+        (3, channel, y, z), with room for `LANES` more cells than are read.
     order
-        Which of the three comes before, which is the row's own, which comes after.
+        Indices of the plane before the row, of its own plane, and of the plane after.
     at
-        y and z of the row before, and of the cell before: the first cell is (y + 1, z + 1).
+        y and z of the cell diagonally before the first one, which is (y + 1, z + 1).
     sums
-        (4 channels, cells): for each channel the cell itself, and the sums of its 6, 12 and 8 neighbours that
-        share a face, an edge and a corner with it.
+        (4 channels, cells), written: for each channel the cell itself, and the sums of its 6, 12 and 8
+        neighbours that share a face, an edge and a corner with it.
     """
     y, z = at
     around = planes[np.array(order), :channels, y : y + 3, z : z + cells + 2]

@@ -26,11 +26,11 @@ Transform = Literal["none", "log1p", "asinh"]
 TRANSFORMS: tuple[Transform, ...] = ("none", "log1p", "asinh")
 
 NONE, LOG1P, ASINH = range(3)
-"""Places of the transforms in `TRANSFORMS`, by which kernels know them."""
+"""Indices of the transforms in `TRANSFORMS`, which kernels take instead of names."""
 
 
 class Constants(NamedTuple):
-    """What `affine` does to a value v: ``t(v * factor) * gain + shift``, t by its place in `TRANSFORMS`."""
+    """Constants of ``t(v * factor) * gain + shift`` for a value v; t by its index in `TRANSFORMS`."""
 
     transform: int
     factor: float
@@ -50,8 +50,8 @@ def affine(
 ) -> Real:
     """Convert, transform and normalise a field: ``(t(x * scale) - mean) / std``.
 
-    Every value is computed in float64 and rounded once, so that neither a factor of 1e55 nor a field of
-    1e-31 leaves the range of float32 on the way.
+    Every value is computed in float64 and rounded once, so that no intermediate value of a factor of 1e55 or
+    a field of 1e-31 leaves the range of float32.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def affine(
     Returns
     -------
     ndarray
-        `out`, or the new array. NaN and infinities go through as the formula says.
+        `out`, or the new array. NaN and infinities follow the formula.
 
     Raises
     ------
@@ -97,12 +97,12 @@ def affine(
 
 
 def folded_constants(scale: float, mean: float, std: float, transform: str) -> Constants:
-    """Return the constants of `affine` as its kernel takes them, computed in float64.
+    """Return the constants of `affine` for its kernel, computed in float64.
 
     Raises
     ------
     ValueError
-        If they are not finite, `std` is zero, or `transform` is unknown.
+        If a constant is not finite, `std` is zero, or `transform` is unknown.
     """
     if transform not in TRANSFORMS:
         message = f"transform: expected one of {', '.join(TRANSFORMS)}. Received: {transform!r}"
@@ -124,7 +124,7 @@ def folded_constants(scale: float, mean: float, std: float, transform: str) -> C
 
 @kernel(inline=True)
 def transformed(value, transform):  # type: ignore[no-untyped-def]
-    """Return t(value) of a float64, t by its place in `TRANSFORMS`."""
+    """Return t(value) of a float64, t by its index in `TRANSFORMS`."""
     if transform == LOG1P:
         return np.log1p(value)
     if transform == ASINH:

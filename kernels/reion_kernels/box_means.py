@@ -1,13 +1,13 @@
 """Means under box filters along each axis of a box or of a window of one, in place, for kernels.
 
 A filter of half-width h is the mean over the cells from -h to h along an axis, of which the two outermost
-count `end`. Along x and y a running sum in float64 slides over whole rows of z, so that the cost does not
-depend on h; along z, where cells lie side by side, sums of 1, 2, 4, ... cells are added to each other, and
-the cost grows with the logarithm of h. Float64 holds sums of float32 to their last digit unless they span
-more than nine orders of magnitude.
+have the weight `end`. Along x and y a running sum in float64 slides over whole rows of z, so that the cost
+does not depend on h. Along z, where cells are contiguous, sums of 1, 2, 4, ... cells are added to each other,
+and the cost grows with the logarithm of h. Float64 adds float32 numbers without loss unless they span more
+than nine orders of magnitude.
 
-Where cells come from is given by a table for each axis: entry i of n + 2 h is the cell that lies i - h cells
-from the first one of the result. In a periodic box it goes round; in a window it runs from the edge.
+A table for each axis gives the cells to read: entry i of n + 2 h is the cell that lies i - h cells from the
+first cell of the result. In a periodic box the entries wrap; in a window they begin at its edge.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from reion_kernels._jit import FLOAT, INT, kernel
 
 ZERO = np.float32(0)
 _BLOCK = 128
-"""Cells of z that a running sum along x takes at once: the rows it slides over then stay in the cache."""
+"""Cells of z that a running sum along x takes at once, so that the rows it slides over stay in the cache."""
 
 
 class Reach(NamedTuple):
@@ -35,7 +35,7 @@ class Reach(NamedTuple):
     first
         The first cell of the result.
     periodic
-        Whether the box goes round: the first and last h entries then repeat others.
+        Whether the box wraps along the axis; the first and last h entries then repeat others.
     """
 
     table: NDArray[np.int64]
@@ -52,8 +52,8 @@ LINE = types.Array(float32, 1, "C")
 def mean_along_x(values, sinks, sinking, reach, y_low, y_high, z_low, z_high, half, end):  # type: ignore[no-untyped-def]
     """Filter rows y of a box along x, in place.
 
-    With `sinking`, what is averaged is what the sinks leave of the values, and sinks become what is left of
-    them.
+    With `sinking`, the values are first reduced by the sinks, and the sinks by the values: the filter
+    averages the remaining values, and `sinks` holds the remaining sinks.
     """
     table, first, periodic = reach
     cells = len(table) - 2 * half
@@ -89,7 +89,7 @@ def mean_along_x(values, sinks, sinking, reach, y_low, y_high, z_low, z_high, ha
 def copy_line(source, into, cells):  # type: ignore[no-untyped-def]
     """Copy the first `cells` of a line.
 
-    In a loop: an assignment of arrays compiles, in four seconds, how to say which shapes do not fit.
+    It is a loop, because an assignment of arrays takes four seconds to compile, for the error about shapes.
     """
     for k in range(cells):
         into[k] = source[k]

@@ -1,4 +1,4 @@
-"""The loops of the ray tracing: sources through their spheres, cell by cell, side by side (`raytracing`)."""
+"""The compiled loops of `raytracing`: `LANES` sources at a time are followed through their spheres."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from reion_kernels._jit import FLOAT, kernel, target
 from reion_kernels.photo_table import FIRST_INTERVAL, FRACTION_BITS, LAST, OFFSET
 
 LANES = 16
-"""Sources followed side by side: 8 take 1.5 times as long each, 32 a fifth less, and a lone source twice."""
+"""Sources that are followed together. With 8 each source takes 1.5 times as long; with 32 a fifth less, but a
+lone source twice as long."""
 
-# Constants of the kernels, in the types that they calculate with.
+# Constants in the types that the kernels calculate with.
 _MASK = np.int32((1 << FRACTION_BITS) - 1)
 _BITS = np.int32(FRACTION_BITS)
 _FIRST = np.int32(FIRST_INTERVAL)
@@ -27,7 +28,7 @@ _NEXT = np.uint32(1)
 
 @kernel(inline=True)
 def _left(left, tau):  # type: ignore[no-untyped-def]
-    # Share of the photons left at an optical depth, plus the offset of the table.
+    # Share of the photons left, at an optical depth to which the offset of the table has been added.
     x = np.float32(tau if tau < _LAST else _LAST)
     bits = x.view(np.int32)
     interval = np.uint32((bits >> _BITS) - _FIRST)
@@ -38,7 +39,7 @@ def _left(left, tau):  # type: ignore[no-untyped-def]
 
 @kernel(inline=True)
 def _enter(tau, before, weight, a, b, c, d, wa, wb, wc, wd, factor):  # type: ignore[no-untyped-def]
-    # Optical depth in front of a cell, from those behind the four cells before it.
+    # Optical depth in front of a cell, from the optical depths behind the four cells before it.
     for lane in range(LANES):
         i = np.uint64(lane)
         va = wa * weight[a + i]
@@ -51,7 +52,7 @@ def _enter(tau, before, weight, a, b, c, d, wa, wb, wc, wd, factor):  # type: ig
 
 @kernel(inline=True)
 def _pass(tau, gas, behind, weight, to, path, dark_from, opaque):  # type: ignore[no-untyped-def]
-    # Optical depth behind a cell and its weight in interpolation; how many lanes have no light left.
+    # Optical depth behind a cell and its weight in interpolation. Returns the number of lanes without light.
     blind = np.int64(0)
     for lane in range(LANES):
         i = np.uint64(lane)
@@ -65,9 +66,9 @@ def _pass(tau, gas, behind, weight, to, path, dark_from, opaque):  # type: ignor
 
 @kernel(inline=True)
 def _absorb(given, to, tau, gas, path, spread, strength, left, dark_from):  # type: ignore[no-untyped-def]
-    # Photo-ionisations of each atom: photons that enter less those that leave, divided by the optical depth
-    # across. Where that is thin, photons are counted over a thicker layer around its middle, never less than
-    # two intervals of the table: a difference of nearly equal numbers has no digits left.
+    # Photo-ionisations of each atom: photons that enter less photons that leave, divided by the optical depth
+    # across the cell. Where the cell is thin, photons are counted over a thicker layer around its middle, at
+    # least two intervals of the table, because the difference of nearly equal numbers has no digits left.
     for lane in range(LANES):
         i = np.uint64(lane)
         across = gas[i] * path
@@ -83,7 +84,7 @@ def _absorb(given, to, tau, gas, path, spread, strength, left, dark_from):  # ty
 
 @kernel(inline=True)
 def _darken(behind, weight, to, opaque):  # type: ignore[no-untyped-def]
-    # A cell that no light of any lane gets to.
+    # A cell that no light of any lane reaches.
     for lane in range(LANES):
         i = np.uint64(lane)
         behind[to + i] = opaque
@@ -92,7 +93,7 @@ def _darken(behind, weight, to, opaque):  # type: ignore[no-untyped-def]
 
 @kernel(inline=True)
 def _meet(here, tau, gas, row, place, at, above):  # type: ignore[no-untyped-def]
-    # The optical depth across a cell for each lane, and nothing in front of it yet.
+    # The optical depth across a cell for each lane; the optical depth in front of it starts at zero.
     for lane in range(LANES):
         i = np.uint64(lane)
         here[i] = gas[np.uint64(row[at + i] + place[above + i])]
@@ -101,7 +102,7 @@ def _meet(here, tau, gas, row, place, at, above):  # type: ignore[no-untyped-def
 
 @kernel(inline=True)
 def _leave(escaped, left, tau, behind, to, leaving, dark_from):  # type: ignore[no-untyped-def]
-    # Photons that leave the sphere behind a cell.
+    # Adds the share of photons that leave the sphere behind a cell.
     for lane in range(LANES):
         i = np.uint64(lane)
         out = leaving * _left(left, behind[to + i] + _OFFSET)
@@ -158,7 +159,7 @@ def follow(  # type: ignore[no-untyped-def]
     of_each,
     most,
 ):
-    """Follow `LANES` sources through their spheres, then add what they do to the rates."""
+    """Follow `LANES` sources through their spheres, then add their photo-ionisations to the rates."""
     tau = np.empty(LANES, dtype=np.float32)
     here = np.empty(LANES, dtype=np.float32)
     absorbed = np.zeros(LANES, dtype=np.float64)
@@ -190,7 +191,7 @@ def follow(  # type: ignore[no-untyped-def]
                     weights[p, 1],
                     weights[p, 2],
                     weights[p, 3],
-                    path[p] if n == 1 else _ONE,  # the way through the source's own cell is as slanted
+                    path[p] if n == 1 else _ONE,  # the ray is as slanted in the source's own cell
                 )
             blind = _pass(tau, here, behind, weight, to, path[p], dark_from, opaque)
             dark_here[slot] = blind == LANES
@@ -212,7 +213,7 @@ def follow(  # type: ignore[no-untyped-def]
 
 @kernel(inline=True)
 def _count(strength, absorbed, escaped, of_each, most):  # type: ignore[no-untyped-def]
-    # Shares of the photons: absorbed, lost (both after the correction), and their sum before it.
+    # Shares of the photons: absorbed and lost, both after the correction, and their sum before it.
     for lane in range(LANES):
         share = absorbed[lane] / np.float64(strength[lane]) if strength[lane] > _ZERO else 0.0
         made = share + escaped[lane]

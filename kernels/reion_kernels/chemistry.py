@@ -12,17 +12,19 @@ from reion_kernels._jit import FLOAT, INT, kernel, target
 from reion_kernels._threads import run, thread_count
 
 RECOMBINATION_CM3_S = 2.59e-13
-"""Case B at 1e4 K; it falls with temperature to the power of 0.7."""
+"""Case B recombination coefficient at 1e4 K; it falls with temperature to the power of 0.7."""
 COLLISION_CM3_S = 1.3e-8 * 0.83 / 13.598**2
-"""Collisional ionisation: times the root of the temperature and exp(-threshold / temperature)."""
+"""Coefficient of collisional ionisation, to be multiplied by the root of the temperature in K and by
+exp(-threshold / temperature)."""
 THRESHOLD_K = 13.598 / 8.617333e-5
 OTHER_ELECTRONS = 7.1e-7
-"""Electrons of metals for each hydrogen atom: without any, neutral gas could not start to collide."""
+"""Electrons of metals for each hydrogen atom; without electrons, collisions could not start in neutral
+gas."""
 
 BLOCK_CELLS = 1 << 15
-"""Cells whose sums are added up before they are added to the others: in the same order for all threads."""
+"""Cells of a partial sum. Partial sums are added in the same order for any number of threads."""
 ACCURACY = 1e-5
-"""Change of the mean neutral fraction, relative to itself, at which the electrons of a cell are settled."""
+"""Relative change of the mean neutral fraction below which the electrons of a cell have converged."""
 MOST_ROUNDS = 400
 
 
@@ -34,13 +36,14 @@ class Ionisation(NamedTuple):
     xi
         (X, Y, Z), float64: ionised fraction at the end of the step.
     xi_mean
-        The same, mean over the step.
+                (X, Y, Z), float64: mean ionised fraction over the step.
     photo_ionisations, collisional_ionisations, recombinations
-        Numbers in the step, summed over the cells, each per cubic centimetre of its cell: times the volume of
-        a cell these are atoms. What they add up to is the change of ``n_h * xi``, to rounding.
+        Numbers in the step per cubic centimetre, summed over the cells: multiply them by the volume of a cell
+        for numbers of atoms. Ionisations less recombinations are the change of ``n_h * xi``, except for
+        rounding.
     unsettled
-        Cells whose mean has changed by more than 1e-3 since `xi_guess`, and by more than 1e-3 of the mean
-        neutral fraction (the criterion of C2-Ray for a cell).
+        Number of cells whose mean differs from `xi_guess` by more than 1e-3, and by more than 1e-3 of the
+        mean neutral fraction (the criterion of C2-Ray for a cell).
     """
 
     xi: NDArray[np.float64]
@@ -64,14 +67,16 @@ def ionise(
 ) -> Ionisation:
     """Let photons, collisions and recombinations act on hydrogen for a time step.
 
-    With the number of electrons held, the ionised fraction relaxes exponentially to its equilibrium, at the
-    rate gamma + n_e (collisions + clumping recombinations). Its mean over the step gives the electrons, and
-    so on until they agree (Mellema, Iliev, Alvarez & Shapiro 2006, section 2; Schmidt-Voigt & Koeppen 1987).
+    With a fixed number of electrons, the ionised fraction relaxes exponentially to its equilibrium, at the
+    rate gamma + n_e (collisions + clumping recombinations). Its mean over the step gives a new number of
+    electrons. Both are repeated until they agree (Mellema, Iliev, Alvarez & Shapiro 2006, section 2;
+    Schmidt-Voigt & Koeppen 1987).
 
     Parameters
     ----------
     n_h
-        (X, Y, Z): hydrogen in cm-3, proper. A cell without any keeps its fraction unless photons reach it.
+        (X, Y, Z): hydrogen in cm-3, proper. A cell without hydrogen keeps its fraction unless photons reach
+        it.
     xi
         (X, Y, Z): ionised fraction at the beginning, 0 to 1.
     gamma
@@ -79,7 +84,7 @@ def ionise(
     seconds
         Length of the step.
     xi_guess
-        (X, Y, Z): mean over the step where the iteration starts. None: `xi`.
+        (X, Y, Z): first guess of the mean over the step. None: `xi`.
     temperature_k
         Temperature of the gas, 1 to 1e6 K.
     clumping
@@ -156,7 +161,7 @@ def _relax(  # type: ignore[no-untyped-def]
     recombined = 0.0
     unsettled = 0
     for i in range(len(n_h)):
-        # Neutral fractions: where nearly all is ionised, 1 - xi has no digits left.
+        # The loop uses neutral fractions: in ionised gas 1 - xi has few digits left.
         start = 1.0 - xi[i]
         neutral = 1.0 - guess[i]
         end = start
@@ -168,7 +173,7 @@ def _relax(  # type: ignore[no-untyped-def]
             speed = gamma[i] + electrons * collision + down
             elapsed = speed * seconds
             if elapsed < 1e-8:
-                # Too slow for an exponential: the first term of its series.
+                # Too small a change for the exponential: the first term of its series.
                 change = (down - speed * start) * seconds
                 end = start + change
                 neutral = start + 0.5 * change

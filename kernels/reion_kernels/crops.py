@@ -1,4 +1,4 @@
-"""The sampler's path: periodic windows of a box, normalised and turned, straight into the batch."""
+"""Training crops: periodic windows of a box, normalised and rotated, written straight into the batch."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from reion_kernels.affine import NONE, Constants, Transform, folded_constants, t
 from reion_kernels.symmetry import permutations_and_flips
 
 BLOCK_ROWS = 16
-"""Rows along z that are read, of every field, before they are written: the nearest cache holds them."""
+"""Rows along z of every field that are read before they are written; the nearest cache holds them."""
 
 LANES = 16
-"""Cells that are read at a time where that is possible."""
+"""Cells that are read at a time where possible."""
 
 _CONSTANTS = np.dtype(list(zip(Constants._fields, ("i8", "f8", "f8", "f8"), strict=True)))
 """A record of `reion_kernels.affine.Constants`."""
 
 
 class _Windows(NamedTuple):
-    """Windows of a box and their places in the batch, by the axes of the box; one row for each window.
+    """Windows of a box and their places in the batch, along the axes of the box; one row for each window.
 
     Attributes
     ----------
@@ -39,11 +39,11 @@ class _Windows(NamedTuple):
     backwards
         (windows, 3): 1 where the cells of an axis are written in the opposite order, else 0.
     corner
-        (windows,): where in the memory of the batch a window begins.
+        (windows,): index in the memory of the batch at which a window begins.
     steps
-        (windows, 3): from one cell of the batch to the next.
+        (windows, 3): steps in that memory from one cell to the next.
     last
-        (windows,): the axis that becomes the last one of the batch.
+        (windows,): the axis of the box that becomes the last spatial axis of the batch.
     """
 
     start: NDArray[np.int64]
@@ -55,7 +55,7 @@ class _Windows(NamedTuple):
 
 
 class _Walk(NamedTuple):
-    """A way through memory, u by u and v by v within: its start, and the steps to the next u, v and field."""
+    """A path through memory, an inner loop over v in one over u: start, and steps of u, v and field."""
 
     start: int
     u: int
@@ -74,11 +74,11 @@ def crop(
     std: ArrayLike | None = None,
     transform: Transform | Sequence[Transform] | None = None,
 ) -> NDArray[np.float32]:
-    """Write one periodic window of a box, normalised and turned, into the batch of a network.
+    """Write one periodic window of a box, normalised and rotated, into the batch of a network.
 
-    Equal to ``symmetry(affine(window))`` with the fields moved to the last axis; one pass, no array in
-    between, in the calling thread without the GIL, so that several threads can each fill their part of a
-    batch.
+    The result equals ``symmetry(affine(window))`` with the fields moved to the last axis. It is computed in
+    one pass, without intermediate arrays, in the calling thread and without the GIL, so that several threads
+    can each fill their part of a batch.
 
     Parameters
     ----------
@@ -87,15 +87,15 @@ def crop(
     origin
         First cell of the window along x, y, z. Any integers: the box is periodic.
     out
-        (x, y, z, fields), float32, any strides, for example ``batch[b]``. Its shape is that of the turned
-        window; a window larger than the box repeats it.
+        (x, y, z, fields), float32, any strides, for example ``batch[b]``. Its shape is that of the rotated
+        window; a window larger than the box repeats the box.
     index
-        Symmetry of the cube, 0 to 47, as in `symmetry`. The window has the shape that it turns into that
-        of `out`.
+        Symmetry of the cube, 0 to 47, as in `symmetry`. The window in the box has the shape that this
+        symmetry turns into the shape of `out`.
     scale, mean, std
-        Constants of `affine` for each field, or one number for all. None: 1, 0 and 1.
+        Constants of `affine` for each field, or one number for all. None means 1, 0 and 1.
     transform
-        Transform of `affine` for each field, or one for all. None: none.
+        Transform of `affine` for each field, or one for all. None means no transform.
 
     Returns
     -------
@@ -105,7 +105,7 @@ def crop(
     Raises
     ------
     TypeError
-        If an array has the wrong dtype or `origin` is not whole numbers.
+        If an array has the wrong dtype or `origin` is not integers.
     ValueError
         If shapes, `index`, constants or transforms do not fit.
     """
@@ -137,7 +137,7 @@ def crop_batch(
     transform: Transform | Sequence[Transform] | None = None,
     threads: int | None = None,
 ) -> NDArray[np.float32]:
-    """Fill a whole batch with windows of one snapshot, several threads side by side.
+    """Fill a whole batch with windows of one snapshot, on several threads.
 
     Parameters
     ----------
@@ -148,10 +148,10 @@ def crop_batch(
     out
         (batch, x, y, z, fields), float32, any strides.
     places
-        (windows,) integers, each once: where in the batch each window goes, for a batch that is filled from
-        several snapshots. None: one window for each place, in order.
+        (windows,) integers, each once: index in the batch of each window, for a batch that is filled from
+        several snapshots. None: one window for each index, in order.
     indices
-        (windows,) symmetries, 0 to 47; None for no turns.
+        (windows,) symmetries, 0 to 47; None for the identity.
     scale, mean, std, transform
         As for `crop`.
     threads
@@ -210,7 +210,7 @@ def _windows(
     batch: Strided,
     shape: tuple[int, ...],
 ) -> _Windows:
-    """Check where windows lie and go, and return them as the kernel takes them.
+    """Check origins, places and symmetries, and return the windows for the kernel.
 
     `box` is the shape of the box, `shape` that of the batch; the other arguments are those of `crop_batch`.
     """
@@ -260,7 +260,7 @@ def _constants(
     std: ArrayLike | None,
     transform: Transform | Sequence[Transform] | None,
 ) -> NDArray[Any]:
-    """Return the constants of each field, (fields,) of dtype `_CONSTANTS`, from what the user gave."""
+    """Return the constants of each field, (fields,) of dtype `_CONSTANTS`, from the user's arguments."""
     columns = []
     for name, value, default in (("scale", scale, 1.0), ("mean", mean, 0.0), ("std", std, 1.0)):
         column = np.asarray(default if value is None else value, dtype=np.float64)
@@ -280,11 +280,11 @@ def _constants(
 
 @kernel(inline=True)
 def _read_rows(box, plane, rows, start_z, n_z, box_z, constants, block):  # type: ignore[no-untyped-def]
-    # Rows along z of all fields, normalised, in the order of the box. `plane` is where in the memory of the
-    # box the rows' plane begins, `rows` where they begin in the plane. Cells are read in whole lanes, because
-    # single cells take longer: what is read beyond the end of a row is overwritten by the next one, or lies
-    # in the lanes that the block has to spare. Numba does not check whether unsigned indices count from the
-    # end.
+    # Reads rows along z of all fields, normalised, in the order of the box. `plane` is the index in the
+    # memory of the box at which the plane of the rows begins, `rows` their indices in the plane. Cells are
+    # read `LANES` at a time, because single cells take longer: cells beyond the end of a row are overwritten
+    # by the next row, or lie in the spare cells at the end of the block. Indices are unsigned, because Numba
+    # then does not check whether they count from the end.
     step = box.strides[3]
     for f in range(len(constants)):
         transform = constants[f]["transform"]
@@ -313,8 +313,8 @@ def _read_rows(box, plane, rows, start_z, n_z, box_z, constants, block):  # type
 
 @kernel(inline=True)
 def _write_packed(block, read, y, write, n_u, n_v, fields, direction):  # type: ignore[no-untyped-def]
-    # Called with the number of fields and the direction as literals: with steps that the compiler knows this
-    # becomes vector instructions.
+    # Called with literals for the number of fields and the direction, so that the compiler knows the steps
+    # and vectorises the loop.
     for u in range(n_u):
         a = read.start + u * read.u
         b = write.start + u * write.u
@@ -335,8 +335,8 @@ def _write_spread(block, read, y, write, n_u, n_v, fields):  # type: ignore[no-u
 
 @kernel()
 def _write(block, read, y, write, n_u, n_v, fields):  # type: ignore[no-untyped-def]
-    # Whole blocks of rows, whose length is known too, become vector instructions as well. Not inlined: among
-    # the loops of _crop it compiles to slower code.
+    # Whole blocks of rows have a known length and are vectorised too. Not inlined, because inside the loops
+    # of _crop it compiles to slower code.
     packed = write.field == 1 and write.v == fields
     if packed and fields == 3 and read.v == 1:
         _write_packed(block, read, y, write, n_u, n_v, 3, 1)
@@ -363,14 +363,14 @@ _SHAPE = types.UniTuple(INT, 3)
     ]
 )
 def _crop(box, box_shape, windows, y, field_step, constants):  # type: ignore[no-untyped-def]
-    # Rows along z are read in blocks, in the order of the box, and written in the order of the batch. An axis
-    # that runs backwards is read backwards, because writing backwards is slower.
+    # Rows along z are read in blocks, in the order of the box, and written in the order of the batch. A
+    # reversed axis is read backwards, because writing backwards is slower.
     fields = len(constants)
     for w in range(len(windows.corner)):
         start, shape, steps = windows.start[w], windows.shape[w], windows.steps[w]
         backwards = windows.backwards[w]
         last = windows.last[w]
-        # The rows of a block lie side by side along `near`, which becomes the last axis unless z does.
+        # The rows of a block are neighbours along `near`, which becomes the last axis unless z does.
         near = 0 if last == 0 else 1
         far = 1 - near
         n_z = shape[2]

@@ -24,19 +24,20 @@ def deposit(
         (sources, 3), float32 or float64, in cells: cell i covers i to i + 1. Positions outside the box are
         wrapped.
     rates
-        (sources,), float32 or float64: what each source adds, in any unit. NaN and infinities are added like
-        any number.
+        (sources,), float32 or float64: the value that each source adds, in any unit. NaN and infinities are
+        added like any number.
     shape
         Cells along x, y, z.
     scheme
-        ``"nearest"``: all of it to the cell the source is in. ``"cloud_in_cell"``: to the eight cells that a
-        cube of one cell around the source overlaps, by volume (Hockney & Eastwood 1981, section 5-3).
+        ``"nearest"``: adds the rate to the cell of the source. ``"cloud_in_cell"``: divides it over the eight
+        cells that a cube of one cell around the source overlaps, by volume (Hockney & Eastwood 1981, section
+        5-3).
 
     Returns
     -------
     ndarray
-        float64 array of `shape`: the sum in each cell, added in the order of the list. A rate per volume is
-        this divided by the volume of a cell.
+        float64 array of `shape`: the sum in each cell, added in the order of the list. Divide it by the
+        volume of a cell for a rate per volume.
 
     Raises
     ------
@@ -65,14 +66,15 @@ def deposit(
         raise ValueError(message)
     mesh = np.zeros(shape)
     scatter = _scatter_clouds if scheme == "cloud_in_cell" else _scatter_points
-    # Lists are small beside meshes: widening them costs nothing and spares three compilations.
+    # Lists are small compared with meshes: converting them to float64 costs little and saves three
+    # compilations.
     scatter(positions.astype(np.float64, order="C"), rates.astype(np.float64), mesh)
     return mesh
 
 
 @kernel((target(FLOAT, 2), target(FLOAT), target(FLOAT, 3)))
 def _scatter_points(positions, rates, mesh):  # type: ignore[no-untyped-def]
-    # Cells are wrapped as floats: a position may be far beyond the integers.
+    # Cells are wrapped as floats, because a position may be outside the range of integers.
     n_x, n_y, n_z = mesh.shape
     for s in range(len(rates)):
         x = int(np.floor(positions[s, 0]) % n_x)
@@ -83,8 +85,8 @@ def _scatter_points(positions, rates, mesh):  # type: ignore[no-untyped-def]
 
 @kernel((target(FLOAT, 2), target(FLOAT), target(FLOAT, 3)))
 def _scatter_clouds(positions, rates, mesh):  # type: ignore[no-untyped-def]
-    # Along each axis the cube around the source covers two cells, the upper one by the share that the source
-    # lies beyond the middle of the lower one.
+    # Along each axis the cube around the source covers two cells. The share of the upper one is the distance,
+    # in cells, of the source from the middle of the lower one.
     cells = np.empty((2, 3), dtype=np.int64)
     shares = np.empty((2, 3), dtype=np.float64)
     for s in range(len(rates)):

@@ -1,4 +1,4 @@
-"""How far every cell of a periodic box is from the surface of a region."""
+"""Distance of every cell of a periodic box from the surface of a region."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def signed_distance(
 ) -> NDArray[np.float32]:
     """Distance of every cell from the surface of a region: positive outside, negative inside.
 
-    From the centre of a cell to the centre of the nearest cell on the other side of the surface, round the
-    periodic box where that is nearer, less half of the shortest side: the surface lies between the two. The
-    squared distance is taken one axis after the other, in a time that does not depend on how far it is
+    It is the distance between the centres of a cell and of the nearest cell on the other side of the surface,
+    in the periodic box, less half of the shortest side of a cell, because the surface lies between the two.
+    The squared distance is computed one axis after the other, in a time that does not depend on the distance
     (Felzenszwalb & Huttenlocher 2012, Theory of Computing 8, 415).
 
     Parameters
@@ -27,21 +27,21 @@ def signed_distance(
     inside
         Which cells are in the region, bool (x, y, z).
     sides
-        Of a cell along x, y and z; the distance is in their unit.
+        Sides of a cell along x, y and z, in any unit of length; the distance is in this unit.
     threads
         Number of threads; None for every core this process may use.
 
     Returns
     -------
     ndarray
-        float32 (x, y, z); infinite everywhere where the region is empty, minus infinite where it is all.
+        float32 (x, y, z); inf everywhere if the region is empty, -inf if it is the whole box.
 
     Raises
     ------
     TypeError
-        If `inside` is no bool array.
+        If `inside` is not a bool array.
     ValueError
-        If it has not three axes, or the sides are not three positive numbers.
+        If `inside` does not have three axes, or `sides` are not three positive numbers.
     """
     if not isinstance(inside, np.ndarray) or inside.dtype != np.bool_:
         received = f"an array of {inside.dtype}" if isinstance(inside, np.ndarray) else type(inside).__name__
@@ -55,11 +55,11 @@ def signed_distance(
         )
         raise ValueError(message)
     threads = thread_count(threads, inside.size)
-    # One signed number a cell does for both sides: a cell inside is at no distance from the inside, so that
-    # what it has for the outside never stands in the way of what the cells outside look for.
+    # One signed number a cell holds the distances of both sides: a cell inside has distance zero from the
+    # inside, so its number, which is its distance from the outside, is never needed by cells outside.
     distance = np.where(inside, np.float32(-np.inf), np.float32(np.inf))
     for axis in (2, 1, 0):
-        # Lines along the axis are independent, so threads share one of the other axes.
+        # Lines along the axis are independent, so the threads divide one of the other axes.
         shared = 1 if axis == 0 else 0
         pieces = [(part, axis, lengths[axis]) for part in np.array_split(distance, threads, shared)]
         run(_along, pieces, threads)
@@ -70,7 +70,7 @@ def signed_distance(
 
 
 def _along(part: NDArray[np.float32], axis: int, side: float) -> None:
-    """Look along one axis of a part of the box, a plane at a time, copied where the axis is not the last."""
+    """Update distances along one axis of a part of the box, plane by plane, copied unless it is the last."""
     if axis == 2:
         _nearest(part, side)
         return
@@ -83,9 +83,9 @@ def _along(part: NDArray[np.float32], axis: int, side: float) -> None:
 @kernel((target(float32, 3), FLOAT))
 def _nearest(squared, side):  # type: ignore[no-untyped-def]
     # Squared distances from the other side of the surface, positive outside and negative inside. Along each
-    # line, for the cells of either sign: the least of what another cell has (nothing, if it is of the other
-    # sign) plus the square of the way there, which is the lower envelope of one parabola a cell. A line is
-    # looked at with half of its periodic images on either side.
+    # line, for the cells of either sign, the new value is the smallest sum of the value of another cell (zero
+    # if that cell has the other sign) and the squared distance to it: the lower envelope of one parabola for
+    # each cell. A line is extended by half of its periodic image on either side.
     n = squared.shape[2]
     half = n // 2
     area = side * side

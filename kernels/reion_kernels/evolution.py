@@ -1,4 +1,4 @@
-"""One time step of reionisation: rays and chemistry in turns until they agree."""
+"""One time step of reionisation: ray tracing and chemistry alternate until they agree."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from reion_kernels.photo_table import PhotoTable
 from reion_kernels.raytracing import Rays, trace_rays
 
 HASTE = 3.0
-"""Where an iteration lowers the neutral fraction, its logarithm is lowered so many times as much: ionisation
-fronts creep a cell an iteration, and this takes a third of the iterations. What rises is left as it is."""
+"""Where an iteration lowers the neutral fraction, the change of its logarithm is multiplied by this factor.
+Ionisation fronts otherwise advance one cell an iteration; the factor saves two thirds of the iterations. A
+rising neutral fraction is not changed."""
 
 
 class Photons(NamedTuple):
-    """What became of the photons of a step, in numbers of photons and atoms of the whole box.
+    """Count of the photons of a step, and of the atoms that they ionise, in the whole box.
 
     Attributes
     ----------
     emitted
-        Sent out by the sources.
+        Photons that the sources emit.
     absorbed
-        Absorbed within the reach of the sources.
+        Photons absorbed within the reach of the sources.
     lost
-        Gone beyond the reach.
+        Photons that go beyond the reach.
     photo_ionisations, collisional_ionisations, recombinations
-        Of the gas. Where the step has converged, there are as many photo-ionisations as photons absorbed.
+        Numbers of atoms. In a converged step there are as many photo-ionisations as absorbed photons.
     ionised
-        More ionised atoms than before: the two kinds of ionisations less the recombinations.
+        Increase of the number of ionised atoms: the two kinds of ionisations less the recombinations.
     """
 
     emitted: float
@@ -46,22 +47,22 @@ class Photons(NamedTuple):
 
 
 class Step(NamedTuple):
-    """The gas after a time step, and how it came about.
+    """The gas after a time step, its photons, and how the iteration ended.
 
     Attributes
     ----------
     xi
         (X, Y, Z), float64: ionised fraction at the end of the step.
     xi_mean
-        (X, Y, Z), float64: its mean over the step.
+                (X, Y, Z), float64: mean ionised fraction over the step.
     gamma
         (X, Y, Z), float64: photo-ionisations a second of each neutral atom.
     photons
-        What became of the photons.
+        Count of the photons.
     iterations
-        How many times the rays were traced.
+        Number of times that the rays were traced.
     converged
-        False if `max_iterations` was reached before the tolerances were.
+        False if `max_iterations` was reached before both tolerances.
     """
 
     xi: NDArray[np.float64]
@@ -96,9 +97,10 @@ def evolve_step(
 ) -> Step:
     """Let sources shine on hydrogen for a time step, on a periodic mesh.
 
-    Rays are traced through the neutral hydrogen of the mean over the step, the rates change that mean, and
-    so on until it stays (Mellema, Iliev, Alvarez & Shapiro 2006, section 3). So steps may be longer than the
-    time in which a cell is ionised. The first pass goes through the gas as it was before the step.
+    Rays are traced through the neutral hydrogen, averaged over the step; the resulting rates change this
+    average; both are repeated until the average no longer changes (Mellema, Iliev, Alvarez & Shapiro 2006,
+    section 3). So a step may be longer than the time in which a cell is ionised. The first rays go through
+    the gas at the beginning of the step.
 
     Parameters
     ----------
@@ -107,7 +109,7 @@ def evolve_step(
     xi
         (X, Y, Z): ionised fraction at the beginning.
     positions, rates
-        (sources, 3) integers and (sources,) photons a second, as in `trace_rays`. None at all are allowed.
+        (sources, 3) integers and (sources,) photons a second, as in `trace_rays`. Both may be empty.
     cell_cm
         Side of a cell in cm, proper.
     seconds
@@ -117,16 +119,16 @@ def evolve_step(
     temperature_k, clumping
         As in `ionise`.
     tolerance
-        Converged where fewer cells than this share have changed by more than 1e-3 (and fewer than a third of
-        the number of sources less one, as in C2-Ray), or where the sums of the ionised and of the neutral
-        fraction both change by less than this, relative to themselves.
+        The step has converged if fewer than this share of the cells have changed by more than 1e-3 (and fewer
+        than a third of the number of sources less one, as in C2-Ray), or if the relative changes of the sums
+        of the ionised and of the neutral fraction are both below this; and if `photon_tolerance` holds too.
     photon_tolerance
-        And the photo-ionisations differ from the photons absorbed by less than this, relative to the photons
-        emitted.
+        Largest difference between the photo-ionisations and the absorbed photons, relative to the emitted
+        photons.
     max_iterations
-        Where to stop in any case.
+        Number of iterations after which the step ends in any case.
     trace
-        Traces the rays: `trace_rays`, or what takes and gives the same.
+        Function that traces the rays: `trace_rays`, or one with the same arguments and result.
     threads
         Number of threads; None for every core this process may use. The result does not depend on it.
     progress
@@ -141,7 +143,7 @@ def evolve_step(
     TypeError
         If `n_h` is not float32 or float64 or positions are not integers.
     ValueError
-        If shapes do not fit or a number is not what it can be.
+        If shapes do not fit or a number is out of range.
     """
     for name, value in (("tolerance", tolerance), ("photon_tolerance", photon_tolerance)):
         if not 0.0 < value < 1.0:
@@ -195,7 +197,7 @@ def evolve_step(
 
 
 def _hasten(guess: NDArray[np.float64], mean: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The next guess of the mean ionised fraction, from the last and what came of it."""
+    """The next guess of the mean ionised fraction, from the last guess and the mean that followed from it."""
     before, neutral = 1.0 - guess, 1.0 - mean
     fallen = neutral < before
     neutral[fallen] *= (neutral[fallen] / before[fallen]) ** (HASTE - 1.0)
@@ -203,7 +205,7 @@ def _hasten(guess: NDArray[np.float64], mean: NDArray[np.float64]) -> NDArray[np
 
 
 def _counted(rays: Rays, gas: Ionisation, seconds: float, volume: float) -> Photons:
-    """What became of the photons of a step, of cells of so many cubic centimetres."""
+    """Count of the photons of a step; `volume` is that of a cell in cm3."""
     net = gas.photo_ionisations + gas.collisional_ionisations - gas.recombinations
     return Photons(
         emitted=rays.emitted * seconds,

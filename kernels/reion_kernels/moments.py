@@ -16,37 +16,38 @@ from reion_kernels._layout import Real, check_real, merged_axes
 from reion_kernels._threads import run, thread_count
 
 BLOCK = 1 << 15
-"""Values whose moments are taken at once: few enough to stay in the cache where they are read twice."""
+"""Values whose moments are taken at once: few enough to stay in the cache, because they are read twice."""
 
 _PIECE = 64 * BLOCK
-"""Values that are handed to the kernel at a time, copied where they do not lie side by side."""
+"""Values that the kernel gets at a time, copied where they are not contiguous."""
 
 FIRST_VALUES = 1 << 9
-"""Values at the beginning of a block whose mean stands for that of the block."""
+"""Values at the beginning of a block whose mean approximates that of the block."""
 
 LANES = 32
-"""Partial sums that are added side by side. The compiler may use vectors as wide as it likes, and every
-processor still adds in the same order."""
+"""Independent partial sums. The compiler may use vectors of any width, and every processor still adds in the
+same order."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Moments:
     """Moments of the finite values of a field.
 
-    Sums are central, so they lose nothing to cancellation whatever the mean is. Two of them merge into those
-    of both fields together (Chan, Golub & LeVeque 1979; Pébay 2008, SAND2008-6212, equations 2.1 and 3.1).
+    Sums are central, so they lose no digits to cancellation, whatever the mean is. The moments of two fields
+    merge into those of both together (Chan, Golub & LeVeque 1979; Pébay 2008, SAND2008-6212, equations 2.1
+    and 3.1).
 
     Attributes
     ----------
     count
         Number of finite values.
     nonfinite
-        Number of NaN and infinities, which are left out of everything else.
+        Number of NaN and infinities, which no other attribute includes.
     mean
         Mean; NaN if `count` is zero.
     mean_tail
-        What float64 cannot hold of the mean: the mean is ``mean + mean_tail``. Merging needs it where the
-        mean is much larger than the standard deviation.
+        Rounding error of `mean`: the mean is ``mean + mean_tail``. Merging needs it where the mean is much
+        larger than the standard deviation.
     m2, m3
         Sums of the second and third power of the differences from the mean. The third power of values
         outside 1e-100 to 1e100 leaves the range of float64.
@@ -96,7 +97,7 @@ class Moments:
         Returns
         -------
         Moments
-            Equal, but for rounding, to those of one field with the values of both.
+            Equal, except for rounding, to the moments of one field with the values of both.
         """
         return _merged(np.array([self._record(), other._record()], dtype=_RECORD))
 
@@ -105,20 +106,20 @@ class Moments:
 
 
 _RECORD = np.dtype([(field.name, "i8" if field.type == "int" else "f8") for field in fields(Moments)])
-"""`Moments` as kernels see them."""
+"""Record of `Moments` for kernels."""
 
 
 def moments(x: Real, *, threads: int | None = None) -> Moments:
     """Take the moments of a field in one pass.
 
-    Blocks of 32,768 values are summed about a value near their own mean and merged in pairs, in an order
-    that the number of threads does not change: nor does it change the result.
+    Blocks of 32,768 values are summed about a value near their own mean and merged in pairs. The order of
+    merging does not depend on the number of threads, so the result does not either.
 
     Parameters
     ----------
     x
-        Field of any shape and any strides, float32 or float64. Where its values do not lie side by side, a
-        few rows at a time are copied.
+        Field of any shape and any strides, float32 or float64. If its values are not contiguous, a few rows
+        at a time are copied.
     threads
         Number of threads; None for every core this process may use.
 
@@ -161,24 +162,24 @@ def moments(x: Real, *, threads: int | None = None) -> Moments:
 
 
 def _with_bits(x: Real) -> tuple[Real, NDArray[np.signedinteger], NDArray[np.unsignedinteger]]:
-    """Return `x`, side by side in memory, to be read as floats and as signed and unsigned integers."""
+    """Return `x`, which is contiguous, as floats and as signed and unsigned integers of the same bits."""
     x = x.view()
     x.flags.writeable = False
     return x, x.view(f"i{x.itemsize}"), x.view(f"u{x.itemsize}")
 
 
 def _merged(records: NDArray[Any]) -> Moments:
-    """Merge records, at least one, into `Moments`; they are overwritten."""
+    """Merge records, at least one, into `Moments`; the records are overwritten."""
     _merge(records)
     return Moments(**{name: records[name][0].item() for name in _RECORD.names or ()})
 
 
 @kernel()
 def _sums(x, signed, unsigned, pivot, ends):  # type: ignore[no-untyped-def]
-    # Sums of the first three powers of the differences from the pivot, and the range. The range goes by the
-    # bits, because comparisons of floats that may be NaN do not become vector instructions: as integers
-    # positive floats are in order, and negative ones backwards. Four values are added to each other before
-    # they are added to a lane, because a lane is memory.
+    # Sums of the first three powers of the differences from the pivot, and the range. The range is found from
+    # the bits, because comparisons of floats that may be NaN are not vectorised: read as integers, positive
+    # floats are in order and negative ones in reverse order. Four values are added to each other before they
+    # are added to a lane, because a lane is in memory.
     lanes = np.zeros((3, LANES))
     s1, s2, s3 = lanes[0], lanes[1], lanes[2]
     low = signed[0]
@@ -228,7 +229,7 @@ def _two_sum(a, b):  # type: ignore[no-untyped-def]
     (source(float64), source(int64), source(uint64), target(from_dtype(_RECORD))),
 )
 def _take(x, signed, unsigned, records):  # type: ignore[no-untyped-def]
-    # One block after another. Where a block may hold values that are not finite, `nonfinite` is not zero.
+    # One block after another. `nonfinite` is set to 1 if a block may hold values that are not finite.
     ends = np.empty(3, dtype=x.dtype)
     for b in range(len(records)):
         start = b * BLOCK
@@ -237,7 +238,7 @@ def _take(x, signed, unsigned, records):  # type: ignore[no-untyped-def]
             signed[start : start + BLOCK],
             unsigned[start : start + BLOCK],
         )
-        # Of the first values alone: others would have to come from memory before their turn.
+        # The mean of the first values only: reading the others here would fetch them from memory too early.
         near = min(FIRST_VALUES, len(values))
         pivot = np.float64(values[0])
         pivot += _sums(values[:near], i[:near], u[:near], pivot, ends)[0] / near
@@ -245,7 +246,7 @@ def _take(x, signed, unsigned, records):  # type: ignore[no-untyped-def]
         count = len(values)
         shift = s1 / count
         if count * shift * shift > 0.5 * s2:
-            # More than σ from the mean of the block, its central sums would be differences of larger ones.
+            # With a pivot more than σ from the mean, the central sums would be differences of larger numbers.
             pivot += shift
             s1, s2, s3, minimum, maximum = _sums(values, i, u, pivot, ends)
             shift = s1 / count
@@ -261,7 +262,8 @@ def _take(x, signed, unsigned, records):  # type: ignore[no-untyped-def]
 
 @kernel((target(from_dtype(_RECORD)),))
 def _merge(records):  # type: ignore[no-untyped-def]
-    # In pairs of pairs, into the first: rounding errors grow with the logarithm of the number of records.
+    # Merges pairs, then pairs of pairs, into the first record, so that rounding errors grow only with the
+    # logarithm of the number of records.
     step = 1
     while step < len(records):
         for i in range(0, len(records) - step, 2 * step):

@@ -1,4 +1,4 @@
-"""How many of a source's photons get through how much hydrogen: spectra, cross-section and their table."""
+"""Tables of the photons of a spectrum that pass an optical depth of hydrogen."""
 
 from __future__ import annotations
 
@@ -20,26 +20,27 @@ NODES = 400
 """Nodes of the Gauss-Legendre quadrature in the logarithm of the frequency."""
 
 # The kernels find a place in the table from the bits of a float32: its exponent and the upper seven bits of
-# its mantissa number the interval, the lower sixteen are the place within. So the intervals are equal within
-# an octave and double from one to the next, and no logarithm is taken.
+# its mantissa number the interval, the lower sixteen are the place within it. So the intervals are equal
+# within an octave and double from one octave to the next, and no logarithm is needed.
 OFFSET = 0.125
-"""Added to an optical depth before it is looked up; the first octaves would be spent on nothing otherwise."""
+"""Added to an optical depth before it is looked up; without it the first octaves of the table would hold
+optical depths too small to matter."""
 FRACTION_BITS = 16
 FIRST_INTERVAL = int(np.float32(0.0625).view(np.int32)) >> FRACTION_BITS
 LAST = 8191.0
-"""Where the table ends, with `OFFSET`."""
+"""Largest optical depth of the table, with `OFFSET` added."""
 UNABSORBED = 1e-8
-"""Share of the photons that get so far that what they still do is left out."""
+"""Share of the photons that is neglected: a source is not followed where less than it is left."""
 
 
 class PhotoTable(NamedTuple):
-    """What is left of a spectrum behind hydrogen.
+    """The photons of a spectrum that are left behind hydrogen, by optical depth at the threshold of 1 Ry.
 
     Attributes
     ----------
     left
-        (intervals + 1,), float32: share of the ionising photons left at optical depths, at the threshold, of
-        the bounds of the intervals; between them it is read linearly.
+        (intervals + 1,), float32: share of the ionising photons left at the bounds of the intervals of
+        optical depth; linear between them.
     opaque
         Optical depth behind which less than `UNABSORBED` of the photons are left.
     cross_section_cm2
@@ -102,7 +103,7 @@ def power_law_table(
     Parameters
     ----------
     index
-        Spectral index of the energy, -10 to 10; the number of photons falls with one power more.
+        Spectral index of the energy, -10 to 10; the index of the number of photons is larger by one.
     highest_ry, cross_section_cm2, slope
         As in `black_body_table`.
 
@@ -137,7 +138,7 @@ def _energies(highest_ry: float) -> tuple[NDArray[np.float64], NDArray[np.float6
 
 @functools.cache
 def _nodes_and_weights() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Of Gauss and Legendre, between -1 and 1: the eigenvalues of a matrix, once for all tables."""
+    """Gauss-Legendre nodes and weights from -1 to 1; cached, because they are eigenvalues of a matrix."""
     return np.polynomial.legendre.leggauss(NODES)
 
 
@@ -155,7 +156,7 @@ def _tabulate(
     last = int(np.float32(LAST).view(np.int32)) >> FRACTION_BITS
     bits = np.arange(FIRST_INTERVAL, last + 3, dtype=np.int32) << FRACTION_BITS
     tau = bits.view(np.float32).astype(np.float64) - OFFSET
-    # In pieces: the whole product would be several MB.
+    # In pieces, because the whole outer product takes several MB.
     left = np.concatenate(
         [np.exp(-np.multiply.outer(t, cross_section)) @ photons for t in np.array_split(tau, 32)]
     )

@@ -1,7 +1,7 @@
-"""Photons compared with atoms around every cell of a box: the fixed first stage of reion's networks, fused.
+"""The stem of reion's networks in fused kernels: photons compared with atoms around every cell of a box.
 
-What the channels are is said in `reion.models.transport` and `reion.models.stems`, which compute the same
-with NumPy and in a network's graph. Here every field is read and written as few times as the filters allow.
+`reion.models.transport` and `reion.models.stems` explain the channels, and compute the same with NumPy and in
+the graph of a network. Here every field is read and written as few times as the filters allow.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from reion_kernels.photon_planes import (
 
 NO_CHANNEL = -1
 _BANDS_A_THREAD = 4
-"""Into how many bands each thread's share is cut, so that a thread that is held up holds up no other."""
+"""Bands for each thread, so that a delayed thread does not delay the others."""
 
 
 class BoxMean(NamedTuple):
-    """A mean along each axis over the cells from -half to half, of which the two outermost count `end`."""
+    """A mean along each axis over the cells from -half to half, the two outermost with weight `end`."""
 
     half: int
     end: float
@@ -41,20 +41,21 @@ class BoxMean(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class PhotonReach:
-    """How far photons come.
+    """The reach of photons.
 
     Attributes
     ----------
     cells
-        The farthest from a source, in cells.
+        Reach: the largest distance of a photon from its source, in cells.
     farthest_cells
-        Distances to the nearest source are told apart up to this.
+        Distance to the nearest source beyond which distances are not told apart, in cells.
     near_cells
-        The distance to the edge of the reach is told apart up to so many cells on either side.
+        Distance from the edge of the reach, on either side, beyond which distances are not told apart, in
+        cells.
     shares
         Weight of each smoothing in the balance at the reach; at most two are not zero.
     surviving
-        The share of photons that is left after each step of the diffusion.
+        Share of photons that is left after each step of the diffusion.
     """
 
     cells: float
@@ -66,22 +67,22 @@ class PhotonReach:
 
 @dataclass(frozen=True, kw_only=True)
 class PhotonPlan:
-    """Which channels to make, and how.
+    """The channels to compute, and their constants.
 
     Attributes
     ----------
     atoms_per_density, photons_per_unit
-        Atoms and photons in one unit of their fields.
+        Atoms in one unit of `n_igm` and photons in one unit of the photon field.
     floor
-        Added to photons and atoms alike.
+        Small number added to both photons and atoms.
     smoothing, diffusion
-        The filters, one after the other.
+        The filters, applied one after the other.
     output_steps
-        The steps of the diffusion, from 1, after which there are channels.
+        The steps of the diffusion, from 1, whose results are channels.
     times
-        What the photons are multiplied by; the diffusion is computed for each.
+        Factors of the photons; the diffusion is computed for each.
     reach
-        None where photons come from anywhere.
+        None: photons have no largest distance.
     """
 
     atoms_per_density: float
@@ -95,13 +96,13 @@ class PhotonPlan:
 
     @property
     def channels(self) -> int:
-        """How many: the balances, the balance at the reach, the edge; two after steps; the lost; density."""
+        """Number of channels, in the order of `photon_channels`."""
         with_reach = 0 if self.reach is None else 3
         return 2 + len(self.smoothing) + 2 * len(self.times) * len(self.output_steps) + with_reach
 
     @property
     def radius_cells(self) -> int:
-        """Cells of a window that are needed on every side of what is computed."""
+        """Cells that a window needs on every side of the computed cells."""
         start = 0 if self.reach is None else self.reach.farthest_cells
         return max(
             sum(mean.half for mean in self.smoothing), start + sum(mean.half for mean in self.diffusion)
@@ -123,12 +124,12 @@ def photon_channels(
     Parameters
     ----------
     n_igm, photons
-        (x, y, z) float32. Along an axis that is not periodic they carry `plan.radius_cells` cells more on
-        both sides than there are channels for.
+        (x, y, z) float32: gas density, and photons. Along an axis that is not periodic they have
+        `plan.radius_cells` more cells on both sides than the result.
     scale, shift
-        One number for each channel, which is multiplied by the one and added to the other.
+        One number for each channel: the result is channel * scale + shift. None: 1 and 0.
     periodic
-        For each axis, 1 where the box goes round.
+        For each axis, 1 if the box is periodic along it, else 0.
     threads
         Number of threads; None for every core this process may use. It does not change the result.
 
@@ -136,17 +137,17 @@ def photon_channels(
     -------
     ndarray
         (x, channel, y, z) float32. In order: the logarithm of photons over atoms in the cell and after each
-        smoothing; with a reach, that at the reach and how far inside of it a cell lies; for each of the times
-        and output steps, the ionised fraction and the logarithm of the photons left over per atom; with a
-        reach, the logarithm of the photons lost per atom; the logarithm of the atoms.
+        smoothing; with a reach, this logarithm at the reach, and how far inside the reach a cell lies; for
+        each of the times and output steps, the ionised fraction and the logarithm of the photons left over
+        per atom; with a reach, the logarithm of the photons lost per atom; the logarithm of the atoms.
 
     Raises
     ------
     TypeError
-        If a field is no numpy array of float32.
+        If a field is not a numpy array of float32.
     ValueError
-        If the fields have not one shape (x, y, z), the window is too small, or a list has another length
-        than it should.
+        If the fields do not have the same shape (x, y, z), the window is too small, or `scale` or `shift` has
+        a wrong length.
     """
     fields = [_checked(n_igm, "n_igm"), _checked(photons, "photons")]
     if fields[0].shape != fields[1].shape:
@@ -178,14 +179,14 @@ def photon_channels(
 
 
 class _Window:
-    """The cells of the fields, along each axis, that hold values still."""
+    """The cells along each axis with valid values; filters shrink it along axes that are not periodic."""
 
     def __init__(self, shape: Sequence[int], periodic: Sequence[bool]) -> None:
         self._periodic = periodic
         self.low, self.high = [0, 0, 0], list(shape)
 
     def reach(self, axis: int, half: int) -> Reach:
-        """From where the next result along an axis is made, to which the window shrinks."""
+        """Return the cells that the next filter along an axis reads, and shrink the window to its result."""
         low, high = self.low[axis], self.high[axis]
         cells = np.arange(low - half, high + half) % high if self._periodic[axis] else np.arange(low, high)
         if not self._periodic[axis]:
@@ -194,7 +195,7 @@ class _Window:
 
 
 class _Work:
-    """The steps of `photon_channels`, each shared by the threads."""
+    """The steps of `photon_channels`, each divided among the threads."""
 
     def __init__(
         self,
@@ -211,7 +212,7 @@ class _Work:
         self._plan, self._periodic, self._place, self._out = plan, periodic, place, out
 
     def balances(self) -> None:
-        """Write the logarithm of photons over atoms, smoothed."""
+        """Write the logarithm of photons over atoms, in the cell and after each smoothing."""
         plan = self._plan
         photons, atoms = self._prepared(1.0, plan.floor)
         shares = plan.reach.shares if plan.reach else (0.0,) * len(plan.smoothing)
@@ -236,7 +237,7 @@ class _Work:
             )
 
     def diffusions(self) -> None:
-        """Write what becomes of the photons that spread, for each of the times."""
+        """Write the channels of the diffusion for each time, then those of lost photons and of atoms."""
         plan = self._plan
         channel = 1 + len(plan.smoothing) + (plan.reach is not None)
         reached = lost = np.empty((0, 0, 0), dtype=np.float32)
@@ -273,15 +274,15 @@ class _Work:
         return self._plan.atoms_per_density, self._plan.floor
 
     def _prepared(self, time: float, floor: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Photons, with a floor or without, and atoms."""
+        """Return the photons, with `floor` added, and the atoms."""
         photons, atoms = np.empty_like(self._photons), np.empty_like(self._n_igm)
         factors = (self._plan.photons_per_unit * time, floor, *self._atoms)
         self._share(0, len(atoms), prepare, (self._photons, self._n_igm), (*factors, photons, atoms))
         return photons, atoms
 
     def _reached(self, reach: PhotonReach, channel: int) -> NDArray[np.float32]:
-        """Write how far inside of the reach a cell lies; the share of every cell that photons come to."""
-        # Cells that are farther outside than is told apart need no exact distance.
+        """Write how far inside the reach a cell lies; return the share of every cell that photons reach."""
+        # Cells farther outside than distances are told apart need no exact distance.
         cells = min(reach.farthest_cells, int(np.ceil(reach.cells + reach.near_cells)) + 1)
         reached = np.empty_like(self._n_igm)
         window = _Window(reached.shape, self._periodic)
@@ -313,7 +314,7 @@ class _Work:
         *,
         keep: bool = False,
     ) -> None:
-        """Filter along x; with `keep` the window stays as it was, for another field of it."""
+        """Filter along x; with `keep` the window does not shrink, so that another field can be filtered."""
         before = window.low[0], window.high[0]
         reach = window.reach(0, mean.half)
         z = window.low[2], window.high[2]
@@ -332,7 +333,7 @@ class _Work:
         before: tuple[Any, ...],
         after: tuple[Any, ...],
     ) -> None:
-        """Call a kernel for every band of a range of planes or rows; it takes the band between two lists."""
+        """Call ``task(*before, first, last, *after)`` for every band (first, last) of planes or rows."""
         edges = np.linspace(low, high, min(self._bands, high - low) + 1).astype(int).tolist()
         _finish(self._pool.submit(task, *before, first, last, *after) for first, last in pairwise(edges))
 
@@ -343,7 +344,7 @@ def _finish(futures: Iterable[Any]) -> None:
 
 
 def _checked(field: Any, name: str) -> NDArray[np.float32]:
-    """A field as the kernels take it, read-only."""
+    """Return a field as a contiguous, read-only array for the kernels."""
     if not isinstance(field, np.ndarray) or field.dtype != np.float32 or field.ndim != 3:
         received = f"{field.dtype} {field.shape}" if isinstance(field, np.ndarray) else type(field).__name__
         message = f"{name}: expected a numpy array of float32, (x, y, z). Received: {received}"

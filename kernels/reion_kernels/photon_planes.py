@@ -1,4 +1,4 @@
-"""The compiled steps of `reion_kernels.photon_channels`, each over some planes or rows of a box."""
+"""The compiled steps of `reion_kernels.photon_channels`, each for a range of planes or rows of a box."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ ONE = np.float32(1)
 
 
 class Place(NamedTuple):
-    """Where channels are written.
+    """The cells for which channels are written, and the factors of the channels.
 
     Attributes
     ----------
     low, high
-        The cells of the fields, along each axis, for which there are channels.
+        First cell and end of the channels, along each axis of the fields.
     scale, shift
-        float64, one for each channel.
+        (channels,) float64: each channel is multiplied by `scale`, and `shift` is added.
     """
 
     low: tuple[int, ...]
@@ -42,7 +42,7 @@ FIELD = source(float32, 3)
 
 @kernel((FIELD, FIELD, INT, INT, FLOAT, FLOAT, FLOAT, FLOAT, BOX, BOX))
 def prepare(photons, n_igm, x_low, x_high, per_unit, floor, per_density, atoms_floor, left, atoms):  # type: ignore[no-untyped-def]
-    """Photons and atoms, each with its floor, from their fields."""
+    """Write photons and atoms, each with its floor, from their fields."""
     for x in range(x_low, x_high):
         for y in range(photons.shape[1]):
             photon, density, some, atom = photons[x, y], n_igm[x, y], left[x, y], atoms[x, y]
@@ -93,8 +93,8 @@ def smooth_planes(  # type: ignore[no-untyped-def]
 ):
     """Filter planes of photons and atoms along y and z, in place, and write the logarithm of their ratio.
 
-    The balance at the reach is that of one smoothing or, in parts, of two: `first` and `last` say where a
-    part begins and ends.
+    The balance at the reach is that of one smoothing, or a weighted mean of two. `first` and `last` say
+    whether this smoothing is the first and the last of them, `share` is its weight.
     """
     rows, total, line, sums, more = _buffers(y_reach, z_reach, half)
     low, high, scale, shift = place
@@ -139,7 +139,7 @@ def diffuse_planes(  # type: ignore[no-untyped-def]
     left, neutral, reached, lost, n_igm, x_low, x_high, y_reach, z_reach, half, end, surviving,
     per_density, floor, place, out, channel
 ):  # fmt: skip
-    """Filter planes of the photons left along y and z, in place, lose some, and write what they do."""
+    """Filter planes of the photons left along y and z, in place, remove lost ones, and write channels."""
     rows, total, line, sums, more = _buffers(y_reach, z_reach, half)
     low, high, scale, shift = place
     y_first, z_first = y_reach.first, z_reach.first
@@ -187,7 +187,7 @@ def _write_state(left, neutral, n_igm, per_density, floor, ionised, remaining, s
 
 @kernel((BOX, FIELD, INT, INT, FLOAT, FLOAT, PLACE, CHANNELS, INT))
 def compare(lost, n_igm, x_low, x_high, per_density, floor, place, out, channel):  # type: ignore[no-untyped-def]
-    """Write the logarithms of the photons lost, where there is a reach, and of the atoms."""
+    """Write the logarithm of the lost photons, if there is a reach, and that of the atoms."""
     low, high, scale, shift = place
     width = high[2] - low[2]
     density_channel = channel + (1 if len(lost) else 0)
@@ -210,7 +210,7 @@ def compare(lost, n_igm, x_low, x_high, per_density, floor, place, out, channel)
 
 @kernel((FIELD, REACH, INT, INT, INT, BOX))
 def distance_along_x(photons, reach, y_low, y_high, cells, squares):  # type: ignore[no-untyped-def]
-    """Squared distance along x to the nearest cell with photons, at most `cells` squared: two walks."""
+    """Write the squared distance along x to the nearest cell with photons, at most `cells` squared."""
     table, first, _ = reach
     width = photons.shape[2]
     steps = np.empty((len(table), width), dtype=np.float32)
@@ -240,10 +240,10 @@ def distance_along_x(photons, reach, y_low, y_high, cells, squares):  # type: ig
 
 @kernel((BOX, INT, INT, REACH, REACH, INT, FLOAT, FLOAT, PLACE, CHANNELS, INT))
 def reached_planes(squares, x_low, x_high, y_reach, z_reach, cells, reach, near, place, out, channel):  # type: ignore[no-untyped-def]
-    """Write how far inside of the reach the cells of planes lie; leave the share that photons come to.
+    """Write how far inside the reach cells lie; `squares` then holds the share that photons reach.
 
-    From the squared distance along x: the least of what another cell along y, and then along z, has plus the
-    square of the way there.
+    `squares` first holds the squared distance along x. Along y, and then along z, the new value is the
+    smallest sum of the value of another cell and the squared distance to it.
     """
     table, y_first, _ = y_reach
     z_table, z_first, _ = z_reach

@@ -1,13 +1,13 @@
 """Photo-ionisation rates from many sources: short characteristics within a sphere around each.
 
-The method is that of C2-Ray (Mellema, Iliev, Alvarez & Shapiro 2006). The optical depth of the gas before a
-cell is interpolated from the up to four cells that the ray comes through, with weights 1 / max(0.6, tau): an
-opaque cell stops its own share of the light and not that of its neighbours. The photons that a cell absorbs
-are those that enter it less those that leave it.
+The method is that of C2-Ray (Mellema, Iliev, Alvarez & Shapiro 2006). The optical depth of the gas in front
+of a cell is interpolated from the up to four cells through which the ray comes, with weights 1 / max(0.6,
+tau), so that an opaque cell stops its own share of the light and not that of its neighbours. A cell absorbs
+the photons that enter it less those that leave it.
 
-The geometry is the same for every source, so `LANES` sources are followed at a time, one beside the other in
-the registers of the processor. The rates are added up as whole numbers, which do not mind the order: so the
-answer is the same, bit by bit, for any number of threads.
+The geometry is the same for every source, so `LANES` sources are followed at a time in the vector registers
+of the processor. The rates are summed as integers, whose sum does not depend on the order, so the answer has
+the same bits for any number of threads.
 """
 
 from __future__ import annotations
@@ -28,27 +28,28 @@ from reion_kernels.sources import by_place, check_sources, hosts
 from reion_kernels.sphere import Sphere, sphere
 
 GROUPS_A_TASK = 4
-"""Groups of `LANES` sources that are worth an array of rates of their own."""
+"""Least number of groups of `LANES` sources in a task, which has an array of rates of its own."""
 FULL = 2.0**60
-"""What the rates of all sources together become as a whole number; an eighth of what int64 can hold."""
+"""Integer that stands for the rates of all sources together; an eighth of the range of int64."""
 MOST_CORRECTION = 2.0
-"""The photons of a source are never multiplied by more than this, or less than its inverse."""
+"""Largest factor, and inverse of the smallest, by which the photons of a source are corrected."""
 
 
 class Rays(NamedTuple):
-    """What the photons of all sources do.
+    """Photo-ionisation rates of all sources together, and the count of their photons.
 
     Attributes
     ----------
     gamma
         (X, Y, Z), float64: photo-ionisations a second of each neutral atom.
     emitted, absorbed, lost
-        Photons a second, of all sources: sent out, absorbed by the gas within the spheres, gone beyond them.
+        Photons a second of all sources: emitted, absorbed by the gas within the spheres, and gone beyond
+        them.
     escaped
         (sources,), float64: the share of each source's photons that is lost.
     created
-        (sources,), float64: how many photons the interpolation makes of one, absorbed and lost; the rates
-        have been divided by it if they conserve photons.
+        (sources,), float64: absorbed and lost photons for each emitted photon, before the correction that
+        conserves photons divides the rates by this number. It differs from 1 because of interpolation.
     """
 
     gamma: NDArray[np.float64]
@@ -75,54 +76,55 @@ def trace_rays(
 ) -> Rays:
     """Follow the photons of every source through neutral hydrogen on a periodic mesh.
 
-    A cell whose middle is farther than `max_mfp_cells` from the source gets none of its photons, and costs
-    nothing: the work is that of the spheres, whatever the size of the box. A reach beyond half the box is
-    allowed: each cell then gets each source through its nearest image (through each of them where several
-    are equally near), so that no ray goes round the box twice.
+    A cell whose middle is farther than `max_mfp_cells` from the source gets none of its photons and costs no
+    time, so the work depends on the volume of the spheres and not on the size of the box. A reach of more
+    than half the box is allowed. Each cell then sees the nearest image of each source, or several that are
+    equally near, so that no ray goes round the box twice.
 
     Parameters
     ----------
     n_hi
         (X, Y, Z), float32 or float64, any strides: neutral hydrogen in cm-3, proper.
     positions
-        (sources, 3) integers: the cell of each source; the box is periodic. Sources in one cell are one.
+        (sources, 3) integers: the cell of each source; the box is periodic. Sources in one cell are merged.
     rates
         (sources,): ionising photons a second.
     cell_cm
         Side of a cell in cm, proper.
     max_mfp_cells
-        How far photons get, in cells.
+        Reach of photons, in cells.
     table
         The spectrum, from `black_body_table` or `power_law_table`.
     conserve
-        True: scale each source's rates so that the photons absorbed and lost are those emitted, and divide
-        the solid angles of the cells by their sum over each layer around the source. False: neither, as
-        C2-Ray does, where the first layer catches 94 % of the photons and interpolation in front of an
-        ionisation front makes up to 10 % more.
+        True: scale each source's rates so that its absorbed and lost photons are the emitted ones, and divide
+        the solid angles of the cells by their sum over each layer around the source. False: do neither, as
+        C2-Ray; the first layer then catches 94 % of the photons, and interpolation in front of an ionisation
+        front creates up to 10 % too many.
     faint_share, faint_block_cells
-        Where every cell emits: the faintest sources that together emit no more than this share of all
-        photons keep what their own cell absorbs, and what leaves it starts from the brightest of them in
-        the same cube of so many cells. 0: every source is followed.
+        For boxes in which every cell emits. The faintest sources that together emit no more than
+        `faint_share` of all photons are not followed: such a source ionises its own cell with the photons
+        that this cell absorbs, and its other photons start from the brightest faint source in the same cube
+        of `faint_block_cells` cells a side. 0: every source is followed.
     share
-        Number of a share of the sources, from 0, and how many shares there are: the others are left out, so
-        that several processes may trace one share each. Rates and sums of all shares add up to the whole.
+        (index, count): trace only share `index`, from 0, of `count` shares of the sources, so that several
+        processes can trace one share each. Rates and sums of all shares add up to the whole.
     threads
         Number of threads; None for every core this process may use. The result does not depend on it.
 
     Returns
     -------
     Rays
-        Rates are in steps of 1e-18 of the largest rate that all sources together could make; what is left
-        of a source behind an optical depth of ``table.opaque`` (less than 1e-8) is left out. Optical depths
-        are kept in float32. Beside its input it takes 12 bytes a cell within reach and 64 bytes a cell of a
-        sphere, for each thread.
+        Rates are in steps of 1e-18 of the largest rate that all sources together could make. Photons behind
+        an optical depth of ``table.opaque`` (a share below 1e-8) are neglected. Optical depths are kept in
+        float32. Besides its input the function takes, for each thread, 12 bytes a cell within reach and 64
+        bytes a cell of a sphere.
 
     Raises
     ------
     TypeError
         If `n_hi` is not float32 or float64 or positions are not integers.
     ValueError
-        If shapes do not fit, or a density, rate, length or number of threads is not what it can be.
+        If shapes do not fit, or a density, rate, length or number of threads is out of range.
     """
     check_real(n_hi, "n_hi")
     if n_hi.ndim != 3 or n_hi.size == 0:
@@ -153,7 +155,7 @@ def trace_rays(
     emitted = float(strengths.sum())
     leads, follows = np.unique(host, return_inverse=True)
     guest = leads[follows] != np.arange(len(host))
-    # Hosts that have guests are treated as these are: their group is one source of what leaves its cells.
+    # A host with guests is treated like its guests: the photons that leave their cells start as one source.
     guest |= np.bincount(follows, minlength=len(leads))[follows] > 1
     own = tuple(places[guest].T)
     sent = np.ones(len(places))
@@ -172,7 +174,7 @@ def trace_rays(
         emitted=emitted,
         absorbed=float(absorbed @ started + (1.0 - sent) @ strengths),
         lost=float(left @ started),
-        # Sources without photons are number -1.
+        # Sources without photons have the index -1.
         escaped=escaped[member],
         created=np.append(created[follows], 1.0)[member],
     )
@@ -185,7 +187,7 @@ def _in_share(
     member: NDArray[np.int64],
     share: tuple[int, int],
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-    """Those sources of a list whose hosts lie in a share, with their hosts and members counted anew."""
+    """Sources whose hosts belong to a share, with the indices of hosts and members within this share."""
     number, count = share
     if count == 1:
         return places, strengths, host, member
@@ -198,7 +200,7 @@ def _in_share(
 def _own_cell(
     tau: NDArray[np.float32], strengths: NDArray[np.float64], table: PhotoTable
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Share of the photons that leave the source's own cell, and what the others do to its atoms."""
+    """Share of the photons that leave the source's own cell, and the rate of the others in this cell."""
     bounds = (np.arange(len(table.left), dtype=np.int32) + FIRST_INTERVAL) << FRACTION_BITS
     across = 0.5 * tau.astype(np.float64)
     thick = np.maximum(across, THIN)
@@ -208,7 +210,8 @@ def _own_cell(
         for x in (across + OFFSET, middle - 0.5 * thick, middle + 0.5 * thick)
     )
     rate = 0.5 * (enter - leave) / thick
-    # What leaves is what is not absorbed, and nothing of that is left to rounding where the cell is thin.
+    # Where the cell is thin, the share that leaves is computed from the absorbed share, which avoids
+    # rounding.
     sent = np.where(across > THIN, behind, 1.0 - rate * tau)
     return sent, strengths * rate
 
@@ -222,7 +225,7 @@ def _all_sources(
     conserve: bool,
     threads: int | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Rates as whole numbers, and each source's shares absorbed, lost, and made of one photon."""
+    """Rates as integers, and each source's shares: absorbed, lost, and their sum before the correction."""
     total = np.zeros(tau.shape, dtype=np.int64)
     shares = np.zeros((3, len(places)))
     groups = -(-len(places) // LANES)
@@ -236,7 +239,7 @@ def _all_sources(
 
     parts = [slice(first, first + size) for first in range(0, len(places), size)]
     for part, first, rates, of_each in _in_turn(trace, parts, threads):
-        # The planes that these sources reach, from `first` on, and round the end of the box.
+        # The planes that these sources reach, from `first` on, wrapped at the end of the box.
         ahead = min(len(rates), len(total) - first)
         total[first : first + ahead] += rates[:ahead]
         total[: len(rates) - ahead] += rates[ahead:]
@@ -245,7 +248,7 @@ def _all_sources(
 
 
 def _in_turn(trace, parts: list[slice], threads: int) -> Iterator[tuple]:  # type: ignore[no-untyped-def, type-arg]
-    """Results of ``trace(part)`` as they come; no more than one for each thread and one more wait."""
+    """Results of ``trace(part)`` as they finish; at most one for each thread and one more wait."""
     if threads == 1:
         yield from map(trace, parts)
         return
@@ -267,7 +270,7 @@ def _some_sources(
     table: PhotoTable,
     conserve: bool,
 ) -> tuple[int, NDArray[np.int64], NDArray[np.float64]]:
-    """The first plane of the mesh that these sources reach, rates from there on, and each source's shares."""
+    """First plane of the mesh that these sources reach, rates from there on, and each source's shares."""
     nx, ny, nz = tau.shape
     reach = geometry.offsets.max(axis=0)
     first = int(places[:, 0].min() - reach[0])
@@ -287,7 +290,7 @@ def _some_sources(
     z = np.arange(-reach[2], reach[2] + 1)
     for start in range(0, len(places), LANES):
         group = places[start : start + LANES]
-        # Empty lanes follow the first source of the group once more, with no photons.
+        # Empty lanes repeat the first source of the group, with no photons.
         group = np.concatenate([group, np.repeat(group[:1], LANES - len(group), axis=0)])
         own = np.zeros(LANES, dtype=np.float32)
         own[: len(strength[start : start + LANES])] = strength[start : start + LANES]

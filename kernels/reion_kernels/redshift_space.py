@@ -1,4 +1,4 @@
-"""Cells moved along one axis, with what they hold: from real space to redshift space."""
+"""Cells moved along one axis with their contents, from real space to redshift space."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reion_kernels._layout import Real, check_out, check_real, strided, strided_
 from reion_kernels._threads import run, thread_count
 
 _THIN = 1e-9
-"""A moved cell that is thinner than this, in cells, is a sheet: all of it lies in one cell."""
+"""A moved cell thinner than this, in cells, is treated as a sheet that lies in one cell."""
 
 
 def move_cells(
@@ -21,33 +21,35 @@ def move_cells(
     out: Real | None = None,
     threads: int | None = None,
 ) -> Real:
-    """Move cells along the last axis, and add up what lands in each cell of the same mesh.
+    """Move cells along the last axis, and sum their contents in the cells of the same mesh.
 
-    The faces of every cell are moved by the mean displacement of the two cells they part, and what the cell
-    holds is spread evenly between its moved faces: the mesh-to-mesh scheme of Mao et al. 2012 (MNRAS 422,
+    Each face of a cell moves by the mean displacement of the two cells that it separates, and the content of
+    the cell is spread evenly between its moved faces: the mesh-to-mesh scheme of Mao et al. 2012 (MNRAS 422,
     926, section 4.2). Where faces overtake each other, cells overlap and their contents add. The sum along
-    the axis is kept, to rounding.
+    the axis is conserved, except for rounding.
 
     Parameters
     ----------
     x
-        What the cells hold, (x, y, z), float32 or float64, any strides: anything that adds up, such as the
+        (x, y, z), float32 or float64, any strides: contents of the cells, any additive quantity, such as the
         21-cm signal.
     displacement
-        In cells along the last axis, of the centre of each cell: shape and dtype of `x`, any strides.
+        Displacement of the centre of each cell along the last axis, in cells; shape and dtype of `x`, any
+        strides.
     periodic
-        What leaves at one end enters at the other. Otherwise it is lost, and the two outer faces move as the
-        cells behind them do.
+        True: contents that leave at one end enter at the other. False: they are lost, and the two outer faces
+        move like the cells next to them.
     out
-        Array for the result, of its shape and the dtype of `x`, any strides, with memory of its own. A new
-        C-ordered array if not given.
+        Array for the result, of the shape and dtype of `x`, any strides, that shares no memory with the
+        inputs. A new C-ordered array if not given.
     threads
         Number of threads; None for every core this process may use.
 
     Returns
     -------
     ndarray
-        (x, y, z). Sums are made in float64. NaN and infinities spread as any number does.
+        (x, y, z), of the dtype of `x`. Sums are computed in float64. NaN and infinities spread like any
+        number.
 
     Raises
     ------
@@ -136,7 +138,7 @@ def _move(x, u, y, shape, periodic):  # type: ignore[no-untyped-def]
                     _deposit(total, cell, value, periodic)
                     continue
                 density = value / (high - low)
-                # The last share is what is left, so that the shares add up.
+                # The last share is the remainder, so that the shares add up.
                 left = value - density * (cell + 1 - low)
                 _deposit(total, cell, density * (cell + 1 - low), periodic)
                 cell += 1

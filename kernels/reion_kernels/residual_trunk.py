@@ -1,10 +1,9 @@
-"""The trunk of reion's symmetric residual networks, fused: channels in, ionised fraction out.
+"""The trunk of reion's symmetric residual networks in one kernel, from channels to ionised fraction.
 
-What the network is stands in `reion.models.trunks`. A narrow network is bound by memory where every operator
-passes over the box; here a tile goes through all of them plane by plane, and what lies between two of them
-stays in the cache. A 3x3x3 convolution with one weight for each kind of neighbour (the cell itself, and those
-that share a face, an edge or a corner with it) takes four products with sums of cells instead of 27 with
-cells.
+`reion.models.trunks` describes the network. If every operator passes over the whole box, memory limits a
+narrow network. Here a tile goes through all operators plane by plane, and intermediate results stay in the
+cache. A 3x3x3 convolution with one weight for each kind of neighbour (the cell itself, and the cells that
+share a face, an edge or a corner with it) takes four products with sums of cells instead of 27 with cells.
 """
 
 from __future__ import annotations
@@ -24,45 +23,48 @@ from reion_kernels._vectors import LANES, OUTPUTS, logistic, mix, mix_more, neig
 from reion_kernels.box_means import BOX, copy_line
 
 _KINDS = 4
-"""Of cells around one, itself included."""
+"""Kinds of neighbours of a cell, including the cell itself."""
 
 _CHANNELS_AT_ONCE = 8
-"""The sums of neighbours of so many channels are held at a time: they stay in the first cache."""
+"""Channels whose sums of neighbours are held at a time, so that they stay in the first-level cache."""
 
 _TILE_CELLS = (64, 32, 64)
-"""Cells of a tile along x, y, z, at most. Its width along z, where vectors lie, wastes least for both shipped
-trunks, whose halos are two and four cells wide."""
+"""Most cells of a tile along x, y, z. This width along z, the axis of the vectors, wastes least for both
+shipped trunks, whose halos are two and four cells wide."""
 
 _THINNEST_CELLS = 16
-"""Tiles are cut along x, where each one begins with planes for its halo, down to so many cells."""
+"""Fewest cells of a tile along x, the axis along which tiles are cut to give every thread enough of them.
+Each tile begins with extra planes for its halo."""
 
 _TASKS_A_THREAD = 4
-"""How many tiles there should be for each thread, so that one that is held up holds up no other."""
+"""Wanted number of tiles for each thread, so that a delayed thread does not delay the others."""
 
 
 class TrunkWeights(NamedTuple):
-    """What a trunk has learnt; all float32 and contiguous.
+    """The weights of a trunk; all float32 and contiguous.
 
-    SiLU follows after the mix, every block and the head; the logistic function after xi and the spread.
+    SiLU follows the mix, every block and the head; the logistic function follows xi and its error bar.
 
     Attributes
     ----------
     mix, added
-        (channel, width), and (1 + blocks, width): what is added after the mix and after every block.
+        (channel, width): first 1x1x1 convolution. (1 + blocks, width): numbers added after it and after every
+        block.
     spread, spread_added
-        Of every block's symmetric convolution: (blocks, 4 width, hidden), for each channel of the input the
-        weights of a cell itself and of those that share a face, an edge and a corner; (blocks, hidden).
+        Symmetric convolution of every block: (blocks, 4 width, hidden), for each channel of the input the
+        weights of a cell itself and of those that share a face, an edge and a corner; biases (blocks,
+        hidden).
     back
-        (blocks, hidden, width).
+        (blocks, hidden, width): 1x1x1 convolution at the end of every block.
     head, head_added
-        (width, features), (features,).
+        (width, features), (features,): 1x1x1 convolution after the blocks.
     xi, xi_added
-        (features, 1), (1,).
+        (features, 1), (1,): 1x1x1 convolution to xi.
     error, error_added, error_xi, error_xi_added
-        (features, hidden), (hidden,), (hidden, 1), (1,): the spread of the error from the same features, with
-        SiLU between. No features and no hidden ones where there is none.
+        (features, hidden), (hidden,), (hidden, 1), (1,): two 1x1x1 convolutions, with SiLU between, from the
+        features to the error bar. Features and hidden channels are 0 for a network without error bars.
     error_range
-        (2,): the least spread, and how much more the largest is.
+        (2,): the smallest error bar, and the difference of the largest and the smallest.
     """
 
     mix: NDArray[np.float32]
@@ -82,12 +84,12 @@ class TrunkWeights(NamedTuple):
 
     @property
     def radius_cells(self) -> int:
-        """Cells of halo that the channels carry on every side: one for each block."""
+        """Cells of halo that the channels need on every side: one for each block."""
         return len(self.back)
 
 
 def _shapes(weights: TrunkWeights) -> tuple[tuple[int, ...], ...]:
-    """The shapes that the weights must have, in their order, by the sizes that some of them have."""
+    """The shapes that the weights must have, in the order of the fields, from the sizes of some of them."""
     channels, width = weights.mix.shape
     blocks, hidden, _ = weights.back.shape
     features, errors = len(weights.head_added), len(weights.error_added)
@@ -106,27 +108,27 @@ def residual_trunk(
     periodic: Sequence[int] = (0, 0, 0),
     threads: int | None = None,
 ) -> None:
-    """Write xi, and the spread of its error if there is a place for it, into `answers`.
+    """Write xi and, if `answers` has a place for it, the error bar of xi into `answers`.
 
     Parameters
     ----------
     channels
-        (x + 2 r, channel, y + 2 r, z + 2 r) float32, contiguous; r is `weights.radius_cells`. Along periodic
-        axes they have no halo.
+        (x + 2 r, channel, y + 2 r, z + 2 r) float32, contiguous; r is `weights.radius_cells`. There is no
+        halo along periodic axes.
     weights
         See `TrunkWeights`.
     answers
-        (1 or 2, x, y, z) float32; the first axis may have any stride.
+        (1 or 2, x, y, z) float32: xi, and its error bar; the first axis may have any stride.
     periodic
-        For each axis, 1 where the box goes round.
+        For each axis, 1 if the box is periodic along it, else 0.
     threads
         Number of threads; None for every core this process may use. It does not change the result.
 
     Raises
     ------
     ValueError
-        If an array has another shape than the others ask for, is not float32 or not contiguous; if a spread
-        is asked for that the network does not have.
+        If the shape of an array does not fit the others; if it is not float32 or not contiguous; if `answers`
+        has a place for an error bar that the network does not have.
     """
     expected = _shapes(weights)
     for name, array, shape in zip(weights._fields, weights, expected, strict=True):
@@ -166,12 +168,12 @@ def residual_trunk(
 
 
 def trunk_scratch_bytes(weights: TrunkWeights) -> int:
-    """Memory that one thread takes for a tile."""
+    """Working memory of one thread for a tile, in bytes."""
     return sum(array.nbytes for array in _scratch(weights, _TILE_CELLS))
 
 
 def tiles(shape: Sequence[int], threads: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """First cells and ends of tiles of nearly one size that fill a box."""
+    """First cells and ends of tiles of nearly equal size that fill a box."""
     counts = [math.ceil(n / side) for n, side in zip(shape, _TILE_CELLS, strict=True)]
     wanted = math.ceil(_TASKS_A_THREAD * threads / math.prod(counts[1:]))
     if threads > 1:
@@ -190,13 +192,13 @@ def _check(array: NDArray[np.float32], name: str) -> None:
 
 
 def _padded(weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The same with outputs of zero up to a multiple of `OUTPUTS`."""
+    """The weights with outputs of zero appended up to a multiple of `OUTPUTS`."""
     more = [(0, 0)] * (weights.ndim - 1) + [(0, -weights.shape[-1] % OUTPUTS)]
     return np.ascontiguousarray(np.pad(weights, more), dtype=np.float32)
 
 
 def _scratch(weights: TrunkWeights, cells: Sequence[int]) -> tuple[NDArray[np.float32], ...]:
-    """What `run_tile` works in."""
+    """Working arrays of `run_tile`."""
     stages, width = weights.added.shape
     halo = 2 * (stages - 1)
     room = -(-(cells[2] + halo) // LANES) * LANES + 2 * LANES
@@ -219,11 +221,11 @@ _PLANES, _ROWS, _LINE = (target(float32, ndim) for ndim in (5, 2, 1))
 
 @kernel((source(float32, 4), _WEIGHTS, _CELL, _CELL, _CELL, _PLANES, _ROWS, _ROWS, _LINE, BOX, BOX))
 def run_tile(channels, weights, begin, low, high, planes, rows, hidden, nothing, xi, error):  # type: ignore[no-untyped-def]
-    """Write xi and, where there is a place for it, its error for the cells from `low` to `high`.
+    """Write xi and, if `error` is not empty, its error bar for the cells from `low` to `high`.
 
-    `begin` is the cell of the channels, perhaps beyond the edge of a periodic box, where the halo of the
-    first answer begins. The tile is computed plane by plane along x. Of every stage of the network the last
-    three planes are held, from which a plane of the next one is made.
+    `begin` is the cell of the channels at which the halo of the first answer begins; in a periodic box it may
+    lie beyond the edge. The tile is computed plane by plane along x. The last three planes of every stage of
+    the network are kept, because a plane of the next stage needs them.
     """
     blocks, width = len(weights.back), weights.mix.shape[1]
     nx, ny = channels.shape[0], channels.shape[2]
@@ -237,7 +239,8 @@ def run_tile(channels, weights, begin, low, high, planes, rows, hidden, nothing,
             mix(weights.mix, rows, weights.added[0], into, cells)
             silu(into, width, cells)
         for block in range(min(blocks, step // 2)):
-            # The plane in the middle of the last three of this stage; it takes the place of the first.
+            # A plane of the next stage from the last three of this one; it replaces the oldest plane of the
+            # next stage.
             at = step - 2 * block
             order = ((at - 2) % 3, (at - 1) % 3, at % 3)
             further = 2 * (blocks - block - 1)
@@ -282,7 +285,7 @@ def _whole_vectors(cells):  # type: ignore[no-untyped-def]
 
 @kernel()
 def _copy_around(lines, first, into, cells):  # type: ignore[no-untyped-def]
-    """Copy cells from the first one on, which may lie beyond the lines: they go round."""
+    """Copy cells from `first` on, which may lie beyond the ends of the lines; the lines are periodic."""
     n = lines.shape[1]
     for i in range(len(lines)):
         at, done = first % n, 0

@@ -1,4 +1,4 @@
-"""Lists of sources: those in one cell made one, neighbours side by side, and the hosts of faint ones."""
+"""Lists of sources: merged where they share a cell, sorted by place, and with hosts for faint ones."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 NEAR_CELLS = 8
-"""Sources within a cube of so many cells follow each other in the list: their rays meet the same gas."""
+"""Side, in cells, of the cubes whose sources follow each other in the list, because their rays meet the same
+gas."""
 
 Integers = NDArray[np.int64]
 Reals = NDArray[np.float64]
 
 
 def check_sources(positions: ArrayLike, rates: ArrayLike, shape: tuple[int, ...]) -> tuple[Integers, Reals]:
-    """Return the cells, wrapped into the box, and rates of sources; raise if they cannot be sources.
+    """Return the cells of sources, wrapped into the box, and their rates; raise if they are invalid.
 
     Raises
     ------
@@ -50,14 +51,14 @@ def check_sources(positions: ArrayLike, rates: ArrayLike, shape: tuple[int, ...]
 
 
 def by_place(places: Integers, strengths: Reals, shape: tuple[int, ...]) -> tuple[Integers, Reals, Integers]:
-    """Make sources in one cell one, drop those without photons, and put neighbours together.
+    """Merge sources in one cell, drop those without photons, and sort neighbours together.
 
     Returns
     -------
     places, strengths
         (cells with sources, 3) and (cells with sources,).
     member
-        (sources,): where in that list each source is; -1 for those without photons.
+        (sources,): index of each given source in these lists; -1 for those without photons.
     """
     shining = strengths > 0
     flat = np.ravel_multi_index(tuple(places[shining].T), shape)
@@ -77,11 +78,11 @@ def by_place(places: Integers, strengths: Reals, shape: tuple[int, ...]) -> tupl
 def hosts(
     places: Integers, strengths: Reals, shape: tuple[int, ...], share: float, block_cells: int
 ) -> Integers:
-    """Which source of a list each sends the photons on for that leave its cell: itself, unless it is faint.
+    """Return for each source the index of its host, from which the photons that leave its cell start.
 
-    The faintest that together emit no more than `share` of all photons are faint. Those of them that lie in
-    the same cube of `block_cells` cells, counted from the first cell of the box, have the brightest of them
-    as their host.
+    The faintest sources that together emit no more than `share` of all photons are faint. The host of a faint
+    source is the brightest faint source in the same cube of `block_cells` cells a side, counted from the
+    first cell of the box. Every other source is its own host.
     """
     order = np.argsort(strengths, kind="stable")
     count = np.count_nonzero(np.cumsum(strengths[order]) <= share * strengths.sum() * (1 + 1e-12))

@@ -14,30 +14,31 @@ FLOAT32 = np.float32
 
 
 class Sphere(NamedTuple):
-    """Where the rays from the middle of one cell to the middles of others go.
+    """Geometry of the rays from the middle of a source's cell to the middles of the cells around.
 
-    The same for every source. Cells are sorted by layers: layer n is the shell of a cube of 2 n + 1 cells. A
-    ray enters a cell of layer n from up to four cells of layer n - 1 (Raga et al. 1999; Mellema, Iliev,
-    Alvarez & Shapiro 2006, appendix A).
+    It is the same for every source. Cells are sorted by layers: layer n is the shell of a cube of 2 n + 1
+    cells a side. A ray enters a cell of layer n from up to four cells of layer n - 1 (Raga et al. 1999;
+    Mellema, Iliev, Alvarez & Shapiro 2006, appendix A).
 
     Attributes
     ----------
     offsets
-        (cells, 3), int32: cells as seen from the source; the source's own is the first.
+        (cells, 3), int32: cells relative to the source; the source's own is the first.
     layers
-        (layers + 1,), int64: where each layer starts and, at last, the number of cells.
+        (layers + 1,), int64: index of the first cell of each layer and, last, the number of cells.
     upstream
-        (cells, 4), int32: numbers, within the layer before, of the cells that a ray comes from.
+        (cells, 4), int32: indices, within the layer before, of the cells through which a ray comes.
     weights
-        (cells, 4), float32: the share of each, from the place where the ray crosses the layer before.
+        (cells, 4), float32: share of each of these cells, from the point where the ray crosses their layer.
     path
         (cells,), float32: length of the ray within the cell, in cells; half a cell for the source's own.
     spread
         (cells,), float32: path / volume of the shell, 1 / (4 pi r^2) in cells; see `build` for the two ways.
     leaving
-        (cells,), float32: share of all directions that leave the sphere behind this cell.
+        (cells,), float32: share of all directions in which rays leave the sphere behind this cell.
     columns, column
-        (columns, 2) and (cells,), int32: the distinct x and y of the offsets, and which of them a cell has.
+        (columns, 2) and (cells,), int32: the distinct (x, y) of the offsets, and the index among them of each
+        cell.
     height
         (cells,), int32: z of the offset, counted from the lowest.
     """
@@ -60,18 +61,19 @@ def sphere(radius_cells: float, shape: tuple[int, ...], *, conserve: bool) -> Sp
     Parameters
     ----------
     radius_cells
-        A cell belongs to the sphere if its middle is not farther than this from the source's.
+        A cell belongs to the sphere if its middle is not farther than this from the middle of the source's
+        cell.
     shape
         Cells of the mesh. Where the sphere is wider than the mesh, a cell is reached through its nearest
-        image, or through each of those that are equally near, and the rest of the sphere is left out.
+        image, or through several that are equally near, and the rest of the sphere is left out.
     conserve
-        Divide the solid angles of the cells by their sum over a layer (0.938, 0.977, 0.990, ... without
-        this), so that every layer meets every photon once.
+        Divide the solid angles of the cells by their sum over the layer (0.938, 0.977, 0.990, ...), so that
+        every photon meets every layer once.
 
     Returns
     -------
     Sphere
-        About 60 bytes a cell. The last few are kept.
+        It takes about 60 bytes a cell. The last few spheres are cached.
     """
     reach = tuple(min(int(radius_cells), n // 2) for n in shape)
     return build(math.floor(min(radius_cells, math.sqrt(3) * max(reach)) ** 2 + 1e-9), reach, conserve)
@@ -79,8 +81,8 @@ def sphere(radius_cells: float, shape: tuple[int, ...], *, conserve: bool) -> Sp
 
 @lru_cache(maxsize=4)
 def build(radius_squared: int, reach: tuple[int, ...], conserve: bool) -> Sphere:
-    """Make the sphere of so many cells squared that reaches no farther than `reach` along each axis."""
-    # With the cells just outside: from them follows what leaves.
+    """Make the sphere of a squared radius in cells that reaches no farther than `reach` along each axis."""
+    # The cells just outside are included first, because they give the share that leaves.
     outer = math.sqrt(radius_squared) + 2.0
     offsets, layer = _by_layers(math.floor(outer**2), tuple(n + 1 for n in reach))
     starts = np.searchsorted(layer, np.arange(layer[-1] + 2))
@@ -100,13 +102,13 @@ def build(radius_squared: int, reach: tuple[int, ...], conserve: bool) -> Sphere
     before = upstream + starts[np.maximum(layer - 1, 0)][:, None]
     leaving = np.zeros(len(layer))
     np.add.at(leaving, before[~inside], weights[~inside] * solid_angle[~inside, None])
-    leaving = leaving[inside] / leaving[inside].sum()  # all of it, where there is no gas
+    leaving = leaving[inside] / leaving[inside].sum()  # without gas all photons leave
 
-    # Numbers of cells within a layer, once those outside are gone.
+    # Indices of cells within a layer, without the cells outside.
     number = np.cumsum(inside) - 1
     kept = np.searchsorted(layer[inside], np.arange(layer[inside][-1] + 2))
     upstream = np.where(weights > 0, number[before] - kept[np.maximum(layer - 1, 0)][:, None], -1)[inside]
-    # A neighbour without a share may be outside: any other stands in for it.
+    # A neighbour with a weight of zero may be outside; any other index may replace it.
     upstream = np.where(upstream < 0, upstream.max(axis=1, keepdims=True), upstream)
     offsets = offsets[inside]
     columns, column = np.unique(offsets[:, :2], axis=0, return_inverse=True)
@@ -138,7 +140,7 @@ def _by_layers(radius_squared: int, reach: tuple[int, ...]) -> tuple[NDArray[np.
 def _upstream(
     offsets: NDArray[np.int64], layer: NDArray[np.int64], starts: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The four cells before each, as numbers within the layer before, and their shares."""
+    """The four cells before each cell, as indices within the layer before, and their weights."""
     cells = np.arange(len(offsets))
     low = offsets.min(axis=0)
     lookup = np.zeros(offsets.max(axis=0) - low + 1, dtype=np.int64)

@@ -1,6 +1,6 @@
 """The symmetries of the cube: 24 rotations and, with reflections, 48, on the last three axes of an array.
 
-The symmetry with index i first permutes the axes, then turns some of them round:
+The symmetry with index i first permutes the axes, then reverses some of them:
 ``numpy.flip(numpy.transpose(x, permutation), axes)``. Index 0 is the identity; the first 24 are the proper
 rotations.
 """
@@ -23,11 +23,12 @@ N_ROTATIONS = 24
 N_SYMMETRIES = 48
 
 _TILE_J, _TILE_K = 64, 64
-"""Cells of a tile: long enough along both axes that memory is read and written in long runs, and small enough
-for the nearest cache."""
+"""Cells of a tile: enough along both axes to read and write memory in long runs, and few enough for the
+nearest cache."""
 
 _PADDING = 4
-"""Cells between the rows of a tile, without which a column would compete for a few places in the cache."""
+"""Unused cells between the rows of a tile; without them the cells of a column would evict each other from the
+cache."""
 
 Permutation = tuple[int, int, int]
 Flips = tuple[bool, bool, bool]
@@ -59,7 +60,7 @@ _FLIPS = np.array([flips for _, flips in _ELEMENTS], dtype=np.int64)
 
 
 def permutation_and_flips(index: int) -> tuple[Permutation, Flips]:
-    """Return the axes permutation and which axes are turned round afterwards.
+    """Return the permutation of the axes, and which axes are reversed after it.
 
     Parameters
     ----------
@@ -71,7 +72,7 @@ def permutation_and_flips(index: int) -> tuple[Permutation, Flips]:
     permutation
         Axis a of the result is axis ``permutation[a]`` of the input.
     flips
-        Whether axis a of the result runs backwards.
+        Whether axis a of the result is reversed.
 
     Raises
     ------
@@ -121,22 +122,22 @@ def rotate(x: Real, index: int, *, out: Real | None = None, threads: int | None 
     index
         0 to 23; 0 is the identity.
     out
-        Array for the result, of its shape and the dtype of `x`, any strides, with memory of its own. A new
-        C-ordered array if not given.
+        Array for the result, of the shape of the result and the dtype of `x`, any strides, that shares no
+        memory with `x`. A new C-ordered array if not given.
     threads
         Number of threads; None for every core this process may use.
 
     Returns
     -------
     ndarray
-        (..., x', y', z'), the lengths permuted as the axes are. Every bit is kept, NaN included.
+        (..., x', y', z'), the lengths permuted like the axes. Every bit is kept, also of NaN.
 
     Raises
     ------
     TypeError
         If `x` or `out` is not a float32 or float64 array.
     ValueError
-        If `index` is no rotation, `x` has fewer than three axes, or `out` does not fit.
+        If `index` is not 0 to 23, `x` has fewer than three axes, or `out` does not fit.
     """
     if not 0 <= index < N_ROTATIONS:
         message = (
@@ -148,7 +149,7 @@ def rotate(x: Real, index: int, *, out: Real | None = None, threads: int | None 
 
 
 def symmetry(x: Real, index: int, *, out: Real | None = None, threads: int | None = None) -> Real:
-    """Turn arrays by one of the 48 symmetries of the cube, rotations (0 to 23) and reflections (24 to 47).
+    """Transform arrays by one of the 48 symmetries of the cube: rotations (0 to 23), reflections (24 to 47).
 
     Parameters, result and errors are those of `rotate`, with `index` from 0 to 47.
     """
@@ -179,10 +180,10 @@ def symmetry(x: Real, index: int, *, out: Real | None = None, threads: int | Non
 
 
 def _ordered(a: Real, b: Real) -> tuple[Real, Real]:
-    """Sort the last three axes of both: the fastest of `b` last, that of `a` before it if it is another.
+    """Sort the last three axes of both: the fastest of `b` last, before it that of `a` if it differs.
 
-    The two before the last are turned round where `a` runs backwards: memory is faster where it is read from
-    front to back.
+    The two axes before the last are reversed where `a` has a negative stride, because reading memory from
+    front to back is faster.
     """
     lead = a.ndim - 3
     steps_a, steps_b = (
@@ -198,7 +199,7 @@ def _ordered(a: Real, b: Real) -> tuple[Real, Real]:
 
 
 def _cubes(x: Real, *, writeable: bool = False) -> _Cubes:
-    """Return `x`, of shape (..., i, j, k), as the kernel takes it."""
+    """Return `x`, of shape (..., i, j, k), in the form of the kernel."""
     line, first, strides = strided(x, writeable=writeable)
     lead = x.ndim - 3
     cubes = np.indices(x.shape[:lead]).reshape(lead, math.prod(x.shape[:lead]))
