@@ -102,9 +102,9 @@ def trace_rays(
         front creates up to 10 % too many.
     faint_share, faint_block_cells
         For boxes in which every cell emits. The faintest sources that together emit no more than
-        `faint_share` of all photons are not followed: such a source ionises its own cell with the photons
-        that this cell absorbs, and its other photons start from the brightest faint source in the same cube
-        of `faint_block_cells` cells a side. 0: every source is followed.
+        `faint_share` of all photons share rays: each ionises its own cell with the photons that this cell
+        absorbs, and its other photons start from the brightest of them in the same cube of
+        `faint_block_cells` cells a side. 0: every source has rays of its own.
     share
         (index, count): trace only share `index`, from 0, of `count` shares of the sources, so that several
         processes can trace one share each. Rates and sums of all shares add up to the whole.

@@ -1,1 +1,1 @@
-"""What is known without learning: the excursion set and the mean free path of photons."""
+"""Physics without learning: the excursion set and the mean free path of photons."""

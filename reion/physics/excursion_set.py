@@ -1,9 +1,10 @@
-"""The excursion set: the semi-numerical answer, and the baseline of every evaluation.
+"""The excursion set: the semi-numerical method, and the baseline of every evaluation.
 
 A cell is ionised if in any sphere around it, from 16 cells down to one, the photons emitted reach `threshold`
 times the number of hydrogen atoms (Furlanetto, Zaldarriaga & Hernquist 2004, ApJ 613, 1; as in 21cmFAST,
-Mesinger, Furlanetto & Cen 2011, MNRAS 411, 955, with the sources of the simulation in place of the collapsed
-fraction). The spheres are sharp in real space: all cells whose centre is at most the radius away.
+Mesinger, Furlanetto & Cen 2011, MNRAS 411, 955, with the sources of the simulation instead of the collapsed
+fraction). The spheres are sharp in real space: they contain all cells whose centre is at most the radius
+away.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from reion.simulation.photons import N_ION_TIME_S, EmittedPhotons, warn_if_late
 RADII_CELLS = tuple(float(16 * 2 ** (-step / 8)) for step in range(33))
 """Radii of the spheres in cells: 16 down to 1, eight to every factor of two.
 
-A coarser ladder misses the sphere that just reaches the threshold; a finer one changes nothing.
+With fewer radii the method misses spheres that just reach the threshold; more radii change nothing.
 """
 
 
@@ -41,12 +42,12 @@ def photons_per_atom(
         Ionising photons and hydrogen atoms per comoving volume, in the same unit, shape (x, y, z), not
         negative, cubic cells, periodic.
     radii_cells
-        Radii of the spheres in cells. Where a sphere is wider than the box, it is the box.
+        Radii of the spheres in cells. A sphere wider than the box is the box.
 
     Returns
     -------
     numpy.ndarray
-        float64, shape (x, y, z). Infinite where a sphere holds photons but no atoms, zero where neither.
+        float64, shape (x, y, z). inf where a sphere holds photons but no atoms, zero where it holds neither.
 
     Raises
     ------
@@ -56,7 +57,7 @@ def photons_per_atom(
     n_photons, n_hydrogen = checked_pair(n_photons, n_hydrogen)
     if n_photons.min() < 0 or n_hydrogen.min() < 0:
         raise InputError("expected numbers of photons and atoms that are not negative")
-    # In units of the fullest cell, what the transform leaves of an empty sphere is rounding, far below 1e-9.
+    # In units of the largest cell, the transform gives an empty sphere only rounding errors, far below 1e-9.
     photon_scale, atom_scale = float(n_photons.max()), float(n_hydrogen.max())
     highest = np.zeros(n_photons.shape)
     if photon_scale == 0:
@@ -71,7 +72,7 @@ def photons_per_atom(
         inside = (distance <= radius**2 * (1 + 1e-12)).astype(np.float64)
         if cells == (cells := inside.sum()):
             continue  # on a mesh, a slightly smaller radius can be the same sphere
-        # The transform of a ball is real: it is its own mirror image.
+        # The transform of a ball is real, because the ball is symmetric.
         ball = scipy.fft.rfftn(inside, workers=fft_threads()).real
         inside_photons = scipy.fft.irfftn(
             photons * ball, n_photons.shape, workers=fft_threads(), overwrite_x=True
@@ -97,7 +98,8 @@ def ionised(n_photons: np.ndarray, n_hydrogen: np.ndarray, *, threshold: float =
     n_photons, n_hydrogen
         As for `photons_per_atom`.
     threshold
-        Photons per hydrogen atom that ionise: one, plus recombinations, less what escapes being counted.
+        Photons per hydrogen atom from which on a sphere is ionised: one, plus recombinations, less photons
+        that are not counted.
 
     Raises
     ------
@@ -106,7 +108,7 @@ def ionised(n_photons: np.ndarray, n_hydrogen: np.ndarray, *, threshold: float =
     """
     if not threshold > 0:
         raise InputError(f"expected a positive threshold of photons per atom; received {threshold}")
-    # The transforms round, which must not decide about a sphere that just reaches the threshold.
+    # Rounding in the transforms must not decide about a sphere that just reaches the threshold.
     reached: np.ndarray = photons_per_atom(n_photons, n_hydrogen) >= threshold * (1 - 1e-9)
     return reached
 
@@ -119,8 +121,8 @@ class Photons:
     sim
         A Simulation with n_ion or n_src (`history`), or n_src (`instant`).
     inputs
-        `history`: n_ion, summed up from n_src on the way where the simulation does not have it.
-        `instant`: n_src times the cosmic age, as if the sources of the moment had always shone.
+        `history`: n_ion, computed from n_src if the simulation does not have it.
+        `instant`: n_src times the cosmic age, as if the present sources had always shone.
 
     Raises
     ------
@@ -130,7 +132,7 @@ class Photons:
     Warns
     -----
     UserWarning
-        If photons have to be summed up and the series starts below z = 11 with sources shining.
+        If n_ion has to be computed and the series starts below z = 11 with sources already shining.
     """
 
     def __init__(self, sim: xr.Dataset, inputs: InputSet) -> None:
@@ -160,21 +162,21 @@ class Photons:
 
 
 def photons(sim: xr.Dataset, inputs: InputSet) -> Iterator[np.ndarray]:
-    """The photons of one snapshot after the other (see `Photons`)."""
+    """Yield the photons of every snapshot, in order (see `Photons`)."""
     emitted = Photons(sim, inputs)
     return map(emitted.at, range(sim.sizes["redshift"]))
 
 
 def fit_threshold(simulations: Iterable[xr.Dataset], inputs: InputSet = "history") -> float:
-    """The threshold that fits the true xi of the training boxes best: least squares, one for all redshifts.
+    """The threshold, one for all redshifts, that fits the true xi of boxes best, by least squares.
 
-    The sum of squares is a sum over cells of xi^2 below the threshold and (1 - xi)^2 above it, so it is known
-    for every threshold from two histograms, whose bins are a thousandth of a factor e wide.
+    The sum of squares is the sum of xi^2 over cells below the threshold and of (1 - xi)^2 over cells above
+    it, so two histograms, whose bins are a thousandth of a factor e wide, give it for every threshold.
 
     Parameters
     ----------
     simulations
-        Simulations with xi, n_igm and what `inputs` needs (see `photons`), cubic cells.
+        Simulations with xi, n_igm, the field that `inputs` needs (see `Photons`), and cubic cells.
 
     Raises
     ------
@@ -190,7 +192,7 @@ def fit_threshold(simulations: Iterable[xr.Dataset], inputs: InputSet = "history
         for index, n_photons in enumerate(photons(sim, inputs)):
             highest = photons_per_atom(n_photons, hydrogen_density(sim["n_igm"][index].values))
             xi = sim["xi"][index].values.astype(np.float64)
-            # What a threshold below this cell's ratio adds to the sum of squares: (1 - xi)^2 - xi^2.
+            # A threshold below the ratio of this cell changes the sum of squares by (1 - xi)^2 - xi^2.
             gained += np.bincount(
                 np.searchsorted(edges, highest.reshape(-1), side="right"),
                 weights=(1 - 2 * xi).reshape(-1),

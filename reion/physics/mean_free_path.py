@@ -1,7 +1,7 @@
-"""How far ionising photons reach: `max_mfp` in comoving Mpc, in cells, and as a propagation mask.
+"""The reach of ionising photons: `max_mfp` in comoving Mpc, in cells, and as a propagation mask.
 
-`max_mfp` is a comoving radius: the farthest that a source reaches. It is one number, or one of `MODELS` of
-the mean free path, which give proper lengths; a proper length times 1 + z is comoving.
+`max_mfp` is a comoving radius, the largest distance of a photon from its source. It is a number, or a model
+of the mean free path in `MODELS`. The models give proper lengths, which 1 + z makes comoving.
 """
 
 from __future__ import annotations
@@ -53,24 +53,24 @@ MODELS: Mapping[str, Callable[[float, Any], float]] = {
     "choudhury-2009": choudhury_2009,
     "worseck-2014": worseck_2014,
 }
-"""Mean free path in proper Mpc at a redshift in an astropy cosmology. All were measured after reionisation:
-at higher redshifts they are extrapolations."""
+"""Models of the mean free path, in proper Mpc, at a redshift in an astropy cosmology. All were measured after
+reionisation; at higher redshifts they are extrapolations."""
 
 
 def max_mfp_mpc(max_mfp: float | str, redshift: float, model: Any) -> float:
-    """The farthest that a source reaches at a redshift, in comoving Mpc.
+    """The reach of photons at a redshift, in comoving Mpc.
 
     Parameters
     ----------
     max_mfp
-        Comoving Mpc, or a name in `MODELS`.
+        A number of comoving Mpc, or a name in `MODELS`.
     model
-        The cosmology, as `reion.simulation.contract.cosmology` gives it.
+        The cosmology, from `reion.simulation.contract.cosmology`.
 
     Raises
     ------
     InputError
-        If it is neither a name in `MODELS` nor a positive length.
+        If `max_mfp` is neither a name in `MODELS` nor a positive length.
     """
     if isinstance(max_mfp, str) and max_mfp in MODELS:
         return MODELS[max_mfp](redshift, model) * (1 + redshift)
@@ -86,7 +86,7 @@ def max_mfp_mpc(max_mfp: float | str, redshift: float, model: Any) -> float:
 
 
 def require_max_mfp(sim: xr.Dataset, *, purpose: str) -> None:
-    """Raise `InputError` if `sim` does not say how far photons reach, saying what needs it."""
+    """Raise `InputError` if `sim` has no `max_mfp`; `purpose` says in the message what needs it."""
     if MAX_MFP not in sim.variables:
         raise InputError(
             f"{purpose} needs to know how far photons reach, and the simulation does not say",
@@ -95,7 +95,7 @@ def require_max_mfp(sim: xr.Dataset, *, purpose: str) -> None:
 
 
 def max_mfp_cells(sim: xr.Dataset, max_mfp: float | str) -> np.ndarray:
-    """The farthest that a source reaches, in cells along x, y, z, at every redshift.
+    """The reach of photons in cells along x, y, z, at every redshift.
 
     Returns
     -------
@@ -109,10 +109,10 @@ def max_mfp_cells(sim: xr.Dataset, max_mfp: float | str) -> np.ndarray:
 
 
 def with_propagation_mask(sim: xr.Dataset, max_mfp: float | str) -> xr.Dataset:
-    """Return the simulation with `propagation_mask`: where photons of this snapshot's sources can be.
+    """Return the simulation with `propagation_mask`: where photons of a snapshot's sources can be.
 
-    The mask is the mean of `n_src` over the ball of radius `max_mfp` around each cell, periodic, in the units
-    of `n_src`: `n_src` convolved with the ball. Computed where it is read.
+    The mask is the mean of `n_src` over the periodic ball of radius `max_mfp` around each cell, in the units
+    of `n_src`. It is computed lazily, when it is read.
 
     Raises
     ------
@@ -138,29 +138,29 @@ def ball_mean(field: np.ndarray, radii_cells: np.ndarray) -> np.ndarray:
     field
         (x, y, z), periodic, not negative, float32 or float64.
     radii_cells
-        (3,): the ball's radius along x, y, z. A cell belongs to it if its centre does. A ball larger than the
-        box reaches cells as often as it reaches them around the box.
+        (3,): radius of the ball along x, y, z. A cell belongs to the ball if its centre does. A ball larger
+        than the box counts a cell once for each of its periodic images inside the ball.
 
     Returns
     -------
     numpy.ndarray
-        Of the shape and number type of `field`.
+        (x, y, z), in the dtype of `field`.
     """
     from scipy.fft import ifft2, irfft, rfftn
 
     kernel = _ball_transform(field.shape, tuple(float(radius) for radius in radii_cells))
     spectrum = rfftn(field)
     spectrum *= kernel.astype(spectrum.real.dtype, copy=False)
-    # What irfftn does, without its copy of the spectrum.
+    # The same as irfftn, without its copy of the spectrum.
     spectrum = ifft2(spectrum, axes=(0, 1), overwrite_x=True)
     mean: np.ndarray = irfft(spectrum, n=field.shape[2], axis=2, overwrite_x=True)
-    np.maximum(mean, 0, out=mean)  # what rounding takes below zero
+    np.maximum(mean, 0, out=mean)  # rounding may give values below zero
     return mean
 
 
 @lru_cache(maxsize=1)
 def _ball_transform(shape: tuple[int, ...], radii_cells: tuple[float, ...]) -> np.ndarray:
-    """Fourier transform of the ball, normalised to a sum of one; real, as the ball is symmetric."""
+    """Fourier transform of the ball, normalised to a sum of one; real, because the ball is symmetric."""
     from scipy.fft import rfftn
 
     ball = ball_counts(shape, radii_cells)
@@ -177,6 +177,6 @@ class _PropagationMask(LazyField):
         self._radii_cells = radii_cells
 
     def snapshot(self, index: int, key: CellKey) -> np.ndarray:
-        """The cells `key` of snapshot `index`, from all of its sources."""
+        """The cells `key` of the mask of snapshot `index`, from all sources of the snapshot."""
         n_src = self._n_src[index].values.astype(np.float32, copy=False)
         return ball_mean(n_src, self._radii_cells[index])[key]

@@ -1,4 +1,4 @@
-"""What a ray tracing costs."""
+"""Predicted cost of a ray tracing: memory, bytes and time."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from reion_kernels import trace_rays
 
 _MEBIBYTE = 1 << 20
 _SIMULATE_BYTES = 260 * _MEBIBYTE
-"""The program with its kernels."""
+"""Memory of the program with its kernels."""
 _SIMULATE_BYTES_A_CELL = 110.0
-"""Density, fractions and rates of a time step, most of them in float64, and the rates of each thread."""
+"""Memory a cell: density, fractions and rates of a time step, most in float64, and the rates of each
+thread."""
 
 _ROUNDS_A_STEP = 8
-"""Rounds of rays and chemistry that a time step takes, about: fewer early on, more where bubbles merge."""
+"""Approximate iterations of rays and chemistry in a time step: fewer early on, more when bubbles merge."""
 
 _SAMPLE_SOURCES = 32
 
 _REDSHIFT, _NEUTRAL_CM3 = 8.0, 1e-5
-"""What the gas is like through which the sample is traced: hydrogen of the mean density, 93 % ionised."""
+"""The gas of the sample that is timed: hydrogen of the mean density at this redshift, 93 % ionised."""
 
 
 def plan_simulate(
@@ -40,17 +41,20 @@ def plan_simulate(
     rates: bool = False,
     terms: Terms = TERMS,
 ) -> Plan:
-    """Plan a ray tracing. A cell is one cell of the sphere of one source, once; rounds are an estimate.
+    """Plan a ray tracing. Its unit of work is one cell of the sphere of one source in one iteration.
+
+    The number of iterations is an estimate.
 
     Parameters
     ----------
     rates
-        Whether the rate of photo-ionisations is stored too.
+        Whether the photo-ionisation rate is stored too.
 
     Raises
     ------
     InputError
-        As `reion.ray_tracing.simulate.simulate`: if the simulation lacks what ray tracing needs.
+        If the simulation lacks a field or fact that ray tracing needs (see
+        `reion.ray_tracing.evolve.check_traceable`).
     """
     check_traceable(sim, tracing)
     cell_mpc, shape = cubic_cell_size_mpc(sim), shape_of(sim)
@@ -91,5 +95,5 @@ def plan_simulate(
 
 
 def _cells_within(radius_cells: float, shape: tuple[int, int, int]) -> int:
-    """Cells of a sphere, or of the box where that is smaller."""
+    """Number of cells of a sphere, or of the box if that is smaller."""
     return max(1, min(round(4 / 3 * math.pi * radius_cells**3), math.prod(shape)))

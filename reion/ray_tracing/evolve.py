@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     from astropy.cosmology import FlatLambdaCDM
 
 _PHOTONS_PER_RATE_UNIT = 1e48
-"""Photons a second that n_src counts as one."""
+"""Photons a second for one unit of n_src."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """What happens between two snapshots.
+    """The ray tracing between two snapshots.
 
     Parameters
     ----------
@@ -49,13 +49,13 @@ class Interval:
     gamma
         (x, y, z) float32: photo-ionisations of each neutral atom a second, in the last time step.
     photons
-        What became of the photons of all time steps.
+        Count of the photons of all time steps.
     sources
         Number of sources whose rays were traced.
     max_mfp_mpc
         The comoving radius in Mpc that photons reached.
     iterations
-        Rounds of rays and chemistry, one number a time step.
+        Iterations of rays and chemistry, one number for each time step.
     converged
         Whether every time step converged.
     """
@@ -70,13 +70,13 @@ class Interval:
 
 
 def check_traceable(sim: xr.Dataset, settings: RayTracing) -> None:
-    """Check that a Simulation has all that ray tracing needs.
+    """Check that a Simulation has every field and fact that ray tracing needs.
 
     Raises
     ------
     InputError
-        If a field is missing, n_src is not a photon rate, there is but one snapshot, cells are not cubes, or
-        the reach of the photons is unknown.
+        If a field is missing, n_src is not a photon rate, there is only one snapshot, cells are not cubes, or
+        the reach of photons is unknown.
     """
     require_fields(sim, ["n_igm", "n_src"], purpose="ray tracing")
     units = sim["n_src"].attrs["units"]
@@ -100,7 +100,7 @@ def reach_mpc(sim: xr.Dataset, settings: RayTracing, index: int) -> float:
     Raises
     ------
     InputError
-        If neither the settings nor the Simulation say it.
+        If neither the settings nor the Simulation give it.
     """
     if settings.max_mfp is not None:
         return max_mfp_mpc(settings.max_mfp, float(sim["redshift"][index]), cosmology(sim))
@@ -109,7 +109,7 @@ def reach_mpc(sim: xr.Dataset, settings: RayTracing, index: int) -> float:
 
 
 def photo_table(settings: RayTracing) -> PhotoTable:
-    """The table of what is left of the sources' spectrum behind hydrogen."""
+    """The table of the photons of the sources' spectrum that pass an optical depth of hydrogen."""
     spectrum = settings.spectrum
     if isinstance(spectrum, BlackBody):
         return black_body_table(spectrum.temperature_k, highest_ry=spectrum.highest_ry)
@@ -117,7 +117,7 @@ def photo_table(settings: RayTracing) -> PhotoTable:
 
 
 def sources_of(n_src: np.ndarray, cell_mpc: float) -> tuple[np.ndarray, np.ndarray]:
-    """The cells that emit, and their photons a second.
+    """The cells that emit, and the photons that each emits a second.
 
     Parameters
     ----------
@@ -135,14 +135,14 @@ def sources_of(n_src: np.ndarray, cell_mpc: float) -> tuple[np.ndarray, np.ndarr
 
 
 def faint_share(sources: int, cells: int, settings: RayTracing) -> float:
-    """Share of the photons whose sources count as faint (see `reion_kernels.trace_rays`)."""
+    """The `faint_share` of `reion_kernels.trace_rays`, from the settings or, without one, the sources."""
     if settings.faint_share is not None:
         return settings.faint_share
     return 0.5 if sources > DIFFUSE_SHARE * cells else 0.0
 
 
 def redshift_at(model: FlatLambdaCDM, age_s: float, between: np.ndarray) -> float:
-    """The redshift at which the universe is so many seconds old, between two redshifts."""
+    """The redshift, between two redshifts, at which the universe has the age `age_s` in seconds."""
     from scipy.optimize import brentq
 
     def too_old_s(redshift: float) -> float:
@@ -152,7 +152,7 @@ def redshift_at(model: FlatLambdaCDM, age_s: float, between: np.ndarray) -> floa
 
 
 def _time_steps(model: FlatLambdaCDM, between: np.ndarray, steps: int) -> tuple[float, list[float]]:
-    """Seconds of each of the equally long steps between two redshifts, and the redshift of its middle."""
+    """Length in seconds of the equal time steps between two redshifts, and the redshift of each middle."""
     begin_s, end_s = (float(model.age(float(redshift)).to_value("s")) for redshift in between)
     step_s = (end_s - begin_s) / steps
     return step_s, [redshift_at(model, begin_s + (number + 0.5) * step_s, between) for number in range(steps)]
@@ -170,8 +170,8 @@ def evolve(
 ) -> Interval:
     """Let the sources of a snapshot shine until the next one.
 
-    Density and sources stay what they are in the snapshot, in comoving coordinates; the proper hydrogen
-    density of a time step, n_igm / (1.222 m_p) (1 + z)^3, and the size of a cell are those of its middle.
+    The comoving density and the sources are those of the snapshot. The proper hydrogen density of a time
+    step, n_igm / (1.222 m_p) (1 + z)^3, and the proper cell size are those of the middle of the step.
 
     Parameters
     ----------
@@ -180,9 +180,9 @@ def evolve(
     xi
         (x, y, z): ionised fraction at the beginning, 0 to 1.
     trace
-        Traces the rays, with the arguments of `reion_kernels.trace_rays`.
+        Function that traces the rays, with the arguments of `reion_kernels.trace_rays`.
     progress
-        Called with the share of the interval that is done, 0 to 1, and the mean ionised fraction.
+        Called with the finished share of the interval, 0 to 1, and the mean ionised fraction.
     """
     model = cosmology(sim)
     cell_mpc = cubic_cell_size_mpc(sim)

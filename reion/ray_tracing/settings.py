@@ -1,4 +1,4 @@
-"""The one schema of a ray tracing: TOML file, `--set` flags, Python call and the attributes of the store."""
+"""Settings of a ray tracing: one schema for TOML file, `--set`, Python call and attributes of the store."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ DIFFUSE_SHARE = 0.1
 """Where more than this share of the cells emit, faint sources share rays by default."""
 
 TRACED_FIELDS = ("xi", "ionisation_rate")
-"""What a ray tracing computes, the second only where it is asked for; an earlier one's are not kept."""
+"""Fields that a ray tracing computes, the second only on request; those of an earlier one are dropped."""
 
 
 def traced_fields(*, rates: bool) -> tuple[str, ...]:
-    """What a ray tracing stores; the rate of photo-ionisations with `rates`."""
+    """Fields that a ray tracing stores; with `rates` also the photo-ionisation rate."""
     return TRACED_FIELDS if rates else TRACED_FIELDS[:1]
 
 
@@ -50,7 +50,7 @@ class PowerLaw(Schema):
 
 
 class RayTracing(Schema):
-    """Everything that decides what a ray tracing computes."""
+    """All settings on which the result of a ray tracing depends."""
 
     max_mfp: MaxMfp | None = None
     """The comoving radius in Mpc that photons reach, or the name of a mean-free-path model. Absent: the
@@ -59,22 +59,26 @@ class RayTracing(Schema):
     temperature_k: Annotated[float, Field(ge=1, le=1e6)] = 1e4
     """Temperature of the gas, which decides how fast it recombines."""
     clumping: Annotated[float, Field(ge=1)] | tuple[tuple[float, float], ...] = 1.0
-    """<n^2> / <n>^2 within a cell: a number, or pairs of redshift and number with straight lines between."""
+    """<n^2> / <n>^2 within a cell: a number, or pairs of redshift and number, linear between the
+    redshifts."""
     initial_xi: Annotated[float, Field(ge=0, lt=1)] = 2e-4
     """Ionised fraction of every cell at the first snapshot, also where the Simulation holds one."""
     steps: Annotated[int, Field(ge=1, le=1000)] = 3
-    """Time steps from one snapshot to the next, equally long."""
+    """Number of equally long time steps from one snapshot to the next."""
     tolerance: Annotated[float, Field(gt=0, lt=0.1)] = 1e-4
     """Share of the cells that may still change by more than 1e-3 when a step counts as converged."""
     photon_tolerance: Annotated[float, Field(gt=0, lt=0.1)] = 2e-3
-    """Photons that may be unaccounted for when a step counts as converged, relative to those emitted."""
+    """Photons that may be unaccounted for when a step counts as converged, relative to the emitted
+    photons."""
     max_iterations: Annotated[int, Field(ge=1)] = 200
-    """Rounds of rays and chemistry after which a step ends in any case."""
+    """Iterations of rays and chemistry after which a step ends in any case."""
     conserve: bool = True
-    """Scale each source's rates so that photons absorbed and lost are those emitted; C2-Ray does not."""
+    """Scale each source's rates so that its absorbed and lost photons are the emitted ones; C2-Ray does
+    not."""
     faint_share: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Share of the photons whose sources, the faintest, send what leaves their own cell through the brightest
-    of their neighbours. Absent: a half where more than one cell in ten emits, otherwise none."""
+    """Share of the photons whose sources, the faintest, count as faint: photons that leave the cell of a
+    faint source start from the brightest faint source near it. Absent: 0.5 where more than one cell in ten
+    emits, otherwise 0."""
 
     @field_validator("spectrum", mode="before")
     @classmethod
@@ -93,7 +97,7 @@ class RayTracing(Schema):
         return value
 
     def clumping_at(self, redshift: float) -> float:
-        """The clumping factor at a redshift; beyond the table its last value."""
+        """The clumping factor at a redshift; beyond the table that of its nearest end."""
         if isinstance(self.clumping, tuple):
             redshifts, factors = zip(*self.clumping, strict=True)
             return float(np.interp(redshift, redshifts, factors))

@@ -1,4 +1,4 @@
-"""`reion simulate`: a Simulation with density and sources in, the same with the ionised fraction out."""
+"""`reion simulate`: adds the ionised fraction to a Simulation with density and sources."""
 
 from __future__ import annotations
 
@@ -45,33 +45,33 @@ from reion.storage.store import (
 from reion_kernels import Photons
 
 _BUDGET = "traced_snapshots"
-"""Attribute of a store that was ray-traced: every `TracedSnapshot`, as JSON."""
+"""Attribute of a ray-traced store: every `TracedSnapshot`, as JSON."""
 
 _TRACED = -1
-"""In place of the number of a block: the ionised fraction of a whole snapshot."""
+"""Block number of a piece that is the ionised fraction of a whole snapshot."""
 
 TracingProgress = Callable[[int, int, Mapping[str, float]], None]
-"""Called with the thousandths of the work that are done, their number, the redshift and the mean xi."""
+"""Called with the finished thousandths of the work, their total number, the redshift and the mean xi."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TracedSnapshot:
-    """What happened until a snapshot.
+    """A ray-traced snapshot: the state at its redshift, and the ray tracing since the snapshot before.
 
     Parameters
     ----------
     redshift
-        Of the snapshot.
+        Redshift of the snapshot.
     mean_xi
         Mean ionised fraction over the volume.
     photons
-        What became of the photons since the snapshot before.
+        Count of the photons since the snapshot before.
     sources
         Number of sources whose rays were traced since the snapshot before.
     max_mfp_mpc
-        The comoving radius in Mpc that they reached.
+        The comoving radius in Mpc that photons reached.
     iterations
-        Rounds of rays and chemistry, one number a time step.
+        Iterations of rays and chemistry, one number for each time step.
     converged
         Whether every time step converged.
     """
@@ -87,18 +87,18 @@ class TracedSnapshot:
 
 @dataclass(frozen=True, kw_only=True)
 class Simulated:
-    """What a ray tracing has made.
+    """The result of a ray tracing.
 
     Parameters
     ----------
     output
-        The store.
+        Path of the store.
     snapshots
-        Every snapshot but the first, whose ionised fraction is `initial_xi`.
+        Every snapshot except the first, whose ionised fraction is `initial_xi`.
     seconds
-        What this call took; of an interrupted ray tracing, without what was done before.
+        Time of this call; after an interruption, without the time of earlier calls.
     peak_memory_bytes
-        Of this process; None where the system does not tell.
+        Peak memory of this process; None where the system does not give it.
     """
 
     output: Path
@@ -108,7 +108,7 @@ class Simulated:
 
     @property
     def photons(self) -> Photons:
-        """What became of all photons."""
+        """Count of all photons."""
         totals = zip(*(snapshot.photons for snapshot in self.snapshots), strict=True)
         return Photons(*(float(sum(numbers)) for numbers in totals))
 
@@ -141,9 +141,9 @@ def simulate(
 ) -> Simulated:
     """Trace the rays of a simulation's sources through its gas, snapshot after snapshot, into a store.
 
-    The store holds what the simulation does, with `xi` and `max_mfp` as they come out. It appears at its
-    place when it is whole. Interrupted and called again with the same arguments, the ray tracing goes on
-    after the last snapshot that was finished, and ends with the same numbers to the last bit.
+    The store holds the fields of the simulation, with the computed `xi` and the `max_mfp` of every snapshot.
+    It appears at its path when it is complete. After an interruption a call with the same arguments goes on
+    after the last finished snapshot, and ends with the same bits as an unbroken one.
 
     Parameters
     ----------
@@ -152,19 +152,19 @@ def simulate(
     out
         The Zarr store to write.
     tracing
-        The schema; by default its defaults, with the simulation's own `max_mfp`.
+        Settings of the ray tracing; by default their defaults, with the simulation's own `max_mfp`.
     rates
-        Store the rate of photo-ionisations too, as `ionisation_rate`.
+        Also store the photo-ionisation rate, as `ionisation_rate`.
     force, resume
         Replace a store that exists; refuse to begin anew.
     workers
-        Who traces the rays; this process where it is None.
+        Workers that trace the rays; None: this process.
 
     Raises
     ------
     InputError
-        If the simulation lacks what ray tracing needs (see `reion.ray_tracing.evolve.check_traceable`); as
-        `reion.storage.conversion.convert` does.
+        If the simulation lacks a field or fact that ray tracing needs (see
+        `reion.ray_tracing.evolve.check_traceable`), or for the reasons of `reion.storage.conversion.convert`.
     """
     listed = [sources] if isinstance(sources, str | Path) else list(sources)
     files = SourceFiles.list(source_files(sources, format=format, settings=settings))
@@ -193,7 +193,7 @@ def trace_simulation(
     workers: Workers,
     progress: TracingProgress | None = None,
 ) -> Simulated:
-    """Do what `simulate` does for a Simulation that is open, which was read from `files`."""
+    """Do the work of `simulate` for an open Simulation, which was read from `files`."""
     started = time.perf_counter()
     check_traceable(given, tracing)
     if "xi" in given.data_vars:
@@ -233,7 +233,7 @@ def trace_simulation(
 
 
 def _with_results(sim: xr.Dataset, tracing: RayTracing, *, rates: bool) -> xr.Dataset:
-    """The simulation with the fields that ray tracing adds, still without their values."""
+    """The simulation with the fields that ray tracing adds, whose values are not computed yet."""
     names = traced_fields(rates=rates)
     nothing = np.broadcast_to(np.float32(0.0), sim["n_igm"].shape)
     fields = {
@@ -245,7 +245,7 @@ def _with_results(sim: xr.Dataset, tracing: RayTracing, *, rates: bool) -> xr.Da
 
 
 def _warn_if_wide(sim: xr.Dataset) -> None:
-    """Say that photons reach round the box, where they do."""
+    """Warn if photons reach round the box."""
     farthest_mpc, shortest_mpc = float(sim[MAX_MFP].max()), min(box_size_mpc(sim))
     if farthest_mpc > shortest_mpc / 2:
         warnings.warn(
@@ -262,7 +262,7 @@ def _trace_snapshots(
     workers: Workers,
     progress: TracingProgress | None,
 ) -> Iterator[StorePiece]:
-    """Trace what is not traced yet, one snapshot after the other; yield the piece of each."""
+    """Trace the snapshots that are not traced yet, one after the other; yield the piece of each."""
     import zarr
 
     arrays: Any = zarr.open_group(growing.store, mode="r+")
@@ -280,7 +280,7 @@ def _trace_snapshots(
         if index == 0:
             state = np.full(shape_of(sim), tracing.initial_xi, dtype=np.float32)
         else:
-            if state is None:  # what an interrupted call has left
+            if state is None:  # continue from the xi that an interrupted call has stored
                 state = np.asarray(arrays["xi"][index - 1])
 
             def report(share: float, mean_xi: float, index: int = index) -> None:
@@ -319,7 +319,7 @@ def _traced(sim: xr.Dataset, index: int, interval: Interval) -> TracedSnapshot:
 
 
 def traced_snapshots(sim: xr.Dataset) -> tuple[TracedSnapshot, ...]:
-    """What happened until every snapshot of a simulation that `simulate` made; of any other, nothing."""
+    """The traced snapshots of a simulation that `simulate` made; empty for any other simulation."""
     return tuple(
         TracedSnapshot(
             **{**noted, "photons": Photons(*noted["photons"]), "iterations": tuple(noted["iterations"])}

@@ -1,4 +1,4 @@
-"""Who traces the rays of a time step: this process, or the workers of a cluster, each some of the sources."""
+"""Rays of a time step traced by several workers, each of which has a share of the sources."""
 
 from __future__ import annotations
 
@@ -16,19 +16,22 @@ from reion.jobs.workers import Job, ThisProcess, Workers
 from reion_kernels import Rays, trace_rays
 
 SOURCES_A_PIECE = 256
-"""Sources that a worker traces at a time: as many for any number of workers, so that sums are the same."""
+"""Sources that a worker traces at a time; the same for any number of workers, so that sums have the same
+bits."""
 
 
 class SharedTracing:
-    """Traces rays as `reion_kernels.trace_rays` does, the sources shared out over workers.
+    """Traces rays like `reion_kernels.trace_rays`, with the sources divided among workers.
 
-    Neutral hydrogen and rates pass through files in a folder that all workers see; sums are made in the order
-    of the sources. For workers in this process there are no files.
+    Neutral hydrogen and rates are exchanged as files in a folder that all workers see; sums are added in the
+    order of the sources. Workers in this process need no files.
 
     Parameters
     ----------
+    workers
+        The workers that trace the rays.
     folder
-        Where the files of a step may lie.
+        Folder for the files of a time step.
     """
 
     def __init__(self, workers: Workers, folder: Path) -> None:
@@ -58,7 +61,7 @@ class SharedTracing:
             emitted=math.fsum(part["emitted"] for part in in_order),
             absorbed=math.fsum(part["absorbed"] for part in in_order),
             lost=math.fsum(part["lost"] for part in in_order),
-            # A source that lies in another share has lost nothing, and made one photon of one.
+            # For a source of another share, `escaped` is 0 and `created` is 1.
             escaped=np.sum([part["escaped"] for part in in_order], axis=0),
             created=np.prod([part["created"] for part in in_order], axis=0),
         )

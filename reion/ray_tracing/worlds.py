@@ -1,4 +1,4 @@
-"""Many worlds from a few series of density and sources: other photons, other sources, another reach."""
+"""`reion worlds`: ray-traced simulations from a few series, with changed photons, sources and reach."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ from reion.schema import Schema, load_schema
 from reion.simulation.contract import DIMS
 
 _OF_OLD_SOURCES = ("n_ion", "propagation_mask", "xi", "ionisation_rate", "t_spin")
-"""Fields that follow from the sources, and do not belong to others."""
+"""Fields that follow from the sources, and are dropped when the sources change."""
 
 _WORLD = "world"
 """Attribute of the store of a world: its `World`, as JSON."""
 
 
 class World(Schema):
-    """A series of density and sources, and what is done to it before rays are traced."""
+    """A series of density and sources, and the changes that are made before rays are traced."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-    """The store that it becomes is NAME.zarr."""
+    """Name of the world; its store is NAME.zarr."""
     series: str
     """Label of the series, as `reion convert` names it."""
     max_mfp: MaxMfp
     """The comoving radius in Mpc that photons reach, or the name of a mean-free-path model."""
     photons: Annotated[float, Field(gt=0)] = 1.0
-    """Factor on all photon rates: reionisation is earlier or later."""
+    """Factor on all photon rates, which makes reionisation earlier or later."""
     brightest: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the emitting cells, the brightest, that keep their sources; they get all the photons."""
+    """Share of the emitting cells, the brightest, that keep their sources and get the photons of all."""
     clumping: Annotated[float, Field(ge=1)] = 1.0
     """Factor on recombinations."""
 
@@ -58,7 +58,7 @@ class Worlds(Schema):
 
 @dataclass(frozen=True, kw_only=True)
 class MadeWorlds:
-    """The stores of all worlds, by name; None for one that was there already."""
+    """The results of all worlds, by name; None for a world that was finished before."""
 
     folder: Path
     worlds: Mapping[str, Simulated | None]
@@ -77,7 +77,7 @@ def load_worlds(file: Path | None = None) -> Worlds:
     Raises
     ------
     InputError
-        If it is not one, or two worlds have the same name.
+        If the file is not such a list, or two worlds have the same name.
     """
     if file is None:
         text = (resources.files("reion.ray_tracing") / "worlds.toml").read_text(encoding="utf-8")
@@ -101,8 +101,9 @@ def make_world(series: xr.Dataset, world: World) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        The same with other `n_src`, in memory; without what follows from the old ones (`_OF_OLD_SOURCES`).
-        Its attribute `world` is the world as JSON.
+        The series with the changed `n_src`, in memory, and without fields that follow from the old sources
+        (`n_ion`, `propagation_mask`, `xi`, `ionisation_rate`, `t_spin`). Its attribute `world` is the world
+        as JSON.
     """
     n_src = np.stack(
         [_brightest(series["n_src"][i].values, world.brightest) for i in range(series.sizes["redshift"])]
@@ -126,7 +127,7 @@ def make_worlds(
     say: Callable[[str], None] | None = None,
     progress: TracingProgress | None = None,
 ) -> MadeWorlds:
-    """Trace the rays of worlds, one store each; a store that is there already is kept, one begun goes on.
+    """Trace the rays of worlds, one store each; a finished store is kept, an unfinished one is continued.
 
     Parameters
     ----------
@@ -135,12 +136,13 @@ def make_worlds(
     out
         Folder of the stores.
     only
-        Names of the worlds to make; empty: all.
+        Names of the worlds to make; if empty, all.
 
     Raises
     ------
     InputError
-        If a world names a series that is not there, `only` a world that is not there; as `trace_simulation`.
+        If a world names a missing series, or `only` a missing world, or for the reasons of
+        `reion.ray_tracing.simulate.trace_simulation`.
     """
     names = [world.name for world in worlds.world]
     unknown = sorted(set(only) - set(names))
@@ -178,7 +180,7 @@ def make_worlds(
 
 
 def _warn_of_another_list(store: Path, world: World, tracing: RayTracing) -> None:
-    """Say of a store that is kept what the list now says otherwise; nothing where the store does not say."""
+    """Warn if the list differs from the entry that a kept store records."""
     attrs = ZarrTree(store).attributes()
     if _WORLD not in attrs:
         return
@@ -197,14 +199,14 @@ def _warn_of_another_list(store: Path, world: World, tracing: RayTracing) -> Non
 
 
 def _brightest(n_src: np.ndarray, share: float) -> np.ndarray:
-    """The photon rates with those of all but the brightest cells given to these.
+    """The photon rates with the photons of all emitting cells given to the brightest ones.
 
     Parameters
     ----------
     n_src
         (x, y, z), zero where nothing emits.
     share
-        Of the emitting cells, that stay; at least one.
+        Share of the emitting cells that stay; at least one cell stays.
     """
     emitting = np.flatnonzero(n_src)
     if share == 1 or not len(emitting):

@@ -1,1 +1,1 @@
-"""From xi to the sky: when cells are ionised, the 21-cm signal, light cones."""
+"""Quantities computed from xi for publication: when cells are ionised, the 21-cm signal, light cones."""

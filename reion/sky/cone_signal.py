@@ -1,4 +1,4 @@
-"""The 21-cm signal of a light cone, made of the fields that are in its store already."""
+"""The 21-cm signal of a light cone, computed from the fields in its store."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ if TYPE_CHECKING:
 def signal_of(
     group: Any, line: LineOfSight, chunk: int, cosmology: FlatLambdaCDM
 ) -> Callable[[range], Field]:
-    """What makes planes of the signal, in mK.
+    """Return a function that computes planes of the signal, in mK.
 
     Parameters
     ----------
     group
-        A Zarr group with `xi` and `overdensity`, shape (x, y, planes); with `velocity` the signal is in
-        redshift space, with `spin_temperature` it is that of this temperature.
+        A Zarr group with `xi` and `overdensity`, shape (x, y, planes). If it has `velocity`, the signal is in
+        redshift space; if it has `spin_temperature`, the signal is that of this temperature.
     line
-        The planes. They must be as thin as the fields are resolved: the signal is no function of means.
+        The planes. They must be as thin as the cells of the fields, because the signal is not a function of
+        means.
     chunk
-        Planes that are read at once.
+        Number of planes that are read at once.
 
     Returns
     -------
     callable
-        From a range of planes to the signal in them, float32 (x, y, planes).
+        Takes a range of planes and returns the signal in them, float32 (x, y, planes).
     """
     moves, has_spin = "velocity" in group, "spin_temperature" in group
 
@@ -52,7 +53,7 @@ def signal_of(
         margin = int(farthest / line.cell_mpc) + 2
 
     def make(planes: range) -> Field:
-        # Signal moves in from planes on either side.
+        # The planes on either side are read too, because signal moves in from them.
         wide = slice(max(0, planes.start - margin), min(line.planes, planes.stop + margin))
         redshift = line.redshift[wide]
         found = brightness_temperature(

@@ -1,4 +1,4 @@
-"""Copies of a periodic box, one behind the other, turned and shifted so that no structure repeats."""
+"""Copies of a periodic box, one behind the other, rotated and shifted so that no structure repeats."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from reion_kernels import N_ROTATIONS, permutation_and_flips, rotate
 
 @dataclass(frozen=True)
 class Copy:
-    """How one copy of the box stands in the line of sight.
+    """Orientation and shift of one copy of the box in the line of sight.
 
     Parameters
     ----------
     rotation
-        One of the 24 of `reion_kernels.rotate`; the last axis of the turned box is the line of sight.
+        One of the 24 rotations of `reion_kernels.rotate`; the last axis of the rotated box is the line of
+        sight.
     shift
-        Cells by which the turned box is rolled backwards along its three axes.
+        Cells by which the rotated box is rolled backwards along its three axes.
     """
 
     rotation: int
@@ -34,18 +35,18 @@ class Copy:
 
     @property
     def direction(self) -> int:
-        """1 where that axis leads away from the observer, -1 where it leads towards the observer."""
+        """1 if that axis points away from the observer, -1 if it points towards the observer."""
         return -1 if permutation_and_flips(self.rotation)[1][2] else 1
 
     def planes(self, box: Field, numbers: np.ndarray, *, threads: int | None = None) -> Field:
-        """Planes across the line of sight of a box, as this copy shows them.
+        """Planes of this copy of a box, across the line of sight.
 
         Parameters
         ----------
         box
             Shape (x, y, z).
         numbers
-            Which planes, counted from the side that is nearer to the observer; any order.
+                        Indices of the planes, counted from the side nearer to the observer; in any order.
 
         Returns
         -------
@@ -55,7 +56,7 @@ class Copy:
         n = box.shape[self.axis]
         places = (numbers + self.shift[2]) % n
         if self.direction < 0:
-            # The kernel turns the order of the planes round; twice round is as it was.
+            # The kernel reverses the order of the planes; reversing it here too restores the order.
             places = (n - 1 - places)[::-1]
         taken = np.take(box, places, axis=self.axis)
         if taken.dtype != np.float64:
@@ -76,25 +77,25 @@ def copies(
 ) -> list[Copy]:
     """Copies of a box for a line of sight; the first one shows the box as it is.
 
-    With `turns` every other copy is turned by a rotation of the cube and shifted in all directions, both at
-    random, and two neighbours look along different axes of the box where that is possible. Without, all are
-    like the first, and structure repeats with the length of the box.
+    With `turns` all other copies are rotated by a rotation of the cube and shifted in all directions, both at
+    random, and two neighbouring copies show different axes of the box along the line of sight where that is
+    possible. Without `turns` all copies are like the first, and structure repeats with the length of the box.
 
     Parameters
     ----------
     shape, cell_mpc
-        Cells, and sides of a cell, along x, y and z. Only rotations that leave both as they are in the first
-        copy are used.
+        Cells, and sides of a cell, along x, y and z. Only rotations that keep both as in the first copy are
+        used.
     count
-        How many copies.
+        Number of copies.
     line_of_sight
         The axis of the box along which the first copy is seen: 0, 1 or 2.
     axes
         Axes along which copies may be seen.
     seed
-        Of the rotations and shifts.
+        Seed of the rotations and shifts.
     """
-    # Axes in cyclic order: a rotation, and no reflection.
+    # Axes in cyclic order, which makes a rotation and not a reflection.
     order = tuple((line_of_sight + 1 + axis) % 3 for axis in range(3))
     first = next(i for i in range(N_ROTATIONS) if permutation_and_flips(i) == (order, (False,) * 3))
     found = [Copy(first, (0, 0, 0))]
@@ -120,6 +121,6 @@ def copies(
 
 
 def axis_names(copy: Copy) -> tuple[str, str, str]:
-    """Names of the box's axes that a copy shows across, across and along."""
+    """Names of the axes of the box that a copy shows across (two) and along (one) the line of sight."""
     a, b, c = permutation_and_flips(copy.rotation)[0]
     return AXES[a], AXES[b], AXES[c]

@@ -1,4 +1,4 @@
-"""A light cone as an instrument sees it: the same field of view on the sky at every distance."""
+"""Light cones with the same field of view on the sky at every distance, as an instrument sees them."""
 
 from __future__ import annotations
 
@@ -14,24 +14,33 @@ from reion.metrics.fields import Curve, Field
 from reion.storage.store import consolidate, plain
 
 WIDEST_DEGREES = 30.0
-"""A wider field of view is no flat piece of the sky."""
+"""Widest field of view for which the sky is taken as flat."""
 
 _ALONG = ("distance", "redshift", "frequency")
 _ACROSS = ("theta_x", "theta_y")
 
 
 def check_field_of_view(degrees: float, farthest_mpc: float, sides_mpc: Sequence[float]) -> None:
-    """Refuse a field of view that cannot be.
+    """Check a field of view.
+
+    Parameters
+    ----------
+    degrees
+        The field of view.
+    farthest_mpc
+        Comoving distance of the far end of the cone.
+    sides_mpc
+        Comoving sides of the box across the line of sight.
 
     Raises
     ------
     InputError
-        If it is not above 0 and at most `WIDEST_DEGREES`.
+        If the field of view is not above 0 and at most `WIDEST_DEGREES`.
 
     Warns
     -----
     UserWarning
-        If it is wider than the box at the far end of the cone.
+        If the field of view is wider than the box at the far end of the cone.
     """
     if not 0 < degrees <= WIDEST_DEGREES:
         raise InputError(
@@ -47,7 +56,7 @@ def check_field_of_view(degrees: float, farthest_mpc: float, sides_mpc: Sequence
 
 
 def on_the_sky(planes: Field, sides_mpc: Sequence[float], distance_mpc: Curve, degrees: float) -> Field:
-    """Planes of a periodic box, each cut or repeated to the width that a field of view has at its distance.
+    """Cut or repeat planes of a periodic box to the width of a field of view at their distances.
 
     A pixel holds the mean over its area. The sky is flat: an angle θ is θ times the comoving distance across.
 
@@ -56,16 +65,16 @@ def on_the_sky(planes: Field, sides_mpc: Sequence[float], distance_mpc: Curve, d
     planes
         Shape (x, y, distance).
     sides_mpc
-        Of the box along x and y, comoving.
+        Comoving sides of the box along x and y.
     distance_mpc
         Comoving distance of each plane, shape (distance,).
     degrees
-        Of the field of view, the same along x and y; its middle is that of the box.
+        Width of the field of view, the same along x and y; its middle is that of the box.
 
     Returns
     -------
     numpy.ndarray
-        float32, the shape of `planes`: as many pixels as cells.
+        float32, the shape of `planes`: each plane has as many pixels as cells.
     """
     out = np.empty(planes.shape, dtype=np.float32)
     for index, distance in enumerate(distance_mpc):
@@ -98,7 +107,7 @@ def write_on_the_sky(cone: Any, folder: Path, degrees: float, sides_mpc: Sequenc
     cone
         The Zarr group of the light cone whose planes are as wide as the box.
     folder
-        Where the new store goes. Its variables have dimensions (theta_x, theta_y, distance).
+        Path of the new store. Its variables have dimensions (theta_x, theta_y, distance).
     """
     import zarr
 

@@ -1,4 +1,4 @@
-"""The ionised fraction between two snapshots: fronts that move, instead of shells that fade in."""
+"""The ionised fraction between two snapshots, with moving fronts instead of shells that fade in."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from reion_kernels import signed_distance
 
 @dataclass(frozen=True)
 class FrontSnapshot:
-    """A snapshot of xi, shape (x, y, z), and how far each cell is from the front, in cells.
+    """A snapshot of xi, shape (x, y, z), and the distance of each cell from the front, in cells.
 
-    The distance is positive in neutral cells and negative in ionised ones, float16, which is good to a
-    thousandth of it and saves memory; None where fronts are not wanted, or there is none.
+    The distance is positive in neutral cells and negative in ionised ones. It is float16, which is exact to a
+    thousandth and saves memory; None if fronts are not wanted or the snapshot has none.
     """
 
     xi: Field
@@ -27,7 +27,7 @@ class FrontSnapshot:
     def of(
         cls, xi: Field, cell_mpc: Sequence[float], *, fronts: bool = True, threads: int | None = None
     ) -> FrontSnapshot:
-        """Measure a snapshot; distances are in units of the shortest side of a cell."""
+        """Measure the distances in a snapshot, in units of the shortest side of a cell."""
         ionised = xi >= IONISED
         if not fronts or ionised.all() or not ionised.any():
             return cls(xi, None)
@@ -38,11 +38,12 @@ class FrontSnapshot:
 def between(before: FrontSnapshot, after: FrontSnapshot, part: np.ndarray | float) -> Field:
     """The ionised fraction when `part` of the time from one snapshot to the next has passed.
 
-    A front moves with constant speed from where it was to where it will be. The distance from it, measured in
-    both snapshots, is linear in time: a cell is reached when that is zero, and is ionised while the front
-    crosses it. (Shape-based interpolation: Raya & Udupa 1990, IEEE Trans. Med. Imaging 9, 32.) Cells that no
-    front reaches in this time change linearly, and all do where one of the snapshots has no front. At either
-    end it is the snapshot itself.
+    A front moves with constant speed from its place in the first snapshot to that in the second. The distance
+    of a cell from the front is measured in both snapshots and is linear in time: the front reaches the cell
+    when this distance is zero, and ionises it while it crosses the cell. (Shape-based interpolation: Raya &
+    Udupa 1990, IEEE Trans. Med. Imaging 9, 32.) Cells that no front reaches in this time change linearly, and
+    so do all cells if one of the snapshots has no front. For `part` 0 and 1 the result is the snapshot
+    itself.
 
     Parameters
     ----------

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from astropy.cosmology import FlatLambdaCDM
 
 _TABLE = 20_001
-"""Redshifts at which the comoving distance is computed: what lies between is good to 1e-7 of it."""
+"""Number of redshifts at which the comoving distance is computed; between them its relative error is 1e-7."""
 
 _SLACK = 1e-6
-"""Part of a cell by which a range may fall short of whole cells, so that rounding loses no plane."""
+"""Fraction of a cell by which a range may fall short of whole cells, so that rounding loses no plane."""
 
 
 @dataclass(frozen=True)
 class LineOfSight:
-    """Planes of a light cone, from the nearest on.
+    """Planes of a light cone, the nearest first.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class LineOfSight:
     cell_mpc
         Thickness of a plane, comoving.
     redshift
-        Of the middle of each plane, shape (planes,), ascending.
+        Redshift of the middle of each plane, shape (planes,), ascending.
     """
 
     near_mpc: float
@@ -43,7 +43,7 @@ class LineOfSight:
     def between(
         cls, low: float, high: float, cell_mpc: float, cosmology: FlatLambdaCDM, *, parts: int = 1
     ) -> LineOfSight:
-        """As many whole planes as fit between two redshifts, from the lower one on.
+        """Make as many whole planes as fit between two redshifts, starting at the lower one.
 
         Parameters
         ----------
@@ -52,12 +52,12 @@ class LineOfSight:
         cell_mpc
             Thickness of a plane, comoving.
         parts
-            Each of those planes is cut into so many.
+                        Number of thinner planes into which each of these planes is cut.
 
         Raises
         ------
         InputError
-            If the range is none, or not one plane fits.
+            If the range is empty, or not one plane fits.
         """
         if not (0 <= low < high and np.isfinite(high)):
             raise InputError(f"expected two redshifts, the lower one first; received {low:g} and {high:g}")
@@ -76,7 +76,7 @@ class LineOfSight:
 
     @property
     def planes(self) -> int:
-        """How many planes there are."""
+        """Number of planes."""
         return int(self.redshift.size)
 
     @property
@@ -87,12 +87,12 @@ class LineOfSight:
 
     @property
     def frequency_mhz(self) -> Curve:
-        """Frequency at which the 21-cm line of each plane is observed, shape (planes,), descending."""
+        """Observed frequency in MHz of the 21-cm line of each plane, shape (planes,), descending."""
         return frequency_mhz(self.redshift)
 
 
 def frequency_mhz(redshift: Curve) -> Curve:
-    """Frequency at which the 21-cm line of a redshift is observed."""
+    """Observed frequency in MHz of the 21-cm line at a redshift."""
     frequency: Curve = LINE_MHZ / (1 + redshift)
     return frequency
 
@@ -103,7 +103,7 @@ def redshift_of(frequency_mhz: float) -> float:
     Raises
     ------
     InputError
-        If it is not between 0 and that of the line at rest.
+        If the frequency is not between 0 and that of the line at rest.
     """
     if not 0 < frequency_mhz <= LINE_MHZ:
         raise InputError(

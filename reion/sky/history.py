@@ -1,4 +1,4 @@
-"""`reion history`: when each cell of a box is ionised, and what the box as a whole does."""
+"""`reion history`: when each cell of a box is ionised, and the history of the whole box."""
 
 from __future__ import annotations
 
@@ -48,18 +48,18 @@ class History:
     Parameters
     ----------
     output
-        The store that holds z_reion.
+        Path of the store that holds z_reion.
     redshift, mean_xi, mass_weighted_xi
-        One number a snapshot; `mass_weighted_xi` is None where there is no density.
+        One number for each snapshot; `mass_weighted_xi` is None if there is no density.
     optical_depth
         Thomson optical depth of the history (see `reion.metrics.history.optical_depth`).
     oddities
-        Numbers of cells.
+        Numbers of cells with an unusual history.
     mean_z_reion
-        Mean over the cells that reach one half; None if none does.
+        Mean over the cells whose xi reaches one half; None if there are none.
     spectrum
-        Of (1 + z_reion) / mean(1 + z_reion) - 1 (Battaglia et al. 2013, ApJ 776, 81, equation 2), cells that
-        never reach one half counted with the last redshift; None where z_reion is uniform.
+        Power spectrum of (1 + z_reion) / mean(1 + z_reion) - 1 (Battaglia et al. 2013, ApJ 776, 81, equation
+        2), in which cells that never reach one half have the last redshift; None if z_reion is uniform.
     """
 
     output: Path
@@ -106,13 +106,13 @@ def history(
     Parameters
     ----------
     sim
-        A Simulation with xi (see `reion.simulation.joining.with_xi` where the gas lies elsewhere).
+        A Simulation with xi (see `reion.simulation.joining.with_xi` if the gas is in another store).
     attrs
         Further attributes of the store.
     sources
-        What the simulation is read from: `out` may not be, contain or lie in one of them.
+        Paths from which the simulation is read: `out` may not be, contain or lie in one of them.
     force
-        Replace a store that is at `out`.
+        Replace a store at `out`.
 
     Raises
     ------
@@ -169,7 +169,7 @@ def history(
 
 
 def _write_curves(group: Any, curves: Mapping[str, tuple[str, Curve]]) -> None:
-    """Write curves beside z_reion, each with its dimension, and say what everything is."""
+    """Write curves beside z_reion, each with its dimension, and attributes that describe all variables."""
     for name, (dim, curve) in curves.items():
         group.create_array(name, data=curve, dimension_names=(dim,))
     for name in ("z_reion", *curves):
@@ -182,7 +182,8 @@ def _fill(array: Any, sim: xr.Dataset, progress: Progress | None) -> tuple[np.nd
     Returns
     -------
     tuple of numpy.ndarray and Oddities
-        Sums over all cells of each snapshot, shape (3, redshift): xi, density, density times xi; and counts.
+        Sums over all cells of each snapshot, shape (3, redshift): xi, density, density times xi; and the
+        counts of unusual cells.
     """
     redshift = sim["redshift"].values
     blocks = blocks_of(shape_of(sim))

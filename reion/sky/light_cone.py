@@ -41,17 +41,18 @@ from reion.storage.store import STORE, consolidate, plain
 Interpolation = Literal["fronts", "linear"]
 
 MEMORY_BYTES = 2 << 30
-"""What a light cone may take where nobody says."""
+"""Memory that a light cone may take by default."""
 
 _PROGRAM_BYTES = 260 << 20
 """Memory of the program without any field."""
 
 _FRONT_BYTES, _LINEAR_BYTES = 25, 20
-"""Memory for each cell of a snapshot: two snapshots, their distances from the fronts and what computing those
-takes; without fronts two snapshots and what reading the next takes."""
+"""Memory for each cell of a snapshot. With fronts: two snapshots, their distances from the fronts, and the
+computation of these. Without: two snapshots, and the reading of the next."""
 
 _CHUNK_BYTES = 4 << 20
-"""Largest chunk of the cone, whole planes of float32: about a fifth of what it takes while it is made."""
+"""Largest chunk of the cone, whole planes of float32; making a chunk takes about five times as much
+memory."""
 
 _VARIABLES = {
     "xi": ("1", "ionised fraction of hydrogen"),
@@ -64,27 +65,28 @@ _VARIABLES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How a light cone is made.
+    """Settings of a light cone.
 
     Parameters
     ----------
     redshift
-        The lowest and the highest; None: those of the snapshots.
+        Lowest and highest redshift; None: those of the snapshots.
     line_of_sight
         The axis of the box along which the first copy is seen.
     cell_mpc
         Resolution along the line of sight, comoving; None: the side of a cell.
     interpolation
-        Of xi between snapshots: `fronts` (see `reion.sky.fronts.between`) or `linear` in cosmic time, as all
-        other fields are.
+                Interpolation of xi between snapshots: `fronts` (see `reion.sky.fronts.between`) or `linear`
+                in cosmic
+        time. All other fields are linear.
     turns
-        Whether copies of the box are turned and shifted (see `reion.sky.copies.copies`).
+        Whether copies of the box are rotated and shifted (see `reion.sky.copies.copies`).
     distortions
-        Whether the signal is in redshift space; None: where there is a velocity along the line of sight.
+        Whether the signal is in redshift space; None: if there is a velocity along the line of sight.
     seed
-        Of the turns.
+        Seed of the rotations and shifts.
     field_of_view_degrees
-        On the sky, the same at every distance; None: planes are as wide as the box.
+        Width on the sky in degrees, the same at every distance; None: planes are as wide as the box.
     """
 
     redshift: tuple[float, float] | None = None
@@ -106,9 +108,9 @@ class LightCone:
     shape
         Cells across, across and along the line of sight.
     redshift, frequency_mhz
-        Of the first plane and the last.
+        Values of the first and the last plane.
     copies
-        How many copies of the box stand behind each other.
+        Number of copies of the box along the line of sight.
     fields
         Names of the variables.
     """
@@ -140,31 +142,31 @@ def light_cone(
 ) -> LightCone:
     """Write the light cone of a series of snapshots as a Zarr store that `xarray.open_zarr` opens.
 
-    Its cells are those of the box across, and planes of equal comoving thickness along the line of sight, the
-    nearest first. Copies of the periodic box stand one behind the other. The variables, of dimensions (x, y,
-    distance), are `xi`, `overdensity`, `velocity`, `spin_temperature` and `brightness_temperature`: those for
-    which the simulation has the fields. Two snapshots of one field are in memory at a time, however long the
-    cone.
+    Across the line of sight its cells are those of the box; along it there are planes of equal comoving
+    thickness, the nearest first. Copies of the periodic box stand one behind the other. The variables, of
+    dimensions (x, y, distance), are `xi`, `overdensity`, `velocity`, `spin_temperature` and
+    `brightness_temperature`, as far as the simulation has the fields for them. Two snapshots of one field are
+    in memory at a time, for a cone of any length.
 
     Parameters
     ----------
     sim
         A Simulation with xi, n_igm or both (see `reion.simulation.joining.with_xi`).
     memory_bytes
-        What the process may take.
+        Memory that the process may take.
     attrs
         Further attributes of the store.
     sources
-        What the simulation is read from: `out` may not be, contain or lie in one of them.
+        Paths from which the simulation is read: `out` may not be, contain or lie in one of them.
     force
-        Replace a store that is at `out`.
+        Replace a store at `out`.
 
     Raises
     ------
     InputError
-        If the simulation has fewer than two snapshots or neither xi nor n_igm, the redshifts are not between
-        its own, distortions are wanted without a velocity, the memory does not suffice, a value is out of
-        range, or something is at `out` already.
+        If the simulation has fewer than two snapshots or neither xi nor n_igm, the wanted redshifts are not
+        between those of its snapshots, distortions are wanted without a velocity, the memory does not
+        suffice, a value is out of range, or something is at `out` already.
     """
     started = time.monotonic()
     check_simulation(sim, values=False)
@@ -208,10 +210,10 @@ class _Cone:
     Attributes
     ----------
     planes
-        Those of the cone.
+        Planes of the cone.
     line, parts
-        Planes no thicker than a cell of the box, in which everything is computed, and how many of them make
-        one of the cone.
+        Planes no thicker than a cell of the box, in which everything is computed, and how many of them form
+        one plane of the cone.
     """
 
     def __init__(self, sim: xr.Dataset, settings: Settings) -> None:
@@ -257,7 +259,7 @@ class _Cone:
         self._chunk = self._chunk_of(self.line)
 
     def _chunk_of(self, line: LineOfSight) -> int:
-        """Planes of a chunk of a store with these planes."""
+        """Number of planes in a chunk of a store with these planes."""
         return int(max(1, min(line.planes, _CHUNK_BYTES // (4 * math.prod(self.across)))))
 
     def _has_velocity(self, axis: int) -> bool:
@@ -281,18 +283,18 @@ class _Cone:
         return fields
 
     def memory_bytes(self) -> int:
-        """What the work takes."""
+        """Memory that the work takes."""
         fronts = "xi" in self.fields and self.settings.interpolation == "fronts"
         a_cell = _FRONT_BYTES if fronts else _LINEAR_BYTES
         arrays = 7 if "spin_temperature" in self.fields else 5
         chunk = arrays * 4 * math.prod(self.across) * self._chunk
-        if self.parts > 1:  # chunks of the cone, and the planes that one is the mean of, in float64 too
+        if self.parts > 1:  # chunks of the cone, and the thin planes of one plane, also in float64
             planes = self._chunk_of(self.planes) + 3 * max(self._chunk, self.parts)
             chunk = max(chunk, 4 * math.prod(self.across) * planes)
         return _PROGRAM_BYTES + a_cell * cells_of(self._sim) + chunk
 
     def create(self, folder: Path, line: LineOfSight, attrs: Mapping[str, Any]) -> Any:
-        """Create a store of these planes, with everything but the values of its variables."""
+        """Create a store of these planes, complete except for the values of its variables."""
         import zarr
         from zarr.codecs import BloscCodec, Crc32cCodec
 
@@ -359,11 +361,12 @@ class _Cone:
                     progress(done, len(chunks) * len(self.fields))
 
     def _sampled(self, name: str) -> Callable[[range], Field]:
-        """What makes planes of a field from the snapshots."""
+        """Return a function that computes planes of a field from the snapshots."""
         loaded: dict[tuple[int, int], FrontSnapshot] = {}
 
         def load(index: int, copy: Copy) -> FrontSnapshot:
-            # Velocities are of the axis that the copy shows; other fields are the same in every copy.
+            # The velocity is that along the axis that the copy shows; other fields are the same in every
+            # copy.
             key = (index, copy.axis if name == "velocity" else 0)
             if key not in loaded:
                 loaded[key] = self._load(name, index, copy.axis)
@@ -385,10 +388,10 @@ class _Cone:
         return make
 
     def _runs(self, planes: range) -> Iterator[tuple[int, Copy, np.ndarray, np.ndarray, np.ndarray]]:
-        """Planes that lie in one copy, between the same two snapshots.
+        """Group planes that lie in one copy and between the same two snapshots.
 
-        Yields the earlier snapshot, the copy, and for each plane its number, the plane of the copy that it
-        shows, and the part of the time between the snapshots that has passed.
+        Yields the index of the earlier snapshot, the copy, and for each plane its index in the cone, its
+        index in the copy, and the part of the time between the snapshots that has passed.
         """
         cells = np.arange(planes.start, planes.stop)
         depth_mpc = (cells + 0.5) * self.line.cell_mpc
@@ -423,7 +426,7 @@ class _Cone:
 
 
 def _seen(snapshot: FrontSnapshot, copy: Copy, numbers: np.ndarray) -> FrontSnapshot:
-    """Planes of a snapshot as a copy shows them."""
+    """Planes of a snapshot in the orientation of a copy."""
     threads = thread_limit()
     xi = copy.planes(snapshot.xi, numbers, threads=threads)
     distance = snapshot.distance

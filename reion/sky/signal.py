@@ -20,7 +20,7 @@ Axis = Literal["x", "y", "z"]
 
 
 def displacement_mpc(velocity_km_s: Field, redshift: float | Curve, cosmology: FlatLambdaCDM) -> Field:
-    """How far peculiar velocities move gas along the line of sight, in comoving Mpc away from the observer.
+    """Displacement of gas in redshift space along the line of sight, in comoving Mpc away from the observer.
 
     s - r = v (1 + z) / H(z), with v the proper velocity away from the observer (Kaiser 1987, MNRAS 227, 1;
     Mao et al. 2012, MNRAS 422, 926).
@@ -28,7 +28,7 @@ def displacement_mpc(velocity_km_s: Field, redshift: float | Curve, cosmology: F
     Parameters
     ----------
     velocity_km_s
-        Along the line of sight, shape (x, y, z), away from the observer.
+        Proper velocity along the line of sight in km/s, away from the observer, shape (x, y, z).
     redshift
         One for all cells, or one for each plane across the last axis.
 
@@ -52,17 +52,18 @@ def distorted(
     *,
     periodic: bool = True,
 ) -> Field:
-    """A 21-cm signal in redshift space: every cell moved along the last axis with all of its signal.
+    """Move the 21-cm signal to redshift space: every cell moves along the last axis with its whole signal.
 
-    The optical depth of a cell goes with the number of its atoms over the length it has in redshift space,
-    and the signal with that depth while it is small, at any spin temperature. So moving cells with what they
-    hold gives the term 1 / |1 + dv/dr (1 + z) / H| of the brightness temperature (Mao et al. 2012, MNRAS 422,
-    926, whose mesh-to-mesh scheme this is; see `reion_kernels.move_cells`). The mean signal is kept.
+    The optical depth of a cell is proportional to its number of atoms over its length in redshift space.
+    While it is small, the signal is proportional to it, at any spin temperature. So moving cells with their
+    signal gives the term 1 / |1 + dv/dr (1 + z) / H| of the brightness temperature, by the mesh-to-mesh
+    scheme of Mao et al. 2012 (MNRAS 422, 926; see `reion_kernels.move_cells`). The mean signal is conserved.
 
     Parameters
     ----------
     signal_mk, velocity_km_s
-        The signal in real space, and the proper velocity away from the observer; shape (x, y, z).
+        The signal in real space in mK, and the proper velocity away from the observer in km/s; shape (x, y,
+        z).
     redshift
         One for all cells, or one for each plane across the last axis.
     cell_mpc
@@ -100,16 +101,18 @@ def signal(
     ----------
     sim
         A Simulation with xi and n_igm; the overdensity is n_igm over its mean in the snapshot, less one.
-        `t_spin` is the spin temperature where there is one; `sim.drop_vars("t_spin")` leaves it out.
+        If it has `t_spin`, this is the spin temperature; `sim.drop_vars("t_spin")` leaves it out.
     index
-        Of the snapshot.
+        Index of the snapshot.
     line_of_sight
         The axis along which the box is seen; the observer is before its first cell.
     distortions
-        Whether to go to redshift space with the velocity along the line of sight. None: if there is one.
+        Whether the signal is in redshift space, by the velocity along the line of sight. None: if the
+        simulation has this velocity.
     spin_temperature_k
-        Another spin temperature than the simulation's, in K, shape (x, y, z). Without any the signal is that
-        of a spin temperature far above the CMB's (see `reion.metrics.twenty_one_cm.brightness_temperature`).
+        Another spin temperature than that of the simulation, in K, shape (x, y, z). Without any, the signal
+        is that of a spin temperature far above the CMB's (see
+        `reion.metrics.twenty_one_cm.brightness_temperature`).
 
     Returns
     -------
@@ -119,7 +122,7 @@ def signal(
     Raises
     ------
     InputError
-        If a field is missing or holds a value that it cannot have.
+        If a field is missing or has a value out of range.
     """
     velocity = f"velocity_{line_of_sight}"
     wanted = ["xi", "n_igm", *([velocity] if distortions else [])]
@@ -154,7 +157,7 @@ def overdensity(n_igm: Field) -> Field:
     Raises
     ------
     InputError
-        If there is no gas at all.
+        If the density is zero everywhere.
     """
     mean = float(n_igm.mean(dtype=np.float64))
     if mean <= 0:

@@ -1,4 +1,4 @@
-"""The picture of a light cone that everybody shows: frequency along, degrees across."""
+"""The usual picture of a light cone: frequency along the line of sight, degrees across."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ _ROWS = {
     "brightness_temperature": ("21-cm signal [mK]", "magma", None),
 }
 _KEYS = {".png": "Software", ".pdf": "Creator"}
-"""Where a file says who drew it."""
+"""Key of the metadata that names the program, for each file ending."""
 
 _KINDS = {
     ending: Kind(name="a picture of a light cone", ending=ending, is_ours=lambda path: is_our_picture(path))
     for ending in _KEYS
 }
 _SHORTEST = 0.12
-"""A scale that is shorter, such as that of a single plane, has the marks of one of this length."""
+"""Shortest range for which marks are computed; a shorter scale, such as that of one plane, uses it too."""
 
 _LARGEST = 2000
-"""Planes along the picture; more are averaged."""
+"""Most planes along the picture; more planes are averaged."""
 
 
 def strip(cone: xr.Dataset) -> Figure:
-    """Draw a slice through a light cone: one row a field, the nearest plane at the left.
+    """Draw a slice through a light cone: one row for each field, the nearest plane at the left.
 
     Parameters
     ----------
     cone
-        What `reion.sky.light_cone.light_cone` wrote, opened with `xarray.open_zarr`.
+        A store of `reion.sky.light_cone.light_cone`, opened with `xarray.open_zarr`.
 
     Returns
     -------
     matplotlib.figure.Figure
-        Frequency of the 21-cm line below, redshift above, degrees on the sky at the left. Where the cone has
-        no field of view, they are those of its middle, for the box has the same comoving size everywhere.
+        Frequency of the 21-cm line below, redshift above, degrees on the sky at the left. If the cone has no
+        field of view, the degrees are those at its middle, because the planes have the same comoving width.
     """
     from matplotlib.figure import Figure
 
@@ -93,7 +93,7 @@ def strip(cone: xr.Dataset) -> Figure:
 
 
 def _scales(axes: np.ndarray, redshift: np.ndarray) -> None:
-    """Frequencies below the lowest row and redshifts above the highest, both at their own places."""
+    """Mark frequencies below the lowest row and redshifts above the highest, each at round numbers."""
     planes = np.arange(redshift.size) + 0.5
     frequency = LINE_MHZ / (1 + redshift)
     step = _step(np.ptp(frequency))
@@ -109,7 +109,7 @@ def _scales(axes: np.ndarray, redshift: np.ndarray) -> None:
 
 
 def _step(span: float) -> float:
-    """Between marks on a scale: the smallest of 1, 2 and 5 times a power of ten, at most 12 in the span."""
+    """Step between marks: the smallest 1, 2 or 5 times a power of ten with at most 12 steps in the span."""
     power = 10.0 ** np.floor(np.log10(max(span, _SHORTEST) / 12))
     return float(next(number * power for number in (1, 2, 5, 10, 20) if span / (number * power) <= 12))
 
@@ -120,12 +120,13 @@ def is_our_picture(path: Path) -> bool:
 
 
 def picture_path(path: Path, *, sources: Sequence[str | Path], force: bool) -> Path:
-    """The place of a picture, refused if nothing may be written there.
+    """Return the path of a picture after checking that it may be written.
 
     Raises
     ------
     InputError
-        If it ends in neither .png nor .pdf, lies in one of `sources`, or is there already without `force`.
+        If the path ends in neither .png nor .pdf, lies in one of `sources`, or exists and `force` is not
+        given.
     """
     kind = _KINDS.get(path.suffix.lower())
     if kind is None:

@@ -7,19 +7,20 @@ from typing import Any
 
 
 def write_means(thin: Any, thick: Any, names: Iterable[str], parts: int) -> None:
-    """Write every plane of a light cone as the mean of so many planes of a thinner one.
+    """Write every plane of a light cone as the mean of `parts` planes of a cone with thinner planes.
 
-    What depends on several fields, as the 21-cm signal does, is a mean of itself: made of the means of those
-    fields it would lack how they go together within a plane.
+    Quantities that depend on several fields, such as the 21-cm signal, are averaged themselves. Computed from
+    the means of these fields they would lack the correlations of the fields within a plane.
 
     Parameters
     ----------
     thin, thick
         Zarr groups with arrays of shape (x, y, planes * parts) and (x, y, planes), float32.
     names
-        Of the arrays.
+        Names of the arrays.
     parts
-        How many planes of `thin` make one of `thick`. So many are in memory, or a chunk if that is more.
+        Number of planes of `thin` in one plane of `thick`. As many planes are in memory, or those of a chunk
+        if these are more.
     """
     for name in names:
         source, target = thin[name], thick[name]
