@@ -52,7 +52,7 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """The name in a schema: the short name of what comes with reion, otherwise the reference."""
+        """The name in a schema: the short name if the entry comes with reion, otherwise the reference."""
         return self.short if self.is_own else self.reference
 
     @property

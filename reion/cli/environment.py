@@ -49,7 +49,7 @@ def need_training(command: str, *, exports: bool = False) -> None:
             hint="expected tensorflow, jax or torch, installed",
         )
     os.environ["KERAS_BACKEND"] = backend
-    # TensorFlow reports its CPU features and missing GPUs in a dozen lines that help nobody here.
+    # TensorFlow would report its CPU features and missing GPUs in a dozen lines.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from reion.terminal import quiet_stderr
 

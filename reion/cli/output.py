@@ -43,7 +43,7 @@ def check_place(out: Path, sources: Sequence[Path]) -> None:
 
 
 def print_plans(plans: Sequence[Plan], *, json: bool) -> None:
-    """Print plans, which say what commands cost: as one JSON object, or as a table for each plan."""
+    """Print plans, the costs of commands: as one JSON object, or as a table for each plan."""
     from rich.console import Group
 
     from reion.jobs.plan import render

@@ -38,10 +38,21 @@ class GrowingStore:
       writes this file as `packed`, which is moved instead;
     - `done/SNAPSHOT/NUMBER`: the result, as JSON, of a piece whose values are in the store;
     - `conditions.json`: what a later command must share with the first (the model, the files, ...) in order
-      to go on. It exists only if the store does.
+      to go on. It is written as soon as the store is created.
 
     An error keeps the pieces that are done, except a `BadValuesError`: no command could go on with them,
     because the source files must change.
+
+    Parameters
+    ----------
+    out, kind
+        The place of the output, and its kind.
+    verb
+        A word for the work, such as `converting`.
+    force
+        Replace an output of this kind that reion wrote.
+    pack
+        Writes the store at its first argument as the file at its second; None if the output is the store.
     """
 
     out: Path

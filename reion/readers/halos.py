@@ -3,8 +3,8 @@
 .. code-block:: toml
 
     [halos]
-    file = "halos_z*.txt"        # text, HDF5, .npz or .npy, one a redshift; left out: a catalogue among the
-                                 # files that are named, or the arrays of the density's own HDF5, Zarr or .npz
+    file = "halos_z*.txt"        # text, HDF5, .npz or .npy, one for each redshift; left out: a text file in
+                                 # the source, or the arrays in the density's own HDF5, Zarr or .npz
     x = 2                        # columns of a text (or .npy) by number, from 1, or by names in its header;
     y = 3                        # arrays by their paths, members of records as "table/member", columns of
     z = 4                        # arrays of two axes as "array/2". positions = "Pos" in place of
@@ -13,7 +13,7 @@
                                  # numbers of cells, as in Fortran) and "box" (from 0 to 1)
     mass = 1
     mass_unit = "1e10 Msun/h"
-    deposit = "cloud_in_cell"    # or "nearest", the default: all of it to the cell that a halo is in
+    deposit = "cloud_in_cell"    # or "nearest", the default: the whole halo goes to the cell that it is in
 
 Haloes are added up on the mesh of the density (or on `--set mesh=N` cells along a side). With `--set
 f_gamma=30 --set lifetime_myr=10` they shine: each of the baryons in a halo of mass M, which are M Ob0 / Om0,

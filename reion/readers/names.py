@@ -55,7 +55,7 @@ Column = str | int
 
 
 class Halos(_Strict):
-    """Where a halo catalogue is and what its columns mean: see `reion.readers.halos`."""
+    """The file and the columns of a halo catalogue: see `reion.readers.halos`."""
 
     file: str | None = None
     positions: Column | None = None

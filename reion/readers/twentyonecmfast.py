@@ -142,7 +142,7 @@ def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:  # noqa: ARG00
         read_structs = [struct for struct, group in zip(structs, found, strict=True) if group]
         if not snapshots:
             if all(struct.name in {*_OTHER_STRUCTS, _SPIN_STRUCT} for struct in structs):
-                continue  # a cache has files of structs that nobody needs
+                continue  # a cache has files of structs that are not read
             names = ", ".join(
                 f"{name}/OutputFields/{field}" for name, group in STRUCTS.items() for field in group
             )
@@ -296,7 +296,7 @@ def _scale(field: str, dataset: Any, name: str, struct: _Struct) -> float:
 
 
 def _is_development(version: str) -> bool:
-    """Whether a file is of a version that was never released (4.3.dev12), or does not say."""
+    """Whether a file is of a version that was never released (4.3.dev12), or gives no version."""
     return not re.fullmatch(r"\d+\.\d+(\.\d+)?", version)
 
 

@@ -31,7 +31,7 @@ def age_s(redshift: np.ndarray, *, hubble_km_s_mpc: float, omega_m: float) -> np
     hubble_km_s_mpc
         The Hubble constant H0.
     omega_m
-        The density parameter of matter today. That of the cosmological constant is 1 minus this.
+        The density parameter of matter today, Om. The cosmological constant has 1 - Om.
 
     Notes
     -----

@@ -54,7 +54,7 @@ class PhotonSum:
 
 
 class EmittedPhotons:
-    """n_ion of any snapshot, summed up from n_src. If it is asked for in order, n_src is read once."""
+    """n_ion of any snapshot, summed up from n_src. In the order of time, each snapshot is read once."""
 
     def __init__(self, sim: xr.Dataset) -> None:
         require_fields(sim, ["n_src"], purpose="the history of photons (n_ion)")
