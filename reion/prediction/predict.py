@@ -141,7 +141,8 @@ def predict(
     memory_bytes
         Memory that a process may take on the CPU; by default `default_memory_bytes()`.
     device, threads
-        See `reion.prediction.emulator.Emulator`; they hold if `model` is no `Emulator` yet.
+        See `reion.prediction.emulator.Emulator`. With an `Emulator` as `model`, only other processes use
+        `device`.
     uncertainty
         Write `xi_std` too, the standard deviation of the error of xi in every cell.
     z_reion
