@@ -36,9 +36,15 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The whole test suite."""
+    """The whole test suite, in one go: what is slow runs beside what is not, so that no core waits."""
     session.install("-e", ".[train,test]")
     session.run("pytest", *SPREAD, *session.posargs, env=ON_THE_CPU)
+
+
+@nox.session(venv_backend="none")
+def quick(session: nox.Session) -> None:
+    """What is not marked `slow`, in the environment of `tests`: under six minutes on two cores."""
+    session.notify("tests", ["-m", "not slow", *session.posargs])
 
 
 @nox.session(python=["3.11", "3.12", "3.13"])

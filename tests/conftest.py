@@ -29,6 +29,13 @@ def _program_of_its_own() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without their figures, which take most of their time; tests/evaluation draws them."""
+    for page in ("page", "survey_page"):
+        monkeypatch.setattr(f"reion.evaluation.report.{page}.save_figure", lambda *_: None)
+
+
 def toy_simulation(shape=(12, 10, 8), redshift=(12.0, 10.0, 8.0, 7.0), cell_mpc=2.0, seed=0) -> xr.Dataset:
     """A box with every field, smooth enough to look like one: bubbles grow around random sources."""
     rng = np.random.default_rng(seed)

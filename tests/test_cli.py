@@ -99,7 +99,8 @@ def test_convert_inspect_and_back(command, tmp_path):
     assert "--force" in said
 
 
-def test_predict_and_evaluate_with_a_file(command, tmp_path, toy, toy_model):
+@pytest.mark.slow
+def test_predict_and_evaluate_with_a_file(command, tmp_path, toy, toy_model, no_figures):
     write_simulation(toy(), tmp_path / "sim.zarr")
     code, printed, _ = command(
         "predict",

@@ -216,6 +216,7 @@ def test_nothing_heavy_is_loaded_early(code, unwanted):
     assert not {top(name) for name in loaded} & unwanted
 
 
+@pytest.mark.slow
 def test_a_prediction_from_store_to_store_goes_without_astropy(tmp_path):
     """It takes longer to load than most of the rest together."""
     code = f"""
@@ -237,6 +238,7 @@ print(json.dumps(list(sys.modules)))
     assert not loaded & {"astropy", "h5py", *TRAINING_EXTRA}
 
 
+@pytest.mark.slow
 def test_without_the_training_extra_everything_else_imports():
     modules = [
         name
@@ -252,6 +254,7 @@ def test_without_the_training_extra_everything_else_imports():
     )
 
 
+@pytest.mark.slow
 def test_the_public_names_of_reion_exist():
     run(
         "import reion\n"

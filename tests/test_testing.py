@@ -48,6 +48,7 @@ def careless(snapshot):
     return dataclasses.replace(snapshot, read=read)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reader", "message"),
     [

@@ -59,6 +59,7 @@ def test_a_normalisation_that_was_damaged_is_not_sealed(run):
     require_unchanged(run)
 
 
+@pytest.mark.slow
 def test_a_run_that_says_it_is_finished_is_whole_at_any_step_of_resuming_it(run, tmp_path):
     kept = shutil.copytree(run, tmp_path / "kept")
     unfinished = 0
@@ -71,6 +72,7 @@ def test_a_run_that_says_it_is_finished_is_whole_at_any_step_of_resuming_it(run,
     assert unfinished > 0
 
 
+@pytest.mark.slow
 def test_a_lengthening_that_was_killed_is_told_of_only_if_it_happened(run, tmp_path):
     kept = shutil.copytree(run, tmp_path / "kept")
     told = 0

@@ -33,6 +33,7 @@ def growth(toy_model):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["predictions", "openings"])
 def test_nothing_is_kept(growth, what):
     memory, files = growth[what]

@@ -14,7 +14,7 @@ from reion.storage.store import write_simulation
 from reion_exports import restamp
 
 
-def test_a_box_that_was_trained_on_is_called_so(toy, toy_model, tmp_path):
+def test_a_box_that_was_trained_on_is_called_so(toy, toy_model, tmp_path, no_figures):
     sim = toy(shape=(8, 8, 8), redshift=(12.0, 7.0))
     seen, unseen = tmp_path / "seen" / "model.onnx", tmp_path / "unseen" / "model.onnx"
     for path, training_data in ((seen, (checksum_of(sim),)), (unseen, ())):

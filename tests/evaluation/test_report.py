@@ -23,6 +23,7 @@ from reion.evaluation.report.slices import Slicer, middle_planes, pack
 from reion.evaluation.report.summary import headline
 from reion.evaluation.report.wording import figure
 
+pytestmark = pytest.mark.slow
 HOSTILE = "{{ data }} </script><script>throw 1</script> {% for %} <!--"
 """A method's name that means something to HTML, to scripts and to templates."""
 
@@ -81,7 +82,7 @@ def test_the_page_carries_the_evaluation(page, evaluation):
     assert '<th scope="row">data.2.box</th><td>3</td>' in html
 
 
-def test_a_hostile_name_or_attribute_is_text_and_nothing_else(page, true, predictions, tmp_path):
+def test_a_hostile_name_or_attribute_is_text_and_nothing_else(page, true, predictions, tmp_path, no_figures):
     texts, elements = [], []
     parser = HTMLParser()
     parser.handle_starttag = lambda tag, attributes: elements.append((tag, dict(attributes)))
@@ -177,13 +178,17 @@ def test_the_figures_are_the_same_every_time(page, evaluation, true, predictions
         assert path.read_bytes() == (again / "figures" / path.name).read_bytes()
 
 
-def test_nothing_is_overwritten_without_force(page, evaluation, true, predictions):
+def test_nothing_is_overwritten_without_force(evaluation, true, predictions, tmp_path, no_figures):
+    page = write_report(evaluation, true, predictions, tmp_path / "report")
+    old = page.stat().st_ino
     with pytest.raises(InputError, match="exists already"):
         write_report(evaluation, true, predictions, page.parent)
+    assert page.stat().st_ino == old
     assert write_report(evaluation, true, predictions, page.parent, force=True) == page
+    assert page.stat().st_ino != old
 
 
-def test_a_file_name_and_a_simulation_without_sources(true, predictions, tmp_path):
+def test_a_file_name_and_a_simulation_without_sources(true, predictions, tmp_path, no_figures):
     bare = true.drop_vars(["n_src", "n_igm"])
     evaluation = evaluate(predictions["reion"], bare)
     page = write_report(evaluation, bare, predictions["reion"], tmp_path / "deep" / "one.html")
@@ -192,7 +197,9 @@ def test_a_file_name_and_a_simulation_without_sources(true, predictions, tmp_pat
     assert set(page_data(page)["slices"]["fields"]) == {"true"}
 
 
-def test_photons_stand_in_for_sources_and_left_out_redshifts_are_said(true, predictions, tmp_path):
+def test_photons_stand_in_for_sources_and_left_out_redshifts_are_said(
+    true, predictions, tmp_path, no_figures
+):
     history = with_n_ion(true).drop_vars("n_src")
     some = predictions["reion"].isel(redshift=[1, 2])
     page = write_report(evaluate(some, history), history, some, tmp_path / "page.html")
@@ -294,7 +301,7 @@ def test_chromium_prints_the_page(chromium, page, tmp_path):
     assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_error_bars_are_shown_and_judged(toy, tmp_path):
+def test_error_bars_are_shown_and_judged(toy, tmp_path, no_figures):
     sim = toy(shape=(8, 8, 8), redshift=(12.0, 8.0))
     rng = np.random.default_rng(0)
     spread = sim["xi"].copy(data=(0.02 + 0.2 * rng.random(sim["xi"].shape)).astype(np.float32))

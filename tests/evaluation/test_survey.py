@@ -90,6 +90,7 @@ def test_only_common_redshifts_are_measured(toy):
         survey({"mine": toy(redshift=(11.0, 9.0))["xi"]}, sim)
 
 
+@pytest.mark.slow
 def test_report_is_whole(toy, found, tmp_path):
     sim = toy()
     fields = {"mine": sim["xi"], "theirs": sim["xi"].clip(0.1, 0.9)}

@@ -190,6 +190,7 @@ def test_an_operation_that_onnx_lacks_is_named_with_its_layer(toy_network, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_same_network_gives_the_same_bytes_wherever_it_is_exported(toy_network, toy_model, tmp_path):
     """TensorFlow and the conversion number and order values differently each time and in each process."""
     network, card = toy_network

@@ -21,17 +21,21 @@ SMALL = {
     "diffusion_cells": (3, 5, 3),
     "width": 8,
     "hidden": 8,
-    "blocks": 2,
+    "blocks": 1,
 }
 UNET = {"name": "unet", "filters": (4, 6, 8)}
 PINION = {"name": "pinion", "filters": (8, 8, 8), "mask_smoothing_cells": (3, 5)}
 KINDS = {
     "reion": {"model": SMALL},
-    "reion, instant": {"model": SMALL, "data": {"inputs": "instant"}},
-    "reion, not symmetric": {"model": {**SMALL, "symmetric": False}},
+    "reion, instant, not symmetric": {
+        "model": {**SMALL, "symmetric": False},
+        "data": {"inputs": "instant"},
+    },
     "unet": {"model": UNET},
-    "unet, batch normalisation": {"model": {**UNET, "batch_normalisation": True}},
-    "unet, instant, average": {"model": {**UNET, "pooling": "average"}, "data": {"inputs": "instant"}},
+    "unet, instant, average, batch normalisation": {
+        "model": {**UNET, "pooling": "average", "batch_normalisation": True},
+        "data": {"inputs": "instant"},
+    },
     "pinion": {"model": PINION},
     "pinion, instant": {"model": PINION, "data": {"inputs": "instant"}},
     "patch": {"model": {"name": "patch"}},
@@ -85,6 +89,7 @@ def random_fields(card, shape):
     return {name: (MAGNITUDE[name] * rng.lognormal(0, 0.5, shape)).astype(np.float32) for name in card.inputs}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_network(kind, tmp_path):
     network, card = untrained(kind)
@@ -112,6 +117,7 @@ def test_every_kind_of_network(kind, tmp_path):
         np.testing.assert_allclose(mean.values, whole.values, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_rolling_the_box_of_a_unet_by_its_stride_rolls_the_answer(tmp_path):
     network, card = untrained("unet")
     emulator = Emulator(export(network, card, tmp_path / "unet.onnx").path, device="cpu", threads=1)

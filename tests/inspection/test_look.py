@@ -218,6 +218,7 @@ def test_swapped_axes_are_noticed_and_named():
     assert xi_at_sources(xi, np.zeros_like(xi)) == {}
 
 
+@pytest.mark.slow
 def test_it_draws_and_replaces_only_with_force(cosmic, tmp_path):
     inspection = inspect(cosmic, plot=tmp_path / "plots")
     assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == [

@@ -61,6 +61,7 @@ def test_force_replaces_only_what_is_ours(verb, there, command, sim, toy, toy_mo
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["precious", "sim.zarr"]
 
 
+@pytest.mark.slow
 def test_force_replaces_what_is_ours(command, sim, toy, toy_model, tmp_path):
     one_snapshot = write_simulation(
         toy(shape=(4, 4, 4), redshift=(8.0,))[["n_igm", "xi"]], tmp_path / "one.zarr"

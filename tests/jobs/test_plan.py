@@ -88,6 +88,7 @@ def bytes_read(monkeypatch):
     return counted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tile", [(12, 12, 12), (36, 24, 24)])
 @pytest.mark.parametrize("keep_fields", [True, False])
 def test_bytes_of_a_prediction(toy_model, store, tmp_path, monkeypatch, bytes_read, tile, keep_fields):
@@ -125,6 +126,7 @@ def test_bytes_of_a_conversion(toy, tmp_path):
     assert plan.cells == 4 * sim["xi"].size
 
 
+@pytest.mark.slow
 def test_bytes_of_a_look(store, bytes_read):
     sim = open_simulation(store)
     plan = plan_inspect(sim, [store], terms=GIVEN)
@@ -133,8 +135,9 @@ def test_bytes_of_a_look(store, bytes_read):
     assert plan.bytes_read == pytest.approx(sum(bytes_read), rel=0.25)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("report", [False, True])
-def test_bytes_of_an_evaluation(toy_model, store, tmp_path, bytes_read, report):
+def test_bytes_of_an_evaluation(toy_model, store, tmp_path, bytes_read, report, no_figures):
     sim = open_simulation(store)
     methods = [str(toy_model), str(write_simulation(sim[["xi"]], tmp_path / "other.zarr"))]
     plan = plan_evaluate(methods, sim, [store], report=report)
@@ -156,6 +159,7 @@ def test_what_is_judged_to_measure_the_speed_is_a_part_of_a_large_box(toy, toy_m
     assert judged <= 2 * 8**3
 
 
+@pytest.mark.slow
 def test_bytes_of_a_training(toy, tmp_path, bytes_read):
     pytest.importorskip("tensorflow")
     from reion.training.cost import plan_train
@@ -263,6 +267,7 @@ def test_more_memory_reads_less_twice(toy_model):
     assert plans[0].bytes_read > plans[1].bytes_read >= 2 * 4 * 1024**3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["convert", "inspect", "predict", "evaluate", "train"])
 def test_a_dry_run_prints_a_plan_and_writes_nothing(command, verb, store, toy_model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -305,6 +310,7 @@ def test_a_plan_refuses_what_it_does_not_go_by(command, store, tmp_path):
         assert f"{option}: expected" in said
 
 
+@pytest.mark.slow
 def test_a_plan_for_people(command):
     code, printed, _ = command("plan", "rt64-history", "--cells", 1024, "--snapshots", 50, "--rate", 1e5)
     assert code == 0

@@ -36,7 +36,10 @@ cloudpickle = pytest.importorskip("cloudpickle")
 # Workers cannot import this file.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="kills processes")
+pytestmark = [
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="kills processes"),
+    pytest.mark.slow,
+]
 SIDE = 24
 SNAPSHOTS = (12.0, 10.0, 8.0, 7.0)
 
@@ -120,7 +123,7 @@ def test_evaluation_is_the_same_to_the_bit(workers, box):
     assert evaluate(pred, sim, workers=workers).to_json() == evaluate(pred, sim).to_json()
 
 
-def test_a_model_is_judged_the_same(workers, box, toy_model, tmp_path):
+def test_a_model_is_judged_the_same(workers, box, toy_model, tmp_path, no_figures):
     sim = open_simulation(box).isel(redshift=slice(0, 2))
     here, _ = evaluate_methods([str(toy_model)], sim)
     there, page = evaluate_methods([str(toy_model)], sim, workers=workers, report=tmp_path / "report")
@@ -231,25 +234,25 @@ def remote(folder):
         yield file, process
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("task", ["predict", "convert"])
-def test_the_scheduler_lost_and_resumed(task, command, box, toy_model, small_pieces, tmp_path, monkeypatch):
+def test_the_scheduler_lost_and_resumed(
+    task, command, box, toy_model, small_pieces, tmp_path, monkeypatch, workers
+):
     def run(out, *options, progress=lambda done, total: None):
         monkeypatch.setattr(terminal, "progress_bar", lambda _: contextlib.nullcontext(progress))
         what = (toy_model, box) if task == "predict" else (box,)
         return command(task, *what, "--out", tmp_path / out, *options)
 
     with remote(tmp_path / "first") as (file, scheduler):
-        address = json.loads(file.read_text())["address"]
 
         def progress(done, total):
             if done >= 0.3 * total:
                 scheduler.kill()
 
-        code, printed, said = run("out.zarr", "--scheduler", address, progress=progress)
+        code, printed, said = run("out.zarr", "--scheduler", file, progress=progress)
     assert code == 2
     assert not printed
-    assert f"the scheduler at {address} is gone" in said
+    assert f"the scheduler at {json.loads(file.read_text())['address']} is gone" in said
     assert "--resume" in said
     assert "Traceback" not in said
     assert not (tmp_path / "out.zarr").exists()
@@ -258,8 +261,8 @@ def test_the_scheduler_lost_and_resumed(task, command, box, toy_model, small_pie
     assert finished
 
     counts = []
-    with remote(tmp_path / "second") as (file, _):
-        resumed = run("out.zarr", "--scheduler", file, "--resume", progress=lambda *_: counts.append(1))
+    address = workers._client.scheduler.address
+    resumed = run("out.zarr", "--scheduler", address, "--resume", progress=lambda *_: counts.append(1))
     assert resumed[0] == 0, resumed
     pieces = len(SNAPSHOTS) * 8 if task == "predict" else 2 + len(SNAPSHOTS) * 2
     assert len(counts) == pieces - len(finished), "a finished piece was done again"
@@ -308,7 +311,15 @@ def test_resume_refuses_to_begin_anew(command, box, tmp_path):
 
 
 @pytest.mark.parametrize("verb", ["convert", "inspect", "predict", "evaluate"])
-def test_the_command_line_takes_workers(verb, command, box, toy_model, tmp_path):
+def test_the_command_line_takes_workers(verb, command, box, toy_model, tmp_path, workers, monkeypatch):
+    """`convert` starts a worker; the others ask for one and get those that are there."""
+    asked = []
+
+    @contextlib.contextmanager
+    def those_that_are_there(scheduler, count):
+        asked.append((scheduler, count))
+        yield workers
+
     store = write_simulation(open_simulation(box).isel(redshift=slice(0, 2)), tmp_path / "sim.zarr")
     arguments = {
         "convert": [store, "--out", tmp_path / "other.zarr"],
@@ -316,9 +327,13 @@ def test_the_command_line_takes_workers(verb, command, box, toy_model, tmp_path)
         "predict": [toy_model, store, "--out", tmp_path / "xi.zarr"],
         "evaluate": [toy_model, store],
     }
-    code, printed, said = command(verb, *arguments[verb], "--workers", 1, "--json")
+    with monkeypatch.context() as patch:
+        if verb != "convert":
+            patch.setattr(cluster, "started", those_that_are_there)
+        code, printed, said = command(verb, *arguments[verb], "--workers", 1, "--json")
     assert code == 0, said
     assert printed.startswith("{")
+    assert asked == ([] if verb == "convert" else [(None, 1)])
     code, _, said = command(verb, *arguments[verb], "--workers", 1, "--scheduler", "tcp://127.0.0.1:1")
     assert code == 2
     assert "received both" in said

@@ -48,6 +48,7 @@ def test_no_kernel_is_compiled_with_fast_math():
     assert not any(getattr(compiled, "targetoptions", {}).get("fastmath") for compiled, _ in KERNELS)
 
 
+@pytest.mark.slow
 @compiled_only
 def test_only_the_declared_types_are_ever_compiled():
     compile_kernels()
@@ -163,6 +164,7 @@ print(rk.deposit(np.zeros((1, 3)), np.ones(1), (1, 1, 1)))
 """
 
 
+@pytest.mark.slow
 @compiled_only
 def test_nowhere_to_keep_the_cache_is_no_error_and_is_said_once(tmp_path):
     # A file in the place of the cache folder: nobody, root included, can write to it.

@@ -24,6 +24,7 @@ def twin(inside, sides):
     return found.reshape(shape)
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @settings(deadline=None, max_examples=80)
 def test_it_is_the_distance_to_the_nearest_cell_of_the_other_side(data):

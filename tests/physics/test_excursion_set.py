@@ -140,6 +140,7 @@ def test_the_fitted_threshold_is_the_one_that_made_the_truth(toy, threshold):
             assert np.mean(again != xi) < 2e-3
 
 
+@pytest.mark.slow
 def test_the_fit_beats_every_other_threshold(simulation):
     box = simulation.isel(x=slice(8), y=slice(8), z=slice(8))
     box = make_simulation(

@@ -54,6 +54,7 @@ def test_the_store_holds_what_the_emulator_predicts(toy_model, sim_path, simulat
         np.testing.assert_allclose(stored.attrs["box_size"], simulation.attrs["box_size"])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:n_ion is zero everywhere")
 @given(
     mesh=st.tuples(*[st.integers(1, 14)] * 3),
@@ -61,7 +62,7 @@ def test_the_store_holds_what_the_emulator_predicts(toy_model, sim_path, simulat
     keep_fields=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_tiled_equals_whole(toy_model, tmp_path_factory, mesh, tile, keep_fields, seed):
     rng = np.random.default_rng(seed)
     folder = tmp_path_factory.mktemp("tiled")
@@ -202,6 +203,7 @@ def test_what_is_not_ours_is_not_replaced(toy_model, sim_path, tmp_path):
     assert [path.name for path in out.iterdir()] == ["precious"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs the process's own peak memory")
 def test_a_box_in_many_tiles_stays_within_its_memory(toy_model, tmp_path):
     rng = np.random.default_rng(0)

@@ -43,6 +43,7 @@ def test_one_source_in_uniform_gas_ionises_as_many_atoms_as_it_has_photons(photo
     assert xi.sum() == pytest.approx(photons, rel=within)
 
 
+@pytest.mark.slow
 def test_the_history_matters_more_than_the_redshift_that_is_told():
     held_out = reion.with_n_ion(reion.load_sample().held_out).isel(redshift=5)
     emulator = Emulator("rt64-history", device="cpu")

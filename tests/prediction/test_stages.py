@@ -39,6 +39,7 @@ def whole_file(content, fields, numbers):
     return np.stack(session.run(outputs, {**fields, **numbers}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", shipped_models())
 def test_two_stages_equal_the_whole_file_with_several_boxes_at_once(name):
     emulator = Emulator(name, device="cpu")
@@ -86,7 +87,8 @@ def test_a_trunk_that_is_not_symmetric_goes_through_onnxruntime():
     assert isinstance(runner, SessionTrunk)
 
 
-@pytest.mark.parametrize("cell_size_mpc", [1.394, 3.0])
+@pytest.mark.slow
+@pytest.mark.parametrize("cell_size_mpc", [1.7, 3.0])
 def test_two_stages_equal_the_file_fitted_to_other_cells(cell_size_mpc):
     emulator = Emulator("rt-worlds", device="cpu").at_cell_size(cell_size_mpc)
     fields, numbers = box(emulator.card, (26, 26, 26))

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import warnings
 
 import numpy as np
@@ -86,6 +83,7 @@ def test_photons_are_counted(store, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_interrupted_it_goes_on_and_ends_with_the_same_bits(store, tmp_path, monkeypatch):
     simulate(store, tmp_path / "unbroken.zarr", TRACING, rates=True)
     evolve = simulating.evolve
@@ -254,26 +252,19 @@ def test_the_reach_of_a_model_changes_with_redshift(store, tmp_path):
     assert 0 < first < second
 
 
-def test_the_command(store, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "reion",
-        "simulate",
-        str(store),
-        "--out",
-        str(tmp_path / "sim.zarr"),
-        "--json",
-    ]
+@pytest.mark.slow
+def test_the_command(store, tmp_path, command):
+    words = ["simulate", store, "--out", tmp_path / "sim.zarr", "--json"]
     settings = ["--set", "max_mfp=9", "--set", "steps=1", "--set", "spectrum.temperature_k=1e5"]
-    planned = subprocess.run(
-        [*command, *settings, "--dry-run"], capture_output=True, check=True, env=os.environ
-    )
-    (plan,) = json.loads(planned.stdout)["plans"]
+    code, printed, said = command(*words, *settings, "--dry-run")
+    assert code == 0, said
+    (plan,) = json.loads(printed)["plans"]
     assert plan["cells"] > 0
     assert plan["rate"] > 0
-    done = subprocess.run([*command, *settings], capture_output=True, check=False)
-    result = json.loads(done.stdout)
+    assert not (tmp_path / "sim.zarr").exists()
+    code, printed, said = command(*words, *settings)
+    assert code == 0, said
+    result = json.loads(printed)
     assert result["converged"]
     assert result["photons"]["emitted"] > 0
     tracing = json.loads(open_simulation(tmp_path / "sim.zarr").attrs["ray_tracing"])

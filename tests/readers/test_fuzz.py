@@ -3,7 +3,7 @@
 Memory is counted twice: what Python and NumPy allocate, touched or not, and (on Linux) what the process
 holds, whichever library took it.
 
-A hundred files of each format and ten of each situation of the corpus are damaged; `nox -s fuzz` damages ten
+Forty files of each format and four of each situation of the corpus are damaged; `nox -s fuzz` damages ten
 thousand and a thousand.
 """
 
@@ -27,7 +27,8 @@ from reion.testing import damaged
 from tests.readers.corpus import load
 from tests.readers.layouts import LAYOUTS, random_simulation, write_21cmfast, write_hdf5, write_npz
 
-CASES = int(os.environ.get("REION_FUZZ_CASES", "100"))
+pytestmark = pytest.mark.slow
+CASES = int(os.environ.get("REION_FUZZ_CASES", "40"))
 MOST_SECONDS = 2.0
 SLACK_BYTES = 3 << 20
 """Block buffers, and what Python itself needs to open and describe a simulation."""
@@ -89,7 +90,7 @@ def damage(source: Path, chosen: str | None, given: dict[str, str], cases: int) 
     finally:
         tracemalloc.stop()
     assert not excesses
-    assert cases < 100 or outcomes["refused"] > cases / 100, outcomes
+    assert cases < 40 or outcomes["refused"] > cases / 100, outcomes
 
 
 class Cost(NamedTuple):

@@ -154,6 +154,7 @@ def test_where_the_front_crosses_half_is_the_right_redshift(tmp_path):
         assert abs(front(cone["redshift"].values[plane]) - (cell + 0.5)) < 0.5
 
 
+@pytest.mark.slow
 def test_snapshots_are_kept_and_fronts_beat_fading_on_real_radiative_transfer():
     sim = load_sample().held_out
     age = cosmology(sim).age(sim["redshift"].values).value
@@ -188,6 +189,7 @@ def moving_sample(axes="xyz"):
     return sim
 
 
+@pytest.mark.slow
 def test_the_signal_of_the_cone_is_that_of_its_fields_and_distortions_keep_it(tmp_path, monkeypatch):
     # Several chunks, so that signal moves from one into the next.
     monkeypatch.setattr("reion.sky.light_cone._CHUNK_BYTES", 64 * 64 * 4 * 50)
@@ -289,6 +291,7 @@ def test_bad_wishes_are_refused(tmp_path, toy):
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_command_makes_a_cone_of_a_prediction_and_a_picture(command, toy, tmp_path):
     write_simulation(toy(shape=(8, 8, 8)).drop_vars("xi"), tmp_path / "sim.zarr")
     write_simulation(toy(shape=(8, 8, 8))[["xi"]], tmp_path / "xi.zarr")

@@ -28,6 +28,7 @@ def sim_path(simulation, tmp_path):
     return write_simulation(simulation, tmp_path / "sim.zarr")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_simulation_is_the_same_in_one_file(ending, simulation, sim_path, tmp_path, monkeypatch):
     monkeypatch.setattr(store, "_CHUNK_BYTES", 4 * 12 * 5 * 4)  # several chunks along x and y

@@ -33,7 +33,7 @@ SMALL = (
 
 
 @pytest.mark.slow
-def test_the_whole_way(tmp_path, command):
+def test_the_whole_way(tmp_path, command, no_figures):
     out = tmp_path / "quickstart"
     settings = [part for setting in SMALL for part in ("--set", setting)]
     code, printed, _ = command("quickstart", "--out", out, "--json", *settings)
@@ -91,6 +91,7 @@ def test_a_finished_run_is_kept_only_if_it_is_the_run_that_was_asked_for(
         quickstart.quickstart(tmp_path, config=load_config(settings=[setting]), resume=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 
 import numpy as np
 
@@ -19,6 +20,16 @@ def history(folder):
 def weights(folder):
     """The weights of the network of a finished run."""
     return load_run(folder).network.get_weights()
+
+
+def copied_at(step, folder, copy):
+    """A progress that copies the run folder at a step: what a kill at this instant would leave."""
+
+    def progress(done, _total, _values):
+        if done == step:
+            shutil.copytree(folder, copy)
+
+    return progress
 
 
 def assert_same_weights(a, b):

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
 
@@ -25,7 +26,7 @@ from reion.training.run import train
 from reion.training.run_folder import load_run
 from tests.tiny import TINY_NETWORK
 
-KILLS = int(os.environ.get("REION_KILLS", "4"))
+KILLS = int(os.environ.get("REION_KILLS", "3"))
 SETTINGS = [
     *TINY_NETWORK,
     "training.batch_size=2",
@@ -99,6 +100,15 @@ def short(*settings):
     return load_config(settings=[*SETTINGS, "training.steps=12", "training.round_steps=4", *settings])
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, toy):
+    """A run of twelve steps; a test that changes it takes a copy."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    train([toy()], folder, short())
+    return folder
+
+
+@pytest.mark.slow
 def test_a_kill_before_the_run_folder_is_whole_leaves_none(toy, tmp_path, monkeypatch):
     def stop(*_args):
         raise KeyboardInterrupt
@@ -112,8 +122,9 @@ def test_a_kill_before_the_run_folder_is_whole_leaves_none(toy, tmp_path, monkey
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_replacing_a_run_keeps_the_old_one_until_the_new_one_is_there(toy, tmp_path, monkeypatch):
-    train([toy()], tmp_path / "run", short())
+@pytest.mark.slow
+def test_replacing_a_run_keeps_the_old_one_until_the_new_one_is_there(toy, tmp_path, monkeypatch, finished):
+    shutil.copytree(finished, tmp_path / "run")
 
     def stop(*_args):
         raise KeyboardInterrupt
@@ -127,8 +138,9 @@ def test_replacing_a_run_keeps_the_old_one_until_the_new_one_is_there(toy, tmp_p
     assert load_run(tmp_path / "run").config.seed == 1
 
 
-def test_a_history_that_was_lost_between_two_writes_comes_back(toy, tmp_path):
-    train([toy()], tmp_path / "run", short())
+@pytest.mark.slow
+def test_a_history_that_was_lost_between_two_writes_comes_back(toy, tmp_path, finished):
+    shutil.copytree(finished, tmp_path / "run")
     rows = curve(tmp_path / "run")
     # As if killed after the last checkpoint and before the rest.
     for name in ("history.csv", "model.keras", "metrics.json"):
@@ -137,6 +149,7 @@ def test_a_history_that_was_lost_between_two_writes_comes_back(toy, tmp_path):
     assert curve(tmp_path / "run") == rows
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on(toy, tmp_path, command, monkeypatch, request):
     write_simulation(toy(), tmp_path / "sim.zarr")
     take_step = loop.Loop._take_step

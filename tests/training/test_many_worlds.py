@@ -24,6 +24,7 @@ from reion.training.run import train
 from reion.training.run_folder import load_run
 from reion_exports.cost import convolution_flops
 
+pytestmark = pytest.mark.slow
 SMALL = (
     *("model.name=transport", "model.smoothing_mpc=[5, 9]", "model.diffusion_mpc=[4, 7, 4]"),
     *("model.farthest_mpc=9", "model.width=6", "model.hidden=4", "model.blocks=1"),

@@ -32,7 +32,8 @@ from reion.storage.store import write_simulation
 from reion.training.export import export_run
 from reion.training.run import train
 from reion.training.run_folder import load_run
-from tests.training.runs import assert_same_weights, weights
+from tests.tiny import TINY_NETWORK
+from tests.training.runs import assert_same_weights, copied_at, weights
 
 
 class OwnPatch(reion.FieldsSettings):
@@ -116,49 +117,66 @@ OWN = [
 ]
 
 
-def test_the_original_projects_patch_from_outside_gives_the_numbers_of_the_shipped_one(toy, tmp_path):
+@pytest.fixture(scope="module")
+def patch_run(toy, tmp_path_factory):
+    """A run of the patch network from outside."""
+    folder = tmp_path_factory.mktemp("patch") / "own"
+    train([toy()], folder, load_config(settings=["model.name=own-patch", *SMALL]))
+    return folder
+
+
+KILLED_AT = 5
+
+
+@pytest.fixture(scope="module")
+def own_run(toy, tmp_path_factory):
+    """A run with all that others may register; `killed` beside it is what it was at the step `KILLED_AT`."""
+    folder = tmp_path_factory.mktemp("own") / "run"
+    copying = copied_at(KILLED_AT, folder, folder.with_name("killed"))
+    train([toy()], folder, load_config(settings=OWN), progress=copying)
+    return folder
+
+
+@pytest.mark.slow
+def test_the_original_projects_patch_from_outside_gives_the_numbers_of_the_shipped_one(
+    toy, tmp_path, patch_run
+):
     shipped = ["model.name=patch", "model.filters=[3,4]", "model.dense=[8,4]", *SMALL]
     train([toy()], tmp_path / "shipped", load_config(settings=shipped))
-    train([toy()], tmp_path / "own", load_config(settings=["model.name=own-patch", *SMALL]))
-    assert_same_weights(tmp_path / "shipped", tmp_path / "own")
-    own, other = (load_run(tmp_path / name).model for name in ("own", "shipped"))
+    assert_same_weights(tmp_path / "shipped", patch_run)
+    own, other = (load_run(run).model for run in (patch_run, tmp_path / "shipped"))
     assert own.trunk_radius_cells == other.trunk_radius_cells == 4
 
 
-def test_a_registered_network_killed_and_resumed_equals_unbroken(toy, tmp_path):
-    config = load_config(settings=OWN)
-    train([toy()], tmp_path / "whole", config)
-
-    def interrupt(step, _total, _values):
-        if step == 5:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train([toy()], tmp_path / "run", config, progress=interrupt)
-    train([toy()], tmp_path / "run", config, resume=True)
-    assert_same_weights(tmp_path / "whole", tmp_path / "run")
+@pytest.mark.slow
+def test_a_registered_network_killed_and_resumed_equals_unbroken(toy, own_run):
+    killed = own_run.with_name("killed")
+    with pytest.raises(InputError, match="not finished"):
+        load_run(killed)
+    train([toy()], killed, load_config(settings=OWN), resume=True)
+    assert_same_weights(own_run, killed)
 
 
-def test_loss_and_augmentation_of_others_are_what_is_learnt_with(toy, tmp_path):
+@pytest.mark.slow
+def test_loss_and_augmentation_of_others_are_what_is_learnt_with(toy, tmp_path, own_run):
     for name, settings in {
-        "all": [],
         "loss": ["training.loss.options.delta=1.0"],
         "augmentation": ["data.augmentation_options.sigma=0.5"],
     }.items():
         train([toy()], tmp_path / name, load_config(settings=[*OWN, *settings]))
-    first = weights(tmp_path / "all")
+    first = weights(own_run)
     for name in ("loss", "augmentation"):
         assert any(np.abs(a - b).max() > 0 for a, b in zip(first, weights(tmp_path / name), strict=True))
 
 
-def test_schema_file_and_provenance_say_where_the_code_is(toy, tmp_path):
+@pytest.mark.slow
+def test_schema_file_and_provenance_say_where_the_code_is(tmp_path, own_run):
     config = load_config(settings=OWN)
     write_config(config, tmp_path / "config.toml")
     assert load_config(tmp_path / "config.toml") == config
     assert config.model.name == f"{__name__}:own_patch"
     assert config.training.loss.options == {"delta": 0.2}
-    train([toy()], tmp_path / "run", config)
-    (network, loss, augmentation) = json.loads((tmp_path / "run" / "provenance.json").read_text())["code"]
+    (network, loss, augmentation) = json.loads((own_run / "provenance.json").read_text())["code"]
     assert [network["kind"], loss["kind"], augmentation["kind"]] == ["network", "loss", "augmentation"]
     assert network["file"] == __file__
     assert len(network["sha256"]) == 64
@@ -281,8 +299,7 @@ def test_a_file_beside_the_data_is_all_that_the_commands_need(command, toy, tmp_
 
 @pytest.mark.slow
 def test_keras_loads_a_network_by_itself_whichever_is_imported_first(toy, tmp_path):
-    settings = ["model.smoothing_cells=[3]", "model.diffusion_cells=[3]", "model.blocks=1"]
-    settings += ["training.crop_cells=3", "training.batch_size=1", "training.steps=1"]
+    settings = [*TINY_NETWORK, "training.batch_size=1", "training.steps=1"]
     train([toy()], tmp_path / "run", load_config(settings=settings))
     place = tmp_path / "run" / "model.keras"
     code = (
@@ -315,6 +332,6 @@ def test_keras_that_is_there_already_is_told_of_the_layers(monkeypatch):
     assert {f"reion>{name}" for name in saved} == set(known)
 
 
-def test_an_own_network_exports(toy, tmp_path):
-    train([toy()], tmp_path / "run", load_config(settings=["model.name=own-patch", *SMALL]))
-    assert export_run(tmp_path / "run", tmp_path / "own.onnx").max_difference < 1e-4
+@pytest.mark.slow
+def test_an_own_network_exports(tmp_path, patch_run):
+    assert export_run(patch_run, tmp_path / "own.onnx").max_difference < 1e-4
