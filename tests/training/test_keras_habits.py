@@ -266,12 +266,13 @@ def test_a_run_that_ended_by_itself_is_not_lengthened(toy, tmp_path):
         train([toy()], tmp_path / "run", config("training.steps=24"), resume=True, callbacks=[StopAfter(2)])
 
 
-def test_the_command_lengthens_with_the_setting_alone(command, toy, tmp_path, finished):
+def test_the_command_lengthens_with_the_setting_alone(command, toy, tmp_path):
     from reion.storage.store import write_simulation
 
     write_simulation(toy(), tmp_path / "box.zarr")
-    shutil.copytree(finished, tmp_path / "run")
+    settings = [word for setting in TINY for word in ("--set", setting)]
     words = ("train", tmp_path / "box.zarr", "--out", tmp_path / "run")
+    assert command(*words, *settings)[0] == 0
     code, out, err = command(*words, "--resume", "--set", "training.steps=15")
     assert code == 0, err
     assert "after 15 steps" in out

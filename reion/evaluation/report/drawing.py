@@ -35,7 +35,8 @@ STYLES: Mapping[int, Mapping[str, Any]] = {
 def save_figure(name: str, figure: Figure, folder: Path) -> None:
     """Write NAME.png (200 dpi) and NAME.pdf into `folder`, without dates: equal figures give equal files."""
     figure.savefig(folder / f"{name}.png", dpi=200)
-    figure.set_layout_engine(None)  # the layout is done; with "none" matplotlib would draw the second file twice
+    # The layout is done; with "none" in place of None matplotlib would draw the second file twice.
+    figure.set_layout_engine(None)
     figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
 
 
