@@ -237,7 +237,7 @@ def test_peak_memory(verb, side, toy_model, tmp_path):
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
         planned, measured = json.loads(done.stdout.splitlines()[-1])
         highest = max(highest, measured)
-        if planned == pytest.approx(highest, rel=0.25):
+        if 0.8 * highest < planned < 1.5 * highest:
             break
     # Never much more than planned. It may be less: threads that overlap less, as on a busy system, take less.
     assert 0.8 * highest < planned < 1.5 * highest
