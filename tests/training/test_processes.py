@@ -20,7 +20,6 @@ pytest.importorskip("keras")
 pytest.importorskip("tensorflow")
 pytest.importorskip("mpi4py")
 
-from reion.cli.main import main
 from reion.config import load_config
 from reion.errors import InputError
 from reion.models.build import build_model
@@ -333,15 +332,16 @@ def test_a_launcher_without_mpi4py_is_an_error(monkeypatch):
 
 
 @pytest.mark.slow
-def test_one_process_needs_no_mpi_and_waits_for_nobody(store, tmp_path, monkeypatch, capsys):
+def test_one_process_needs_no_mpi_and_waits_for_nobody(store, tmp_path, monkeypatch, request):
     monkeypatch.setitem(sys.modules, "mpi4py", None)
     monkeypatch.delitem(sys.modules, "mpi4py.MPI", raising=False)
     left_behind = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
     for name, value in left_behind.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(sys, "argv", ["reion", *command(store, tmp_path / "run", "training.steps=2")[3:]])
-    main()
-    assert json.loads(capsys.readouterr().out)["steps"] == 2
+    in_this_process = request.getfixturevalue("command")
+    code, printed, said = in_this_process(*command(store, tmp_path / "run", "training.steps=2")[3:])
+    assert code == 0, said
+    assert json.loads(printed)["steps"] == 2
 
 
 @pytest.mark.slow
