@@ -151,7 +151,7 @@ training = { crop_cells = 4, batch_size = 1 }
     )
 
     def world(seed, cell_mpc=2.0):
-        sim = toy(shape=(8, 8, 8), redshift=(12.0, 8.0), seed=seed, cell_mpc=cell_mpc)
+        sim = toy(redshift=(12.0, 8.0), seed=seed, cell_mpc=cell_mpc)
         return with_max_mfp(sim, [15.0] * 2)
 
     tests = {"here": world(2), "there": world(3, cell_mpc=2.5)}
