@@ -21,6 +21,7 @@ from reion_kernels.symmetry import (
     rotate,
     symmetry,
 )
+from reion_kernels.trunk_gradients import TrunkGradients
 
 __all__ = [
     "N_ROTATIONS",
@@ -36,6 +37,7 @@ __all__ = [
     "Rays",
     "Step",
     "Transform",
+    "TrunkGradients",
     "TrunkWeights",
     "affine",
     "announce_compilation",

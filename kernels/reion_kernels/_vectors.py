@@ -24,6 +24,9 @@ LANES = 8
 OUTPUTS = 4
 """The number of outputs of `mix` is a multiple of this."""
 
+_PAIR = 2
+"""Rows of the second factor that `add_products` holds in registers beside `OUTPUTS` of the first."""
+
 _ACROSS = 3
 """Vectors of cells that `mix` holds in registers for each of `OUTPUTS`: twelve independent sums keep two
 units with a latency of four to six cycles busy."""
@@ -275,6 +278,36 @@ def mix_more(weights: Any, rows: Any, added: Any, out: Any, cells: int) -> None:
     out[:outputs, :cells] += added[:outputs, None] + weights.T @ rows[:inputs, :cells]
 
 
+def _add_products(code: _Code, a: _Rows, b_rows: _Rows, total: _Rows, cells: Any) -> None:
+    b = code.builder
+    with code.each(a.shape[0], OUTPUTS) as i, code.each(b_rows.shape[0], _PAIR) as j:
+        ones = [b.add(i, code.number(p)) for p in range(OUTPUTS)]
+        others = [b.add(j, code.number(q)) for q in range(_PAIR)]
+        places = [(p, q) for p in range(OUTPUTS) for q in range(_PAIR)]
+        targets = [total.at(ones[p], others[q]) for p, q in places]
+        sums = [cgutils.alloca_once_value(b, code.load(target)) for target in targets]
+        with code.each(a.shape[1]) as y:
+            rows, columns = [a.at(one, y) for one in ones], [b_rows.at(other, y) for other in others]
+            with code.each(cells, LANES) as cell:
+                left = [code.load(code.bytes(row, cell)) for row in rows]
+                right = [code.load(code.bytes(column, cell)) for column in columns]
+                for place, (p, q) in zip(sums, places, strict=True):
+                    b.store(code.multiply_add(left[p], right[q], b.load(place)), place)
+        for place, target in zip(sums, targets, strict=True):
+            code.store(b.load(place), target)
+
+
+@_vectors(_add_products)
+def add_products(a: Any, b: Any, total: Any, cells: int) -> None:
+    """Add to `total` (i, j, `LANES`) the products of a (i, y, z) and b (j, y, z), summed over y and z.
+
+    The lanes of `total` are parts of one sum. There are multiples of `OUTPUTS` of rows i and j; `total` may
+    have more rows, and b more y.
+    """
+    products = np.einsum("iyz,jyz->ij", a[..., :cells], b[:, : a.shape[1], :cells])
+    total[: len(a), : len(b), 0] += products
+
+
 def _activate(code: _Code, values: _Rows, rows: Any, cells: Any, *, times: bool) -> None:
     with code.each(rows) as row, code.each(cells, LANES) as cell:
         address = code.bytes(values.at(row), cell)
@@ -287,6 +320,26 @@ def _activate(code: _Code, values: _Rows, rows: Any, cells: Any, *, times: bool)
 def silu(values: Any, rows: int, cells: int) -> None:
     """Multiply each of the first `rows` rows by its logistic function, in place."""
     values[:rows, :cells] *= _logistic(values[:rows, :cells])
+
+
+def _silu_and_slope(code: _Code, values: _Rows, slopes: _Rows, rows: Any, cells: Any) -> None:
+    b, one = code.builder, code.numbers(1)
+    with code.each(rows) as row, code.each(cells, LANES) as cell:
+        address = code.bytes(values.at(row), cell)
+        x = code.load(address)
+        part = code.logistic(x)
+        y = b.fmul(x, part)
+        code.store(y, address)
+        slope = code.multiply_add(y, b.fsub(one, part), part)
+        code.store(slope, code.bytes(slopes.at(row), cell))
+
+
+@_vectors(_silu_and_slope)
+def silu_and_slope(values: Any, slopes: Any, rows: int, cells: int) -> None:
+    """Multiply each of so many rows by its logistic function, in place; write the derivative to `slopes`."""
+    part = _logistic(values[:rows, :cells])
+    values[:rows, :cells] *= part
+    slopes[:rows, :cells] = part + values[:rows, :cells] * (np.float32(1) - part)
 
 
 @_vectors(partial(_activate, times=False))

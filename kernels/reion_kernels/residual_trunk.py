@@ -100,6 +100,14 @@ def _shapes(weights: TrunkWeights) -> tuple[tuple[int, ...], ...]:
     return (*mix, *convolutions, *answer, (of_error, errors), (errors,), (errors, one), (one,), (2,))
 
 
+def check_shapes(weights: TrunkWeights) -> None:
+    """Raise `ValueError` if one of the weights has another shape than the others ask for."""
+    for name, array, shape in zip(weights._fields, weights, _shapes(weights), strict=True):
+        if array.shape != shape:
+            message = f"{name}: expected {shape} of the other weights. Received: {array.shape}"
+            raise ValueError(message)
+
+
 def residual_trunk(
     channels: NDArray[np.float32],
     weights: TrunkWeights,
@@ -130,11 +138,7 @@ def residual_trunk(
         If the shape of an array does not fit the others; if it is not float32 or not contiguous; if `answers`
         has a place for an error bar that the network does not have.
     """
-    expected = _shapes(weights)
-    for name, array, shape in zip(weights._fields, weights, expected, strict=True):
-        if array.shape != shape:
-            message = f"{name}: expected {shape} of the other weights. Received: {array.shape}"
-            raise ValueError(message)
+    check_shapes(weights)
     halo = 2 * weights.radius_cells
     _check(channels, "channels")
     _check(answers, "answers")
@@ -214,12 +218,12 @@ def _scratch(weights: TrunkWeights, cells: Sequence[int]) -> tuple[NDArray[np.fl
 
 
 _DIMS = (2, 2, 3, 2, 3, 2, 1, 2, 1, 2, 1, 2, 1, 1)
-_WEIGHTS = types.NamedTuple([target(float32, ndim) for ndim in _DIMS], TrunkWeights)
+WEIGHTS = types.NamedTuple([target(float32, ndim) for ndim in _DIMS], TrunkWeights)
 _CELL = types.UniTuple(INT, 3)
 _PLANES, _ROWS, _LINE = (target(float32, ndim) for ndim in (5, 2, 1))
 
 
-@kernel((source(float32, 4), _WEIGHTS, _CELL, _CELL, _CELL, _PLANES, _ROWS, _ROWS, _LINE, BOX, BOX))
+@kernel((source(float32, 4), WEIGHTS, _CELL, _CELL, _CELL, _PLANES, _ROWS, _ROWS, _LINE, BOX, BOX))
 def run_tile(channels, weights, begin, low, high, planes, rows, hidden, nothing, xi, error):  # type: ignore[no-untyped-def]
     """Write xi and, if `error` is not empty, its error bar for the cells from `low` to `high`.
 

@@ -24,9 +24,9 @@ from reion.simulation.contract import FIELDS, Shape, shape_of
 from reion.storage.cost import field_bytes
 from reion.training.checkpoints import save_checkpoint
 from reion.training.devices import resolve_precision
-from reion.training.loop import compile_trunk
 from reion.training.sampler import IN_MEMORY_BYTES, validation_cells_along_x
 from reion.training.state import State
+from reion.training.stepping import compile_trunk
 
 _MEBIBYTE = 1 << 20
 
@@ -83,7 +83,7 @@ def training_cost(config: RunConfig, meshes: Sequence[Shape]) -> TrainingCost:
     stem = model.stem
     normalizer = Normalizer.unfitted(stem.channels, stem.scale, stem.transform)
     model_bytes = _model_bytes(model, normalizer)
-    compile_trunk(model, normalizer)
+    stepping = compile_trunk(model, normalizer)
     rng = np.random.default_rng(0)
     side = training.crop_cells + 2 * model.trunk_radius_cells
     values = rng.normal(size=(training.batch_size, side, side, side, count)).astype(np.float32)
@@ -91,7 +91,7 @@ def training_cost(config: RunConfig, meshes: Sequence[Shape]) -> TrainingCost:
     xi = rng.random((training.batch_size, *(training.crop_cells,) * 3, 1), dtype=np.float32)
 
     def step() -> None:
-        model.trunk.train_on_batch([values, conditions], xi)
+        stepping.train_on_batch([values, conditions], xi)
 
     prepare_bytes_a_cell = _prepare_bytes_a_cell(model)
     checkpoint_bytes = _checkpoint_bytes(model)

@@ -12,14 +12,13 @@ import numpy as np
 from reion.training.processes import Processes
 
 
-def average_gradients(trunk: keras.Model, processes: Processes, weight: float) -> None:
-    """Make the optimiser of the compiled `trunk` apply the mean of the gradients of all processes.
+def average_gradients(optimizer: keras.Optimizer, processes: Processes, weight: float) -> None:
+    """Make an optimiser apply the mean of the gradients of all processes, also from inside a compiled step.
 
     The mean is taken before the optimiser sees the gradients: loss scaling, clipping and the schedule then
     act on the gradient of the whole batch, as for one process. `weight` is the share of the batch that this
     process computes.
     """
-    optimizer = trunk.optimizer
     apply = optimizer.apply
 
     def mean(flat: Any) -> np.ndarray:

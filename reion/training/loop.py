@@ -13,17 +13,12 @@ import numpy as np
 import xarray as xr
 
 from reion.config import RunConfig
-from reion.errors import InputError
 from reion.metrics.pooling import is_partly_ionised
-from reion.models.build import Model, build_model
+from reion.models.build import build_model
 from reion.models.coverage import Coverage
-from reion.models.layers import SymmetricConv3D
 from reion.models.normalizer import Normalizer, fit_normalizer
-from reion.training.devices import has_gpu, resolve_precision
-from reion.training.gradients import average_gradients
+from reion.training.devices import resolve_precision
 from reion.training.history import Round
-from reion.training.losses import build_loss
-from reion.training.optimizer import build_optimizer
 from reion.training.parent import Parent
 from reion.training.pictures import Slices
 from reion.training.processes import Processes
@@ -37,6 +32,7 @@ from reion.training.sampler import (
     validation_pair,
 )
 from reion.training.state import State
+from reion.training.stepping import compile_trunk, share_of
 
 StepProgress = Callable[[int, int, Mapping[str, float]], None]
 """Called after every step with the steps done, all steps, and the newest `loss` and validation `r2`."""
@@ -67,6 +63,7 @@ class Loop:
     def __init__(
         self,
         state: State,
+        stepping: keras.Model,
         snapshots: Sequence[TrainingSnapshot],
         normalizer: Normalizer,
         *,
@@ -76,6 +73,7 @@ class Loop:
         self.state = state
         self.snapshots = snapshots
         self.normalizer = normalizer
+        self._stepping = stepping
         self._training = state.model.config.training
         self._processes = processes or Processes()
         self._progress = progress
@@ -118,11 +116,11 @@ class Loop:
         # Sums of floats may differ between machines: every process takes those of the chief.
         agreed = processes.broadcast(json.dumps(normalizer.to_dict()).encode())
         normalizer = Normalizer.from_dict(json.loads(agreed))
-        compile_trunk(model, normalizer, processes)
+        stepping = compile_trunk(model, normalizer, processes)
         if parent is not None:
             model.trunk.set_weights(parent.weights)
         state = State(model, callbacks=callbacks)
-        return cls(state, snapshots, normalizer, processes=processes, progress=progress)
+        return cls(state, stepping, snapshots, normalizer, processes=processes, progress=progress)
 
     @property
     def coverage(self) -> Coverage:
@@ -227,9 +225,9 @@ class Loop:
         (values, conditions), target = batch
         processes = self._processes
         # Keras before 3.15 returns the mean loss of all steps since the last reset.
-        self.state.trunk.reset_metrics()
+        self._stepping.reset_metrics()
         try:
-            loss = float(self.state.trunk.train_on_batch([values, conditions], target))
+            loss = float(self._stepping.train_on_batch([values, conditions], target))
         except Exception:
             # Backends wrap errors that are raised inside a compiled step.
             if processes.failure is not None:
@@ -237,7 +235,7 @@ class Loop:
             raise
         if processes.count == 1:
             return loss
-        return float(processes.sum(np.array(loss * _share(processes, self._training.batch_size))))
+        return float(processes.sum(np.array(loss * share_of(processes, self._training.batch_size))))
 
     def _check_weights(self) -> None:
         """Refuse to validate or save a network with weights that are NaN or infinite.
@@ -322,44 +320,3 @@ class Loop:
                 spread += float(answer[..., 1:].sum(dtype=np.float64))
             ratios.append(abs(error) / spread)
         return float(np.quantile(ratios, _ONE_SIGMA)) if ratios else None
-
-
-def compile_trunk(model: Model, normalizer: Normalizer, processes: Processes | None = None) -> None:
-    """Give the trunk its optimiser and its loss, with gradients averaged over the processes.
-
-    Raises
-    ------
-    InputError
-        If there are more processes than crops in a batch.
-    """
-    processes = processes or Processes()
-    training = model.config.training
-    if training.batch_size < processes.count:
-        raise InputError(
-            f"expected a crop for each of {processes.count} processes; received "
-            f"training.batch_size={training.batch_size}",
-            hint=f"take at most {training.batch_size} workers, or a larger batch",
-        )
-    for layer in model.trunk.layers:
-        if isinstance(layer, SymmetricConv3D):
-            layer.by_sums = not has_gpu()
-    target_mean, target_std = (
-        (normalizer.xi_mean, normalizer.xi_std) if model.target_normalised else (0.0, 1.0)
-    )
-    model.trunk.compile(
-        optimizer=build_optimizer(training),
-        loss=build_loss(training.loss, target_mean=target_mean, target_std=target_std),
-        # XLA is many times slower than oneDNN for 3D convolutions on a CPU, and in TensorFlow it cannot
-        # call back to average gradients.
-        jit_compile=False
-        if keras.backend.backend() == "tensorflow" and (processes.count > 1 or not has_gpu())
-        else "auto",
-    )
-    model.trunk.optimizer.build(model.trunk.trainable_variables)
-    if processes.count > 1:
-        average_gradients(model.trunk, processes, _share(processes, training.batch_size))
-
-
-def _share(processes: Processes, batch_size: int) -> float:
-    """Share of a batch that this process computes."""
-    return len(range(batch_size)[processes.rows(batch_size)]) / batch_size
