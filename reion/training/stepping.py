@@ -30,7 +30,7 @@ _FIRST_CONDITIONS = {"reion": "redshift", "transport": "conditions"}
 """The name of the layers that tell the first stage of a trunk its conditions."""
 
 
-class FusedTrunk(keras.Model):
+class FusedTrunk(keras.Model):  # type: ignore[misc]  # Keras is untyped
     """A trunk in training whose answers and gradients come from kernels, not from its layers.
 
     Its layers compute what conditions add to every stage. `reion_kernels.trunk_gradients` computes all else,
@@ -49,7 +49,6 @@ class FusedTrunk(keras.Model):
         self._has_spread = isinstance(settings, TransportModel) and settings.spread
         self._tells_blocks = isinstance(settings, TransportModel)
         self._kernels = TrunkGradients(threads=threads_to_use())
-        self._given: TrunkWeights | None = None
         self.built = True
 
     def call(self, inputs: Sequence[Any], training: bool | None = None) -> Channels:  # noqa: ARG002 (of Keras)
@@ -107,7 +106,7 @@ class FusedTrunk(keras.Model):
     def _answers(self, channels: Channels, added: Any, *weights: Any) -> Channels:
         tensorflow = import_module("tensorflow")
 
-        @tensorflow.custom_gradient
+        @tensorflow.custom_gradient  # type: ignore[untyped-decorator]
         def answers(channels: Any, added: Any, *weights: Any) -> tuple[Any, Any]:
             found = tensorflow.numpy_function(self._forwards, [channels, added, *weights], tensorflow.float32)
             found.set_shape((*(None,) * 4, 1 + self._has_spread))
@@ -124,11 +123,10 @@ class FusedTrunk(keras.Model):
         return answers(channels, added, *weights)
 
     def _forwards(self, channels: np.ndarray, added: np.ndarray, *weights: np.ndarray) -> np.ndarray:
-        self._given = TrunkWeights(*weights)
-        return self._kernels.answers(channels, self._given, added)
+        return self._kernels.answers(channels, TrunkWeights(*weights), added)
 
     def _backwards(self, upstream: np.ndarray) -> list[np.ndarray]:
-        by_weights, by_added = self._kernels.gradients(upstream, self._given)
+        by_weights, by_added = self._kernels.gradients(upstream)
         return [by_added, *by_weights._replace(added=np.zeros_like(by_weights.added))]
 
 
@@ -164,7 +162,8 @@ def compile_trunk(model: Model, normalizer: Normalizer, processes: Processes | N
     loss = build_loss(training.loss, target_mean=mean, target_std=std)
     on_tensorflow = keras.backend.backend() == "tensorflow"
     optimizer = build_optimizer(training)
-    stepping = FusedTrunk(model.trunk, model.config.model) if _can_be_fused(model) else model.trunk
+    settings = _fused_settings(model)
+    stepping = model.trunk if settings is None else FusedTrunk(model.trunk, settings)
     for compiled in (model.trunk, stepping):
         # XLA is many times slower than oneDNN for 3D convolutions on a CPU, and in TensorFlow it cannot
         # call back to average gradients.
@@ -181,14 +180,17 @@ def share_of(processes: Processes, batch_size: int) -> float:
     return len(range(batch_size)[processes.rows(batch_size)]) / batch_size
 
 
-def _can_be_fused(model: Model) -> bool:
+def _fused_settings(model: Model) -> ReionModel | TransportModel | None:
+    """The settings of a network whose steps `FusedTrunk` can take here; None of all others."""
     settings = model.config.model
-    return (
-        keras.backend.backend() == "tensorflow"
-        and not has_gpu()
+    if (
+        isinstance(settings, ReionModel | TransportModel)
         and model.config.network.is_own
-        and isinstance(settings, ReionModel | TransportModel)
         and settings.symmetric
         and settings.blocks > 0
         and model.trunk.dtype_policy.name == "float32"
-    )
+        and keras.backend.backend() == "tensorflow"
+        and not has_gpu()
+    ):
+        return settings
+    return None

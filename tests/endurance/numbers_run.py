@@ -71,7 +71,8 @@ class NumbersLoop(Loop):
     @classmethod
     def prepare(cls, simulations, config, cache, **_):
         normalizer = SimpleNamespace(to_dict=lambda: normalisation(config.seed))
-        return cls(State(network(config)), [], normalizer)
+        model = network(config)
+        return cls(State(model), model.trunk, [], normalizer)
 
     def steps(self, count: int) -> float:
         (numbers,) = self.state.trunk.variables

@@ -51,7 +51,7 @@ def test_gradients_are_what_differences_say(data):
     for output in range(outputs):
         one = np.zeros_like(upstream)
         one[..., output] = upstream[..., output]
-        found, by_added = kernels.gradients(one, weights)
+        found, by_added = kernels.gradients(one)
         names = [n for n in weights._fields if (n in of_spread) == bool(output)]
         names = [name for name in names if name not in ("added", "error_range")]
         way = {name: rng.normal(size=getattr(weights, name).shape) for name in names}
@@ -76,14 +76,14 @@ def test_neither_threads_nor_what_came_before_change_the_result():
     weights, channels, added, upstream = case(crops=3)
     kernels = TrunkGradients(threads=1)
     answers = kernels.answers(channels, weights, added)
-    expected, by_added = kernels.gradients(upstream, weights)
+    expected, by_added = kernels.gradients(upstream)
     other, *batch = case((5, 2, 17), crops=4, blocks=3, seed=3)
     for threads in (1, 3):
         kernels = TrunkGradients(threads=threads)
         kernels.answers(batch[0], other, batch[1])
-        kernels.gradients(batch[2], other)
+        kernels.gradients(batch[2])
         np.testing.assert_array_equal(kernels.answers(channels, weights, added), answers)
-        found, again = kernels.gradients(upstream, weights)
+        found, again = kernels.gradients(upstream)
         np.testing.assert_array_equal(again, by_added)
         for one, two in zip(found, expected, strict=True):
             np.testing.assert_array_equal(one, two)
@@ -93,7 +93,7 @@ def test_what_does_not_fit_is_refused():
     weights, channels, added, upstream = case()
     kernels = TrunkGradients()
     with pytest.raises(ValueError, match="upstream: expected the shape of the last answers"):
-        kernels.gradients(upstream, weights)
+        kernels.gradients(upstream)
     with pytest.raises(ValueError, match="channels, added: expected"):
         kernels.answers(channels[..., :-1], weights, added)
     with pytest.raises(ValueError, match="channels, added: expected"):
@@ -104,4 +104,4 @@ def test_what_does_not_fit_is_refused():
         kernels.answers(channels, weights._replace(spread=weights.spread[:1]), added)
     kernels.answers(channels, weights, added)
     with pytest.raises(ValueError, match="upstream: expected the shape of the last answers"):
-        kernels.gradients(upstream[:, :, :1], weights)
+        kernels.gradients(upstream[:, :, :1])

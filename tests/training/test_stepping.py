@@ -38,7 +38,7 @@ def compiled(settings, *, kernels, monkeypatch):
     model = build_model(config)
     with monkeypatch.context() as patch:
         if not kernels:
-            patch.setattr(stepping, "_can_be_fused", lambda model: False)
+            patch.setattr(stepping, "_fused_settings", lambda model: None)
         steps = stepping.compile_trunk(model, NORMALIZER)
     rng = np.random.default_rng(0)
     cells = config.training.crop_cells
