@@ -41,7 +41,6 @@ _EXPONENTIAL = (1.0, -1.0, 0.49999991059, -0.16666419804, 0.04166822508, -0.0083
 """exp(-x) for |x| < log(2) / 2 as a polynomial, with a relative error of 1e-7 in float32: fitted by least
 squares, weighted so that the largest relative error is smallest."""
 
-
 _LOGARITHM = (
     3.3333331174e-1, -2.4999993993e-1, 2.0000714765e-1, -1.6668057665e-1, 1.4249322787e-1,
     -1.2420140846e-1, 1.1676998740e-1, -1.1514610310e-1, 7.0376836292e-2,

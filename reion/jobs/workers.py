@@ -38,6 +38,9 @@ _CONNECT_S = 15
 _FIRST_WORKER_S = 120
 """Seconds to wait for the first worker, which a queue may start later than the scheduler."""
 
+_NO_WORKER_S = 300
+"""Seconds without a single worker after which pieces that wait for one count as lost."""
+
 _STOP_S = 60
 """Seconds that workers may take to finish the pieces they have begun when all others are cancelled."""
 
@@ -133,7 +136,8 @@ class Cluster:
         Raises
         ------
         ClusterError
-            If the scheduler is lost, or several workers are lost over one piece.
+            If the scheduler is lost, several workers are lost over one piece, or all workers are lost and
+            none comes back.
         InputError
             If the job carries fields in memory instead of in files; or as the job does.
         """
@@ -160,11 +164,28 @@ class Cluster:
                         submitted.add(future)
                     if not number_of:
                         return
-                    future = next(submitted)
+                    future = self._next(submitted)
                     yield number_of.pop(future.key), future.result()
                     del future
             finally:
                 self._call_off(submitted)
+
+    def _next(self, submitted: Any) -> Any:
+        """Wait for the next piece that is done, as long as there are workers or may come again."""
+        last_seen = time.monotonic()
+        while not submitted.has_ready():
+            with submitted.thread_condition:
+                submitted.thread_condition.wait(timeout=1)
+            now = time.monotonic()
+            if self._client.status != "running" or self._client.scheduler_info()["workers"]:
+                last_seen = now
+            elif now - last_seen > _NO_WORKER_S:
+                address = self._client.scheduler.address
+                raise ClusterError(
+                    f"the scheduler at {address} has had no worker for {_NO_WORKER_S} s",
+                    hint="start workers again and give the same command",
+                )
+        return next(submitted)
 
     @contextlib.contextmanager
     def _cluster_errors(self) -> Iterator[None]:

@@ -207,6 +207,24 @@ def test_a_worker_killed_in_the_middle_of_a_conversion(box, small_pieces, tmp_pa
     assert contents(tmp_path / "killed.zarr") == contents(tmp_path / "whole.zarr")
 
 
+class Nap(Job[float, None]):
+    """Sleeps for so many seconds."""
+
+    def __call__(self, piece):
+        time.sleep(piece)
+
+
+def test_when_all_workers_are_gone_for_long_it_says_so(monkeypatch):
+    monkeypatch.setattr(cluster, "_NO_WORKER_S", 1)
+    with started(None, 1) as team:
+        results = team.map(Nap(), [0.0, 60.0])
+        next(results)
+        team._client.cluster.scale(0)
+        with pytest.raises(cluster.ClusterError, match="has had no worker for 1 s") as error:
+            next(results)
+    assert "give the same command" in error.value.hint
+
+
 @contextlib.contextmanager
 def running(*command):
     process = subprocess.Popen([sys.executable, "-m", *command], stderr=subprocess.DEVNULL)
