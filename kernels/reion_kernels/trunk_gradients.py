@@ -1,9 +1,9 @@
 """The trunk of reion's symmetric residual networks in training: its answers for crops, and its gradients.
 
 `reion_kernels.residual_trunk` computes the same answers for boxes and keeps nothing. Gradients need the
-values of every stage and the slopes of its SiLUs, so these are kept here. Gradients follow the chain rule. For
-the input of a symmetric convolution it is a symmetric convolution with transposed weights, which too takes four
-products with sums of neighbours.
+values of every stage and the slopes of its SiLUs, so these are kept here. Gradients follow the chain rule.
+The gradient by the input of a symmetric convolution is such a convolution too, with transposed weights: it
+takes four products with sums of neighbours.
 """
 
 from __future__ import annotations

@@ -56,6 +56,8 @@ class Loop:
     ----------
     state
         Network, optimiser and history: all that a step changes.
+    stepping
+        What takes the steps: the trunk, or what trains its weights faster.
     snapshots, normalizer
         The snapshots from which batches are cut, and the normalisation of the batches.
     """
@@ -73,7 +75,7 @@ class Loop:
         self.state = state
         self.snapshots = snapshots
         self.normalizer = normalizer
-        self._stepping = stepping
+        self.stepping = stepping
         self._training = state.model.config.training
         self._processes = processes or Processes()
         self._progress = progress
@@ -225,9 +227,9 @@ class Loop:
         (values, conditions), target = batch
         processes = self._processes
         # Keras before 3.15 returns the mean loss of all steps since the last reset.
-        self._stepping.reset_metrics()
+        self.stepping.reset_metrics()
         try:
-            loss = float(self._stepping.train_on_batch([values, conditions], target))
+            loss = float(self.stepping.train_on_batch([values, conditions], target))
         except Exception:
             # Backends wrap errors that are raised inside a compiled step.
             if processes.failure is not None:
