@@ -139,16 +139,18 @@ def inspect(
 def _fit(model: str, sim: xr.Dataset) -> dict[str, Any]:
     """How a model judges a simulation: the error with which it refuses it, if any, and its warnings."""
     from reion.prediction.emulator import Emulator
+    from reion.prediction.warned import collected_warnings
 
     emulator = Emulator(model, device="cpu")
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        try:
-            emulator.check(sim)
-            refused = None
-        except InputError as error:
-            refused = str(error)
-    return {"model": model, "refused": refused, "warnings": [str(warning.message) for warning in said]}
+    refused = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they are printed with the answer
+        with collected_warnings() as said:
+            try:
+                emulator.check(sim)
+            except InputError as error:
+                refused = str(error)
+    return {"model": model, "refused": refused, "warnings": said}
 
 
 def _fit_in_words(fit: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from reion.jobs.outputs import whole_folder, write_json, write_whole
 from reion.jobs.places import GENERATOR, Kind, claimed, holds_only
 from reion.prediction.emulator import Emulator
 from reion.simulation.contract import AXES, DEFAULT_COSMOLOGY, box_size_mpc
-from reion.simulation.photons import with_n_ion
+from reion.simulation.photons import late_start_is_known, with_n_ion
 
 RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 """Files of onnxruntime-web that the page loads, from the `dist` folder of its npm package."""
@@ -112,7 +112,8 @@ def write_demo_page(
         sim = load_sample().held_out
     emulator.check(sim)
     if "n_ion" in emulator.card.inputs:
-        sim = with_n_ion(sim)
+        with late_start_is_known():
+            sim = with_n_ion(sim)
     with claimed(out, DEMO_PAGE, force=force) as place, whole_folder(place) as folder:
         for name in _PAGE_FILES:
             with resources.as_file(resources.files(__package__) / name) as file:

@@ -29,6 +29,7 @@ from reion.models.training_boxes import boxes_in, is_training_box
 from reion.prediction.emulator import Emulator
 from reion.prediction.model_file import shipped_models
 from reion.prediction.predict import PredictedField
+from reion.prediction.warned import collected_warnings
 from reion.readers import open_simulation
 from reion.simulation.contract import DIMS, require_fields
 
@@ -251,7 +252,8 @@ def _with_model_file(method: str, sim: xr.Dataset, keep: Path | None) -> Predict
     card = emulator.card
     inputs: InputSet = "history" if "n_ion" in card.inputs else "instant"
     provenance = {"model": method, "sha256": emulator.sha256, **card.provenance}
-    outside = emulator.check(sim)
+    with collected_warnings() as warned:
+        emulator.check(sim)
     emulator = emulator.for_cells_of(sim)
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
@@ -269,7 +271,7 @@ def _with_model_file(method: str, sim: xr.Dataset, keep: Path | None) -> Predict
         provenance,
         fields=list(card.inputs),
         emulator=emulator,
-        warned=[str(item) for item in outside],
+        warned=warned,
         training_data=card.training_data,
         training_boxes=boxes_in(card.provenance.get("training"))[1],
     )

@@ -56,29 +56,37 @@ class Oddities:
     def __add__(self, other: Oddities) -> Oddities:
         return Oddities(**{name: value + vars(other)[name] for name, value in vars(self).items()})
 
+    def complaints(self, first_redshift: float) -> list[str]:
+        """The warnings of histories that make z_reion doubtful, one sentence each.
+
+        There is one if more than `MANY` of the cells fall below one half again, and one if some are ionised
+        before the first snapshot, the redshift of which is `first_redshift`.
+        """
+        found = []
+        if self.recombined > MANY * self.cells:
+            found.append(
+                f"{self.recombined} of {self.cells} cells ({self.recombined / self.cells:.2%}) fall below "
+                "xi = 0.5 again: their z_reion is that of the first crossing; are the snapshots in order, "
+                "and of one box?"
+            )
+        if self.at_the_start:
+            found.append(
+                f"{self.at_the_start} of {self.cells} cells ({self.at_the_start / self.cells:.2%}) are "
+                f"ionised in the first snapshot already: their z_reion is its redshift, {first_redshift:g}, "
+                "and was higher"
+            )
+        return found
+
     def warn(self, first_redshift: float) -> None:
-        """Warn of histories that make z_reion doubtful; `first_redshift` is that of the first snapshot.
+        """Give the warnings of `complaints`.
 
         Warns
         -----
         UserWarning
-            If more than `MANY` of the cells fall below one half again, or some are ionised before the first
-            snapshot.
+            If there are any.
         """
-        if self.recombined > MANY * self.cells:
-            warnings.warn(
-                f"{self.recombined} of {self.cells} cells ({self.recombined / self.cells:.2%}) fall below "
-                "xi = 0.5 again: their z_reion is that of the first crossing; are the snapshots in order, "
-                "and of one box?",
-                stacklevel=3,
-            )
-        if self.at_the_start:
-            warnings.warn(
-                f"{self.at_the_start} of {self.cells} cells ({self.at_the_start / self.cells:.2%}) are "
-                f"ionised in the first snapshot already: their z_reion is its redshift, {first_redshift:g}, "
-                "and was higher",
-                stacklevel=3,
-            )
+        for text in self.complaints(first_redshift):
+            warnings.warn(text, stacklevel=3)
 
 
 class Crossings:

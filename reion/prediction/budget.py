@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ import xarray as xr
 
 from reion.simulation.contract import PHOTON_UNITS, hydrogen_per_density, hydrogen_per_gram
 from reion.simulation.cosmic_time import cosmic_age_s
-from reion.storage.store import consolidate
 from reion_exports import ModelCard
 
 _BACKWARDS = 1e-3
@@ -135,16 +133,3 @@ def backwards(history: Sequence[SnapshotBudget]) -> list[str]:
         for before, after in pairwise(history)
         if after.mean_xi < before.mean_xi - _BACKWARDS
     ]
-
-
-def note_backwards(store: Path, history: Sequence[SnapshotBudget]) -> list[str]:
-    """Return the warnings of `backwards`, and add them to the attribute `warnings` of the xi in `store`."""
-    import zarr
-
-    found = backwards(history)
-    if found:
-        group = zarr.open_group(store, mode="r+")
-        before = str(group["xi"].attrs.get("warnings", "")).splitlines()
-        group["xi"].attrs["warnings"] = "\n".join(dict.fromkeys([*before, *found]))
-        consolidate(group)
-    return found

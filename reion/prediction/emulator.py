@@ -23,7 +23,7 @@ from reion.prediction.probe import probe
 from reion.prediction.sessions import Device, check_device, may_use_cuda, open_session, running
 from reion.prediction.stages import stages_of
 from reion.simulation.contract import AXES, DIMS, FIELDS, check_simulation, cubic_cell_size_mpc
-from reion.simulation.photons import with_n_ion
+from reion.simulation.photons import late_start_is_known, with_n_ion
 from reion_exports.card import ModelCard
 from reion_exports.convert import OUTPUTS, PERIODIC
 
@@ -197,7 +197,8 @@ class Emulator:
     def _fit(self, sim: xr.Dataset) -> tuple[Emulator, xr.Dataset]:
         """Check a simulation; return the model for its cells, and the simulation with n_ion if needed."""
         self.check(check_simulation(sim, values=False))
-        return self.for_cells_of(sim), with_n_ion(sim) if "n_ion" in self.card.inputs else sim
+        with late_start_is_known():
+            return self.for_cells_of(sim), with_n_ion(sim) if "n_ion" in self.card.inputs else sim
 
     def _snapshot(self, sim: xr.Dataset, index: int) -> dict[str, Any]:
         """The fields and conditions of a snapshot, as arguments of `predict_arrays`."""

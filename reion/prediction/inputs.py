@@ -26,7 +26,7 @@ from reion.simulation.contract import (
     n_ion_units,
     require_fields,
 )
-from reion.simulation.photons import FIRST_LIGHT_REDSHIFT, with_n_ion
+from reion.simulation.photons import FIRST_LIGHT_REDSHIFT, late_start_is_known, warn_if_late, with_n_ion
 from reion.simulation.regridding import how_to_regrid
 from reion_exports.card import ModelCard
 
@@ -61,7 +61,8 @@ def check_fit(card: ModelCard, sim: xr.Dataset) -> list[Outside]:
     Warns
     -----
     UserWarning
-        If a redshift lies outside the range of the training; for every quantity that is returned.
+        If a redshift lies outside the range of the training; if n_ion lacks the photons of sources that shone
+        before the first snapshot; for every quantity that is returned.
     """
     _check_units(card, sim)
     sides = cell_size_mpc(sim)
@@ -106,8 +107,7 @@ def outside_training(card: ModelCard, sim: xr.Dataset) -> list[Outside]:
     corner = sim.isel({axis: slice(_COVERAGE_CELLS) for axis in AXES})
     photon_field = next(name for name in card.inputs if name != "n_igm")
     if photon_field == "n_ion":
-        with warnings.catch_warnings():  # the prediction itself warns of a late start
-            warnings.simplefilter("ignore", UserWarning)
+        with late_start_is_known():
             corner = with_n_ion(corner)
     config = card.provenance.get("config", {}).get("model", {})
     worst: dict[str, Outside] = {}
@@ -161,12 +161,16 @@ def _check_units(card: ModelCard, sim: xr.Dataset) -> None:
 def _check_history(card: ModelCard, sim: xr.Dataset) -> None:
     """Refuse a series in which no photon is emitted before its last snapshot, unless it ends at first light.
 
-    Warn of a series whose stored n_ion starts at zero although sources shine already.
+    Warn of a series that starts with sources already shining, whose n_ion will lack the photons emitted
+    before, and of one whose stored n_ion is zero at such a start.
     """
     first, last = (float(z) for z in sim["redshift"].values[[0, -1]])
     if last >= FIRST_LIGHT_REDSHIFT:
         return
     stored = "n_ion" in sim.data_vars
+    shining = "n_src" not in sim.data_vars or _has_photons(sim["n_src"][0])
+    if not stored:
+        warn_if_late(sim, shining=shining)
     if not any(map(_has_photons, [sim["n_ion"][-1]] if stored else list(sim["n_src"][:-1]))):
         raise InputError(
             f"n_ion: the model {card.name} predicts from the photons emitted so far, and at z = {last:g} "
@@ -174,7 +178,6 @@ def _check_history(card: ModelCard, sim: xr.Dataset) -> None:
             hint="give the earlier snapshots too, from before the first sources on; for one snapshot with "
             "n_src there is rt64-instant",
         )
-    shining = "n_src" not in sim.data_vars or _has_photons(sim["n_src"][0])
     if stored and first < FIRST_LIGHT_REDSHIFT and shining and not _has_photons(sim["n_ion"][0]):
         warnings.warn(
             f"n_ion is zero everywhere at z = {first:g}, with sources already shining: photons emitted "

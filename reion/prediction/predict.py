@@ -23,17 +23,18 @@ from reion.jobs.sources import SourceFiles
 from reion.jobs.workers import Job, Portable, Progress, ThisProcess, Workers
 from reion.metrics.crossings import Oddities
 from reion.models.coverage import Outside
-from reion.prediction.budget import SnapshotBudget, budgets, note_backwards, tile_sums
+from reion.prediction.budget import SnapshotBudget, backwards, budgets, tile_sums
 from reion.prediction.emulator import Emulator
 from reion.prediction.inputs import conditions_at
 from reion.prediction.ionisation import WriteZReion, create_z_reion, note_oddities
 from reion.prediction.memory import FittedTiles, default_memory_bytes, fit_tiles
 from reion.prediction.sessions import Device
 from reion.prediction.tiles import Field, Predictor, Tiling, predict_tile
+from reion.prediction.warned import collected_warnings, store_warnings
 from reion.readers import open_simulation, source_files
 from reion.simulation.contract import DIMS, Shape, shape_of
 from reion.simulation.lazy import CellKey, LazyField
-from reion.simulation.photons import EmittedPhotons
+from reion.simulation.photons import EmittedPhotons, late_start_is_known
 from reion.storage.conversion import described_conditions, grow_store
 from reion.storage.single_file import kind_of, packing_of
 from reion.storage.store import HISTORY, STORE, consolidate, create_group, plain
@@ -62,6 +63,8 @@ class Prediction:
         Number of tiles of a snapshot, and cells of a tile along each axis.
     outside_training
         Quantities that the training of the model did not cover.
+    warnings
+        Everything that this call warned of, one sentence each; the attribute `warnings` of xi has it too.
     history
         The photon budget of every snapshot; empty if an earlier call had finished.
     z_reion
@@ -79,6 +82,7 @@ class Prediction:
     tiles_computed: int
     tile_cells: Shape
     outside_training: tuple[Outside, ...]
+    warnings: tuple[str, ...]
     history: tuple[SnapshotBudget, ...]
     z_reion: Oddities | None = None
 
@@ -100,6 +104,7 @@ class Prediction:
             "tiles_computed": self.tiles_computed,
             "tile_cells": list(self.tile_cells),
             "outside_training": [item.to_json() for item in self.outside_training],
+            "warnings": list(self.warnings),
             "history": [row.to_json() for row in self.history],
             "z_reion": None if self.z_reion is None else vars(self.z_reion),
         }
@@ -170,8 +175,9 @@ def predict(
     if uncertainty:
         emulator.require_spread()
     files = SourceFiles.list(source_files(sim_path, format=format, settings=settings))
-    sim = open_simulation(sim_path, format=format, settings=settings)
-    outside = emulator.check(sim)
+    with collected_warnings() as warned:
+        sim = open_simulation(sim_path, format=format, settings=settings)
+        outside = emulator.check(sim)
     emulator = emulator.for_cells_of(sim)
     memory_bytes = default_memory_bytes() if memory_bytes is None else memory_bytes
     fitted = fit_tiles(emulator, shape_of(sim), memory_bytes)
@@ -187,7 +193,6 @@ def predict(
             tiling=tiling,
             spread=uncertainty,
             z_reion=z_reion,
-            warned=[str(item) for item in outside],
         )
         growing.begin({**common, "memory": memory, "tiles": tiling.tile}, create, resume=resume)
         pieces = [] if growing.is_moved_in() else list(np.ndindex(sim.sizes["redshift"], len(tiling)))
@@ -207,11 +212,12 @@ def predict(
         peaks = [peak for piece in missing if (peak := results[piece]["peak"]) is not None]
         oddities = _write_z_reion(growing, workers, sim, tiling) if z_reion and pieces else Oddities()
         history = budgets(sim, emulator.card, _sums(results, sim.sizes["redshift"])) if results else ()
-        falls = note_backwards(growing.store, history)
+        late = [*backwards(history), *oddities.complaints(float(sim["redshift"][0]))]
+        if pieces:
+            store_warnings(growing.store, [*warned, *late])
         growing.move_in(files)
-    for text in falls:
+    for text in late:
         warnings.warn(text, stacklevel=2)
-    oddities.warn(float(sim["redshift"][0]))
     return Prediction(
         output=growing.out,
         cells=cells,
@@ -223,6 +229,7 @@ def predict(
         tiles_computed=len(missing),
         tile_cells=tiling.tile,
         outside_training=tuple(outside),
+        warnings=(*warned, *late),
         history=history,
         z_reion=oddities if oddities.cells else None,
     )
@@ -415,7 +422,8 @@ def _with_history(sim: xr.Dataset, emulator: Emulator, growing: GrowingStore, wo
         return sim
     history = GrowingStore(growing.folder / "history.zarr", STORE, "converting")
     if not history.out.exists():
-        grow_store(sim[["n_src"]], history, conditions=growing.conditions(), workers=workers)
+        with late_start_is_known():  # it was said when the model was checked
+            grow_store(sim[["n_src"]], history, conditions=growing.conditions(), workers=workers)
     return sim.assign(n_ion=open_simulation(history.out.absolute())["n_ion"])
 
 
@@ -427,9 +435,8 @@ def create_xi_store(
     tiling: Tiling,
     spread: bool = False,
     z_reion: bool = False,
-    warned: Sequence[str] = (),
 ) -> None:
-    """Create the store for the tiles; the warnings `warned` become the attribute `warnings` of its xi."""
+    """Create the store for the tiles."""
     group = create_group(sim, path, {})
     for name in OUTPUTS if spread else OUTPUTS[:1]:
         array = group.create_array(
@@ -441,8 +448,6 @@ def create_xi_store(
             dimension_names=DIMS,
         )
         array.attrs.update(plain(emulator.provenance(sim, output=name)))
-    if warned:
-        group["xi"].attrs["warnings"] = "\n".join(warned)
     if z_reion:
         create_z_reion(group, tiling)
     consolidate(group)

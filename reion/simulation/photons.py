@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import xarray as xr
@@ -95,6 +96,14 @@ def with_n_ion(sim: xr.Dataset) -> xr.Dataset:
         "long_name": FIELDS["n_ion"].long_name,
     }
     return sim.assign(n_ion=(DIMS, n_ion, attrs))
+
+
+@contextlib.contextmanager
+def late_start_is_known() -> Iterator[None]:
+    """Within the block, `warn_if_late` says nothing, because it has warned of this simulation before."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="the series starts at z = ", category=UserWarning)
+        yield
 
 
 def warn_if_late(sim: xr.Dataset, *, shining: bool | None = None) -> None:

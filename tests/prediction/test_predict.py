@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from reion.prediction.memory import FittedTiles
 from reion.prediction.predict import predict
 from reion.prediction.tiles import Tiling
 from reion.simulation.contract import make_simulation
+from reion.simulation.photons import with_n_ion
 from reion.sky.history import history
 from reion.storage.store import write_simulation
 
@@ -266,11 +268,56 @@ def test_a_history_that_goes_backwards_is_said_and_stays_with_its_xi(toy_model, 
 
 def test_what_the_model_warns_of_stays_with_its_xi(toy_model, sim_path, tmp_path):
     emulator = Emulator(toy_model, device="cpu")
-    emulator.check = lambda _: [
-        "the mean of n_igm is 3 times that of the training",
-        "the cells are too large",
-    ]
-    predict(emulator, sim_path, tmp_path / "xi.zarr")
-    found = warnings_in(attributes_of_xi(tmp_path / "xi.zarr"))
-    assert found[:2] == ["the mean of n_igm is 3 times that of the training", "the cells are too large"]
-    assert all(text.startswith("the history goes backwards") for text in found[2:])
+    check = emulator.check
+
+    def doubtful(sim):
+        warnings.warn("the cells are too large", stacklevel=2)
+        return check(sim)
+
+    emulator.check = doubtful
+    with pytest.warns(UserWarning, match="the cells are too large"):
+        found = predict(emulator, sim_path, tmp_path / "xi.zarr")
+    assert found.warnings[0] == "the cells are too large"
+    assert all(text.startswith("the history goes backwards") for text in found.warnings[1:])
+    assert warnings_in(attributes_of_xi(tmp_path / "xi.zarr")) == list(found.warnings)
+
+
+@pytest.mark.parametrize("name", ["xi.zarr", "xi.h5", "xi.npz"])
+@pytest.mark.parametrize("stored", ["n_src", "n_ion"])
+def test_every_warning_of_the_command_is_in_its_json_in_its_store_and_said_beforehand(
+    toy_model, toy, tmp_path, command, name, stored
+):
+    """A series that starts late: its n_ion lacks photons, which is what most changes the answer."""
+    sim = toy(redshift=(10.0, 9.0, 8.0)).drop_vars("xi")
+    if stored == "n_ion":
+        with pytest.warns(UserWarning, match="the series starts at z = 10"):
+            sim = with_n_ion(sim).drop_vars("n_src")
+    path = (
+        write_simulation(sim, tmp_path / "sim.zarr")
+        if stored == "n_ion"
+        else _write_archives(sim, tmp_path / "sim")
+    )
+    expected = {"n_src": "the series starts at z = 10", "n_ion": "n_ion is zero everywhere at z = 10"}[stored]
+    with warnings.catch_warnings(record=True) as given_warnings:
+        warnings.simplefilter("always", UserWarning)
+        code, printed, _ = command(
+            "predict", toy_model, path, "--out", tmp_path / name, "--z-reion", "--json"
+        )
+    assert code == 0, printed
+    texts = [str(item.message) for item in given_warnings if issubclass(item.category, UserWarning)]
+    assert sum(text.startswith(expected) for text in texts) == 1, "the same is said once"
+    assert sorted(json.loads(printed)["warnings"]) == sorted(texts)
+    assert sorted(warnings_in(attributes_of_xi(tmp_path / name))) == sorted(texts)
+    code, printed, _ = command("inspect", path, "--for", toy_model, "--json")
+    assert any(text.startswith(expected) for text in json.loads(printed)["for"]["warnings"])
+
+
+def _write_archives(sim, folder):
+    """Write one archive a snapshot, without n_ion, which `write_simulation` would sum up."""
+    folder.mkdir()
+    for index, redshift in enumerate(sim["redshift"].values):
+        fields = {name: sim[name][index].values for name in ("n_igm", "n_src")}
+        np.savez(
+            folder / f"box_z{redshift:06.3f}.npz", **fields, redshift=redshift, box_size=sim.attrs["box_size"]
+        )
+    return folder
