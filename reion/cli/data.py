@@ -83,11 +83,12 @@ def convert(
 def _store_in_words(store: Mapping[str, Any]) -> str:
     fields = ", ".join(f"{name} [{units}]" for name, units in store["fields"].items())
     line = f"{store['path']}: {len(store['redshifts'])} snapshots of {store['shape']}, {fields}"
+    lines = [line, *(f"  {doubt}" for doubt in store["doubts"])]
     cosmology = store["cosmology"]
-    if not cosmology.get("assumed"):
-        return line
-    values = ", ".join(f"{name} = {cosmology[name]:g}" for name in ("H0", "Om0", "Ob0"))
-    return f"{line}\n  cosmology assumed: flat LCDM, {values}; --set gives another"
+    if cosmology.get("assumed"):
+        values = ", ".join(f"{name} = {cosmology[name]:g}" for name in ("H0", "Om0", "Ob0"))
+        lines.append(f"  cosmology assumed: flat LCDM, {values}; --set gives another")
+    return "\n".join(lines)
 
 
 @app.command(epilog=example("reion inspect sim.zarr --plot pictures"))

@@ -9,20 +9,8 @@ import numpy as np
 import xarray as xr
 
 from reion.inspection.result import Check, FieldInspection, FieldSnapshot, HistoryPoint
-from reion.simulation.contract import (
-    AXES,
-    DEFAULT_COSMOLOGY,
-    cosmological_parameters,
-    cosmology,
-    mean_baryon_density,
-)
-from reion.simulation.units import field_conversion
-
-_DENSITY_TOLERANCE = 0.05
-"""Relative difference from an expected mean density that still counts as equal."""
-
-_TAKEN_AS_THEY_ARE = ("1 + overdensity", "kg m-3", "Msun Mpc-3", "hydrogen cm-3", "baryon cm-3")
-"""Units that a density may really have whose numbers were taken as g cm-3."""
+from reion.simulation.contract import AXES, DEFAULT_COSMOLOGY, mean_baryon_density
+from reion.simulation.plausible_density import falling_structure_doubt, mean_density_doubt
 
 _BRIGHTEST = 10_000
 """Number of the brightest sources at which xi is looked up."""
@@ -61,6 +49,7 @@ def plausibility(
     if "n_igm" in fields:
         means = np.array([snapshot.statistics.mean for snapshot in fields["n_igm"].snapshots])
         checks += [_mean_density(sim, means), _mass(sim, means)]
+        checks += _structure(fields["n_igm"].snapshots)
         if boundary_ratios:
             checks.append(_periodic(max(boundary_ratios)))
     if "n_src" in fields:
@@ -131,40 +120,11 @@ def _suspect(name: str, message: str) -> Check:
 
 def _mean_density(sim: xr.Dataset, means: np.ndarray) -> Check:
     """Compare the mean n_igm of each snapshot, (redshift,), with the cosmic mean."""
-    ratios = means / mean_baryon_density(sim)
-    ratio = float(np.median(ratios))
-    if np.all(np.abs(ratios - 1) < _DENSITY_TOLERANCE):
-        return _plausible("mean density", f"n_igm is comoving and has the cosmic mean (ratio {ratio:.3f})")
-    model = cosmology(sim)
-    h = float(model.H0.value) / 100
-    assumed = cosmological_parameters(sim)
-    expansion = (1 + sim["redshift"].values) ** 3
-    usual_mistakes = {
-        "proper instead of comoving (--set n_igm_unit='proper g cm-3')": expansion,
-        "comoving, but taken as proper (leave 'proper' out of n_igm_unit)": 1 / expansion,
-        "1 + overdensity taken as overdensity (--set n_igm_unit='1 + overdensity')": 2.0,
-        "all matter instead of baryons": model.Om0 / model.Ob0,
-        "hydrogen only, 76 % of the mass": 0.76,
-        **{
-            f"a unit with h{power} taken without it, or one without h taken with h{-power}": h**-power
-            for power in (-3, -2, -1, 1, 2, 3)
-        },
-    }
-    for unit in _TAKEN_AS_THEY_ARE:
-        scale = field_conversion("n_igm", unit, redshift=0.0, cosmology=assumed, cell_volume_mpc3=1.0).scale
-        usual_mistakes[f"in {unit}, taken as g cm-3 (--set n_igm_unit='{unit}')"] = 1 / scale
-    # Several mistakes can give similar ratios, such as h-2 and 2: the nearest at all redshifts is named.
-    deviation = {
-        mistake: float(np.max(np.abs(np.log(ratios / expected)))) if np.all(ratios > 0) else np.inf
-        for mistake, expected in usual_mistakes.items()
-    }
-    mistake = min(deviation, key=lambda name: deviation[name])
-    if deviation[mistake] < _DENSITY_TOLERANCE:
-        return _suspect("mean density", f"n_igm has {ratio:.3g} times the cosmic mean: is it {mistake}?")
-    return _suspect(
-        "mean density",
-        f"n_igm has {ratio:.3g} times the cosmic mean: is its unit right, is the box a chosen region?",
-    )
+    doubt = mean_density_doubt(sim, means)
+    if doubt is not None:
+        return _suspect("mean density", doubt)
+    ratio = float(np.median(means)) / mean_baryon_density(sim)
+    return _plausible("mean density", f"n_igm is comoving and has the cosmic mean (ratio {ratio:.3f})")
 
 
 def _mass(sim: xr.Dataset, means: np.ndarray) -> Check:
@@ -180,6 +140,23 @@ def _mass(sim: xr.Dataset, means: np.ndarray) -> Check:
         f"the mean density changes by {spread:.1%} from z = {first:g} to {last:g}: the comoving density of a "
         "periodic box stays the same",
     )
+
+
+def _structure(snapshots: Sequence[FieldSnapshot]) -> list[Check]:
+    """Compare the spread of n_igm of the snapshots with each other."""
+    if len(snapshots) < 2 or any(snapshot.statistics.mean <= 0 for snapshot in snapshots):
+        return []
+    spreads = [snapshot.statistics.std / snapshot.statistics.mean for snapshot in snapshots]
+    doubt = falling_structure_doubt([snapshot.redshift for snapshot in snapshots], spreads)
+    if doubt is not None:
+        return [_suspect("structure", doubt)]
+    goes = "grows" if spreads[-1] > spreads[0] else "hardly changes"
+    return [
+        _plausible(
+            "structure",
+            f"the spread of n_igm over its mean {goes}, from {spreads[0]:.3g} to {spreads[-1]:.3g}",
+        )
+    ]
 
 
 def _periodic(largest_ratio: float) -> Check:

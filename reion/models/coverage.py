@@ -174,6 +174,15 @@ class Coverage:
                 missed.append(Outside(name, redshift, numbers[name], low, high))
         return missed
 
+    def furthest_outside(self, snapshots: Iterable[tuple[float, Mapping[str, float]]]) -> list[Outside]:
+        """The quantities that `outside` finds in any of the snapshots, each where it is furthest outside."""
+        worst: dict[str, Outside] = {}
+        for redshift, numbers in snapshots:
+            for item in self.outside(redshift, numbers):
+                if item.quantity not in worst or item.factor > worst[item.quantity].factor:
+                    worst[item.quantity] = item
+        return list(worst.values())
+
 
 def quantities(
     n_igm: BoxField,

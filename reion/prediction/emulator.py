@@ -17,7 +17,7 @@ import xarray as xr
 from reion.errors import InputError
 from reion.models.coverage import Outside
 from reion.prediction.cells import at_cell_size, transport_of
-from reion.prediction.inputs import check_arrays, check_fit, conditions_at
+from reion.prediction.inputs import check_arrays, check_fit, conditions_at, warn_of_arrays
 from reion.prediction.model_file import UNCHANGED, card_of, read_model
 from reion.prediction.probe import probe
 from reion.prediction.sessions import Device, check_device, may_use_cuda, open_session, running
@@ -161,8 +161,8 @@ class Emulator:
         fitted, sim = self._fit(sim)
         xi = np.empty(tuple(sim.sizes[dim] for dim in DIMS), dtype=np.float32)
         for index, redshift in enumerate(sim["redshift"].values):
-            given = self._snapshot(sim, index)
-            xi[index] = fitted.predict_arrays(float(redshift), symmetrise=symmetrise, **given)
+            arrays, numbers = check_arrays(self.card, redshift, self._snapshot(sim, index))
+            xi[index] = fitted._whole_boxes(numbers, arrays, symmetrise)[0]
         attrs = self.provenance(sim, symmetrise=symmetrise)
         coords = {dim: sim.coords[dim] for dim in DIMS}
         return xr.DataArray(xi, dims=DIMS, coords=coords, name="xi", attrs=attrs)
@@ -288,21 +288,36 @@ class Emulator:
         ------
         InputError
             As `reion.prediction.inputs.check_arrays` does; if there is not enough memory.
+
+        Warns
+        -----
+        UserWarning
+            As `reion.prediction.inputs.warn_of_arrays` does.
         """
         arrays, numbers = check_arrays(self.card, redshift, fields)
-        if symmetrise:
-            from reion_kernels import inverse, symmetry
-
-            if symmetrise not in (24, 48):
-                raise InputError(f"expected symmetrise to be 0, 24 or 48; received {symmetrise!r}")
-            total = np.zeros(next(iter(arrays.values())).shape, dtype=np.float32)
-            for index in range(symmetrise):
-                turned = {name: symmetry(values, index) for name, values in arrays.items()}
-                total += symmetry(self._run(numbers, turned, (1, 1, 1)), inverse(index))
-            xi = total / np.float32(symmetrise)
-        else:
-            xi = self._run(numbers, arrays, (1, 1, 1))
+        warn_of_arrays(self.card, arrays, numbers)
+        xi = self._whole_boxes(numbers, arrays, symmetrise)
         return xi.reshape(np.shape(fields[next(iter(self.card.inputs))]))
+
+    def _whole_boxes(
+        self,
+        numbers: Mapping[str, np.ndarray],
+        arrays: Mapping[str, np.ndarray],
+        symmetrise: Orientations,
+    ) -> np.ndarray:
+        """Predict xi (batch, x, y, z) of periodic boxes that passed `check_arrays`."""
+        if not symmetrise:
+            return self._run(numbers, arrays, (1, 1, 1))
+        from reion_kernels import inverse, symmetry
+
+        if symmetrise not in (24, 48):
+            raise InputError(f"expected symmetrise to be 0, 24 or 48; received {symmetrise!r}")
+        total = np.zeros(next(iter(arrays.values())).shape, dtype=np.float32)
+        for index in range(symmetrise):
+            turned = {name: symmetry(values, index) for name, values in arrays.items()}
+            total += symmetry(self._run(numbers, turned, (1, 1, 1)), inverse(index))
+        mean: np.ndarray = total / np.float32(symmetrise)
+        return mean
 
     def predict_window(
         self,

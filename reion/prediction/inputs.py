@@ -12,6 +12,7 @@ import xarray as xr
 
 from reion.errors import InputError
 from reion.models.coverage import TOLERANCE, Coverage, Outside, clumping_of, quantities
+from reion.models.transport import REFERENCE_DENSITY
 from reion.physics.mean_free_path import require_max_mfp
 from reion.simulation.arrays import plain_values
 from reion.simulation.contract import (
@@ -27,6 +28,7 @@ from reion.simulation.contract import (
     require_fields,
 )
 from reion.simulation.photons import FIRST_LIGHT_REDSHIFT, late_start_is_known, warn_if_late, with_n_ion
+from reion.simulation.plausible_density import require_cosmic_density, require_cosmic_mean
 from reion.simulation.regridding import how_to_regrid
 from reion_exports.card import ModelCard
 
@@ -38,6 +40,8 @@ _MOST_SOURCES = 0.1
 
 _COVERAGE_CELLS = 128
 """Side of the corner of a box that is compared with the coverage of the training."""
+
+_CORNER = {axis: slice(_COVERAGE_CELLS) for axis in AXES}
 
 _SAMPLE_CELLS = 64
 """Side of the corner of a box in which cells with sources are counted."""
@@ -56,7 +60,8 @@ def check_fit(card: ModelCard, sim: xr.Dataset) -> list[Outside]:
     ------
     InputError
         If fields are missing, units or cell size differ from those of the training, the cells are no cubes,
-        n_ion is zero in the whole series, or sources are in far more cells than in the training.
+        the mean of n_igm is one that no box has, n_ion is zero in the whole series, or sources are in far
+        more cells than in the training.
 
     Warns
     -----
@@ -78,18 +83,12 @@ def check_fit(card: ModelCard, sim: xr.Dataset) -> list[Outside]:
             hint=how_to_regrid(sim, card.cell_size_mpc),
         )
     _check_cells(card, sim)
+    require_cosmic_density(sim)
     if "n_ion" in card.inputs:
         _check_history(card, sim)
     if "n_src" in card.inputs and card.name in _SPARSE_TRAINING:
         _check_sources(card, sim)
-    lowest, highest = card.redshift_range
-    outside = [z for z in sim["redshift"].values.tolist() if not lowest <= z <= highest]
-    if outside:
-        warnings.warn(
-            f"the model {card.name} was trained at z = {lowest:g} to {highest:g}; its answer at "
-            f"z = {', '.join(f'{z:g}' for z in outside)} is an extrapolation",
-            stacklevel=4,
-        )
+    _warn_of_redshifts(card, sim["redshift"].values.tolist(), stacklevel=5)
     missed = outside_training(card, sim)
     for item in missed:
         warnings.warn(str(item), stacklevel=4)
@@ -104,27 +103,89 @@ def outside_training(card: ModelCard, sim: xr.Dataset) -> list[Outside]:
     coverage = Coverage.from_json(card.coverage)
     if not coverage.ranges:
         return []
-    corner = sim.isel({axis: slice(_COVERAGE_CELLS) for axis in AXES})
+    corner = sim.isel(_CORNER)
     photon_field = next(name for name in card.inputs if name != "n_igm")
     if photon_field == "n_ion":
         with late_start_is_known():
             corner = with_n_ion(corner)
     config = card.provenance.get("config", {}).get("model", {})
-    worst: dict[str, Outside] = {}
-    for index, redshift in enumerate(sim["redshift"].values.tolist()):
-        numbers = quantities(
-            corner["n_igm"][index].values,
-            corner[photon_field][index].values,
-            photon_units=card.inputs[photon_field],
-            photons_per_source=config.get("photons_per_source"),
-            cell_size_mpc=cubic_cell_size_mpc(sim),
-            max_mfp=float(sim[MAX_MFP][index]) if MAX_MFP in sim.variables else None,
-            clumping=clumping_of(sim.attrs, redshift),
+    return coverage.furthest_outside(
+        (
+            redshift,
+            quantities(
+                corner["n_igm"][index].values,
+                corner[photon_field][index].values,
+                photon_units=card.inputs[photon_field],
+                photons_per_source=config.get("photons_per_source"),
+                cell_size_mpc=cubic_cell_size_mpc(sim),
+                max_mfp=float(sim[MAX_MFP][index]) if MAX_MFP in sim.variables else None,
+                clumping=clumping_of(sim.attrs, redshift),
+            ),
         )
-        for item in coverage.outside(redshift, numbers):
-            if item.quantity not in worst or item.factor > worst[item.quantity].factor:
-                worst[item.quantity] = item
-    return list(worst.values())
+        for index, redshift in enumerate(sim["redshift"].values.tolist())
+    )
+
+
+def warn_of_arrays(
+    card: ModelCard, arrays: Mapping[str, np.ndarray], numbers: Mapping[str, np.ndarray]
+) -> None:
+    """Warn of plain arrays as `check_fit` warns of a Simulation, of which they could be snapshots.
+
+    Parameters
+    ----------
+    arrays, numbers
+        As `check_arrays` returns them.
+
+    Warns
+    -----
+    UserWarning
+        If a redshift lies outside the range of the training; if a box has no photons although sources shone
+        before its redshift; for every quantity that the training did not cover.
+    """
+    redshifts = numbers["redshift"].astype(np.float64).tolist()
+    _warn_of_redshifts(card, redshifts, stacklevel=4)
+    photon_field = next(name for name in card.inputs if name != "n_igm")
+    if photon_field == "n_ion":
+        dark = {z for z, n_ion in zip(redshifts, arrays["n_ion"], strict=True) if not n_ion.any()}
+        late = sorted(z for z in dark if z < FIRST_LIGHT_REDSHIFT)
+        if late:
+            warnings.warn(
+                f"n_ion is zero everywhere at z = {', '.join(f'{z:g}' for z in late)}: it holds the photons "
+                f"emitted before, and the model {card.name} predicts that none were",
+                stacklevel=3,
+            )
+    coverage = Coverage.from_json(card.coverage)
+    if not coverage.ranges:
+        return
+    config = card.provenance.get("config", {}).get("model", {})
+    corner = (..., *(slice(_COVERAGE_CELLS) for _ in AXES))
+    snapshots = (
+        (
+            redshift,
+            quantities(
+                arrays["n_igm"][index][corner],
+                arrays[photon_field][index][corner],
+                photon_units=card.inputs[photon_field],
+                photons_per_source=config.get("photons_per_source"),
+                cell_size_mpc=card.cell_size_mpc,
+                max_mfp=float(numbers[MAX_MFP][index]) if MAX_MFP in numbers else None,
+            ),
+        )
+        for index, redshift in enumerate(redshifts)
+    )
+    for item in coverage.furthest_outside(snapshots):
+        warnings.warn(str(item), stacklevel=3)
+
+
+def _warn_of_redshifts(card: ModelCard, redshifts: Sequence[float], *, stacklevel: int) -> None:
+    lowest, highest = card.redshift_range
+    outside = sorted({z for z in redshifts if not lowest <= z <= highest}, reverse=True)
+    if outside:
+        warnings.warn(
+            f"the model {card.name} was trained at z = {lowest:g} to {highest:g}; its answer at "
+            f"z = {', '.join(f'{z:g}' for z in outside)} is an extrapolation",
+            stacklevel=stacklevel,
+        )
 
 
 def _check_cells(card: ModelCard, sim: xr.Dataset) -> None:
@@ -233,8 +294,8 @@ def check_arrays(
     ------
     InputError
         If the fields are not those of the card or have different shapes; if a redshift or a value is
-        impossible or not finite; if an array holds float16 or values that are no real numbers, has masked
-        cells, or has another unit or order of axes than the card.
+        impossible or not finite; if the mean of n_igm is one that no box has; if an array holds float16 or
+        values that are no real numbers, has masked cells, or has another unit or order of axes than the card.
     """
     if set(fields) != {*card.inputs, *card.conditions}:
         wanted = ", ".join([*card.inputs, *card.conditions])
@@ -261,6 +322,8 @@ def check_arrays(
         if name in FIELDS:
             for box, z in zip(values, redshifts, strict=True):
                 check_values(name, box, redshift=float(z))
+                if name == "n_igm":
+                    require_cosmic_mean(box, redshift=float(z), cosmic_mean=REFERENCE_DENSITY)
         arrays[name] = values
     return arrays, numbers
 

@@ -187,12 +187,7 @@ def predict(
         common |= {"uncertainty": uncertainty, "z_reion": z_reion}
         tiling, memory = _begun_tiling(growing.conditions(), common, fitted.tiling, memory_bytes)
         create = functools.partial(
-            create_xi_store,
-            sim=sim,
-            emulator=emulator,
-            tiling=tiling,
-            spread=uncertainty,
-            z_reion=z_reion,
+            create_xi_store, sim=sim, emulator=emulator, tiling=tiling, spread=uncertainty, z_reion=z_reion
         )
         growing.begin({**common, "memory": memory, "tiles": tiling.tile}, create, resume=resume)
         pieces = [] if growing.is_moved_in() else list(np.ndindex(sim.sizes["redshift"], len(tiling)))

@@ -21,6 +21,7 @@ from reion.simulation.contract import (
     hydrogen_per_gram,
     require_fields,
 )
+from reion.simulation.plausible_density import require_cosmic_density
 from reion_kernels import (
     Photons,
     PhotoTable,
@@ -75,8 +76,8 @@ def check_traceable(sim: xr.Dataset, settings: RayTracing) -> None:
     Raises
     ------
     InputError
-        If a field is missing, n_src is not a photon rate, there is only one snapshot, cells are not cubes, or
-        the reach of photons is unknown.
+        If a field is missing, n_src is not a photon rate, there is only one snapshot, cells are not cubes,
+        the reach of photons is unknown, or the mean of n_igm is one that no box has.
     """
     require_fields(sim, ["n_igm", "n_src"], purpose="ray tracing")
     units = sim["n_src"].attrs["units"]
@@ -92,6 +93,7 @@ def check_traceable(sim: xr.Dataset, settings: RayTracing) -> None:
         )
     cubic_cell_size_mpc(sim)
     reach_mpc(sim, settings, 0)
+    require_cosmic_density(sim)
 
 
 def reach_mpc(sim: xr.Dataset, settings: RayTracing, index: int) -> float:

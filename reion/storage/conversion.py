@@ -23,7 +23,7 @@ from reion.readers.zarr import is_store
 from reion.simulation.contract import AXES, DEFAULT_COSMOLOGY, FIELDS, box_size_mpc, check_simulation
 from reion.simulation.contract import cell_size_mpc as cell_sides_mpc
 from reion.storage.single_file import check_packable, digests_in, kind_of, packing_of
-from reion.storage.store import WriteFields, create_store, finish_store, pieces_of
+from reion.storage.store import WriteFields, create_store, density_doubts, finish_store, pieces_of
 
 
 def convert(
@@ -67,7 +67,8 @@ def convert(
     -------
     dict
         `stores`: for each store its `path`, `label`, `shape`, `redshifts`, `fields` (name to units),
-        `box_size_mpc`, `cell_size_mpc`, `cosmology` with whether it was `assumed`, `sha256` of each field;
+        `box_size_mpc`, `cell_size_mpc`, `cosmology` with whether it was `assumed`, `sha256` of each field,
+        `doubts`, what looks wrong with the density, one sentence each;
         `seconds` and `peak_memory_bytes` of the process.
 
     Raises
@@ -85,7 +86,7 @@ def convert(
     workers = workers or ThisProcess()
     stores = []
     for label, sim in sims.items():
-        grow_store(
+        doubts = grow_store(
             sim,
             growing[label],
             conditions={"simulation": label, "files or sources": files.digest, **described_conditions(sim)},
@@ -95,7 +96,7 @@ def convert(
             resume=resume,
             progress=progress,
         )
-        stores.append(_described(growing[label].out, label))
+        stores.append({**_described(growing[label].out, label), "doubts": doubts})
     return {
         "stores": stores,
         "seconds": time.perf_counter() - started,
@@ -127,7 +128,7 @@ def grow_store(
     attrs: Mapping[str, Any] | None = None,
     resume: bool = False,
     progress: Progress | None = None,
-) -> None:
+) -> list[str]:
     """Write a Simulation as `write_simulation` does, but by `workers`, and go on after an interruption.
 
     Parameters
@@ -137,12 +138,19 @@ def grow_store(
     files
         The files that the Simulation is read from. They must not have changed when the store is whole.
 
+    Returns
+    -------
+    list of str
+        What looks wrong with the density (see `reion.storage.store.density_doubts`); empty if an earlier call
+        had finished.
+
     Raises
     ------
     InputError
         As `convert` does.
     """
     check_simulation(sim, values=False)
+    doubts: list[str] = []
     with growing.alone():
         growing.begin(conditions, functools.partial(create_store, sim, attrs=attrs or {}), resume=resume)
         if not growing.is_moved_in():
@@ -153,8 +161,11 @@ def grow_store(
             for count, _ in enumerate(growing.do(workers, job, missing), start=1):
                 if progress is not None:
                     progress(len(done) + count, len(pieces))
-            finish_store(sim, growing.store, map(growing.result, pieces))
+            results = list(map(growing.result, pieces))
+            finish_store(sim, growing.store, results)
+            doubts = density_doubts(sim, pieces, results)
         growing.move_in(files)
+    return doubts
 
 
 def described_conditions(sim: xr.Dataset) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from reion.jobs.workers import Job, Progress, ThisProcess
 from reion.simulation.contract import DIMS, FIELDS, MAX_MFP, check_simulation, n_ion_units, shape_of
 from reion.simulation.lazy import Region
 from reion.simulation.photons import PhotonSum, warn_if_late
+from reion.simulation.plausible_density import falling_structure_doubt, mean_density_doubt
 
 _CHUNK_BYTES = 32 << 20
 """Largest chunk of a store, in bytes of its float32 values."""
@@ -169,7 +170,8 @@ class WriteFields(Job[tuple[int, int], dict[str, Any]]):
     """Writes a piece of a Simulation into its store (see `create_store`).
 
     No two pieces share a chunk. The result of a piece fits into JSON: `digests`, the value of `write_block`
-    for each field, and `shining`, whether the piece has sources in the first snapshot.
+    for each field; `shining`, whether the piece has sources in the first snapshot; and `density`, the sums of
+    n_igm and of its square over the cells of the piece, empty if it has none.
     """
 
     def __init__(self, sim: xr.Dataset, folder: Path) -> None:
@@ -190,11 +192,14 @@ class WriteFields(Job[tuple[int, int], dict[str, Any]]):
         if index == HISTORY:
             return self._write_history(block)
         digests: dict[str, dict[str, str]] = {}
+        density: list[float] = []
         for name in FIELDS:
             if name in self._sim.data_vars and not (name == "n_src" and _summed_up(self._sim)):
                 values = self._sim[name][(index, *block)].values
                 digests[name] = write_block(self._arrays[name], values, index, block)
-        return {"digests": digests, "shining": False}
+                if name == "n_igm":
+                    density = _sums_of_density(values)
+        return {"digests": digests, "shining": False, "density": density}
 
     def _write_history(self, block: Region) -> dict[str, Any]:
         digests: dict[str, dict[str, str]] = {"n_src": {}, "n_ion": {}}
@@ -207,7 +212,28 @@ class WriteFields(Job[tuple[int, int], dict[str, Any]]):
             photons.add(n_src)
             shining = shining or (index == 0 and bool(n_src.any()))
             del n_src  # frees it before the next is read
-        return {"digests": digests, "shining": shining}
+        return {"digests": digests, "shining": shining, "density": []}
+
+
+def _sums_of_density(values: np.ndarray) -> list[float]:
+    """The sum of values (x, y, z) and that of their squares; plane by plane, for less memory."""
+    total = sum(float(plane.sum(dtype=np.float64)) for plane in values)
+    return [total, sum(float(np.square(plane, dtype=np.float64).sum()) for plane in values)]
+
+
+def density_doubts(sim: xr.Dataset, pieces: Iterable[tuple[int, int]], results: Iterable[Any]) -> list[str]:
+    """What is wrong with the density that the pieces wrote: its mean, and the growth of its structure."""
+    if "n_igm" not in sim.data_vars:
+        return []
+    sums = np.zeros((sim.sizes["redshift"], 2))
+    for (index, _), result in zip(pieces, results, strict=True):
+        if result["density"]:
+            sums[index] += result["density"]
+    means, squares = sums.T / math.prod(shape_of(sim))
+    spreads = np.sqrt(np.maximum(squares - means**2, 0)) / means
+    redshifts = sim["redshift"].values.tolist()
+    doubts = [mean_density_doubt(sim, means), falling_structure_doubt(redshifts, spreads.tolist())]
+    return [doubt for doubt in doubts if doubt is not None]
 
 
 def write_block(array: Any, values: np.ndarray, index: int, block: Region) -> dict[str, str]:

@@ -186,6 +186,12 @@ def test_what_is_wrong_is_said_in_words(cosmic):
     assert "neutral" in complaints(inspect(remake(cosmic, xi=1 - cosmic["xi"].values)))["growth"]
     shuffled = cosmic["xi"].values[[0, 2, 1, 3]]
     assert "mixed up" in complaints(inspect(remake(cosmic, xi=shuffled)))["growth"]
+    growing = 4.2094e-31 * (
+        1 + np.linspace(0.7, 1.0, 4)[:, None, None, None] * (density / density.mean() - 1)
+    )
+    assert "structure" not in complaints(inspect(remake(cosmic, n_igm=growing.astype(np.float32))))
+    exchanged = growing[[0, 2, 1, 3]].astype(np.float32)
+    assert "at z = 10 to" in complaints(inspect(remake(cosmic, n_igm=exchanged)))["structure"]
     dark = cosmic["n_src"].values.copy()
     dark[1] = 0
     assert complaints(inspect(remake(cosmic, n_src=dark)))["sources"] == "no sources at z = 10"

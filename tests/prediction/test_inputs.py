@@ -1,5 +1,7 @@
 """What a model is given: the same door for a Simulation, for arrays and for files."""
 
+import warnings
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -188,6 +190,69 @@ def test_a_photon_anywhere_in_the_last_cells_is_a_history(emulator):
     n_ion[0, -1, -1, -1] = 50
     fields = {"n_igm": np.full_like(n_ion, 4e-31), "n_ion": n_ion}
     emulator.check(make_simulation(fields, redshift=[8.0], box_size=[260.0, 4.0, 4.0]))
+
+
+@pytest.fixture(scope="module")
+def sample_snapshot():
+    """A snapshot of the sample as plain arrays, for the model that it fits."""
+    sim = with_n_ion(load_sample().held_out).sel(redshift=8.0)
+    return {name: sim[name].values for name in ("n_igm", "n_ion")}
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return Emulator("rt64-history", device="cpu")
+
+
+def test_arrays_that_fit_are_taken_without_a_warning(shipped, sample_snapshot):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        shipped.predict_arrays(8.0, **sample_snapshot)
+
+
+@pytest.mark.parametrize(
+    ("redshift", "change", "message"),
+    [
+        (50.0, {}, "z = 50 is an extrapolation"),
+        (8.0, {"n_igm": 3}, "the mean of n_igm is"),
+        (8.0, {"n_ion": 30}, "photons emitted so far"),
+        (8.0, {"n_ion": 0}, "n_ion is zero everywhere at z = 8"),
+    ],
+)
+def test_arrays_are_warned_of_as_simulations_are(shipped, sample_snapshot, redshift, change, message):
+    fields = {
+        name: np.stack([values, np.float32(change.get(name, 1)) * values])
+        for name, values in sample_snapshot.items()
+    }
+    with pytest.warns(UserWarning, match=message):
+        shipped.predict_arrays([8.0, redshift], **fields)
+
+
+def test_a_snapshot_of_a_simulation_is_not_warned_of_twice(emulator, with_history):
+    with pytest.warns(UserWarning, match="is an extrapolation") as said:
+        emulator.predict(with_history.assign_coords(redshift=[20.0, 19.0, 8.0, 7.0]))
+    assert sum("extrapolation" in str(item.message) for item in said) == 1
+    assert not any("zero everywhere" in str(item.message) for item in said)
+
+
+@pytest.mark.parametrize("wrong", ["1 + overdensity", "1e-7 times", "exchanged"])
+def test_a_density_that_no_box_has_is_refused(shipped, sample_snapshot, wrong):
+    n_igm, n_ion = sample_snapshot["n_igm"], sample_snapshot["n_ion"]
+    fields = {
+        "1 + overdensity": {"n_igm": n_igm / n_igm.mean(), "n_ion": n_ion},
+        "1e-7 times": {"n_igm": np.float32(1e-7) * n_igm, "n_ion": n_ion},
+        "exchanged": {"n_igm": n_ion, "n_ion": n_igm},
+    }[wrong]
+    with pytest.raises(InputError, match=r"(?s)received a mean of .* times that.*n_igm_unit"):
+        shipped.predict_arrays(8.0, **fields)
+    sim = make_simulation({name: field[None] for name, field in fields.items()}, redshift=[8.0], box_size=128)
+    guess = "in 1 \\+ overdensity, taken as g cm-3" if wrong == "1 + overdensity" else "n_igm_unit"
+    with pytest.raises(InputError, match=guess):
+        shipped.check(
+            sim.assign_coords(load_sample().held_out[["x", "y", "z"]].coords).assign_attrs(
+                load_sample().held_out.attrs
+            )
+        )
 
 
 def test_sources_in_every_cell_are_refused_where_the_training_had_few():

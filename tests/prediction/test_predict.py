@@ -211,6 +211,7 @@ def test_a_box_in_many_tiles_stays_within_its_memory(toy_model, tmp_path):
     rng = np.random.default_rng(0)
     shape = (1, 100, 100, 100)
     fields = {name: rng.random(shape, dtype=np.float32) for name in ("n_igm", "n_ion")}
+    fields["n_igm"] *= np.float32(8e-31)
     path = write_simulation(make_simulation(fields, redshift=[8.0], box_size=200.0), tmp_path / "sim.zarr")
     allowed = 400 << 20
     code = (
