@@ -195,7 +195,7 @@ def test_prediction_loads_neither_tensorflow_nor_onnx(toy_model):
     code = (
         "import sys; from reion.prediction.emulator import Emulator; import numpy as np\n"
         f"xi = Emulator({str(toy_model)!r}, device='cpu').predict_arrays(8.0, "
-        "n_igm=np.full((4, 4, 4), 4e-31), n_ion=np.zeros((4, 4, 4)))\n"
+        "n_igm=np.full((4, 4, 4), 4e-31), n_ion=np.ones((4, 4, 4)))\n"
         "assert xi.shape == (4, 4, 4)\n"
         "print(sorted({'tensorflow', 'keras', 'onnx', 'tf2onnx', 'numba'} & set(sys.modules)))"
     )
