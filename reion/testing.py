@@ -191,7 +191,7 @@ def check_reader(
         that shows it.
     """
 
-    @settings(deadline=None, max_examples=examples, database=None)
+    @settings(deadline=None, max_examples=examples, database=None, report_multiple_bugs=False)
     @given(sim=simulations(shapes=shapes), data=st.data())
     def reads(sim: xr.Dataset, data: st.DataObject) -> None:
         with tempfile.TemporaryDirectory() as folder:

@@ -14,7 +14,8 @@ def model():
 
     field = keras.Input((None, None, None), name="n_igm")
     redshift = keras.Input((), name="redshift")
-    x = keras.ops.expand_dims(field, -1)
+    # Keras before 3.14 wants every input to be used.
+    x = keras.ops.expand_dims(field + 0.0 * keras.ops.reshape(redshift, (-1, 1, 1, 1)), -1)
     x = keras.layers.Conv3D(4, 3)(x)
     x = keras.layers.Conv3D(1, 3)(x)
     network = keras.Model({"n_igm": field, "redshift": redshift}, keras.ops.squeeze(x, -1))

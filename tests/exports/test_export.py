@@ -181,9 +181,9 @@ def test_an_operation_that_onnx_lacks_is_named_with_its_layer(toy_network, tmp_p
     _, card = toy_network
     fields = {name: keras.Input((None, None, None), name=name) for name in INPUTS}
     redshift = keras.Input((), name="redshift")
-    xi = keras.ops.sigmoid(
-        keras.layers.Lambda(lambda x: keras.ops.erfinv(x), name="strange")(fields["n_ion"])
-    )
+    strange = keras.layers.Lambda(lambda x: keras.ops.erfinv(x), name="strange")(fields["n_ion"])
+    # Keras before 3.14 wants every input to be used.
+    xi = keras.ops.sigmoid(strange + fields["n_igm"] * keras.ops.reshape(redshift, (-1, 1, 1, 1)))
     network = keras.Model({**fields, "redshift": redshift}, xi)
     with pytest.raises(ExportError, match="strange"):
         export(network, dataclasses.replace(card, receptive_radius_cells=0), tmp_path / "wrong.onnx")

@@ -120,7 +120,7 @@ def test_a_known_spectrum_is_recovered_within_its_errors(seed):
 
 
 def test_power_agrees_with_powerbox():
-    powerbox = pytest.importorskip("powerbox")
+    powerbox = pytest.importorskip("powerbox", minversion="1.0")
     field, box_mpc = gaussian_field(3, n=32, box_mpc=64.0)
     spectrum = power_spectrum(field, box_mpc)
     lowest, nyquist = 2 * np.pi / box_mpc, np.pi / 2.0
