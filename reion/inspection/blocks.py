@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from reion.inspection.checks import boundary_ratio, xi_at_sources
+from reion.inspection.checks import boundary_ratio
+from reion.inspection.sources import DensityAtSources, density_at_sources, mean_at_sources, occupied_planes
 from reion.jobs.resources import thread_limit
 from reion.jobs.workers import Job
 from reion.simulation.contract import AXES, FIELDS, Shape, shape_of
@@ -92,8 +93,13 @@ class Findings:
     boundary_ratio
         See `reion.inspection.checks.boundary_ratio`; None if a block is not the whole snapshot.
     xi_by_axis_order
-        See `reion.inspection.checks.xi_at_sources`; empty if a block is not the whole snapshot or xi shows
+        See `reion.inspection.sources.mean_at_sources`; empty if a block is not the whole snapshot or xi shows
         no bubbles.
+    density_at_sources
+        See `reion.inspection.sources.density_at_sources`; None if a block is not the whole snapshot.
+    occupied
+        For each axis, whether each plane of the box across it has a source in these blocks: (n,) bool; empty
+        without n_src.
     pictures
         The parts of the pictures in these blocks; None if no pictures are drawn.
     """
@@ -102,6 +108,8 @@ class Findings:
     xi_sums: dict[str, float] = field(default_factory=dict)
     boundary_ratio: float | None = None
     xi_by_axis_order: dict[str, float] = field(default_factory=dict)
+    density_at_sources: DensityAtSources | None = None
+    occupied: dict[str, np.ndarray] = field(default_factory=dict)
     pictures: Pictures | None = None
 
     def mean_xi(self, weight: str) -> float | None:
@@ -123,9 +131,12 @@ def merged(findings: Iterable[Findings], shape: Shape) -> Findings:
             result.fields.setdefault(name, FieldFindings(shape)).merge(of_field)
         for name, total in found.xi_sums.items():
             result.xi_sums[name] = result.xi_sums.get(name, 0.0) + total
-        # Both exist only for a block that is the whole snapshot, which has no second block to merge.
+        for axis, planes in found.occupied.items():
+            result.occupied[axis] = planes | result.occupied.get(axis, False)
+        # These exist only for a block that is the whole snapshot, which has no second block to merge.
         result.boundary_ratio = found.boundary_ratio
         result.xi_by_axis_order = found.xi_by_axis_order
+        result.density_at_sources = found.density_at_sources
     return result
 
 
@@ -151,13 +162,20 @@ class InspectBlock(Job[tuple[int, int], Findings]):
                 if findings.pictures is not None:
                     findings.pictures.add(name, index, values[name], block)
         findings.xi_sums = _xi_sums(values)
+        if "n_src" in values:
+            findings.occupied = {axis: np.zeros(n, dtype=bool) for axis, n in zip(AXES, shape, strict=True)}
+            for (axis, planes), cells in zip(occupied_planes(values["n_src"]).items(), block, strict=True):
+                findings.occupied[axis][cells] = planes
         if len(self._blocks) == 1:
+            photons = next((values[name] for name in ("n_src", "n_ion") if name in values), None)
+            if "n_igm" in values and photons is not None:
+                findings.density_at_sources = density_at_sources(values["n_igm"], photons)
             if "n_igm" in values:
                 findings.boundary_ratio = boundary_ratio(values["n_igm"])
             if "n_src" in values and "xi" in values:
                 low, high = _PARTLY_IONISED
                 if low < findings.fields["xi"].moments.mean < high:
-                    findings.xi_by_axis_order = xi_at_sources(values["xi"], values["n_src"])
+                    findings.xi_by_axis_order = mean_at_sources(values["xi"], values["n_src"])
         return findings
 
 

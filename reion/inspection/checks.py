@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import xarray as xr
 
 from reion.inspection.result import Check, FieldInspection, FieldSnapshot, HistoryPoint
+from reion.inspection.sources import DensityAtSources, dense_sources, spread_sources
 from reion.simulation.contract import AXES, DEFAULT_COSMOLOGY, mean_baryon_density
 from reion.simulation.plausible_density import falling_structure_doubt, mean_density_doubt
-
-_BRIGHTEST = 10_000
-"""Number of the brightest sources at which xi is looked up."""
 
 _XI_GAIN = 0.1
 """Smallest gain of xi at the sources, with the axes in another order, that is reported."""
@@ -26,6 +23,9 @@ def plausibility(
     *,
     boundary_ratios: Sequence[float],
     xi_by_axis_order: Mapping[str, float],
+    density_at_sources: Sequence[DensityAtSources] = (),
+    occupied: Sequence[Mapping[str, np.ndarray]] = (),
+    cells: int,
 ) -> list[Check]:
     """Check the measurements of `reion.inspection.look.inspect`.
 
@@ -38,7 +38,13 @@ def plausibility(
     boundary_ratios
         The result of `boundary_ratio` for each snapshot; may be empty.
     xi_by_axis_order
-        The result of `xi_at_sources` for one snapshot; may be empty.
+        The result of `reion.inspection.sources.mean_at_sources` for xi of one snapshot; may be empty.
+    density_at_sources
+        The result of `reion.inspection.sources.density_at_sources` for each snapshot; may be empty.
+    occupied
+        For each snapshot, `reion.inspection.sources.occupied_planes`; empty without n_src.
+    cells
+        Number of cells of the box.
 
     Returns
     -------
@@ -54,9 +60,15 @@ def plausibility(
             checks.append(_periodic(max(boundary_ratios)))
     if "n_src" in fields:
         checks.append(_sources(fields["n_src"].snapshots))
+        if occupied:
+            checks += _known(spread_sources(occupied, _cells_with_sources(fields["n_src"], cells)))
+    if density_at_sources:
+        checks += _known(dense_sources(min(density_at_sources, key=lambda found: found.scatter)))
     if "xi" in fields:
-        checks.append(_growth(history))
-        checks += _swapped_axes(xi_by_axis_order) or _ionised_sources(history)
+        growth = _growth(history)
+        checks.append(growth)
+        if growth.ok:  # neutral fractions are low at sources in the right order, and higher in any other
+            checks += _swapped_axes(xi_by_axis_order) or _ionised_sources(history)
         checks += _photon_budget(history)
     if sim.attrs.get("cosmology_assumed", True):
         values = ", ".join(f"{key} = {value:g}" for key, value in DEFAULT_COSMOLOGY.items())
@@ -79,35 +91,14 @@ def boundary_ratio(n_igm: np.ndarray) -> float:
     return max(ratios)
 
 
-def xi_at_sources(xi: np.ndarray, n_src: np.ndarray) -> dict[str, float]:
-    """Mean xi at the brightest sources, for each order that the axes of xi could have.
+def _known(check: Check | None) -> list[Check]:
+    return [] if check is None else [check]
 
-    Parameters
-    ----------
-    xi, n_src
-        (x, y, z), one snapshot of each.
 
-    Returns
-    -------
-    dict
-        The mean weighted by `n_src`, by the order, such as `"zyx"`. Orders that change the shape of xi are
-        left out; empty without sources.
-    """
-    cells = np.flatnonzero(n_src)
-    rates = n_src.reshape(-1)[cells]
-    if cells.size > _BRIGHTEST:
-        brightest = np.argpartition(rates, -_BRIGHTEST)[-_BRIGHTEST:]
-        cells, rates = cells[brightest], rates[brightest]
-    if cells.size == 0:
-        return {}
-    positions = np.unravel_index(cells, n_src.shape)
-    return {
-        "".join(AXES[axis] for axis in order): float(
-            np.average(xi.transpose(order)[positions], weights=rates.astype(np.float64))
-        )
-        for order in itertools.permutations(range(3))
-        if tuple(xi.shape[axis] for axis in order) == xi.shape
-    }
+def _cells_with_sources(n_src: FieldInspection, cells: int) -> list[int]:
+    """Number of cells with sources of each snapshot."""
+    shares = [1 - snapshot.statistics.empty_fraction for snapshot in n_src.snapshots]
+    return [round(share * cells) for share in shares]
 
 
 def _plausible(name: str, message: str) -> Check:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -95,6 +96,9 @@ def _inspection(sim: xr.Dataset, snapshots: Sequence[Findings]) -> Inspection:
         history,
         boundary_ratios=[found.boundary_ratio for found in snapshots if found.boundary_ratio is not None],
         xi_by_axis_order=next((found.xi_by_axis_order for found in snapshots if found.xi_by_axis_order), {}),
+        density_at_sources=[found.density_at_sources for found in snapshots if found.density_at_sources],
+        occupied=[found.occupied for found in snapshots if found.occupied],
+        cells=math.prod(shape_of(sim)),
     )
     return Inspection(
         shape=shape_of(sim),

@@ -52,6 +52,8 @@ from reion.simulation.units import Conversion, length_mpc, mass_msun
 _TEXT_ENDINGS = {".txt", ".csv", ".ascii", ".asc", ".list", ".tsv", ".cat"}
 _ENOUGH, _FILLED = 100, 0.9
 """In a catalogue of at least `_ENOUGH` haloes, these reach at least `_FILLED` of a side of their box."""
+_IN_A_CORNER = 0.05
+"""Such a catalogue that reaches less than this share of each side is not believed."""
 _USUAL_AXES = (
     "{0}",
     "(?i:{0})",
@@ -179,7 +181,10 @@ class Catalogue:
         return np.asarray(cells, dtype=np.float64)
 
     def _check_positions(self, cells: np.ndarray, unit: str) -> None:
-        """Refuse haloes outside the box, but for a margin of one cell, which wraps around."""
+        """Refuse haloes outside the box, but for a margin of one cell, which wraps around.
+
+        Refuse many haloes in one corner of the box, and warn of many that leave a part of it empty.
+        """
         inside = (cells >= -1.0) & (cells <= np.asarray(self.shape) + 1.0)
         if not np.all(inside):  # NaN is not inside either
             worst = int(np.argmin(inside.all(axis=1)))
@@ -189,10 +194,20 @@ class Catalogue:
                 file=self.table.path,
                 hint="is position_unit right (h, kpc)? Does the box begin at 0?",
             )
-        if len(cells) >= _ENOUGH and np.all(cells.max(axis=0) < _FILLED * np.asarray(self.shape)):
+        if len(cells) < _ENOUGH:
+            return
+        reach = float(np.max(cells.max(axis=0) / self.shape))
+        if reach < _IN_A_CORNER:
+            raise InputError(
+                f"expected haloes in all of the box; received {len(cells)} that reach only {reach:.2g} of "
+                f"its sides, as positions are in {unit}",
+                file=self.table.path,
+                hint=f"is position_unit {unit!r} right (h, kpc)?",
+            )
+        if reach < _FILLED:
             warnings.warn(
-                f"{self.table.path}: haloes reach only {np.max(cells.max(axis=0) / self.shape):.2f} of the "
-                f"sides of the box: is position_unit {unit!r} right?",
+                f"{self.table.path}: haloes reach only {reach:.2f} of the sides of the box: is position_unit "
+                f"{unit!r} right?",
                 stacklevel=2,
             )
 

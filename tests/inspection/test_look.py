@@ -14,9 +14,9 @@ from rich.console import Console
 from reion.cli.joining import opened
 from reion.errors import InputError
 from reion.inspection import look
-from reion.inspection.checks import xi_at_sources
 from reion.inspection.look import inspect
 from reion.inspection.pictures import Pictures
+from reion.inspection.sources import mean_at_sources
 from reion.inspection.table import render
 from reion.simulation.contract import make_simulation
 from reion.simulation.photons import with_n_ion
@@ -220,8 +220,8 @@ def test_swapped_axes_are_noticed_and_named():
     assert look(xi) is None
     for axes, order in (((2, 1, 0), "zyx"), ((1, 0, 2), "yxz"), ((1, 2, 0), "zxy")):
         assert f"0.95 with its axes as {order}" in look(xi.transpose(axes))
-    assert xi_at_sources(xi[:8], n_src[0][:8]).keys() == {"xyz", "xzy"}
-    assert xi_at_sources(xi, np.zeros_like(xi)) == {}
+    assert mean_at_sources(xi[:8], n_src[0][:8]).keys() == {"xyz", "xzy"}
+    assert mean_at_sources(xi, np.zeros_like(xi)) == {}
 
 
 @pytest.mark.slow

@@ -582,6 +582,20 @@ def test_catalogues_that_do_not_fit(text, toml, match, tmp_path):
     refused(tmp_path / "run", match, settings=settings)
 
 
+@pytest.mark.parametrize(("reach_mpc", "seen"), [(16.0, None), (10.9, "warned of"), (0.016, "refused")])
+def test_many_haloes_that_leave_the_box_empty_have_a_wrong_unit(tmp_path, reach_mpc, seen):
+    places = np.random.default_rng(0).uniform(0, reach_mpc, (200, 3))
+    text = "# x y z m\n" + "".join(f"{x} {y} {z} 64\n" for x, y, z in places)
+    settings = write_haloes(tmp_path / "run", text, '[halos]\nposition_unit = "Mpc"\nmass_unit = "Msun"\n')
+    if seen == "refused":
+        refused(tmp_path / "run", r"received 200 that reach only 0\.001 of its sides", settings=settings)
+    elif seen == "warned of":
+        with pytest.warns(UserWarning, match=r"haloes reach only 0\.68 of the sides of the box"):
+            read(tmp_path / "run", settings)["n_src"].load()
+    else:
+        read(tmp_path / "run", settings)["n_src"].load()
+
+
 @pytest.mark.parametrize(
     "text",
     [
