@@ -12,7 +12,7 @@ import xarray as xr
 
 from reion.errors import BadValuesError, InputError
 from reion.simulation.arrays import plain_values
-from reion.simulation.constants import CM_PER_MPC, PROTON_MASS_G
+from reion.simulation.constants import CM_PER_KM, CM_PER_MPC, GRAVITY_CM3_PER_G_S2, PROTON_MASS_G
 
 if TYPE_CHECKING:
     from astropy.cosmology import FlatLambdaCDM
@@ -393,11 +393,9 @@ def mean_baryon_density(sim: xr.Dataset) -> float:
 
 def mean_density(cosmology: Mapping[str, float]) -> float:
     """Cosmic mean baryon density in g cm-3, comoving, in a cosmology given as H0 (km s-1 Mpc-1) and Ob0."""
-    from astropy import constants, units
-
-    hubble = cosmology["H0"] * units.km / units.s / units.Mpc
-    critical = 3 * hubble**2 / (8 * np.pi * constants.G)
-    return float(cosmology["Ob0"] * critical.to_value("g cm-3"))
+    hubble_per_s = cosmology["H0"] * CM_PER_KM / CM_PER_MPC
+    critical = 3 * hubble_per_s**2 / (8 * math.pi * GRAVITY_CM3_PER_G_S2)
+    return float(cosmology["Ob0"] * critical)
 
 
 def hydrogen_density(n_igm: np.ndarray) -> np.ndarray:

@@ -9,10 +9,8 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from reion.simulation.constants import CM_PER_MPC
+from reion.simulation.constants import CM_PER_KM, CM_PER_MPC
 from reion.simulation.contract import cosmological_parameters
-
-_CM_PER_KM = 1e5
 
 
 def cosmic_age_s(sim: xr.Dataset) -> np.ndarray:
@@ -39,7 +37,7 @@ def age_s(redshift: np.ndarray, *, hubble_km_s_mpc: float, omega_m: float) -> np
     Cosmology (2008), section 1.5. The sine hyperbolic becomes a sine where the constant is negative.
     """
     growth = (1.0 + np.asarray(redshift, dtype=np.float64)) ** -1.5
-    hubble_time_s = CM_PER_MPC / (hubble_km_s_mpc * _CM_PER_KM)
+    hubble_time_s = CM_PER_MPC / (hubble_km_s_mpc * CM_PER_KM)
     constant = 1.0 - omega_m
     if constant == 0.0:
         return np.asarray(2.0 / 3.0 * hubble_time_s * growth)

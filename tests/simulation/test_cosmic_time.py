@@ -5,7 +5,7 @@ import pytest
 from astropy import constants, units
 from astropy.cosmology import FlatLambdaCDM
 
-from reion.simulation.constants import CM_PER_MPC, PROTON_MASS_G
+from reion.simulation.constants import CM_PER_MPC, GRAVITY_CM3_PER_G_S2, PROTON_MASS_G
 from reion.simulation.contract import cosmology, make_simulation
 from reion.simulation.cosmic_time import age_s, cosmic_age_s
 
@@ -31,4 +31,5 @@ def test_the_age_of_a_simulation_is_that_of_its_cosmology(attributes):
 def test_the_constants_are_those_of_astropy():
     # The value of CODATA 2018, which older versions of astropy have, differs by 1.3e-9.
     assert pytest.approx(constants.m_p.to_value("g"), rel=3e-9) == PROTON_MASS_G
+    assert pytest.approx(constants.G.cgs.value, rel=1e-12) == GRAVITY_CM3_PER_G_S2
     assert pytest.approx(units.Mpc.to(units.cm), rel=1e-15) == CM_PER_MPC
