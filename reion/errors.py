@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -33,3 +35,9 @@ class InputError(ValueError):
 
 class BadValuesError(InputError):
     """A field holds values that it cannot have. Every command on these files fails until they are mended."""
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the known name nearest to it; empty if none is near."""
+    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.7)
+    return f"; did you mean {near[0]}?" if near else ""

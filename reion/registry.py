@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from reion.errors import InputError
+from reion.errors import InputError, did_you_mean
 from reion.schema import Schema
 
 _OWN = "reion"
@@ -191,7 +191,7 @@ class Registry(Generic[Kind]):
             known = ", ".join(entry.short for entry in self)
             raise InputError(
                 f"{self.key}: expected a {self.what} that is registered ({known}), or "
-                f"module:function; received {name!r}",
+                f"module:function; received {name!r}" + did_you_mean(name, [entry.short for entry in self]),
                 hint=f"the code of another one is imported by its module, as in my_file:{name}",
             )
         module, _, function = name.partition(":")

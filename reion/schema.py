@@ -5,17 +5,40 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
-from reion.errors import InputError
+from reion.errors import InputError, did_you_mean
 
 
 class Schema(BaseModel):
     """Values that are checked once and cannot change. A name that the schema lacks is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _name_the_settings(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Say of an unknown name which names there are, in place of pydantic's own words."""
+        try:
+            return handler(values)
+        except ValidationError as error:
+            raise ValidationError.from_exception_data(
+                cls.__name__, [cls._reworded(item) for item in error.errors(include_url=False)]
+            ) from None
+
+    @classmethod
+    def _reworded(cls, item: ErrorDetails) -> InitErrorDetails:
+        said = item["msg"]
+        if item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
+            names = list(cls.model_fields)
+            said = "there is no such setting" + (
+                did_you_mean(item["loc"][0], names) or f"; the settings here are {', '.join(names)}"
+            )
+        kind = PydanticCustomError(item["type"], "{said}", {**item.get("ctx", {}), "said": said})
+        return InitErrorDetails(type=kind, loc=item["loc"], input=item["input"])
 
 
 SchemaType = TypeVar("SchemaType", bound=Schema)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from reion.config import load_config, write_config
 from reion.errors import InputError
 from reion.registry import NETWORKS
+from reion.storage.store import write_simulation
 
 
 @pytest.mark.parametrize("name", NETWORKS.own)
@@ -91,6 +92,45 @@ def test_the_default_network_learns_with_terms_for_edges(settings, gradient, pow
 def test_what_does_not_fit_is_one_error_that_names_it(setting, expected):
     with pytest.raises(InputError, match=expected):
         load_config(settings=[setting])
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["training.step=40"], "training.step: there is no such setting; did you mean steps?"),
+        (["model.widht=3"], "model.widht: there is no such setting; did you mean width?"),
+        (["modle.name=x"], "modle: there is no such setting; did you mean model?"),
+        (["data.x=1"], "data.x: there is no such setting; the settings here are inputs, augmentation,"),
+        (["model.name=transprt"], "received 'transprt'; did you mean transport?"),
+        (["training.step=40", "training.steps=0"], "training.steps: Input should be greater than"),
+    ],
+)
+def test_the_setting_that_was_meant_is_named(settings, expected):
+    with pytest.raises(InputError) as error:
+        load_config(None, settings)
+    assert expected in error.value.message
+    assert "Extra inputs" not in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (["predict", "rt-word", "box", "--out", "xi"], "did you mean rt-worlds?"),
+        (["evaluate", "rt-word", "box"], "did you mean rt-worlds?"),
+        (["train", "box", "--from", "rt-world", "--out", "run"], "did you mean rt-worlds?"),
+        (["train", "box", "--out", "run", "--set", "trainin.steps=4"], "did you mean training?"),
+        (["inspect", "box", "--format", "c2rai"], "did you mean c2ray?"),
+        (["inspect", "box", "--set", "box_szie=4"], "did you mean box_size?"),
+    ],
+)
+def test_the_name_that_was_meant_is_named(line, expected, command, simulation, tmp_path):
+    pytest.importorskip("keras")
+    write_simulation(simulation, tmp_path / "box")
+    code, _, said = command(
+        *[str(tmp_path / word) if word in ("box", "xi", "run") else word for word in line]
+    )
+    assert code == 2
+    assert expected in " ".join(said.split())
 
 
 def test_a_file_that_is_no_toml_is_named(tmp_path):

@@ -57,6 +57,7 @@ DISTRIBUTIONS = {
     "llvmlite": "numba",
     "distributed": "dask",
     "cloudpickle": "dask",
+    "pydantic_core": "pydantic",
     "tomli_w": "tomli-w",
     "numcodecs": "zarr",
 }

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from reion.errors import InputError
+from reion.errors import InputError, did_you_mean
 
 Sources = Annotated[
     list[Path], typer.Argument(metavar="SOURCE...", help="Files, folders, patterns or Zarr stores.")
@@ -118,7 +118,8 @@ def split_settings(texts: Sequence[str] | None, schema: Iterable[str]) -> tuple[
         first, dot, _ = key.partition(".")
         if dot and first not in names:
             raise InputError(
-                f"--set {key}: expected {first} to be one of {', '.join(sorted(names))}; received {text!r}",
+                f"--set {key}: expected {first} to be one of {', '.join(sorted(names))}; received {text!r}"
+                + did_you_mean(first, names),
                 hint="facts about files, such as box_size, have no dot",
             )
         (own if first in names else facts).append(text)

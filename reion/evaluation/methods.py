@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from typing import Any
 import xarray as xr
 
 from reion.config import InputSet
-from reion.errors import InputError
+from reion.errors import InputError, did_you_mean
 from reion.evaluation.evaluate import evaluate
 from reion.evaluation.report.page import write_report
 from reion.evaluation.result import Evaluation
@@ -228,6 +229,8 @@ def predict_with(
         return _with_model_file(method, sim, keep)
     if (path / "config.toml").is_file():
         return _with_run(path, sim)
+    if not os.path.lexists(path) and (near := did_you_mean(method, shipped_models())):
+        raise InputError(f"expected a run folder, a model, or a file with xi; there is none{near}", file=path)
     with error_bar_is_used():
         other = open_simulation(path, format=xi_format, settings=xi_settings)
     require_fields(other, ["xi"], purpose="comparing with the truth", file=method)

@@ -104,7 +104,7 @@ def output_path(out: str | Path, kind: Kind, *, sources: Sequence[str | Path] = 
     ------
     InputError
         If the path has no name, its name is too long or says another format, it is a link that leads nowhere,
-        or it lies in a Zarr store or is not apart from the sources.
+        it lies in a Zarr store or is not apart from the sources, or its folder cannot be made or written to.
     """
     path = Path(out).expanduser()
     if path.name in ("", ".."):
@@ -133,35 +133,75 @@ def output_path(out: str | Path, kind: Kind, *, sources: Sequence[str | Path] = 
         for folder in real.parents:
             if (folder / "zarr.json").is_file() or (folder / ".zgroup").is_file():
                 raise InputError(f"lies in the Zarr store {folder}", file=path, hint="give another place")
+        _require_folder_for(path)
     except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
         raise InputError(f"cannot be written: {error}", file=path) from error
     return path
 
 
+def require_folder(out: Path) -> None:
+    """Refuse a folder of several outputs that cannot be made or written to.
+
+    Raises
+    ------
+    InputError
+        If `out` or a folder above it is a file, or may not be written to.
+    """
+    try:
+        _require_folder_for(out / "an output")
+    except OSError as error:
+        raise InputError(f"cannot be written: {error}", file=out) from error
+
+
+def _require_folder_for(path: Path) -> None:
+    """Refuse a path whose folder cannot be made, because a file is in its way, or may not be written to."""
+    for folder in path.parents:
+        if folder.is_dir():
+            effective = os.access in os.supports_effective_ids
+            if not os.access(folder, os.W_OK | os.X_OK, effective_ids=effective):
+                raise InputError(
+                    f"cannot be written: no permission to write into {folder}",
+                    file=path,
+                    hint="give another place for the output",
+                )
+            return
+        if os.path.lexists(folder):
+            raise InputError(
+                f"cannot be written: {folder} is not a folder",
+                file=path,
+                hint="give another place for the output",
+            )
+
+
 def refuse_existing(path: Path, kind: Kind, *, force: bool, hint: str = "--force replaces it") -> None:
     """Refuse to write over what is at `path`, unless `force` is given and reion wrote it.
+
+    Parameters
+    ----------
+    hint
+        What to do about an output of this kind that reion wrote.
 
     Raises
     ------
     InputError
         If something is there and `force` is not given; with `force`, if it is neither an output of this kind
-        that reion wrote nor an empty folder.
+        that reion wrote nor an empty folder. `hint` is given only where `force` would help.
     """
     try:
         empty = holds_only(path, ())
         if not path.exists() or (empty and kind.into_empty):
             return
-        if not force:
-            raise InputError("exists already", file=path, hint=hint)
         ours = empty or kind.is_ours(path)
     except OSError as error:
         raise InputError(f"cannot be written: {error}", file=path) from error
     if not ours:
         raise InputError(
-            f"is not {kind.name} that reion wrote, or holds something else as well",
+            f"exists already; it is not {kind.name} that reion wrote, or holds something else as well",
             file=path,
-            hint="--force replaces nothing else: give another place, or move it away",
+            hint="--force does not replace it: give another place, or move it away",
         )
+    if not force:
+        raise InputError("exists already", file=path, hint=hint)
 
 
 @contextlib.contextmanager

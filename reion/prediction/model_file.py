@@ -6,7 +6,7 @@ import hashlib
 from importlib import resources
 from pathlib import Path
 
-from reion.errors import InputError
+from reion.errors import InputError, did_you_mean
 from reion_exports import data_sheet
 from reion_exports.anatomy import HostileFileError
 from reion_exports.card import CardError, ModelCard
@@ -44,9 +44,11 @@ def read_model(source: str | Path | bytes) -> tuple[bytes, str | None]:
         return (resources.files("reion") / "weights" / f"{source}.onnx").read_bytes(), f"{source}.onnx"
     path = Path(source)
     if not path.is_file():
-        shipped = ", ".join(shipped_models())
+        shipped = shipped_models()
         raise InputError(
-            "expected an ONNX file" + (f" or the name of a shipped model ({shipped})" if shipped else ""),
+            "expected an ONNX file"
+            + (f" or the name of a shipped model ({', '.join(shipped)})" if shipped else "")
+            + did_you_mean(str(source), shipped),
             file=path,
             hint="`reion export onnx RUN --out MODEL.onnx` makes one from a run folder",
         )

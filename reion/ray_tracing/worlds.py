@@ -16,6 +16,7 @@ import xarray as xr
 from pydantic import Field
 
 from reion.errors import InputError
+from reion.jobs.places import require_folder
 from reion.jobs.sources import SourceFiles
 from reion.jobs.workers import ThisProcess, Workers
 from reion.ray_tracing.settings import MaxMfp, RayTracing
@@ -141,9 +142,10 @@ def make_worlds(
     Raises
     ------
     InputError
-        If a world names a missing series, or `only` a missing world, or for the reasons of
-        `reion.ray_tracing.simulate.trace_simulation`.
+        If `out` cannot be made, a world names a missing series, or `only` a missing world, or for the reasons
+        of `reion.ray_tracing.simulate.trace_simulation`.
     """
+    require_folder(out)
     names = [world.name for world in worlds.world]
     unknown = sorted(set(only) - set(names))
     if unknown:

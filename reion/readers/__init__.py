@@ -9,7 +9,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from reion.errors import InputError
+from reion.errors import InputError, did_you_mean
 from reion.readers import c2ray, epfl, halos, hdf5, npy_files, npz, pinion, pyc2ray, twentyonecmfast
 from reion.readers import zarr as zarr_store
 from reion.readers.assembly import assemble
@@ -157,7 +157,10 @@ class _Found:
 
 def _find(source: Source, wanted: str | None, settings: Mapping[str, str] | None) -> _Found:
     if wanted is not None and wanted not in FORMATS:
-        raise InputError(f"--format: expected one of {', '.join(FORMATS)}; received {wanted!r}")
+        raise InputError(
+            f"--format: expected one of {', '.join(FORMATS)}; received {wanted!r}"
+            + did_you_mean(wanted, FORMATS)
+        )
     paths = expand(source)
     check_there(paths)
     # The mapping is read before the format is known, so settings of all formats are accepted here.

@@ -6,26 +6,23 @@ import tomllib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import ValidationError, ValidationInfo, field_validator
 
 from reion.errors import InputError
 from reion.readers.dimensions import ORDERS
 from reion.readers.settings import Settings, why_not_cosmological
+from reion.schema import Schema
 from reion.simulation.contract import FIELDS
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ArrayPlace(_Strict):
+class ArrayPlace(Schema):
     """The path of an array, and its unit."""
 
     array: str
     unit: str | None = None
 
 
-class NumberPlace(_Strict):
+class NumberPlace(Schema):
     """A number with its unit: the value itself, or the attribute or array that holds it."""
 
     value: float | list[float] | None = None
@@ -34,7 +31,7 @@ class NumberPlace(_Strict):
     unit: str | None = None
 
 
-class Cosmology(_Strict):
+class Cosmology(Schema):
     """Parameters of a flat LCDM."""
 
     H0: float
@@ -54,7 +51,7 @@ Column = str | int
 """An array's path, a column's name in the header of a text file, or its number, from 1."""
 
 
-class Halos(_Strict):
+class Halos(Schema):
     """The file and the columns of a halo catalogue: see `reion.readers.halos`."""
 
     file: str | None = None
@@ -69,7 +66,7 @@ class Halos(_Strict):
     deposit: Literal["nearest", "cloud_in_cell"] = "nearest"
 
 
-class Names(_Strict):
+class Names(Schema):
     """A mapping: see `reion.readers.mapping`."""
 
     axes: str | None = None

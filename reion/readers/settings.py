@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from reion.errors import InputError
+from reion.errors import InputError, did_you_mean
 from reion.simulation.contract import DEFAULT_COSMOLOGY, MEAN_MOLECULAR_WEIGHT
 from reion.simulation.units import EXAMPLES, UNIT_SETTINGS, length_mpc, photon_rate_per_msun
 
@@ -99,7 +99,8 @@ class Settings:
             if key not in self._known:
                 lines = "\n".join(f"  {name}: {meaning}" for name, meaning in self._known.items())
                 raise InputError(
-                    f"--set {key}: expected one of the settings of this format; received {key!r}",
+                    f"--set {key}: expected one of the settings of this format; received {key!r}"
+                    + did_you_mean(key, self._known),
                     hint=f"the settings are\n{lines}",
                 )
 

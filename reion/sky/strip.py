@@ -125,18 +125,26 @@ def picture_path(path: Path, *, sources: Sequence[str | Path], force: bool) -> P
     Raises
     ------
     InputError
-        If the path ends in neither .png nor .pdf, lies in one of `sources`, or exists and `force` is not
-        given.
+        If the path ends in neither .png nor .pdf, lies in one of `sources`, exists and `force` is not given,
+        or its folder cannot be made.
     """
     kind = _KINDS.get(path.suffix.lower())
     if kind is None:
         raise InputError("expected a name that ends in .png or .pdf for the picture", file=path)
     place = output_path(path, kind, sources=sources)
+    real = place.resolve()
+    for source in sources:
+        if Path(source).expanduser().resolve() in real.parents:  # also a source that is yet to be written
+            raise InputError(f"lies in {source}", file=path, hint="give another place for the picture")
     refuse_existing(place, kind, force=force)
     return place
 
 
 def write_strip(cone: Path, path: Path) -> None:
-    """Draw the picture of the light cone in a Zarr store into a file, PNG or PDF by its ending."""
+    """Draw the picture of the light cone in a Zarr store into a file, PNG or PDF by its ending.
+
+    The folder of the file is made if it is not there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     with own_settings(), xr.open_zarr(cone) as opened, whole_file(path) as partial:
         strip(opened).savefig(partial, dpi=150, metadata={_KEYS[path.suffix.lower()]: "reion light cone"})

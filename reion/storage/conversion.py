@@ -14,7 +14,7 @@ import xarray as xr
 import reion
 from reion.errors import InputError
 from reion.jobs.growing import GrowingStore
-from reion.jobs.places import output_path
+from reion.jobs.places import output_path, refuse_existing
 from reion.jobs.resources import peak_memory_bytes
 from reion.jobs.sources import SourceFiles
 from reion.jobs.workers import Progress, ThisProcess, Workers
@@ -214,7 +214,8 @@ def _growing_stores(
     if existing and not force and len(existing) < len(stores):
         absent = [label for label in stores if label not in existing]
         hint = f"--force replaces it; not there yet: {', '.join(absent)}"
-        raise InputError("exists already", file=stores[existing[0]].out, hint=hint)
+        first = stores[existing[0]]
+        refuse_existing(first.out, first.kind, force=False, hint=hint)
     for store in stores.values():
         store.refuse_existing()
     return stores

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from reion.config import RunConfig, load_config
-from reion.errors import InputError
 from reion.evaluation.evaluate import evaluate
-from reion.evaluation.report.page import write_report
+from reion.evaluation.report.page import REPORT, write_report
 from reion.evaluation.result import Evaluation
+from reion.jobs.places import MODEL_FILE, output_path, refuse_existing
 from reion.prediction.emulator import Emulator
 from reion.sample import load_sample
 from reion.training.export import export_run
@@ -90,10 +90,9 @@ def quickstart(
     say = say or (lambda _: None)
     out = Path(out)
     run, model, report = out / "run", out / "model.onnx", out / "report"
-    if (model.exists() or report.exists()) and not (force or resume):
-        raise InputError(
-            "the output is already there", file=out, hint="--force replaces it, or give another --out"
-        )
+    for place, kind in ((model, MODEL_FILE), (report, REPORT)):
+        hint = "--force replaces it, or give another --out"
+        refuse_existing(output_path(place, kind), kind, force=force or resume, hint=hint)
     if config is None:
         config = load_config(base={"training": {"steps": STEPS}})
     sample = load_sample()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from reion.config import RunConfig, load_config
 from reion.errors import InputError
+from reion.jobs.places import require_folder
 from reion.schema import merge
 
 if TYPE_CHECKING:
@@ -95,8 +96,9 @@ def require_new(out: Path, *, resume: bool) -> None:
     Raises
     ------
     InputError
-        If the folder is there and `resume` is not given.
+        If the folder is there and `resume` is not given, or it cannot be made.
     """
+    require_folder(out)
     if out.exists() and not resume:
         raise InputError(
             "the output is already there", file=out, hint="--resume goes on, or give another --out"

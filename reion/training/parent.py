@@ -14,7 +14,7 @@ import xarray as xr
 from pydantic import ValidationError
 
 from reion.config import RunConfig, differences
-from reion.errors import InputError
+from reion.errors import InputError, did_you_mean
 from reion.jobs.outputs import sha256_of
 from reion.models.build import build_model, build_network
 from reion.models.coverage import Coverage
@@ -135,7 +135,7 @@ def load_parent(source: str | Path) -> Parent:
     if not Path(source).is_dir():
         raise InputError(
             "expected a finished run folder, or a shipped model that can be trained further "
-            f"({', '.join(shipped) or 'there is none'})",
+            f"({', '.join(shipped) or 'there is none'})" + did_you_mean(str(source), shipped),
             file=source,
         )
     run = load_run(source)

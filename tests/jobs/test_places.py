@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 import xarray as xr
 
 import reion
+from reion.demo import RUNTIME_FILES
 from reion.errors import InputError
 from reion.evaluation.report.page import PAGE, REPORT
 from reion.inspection.pictures import PICTURES
@@ -126,9 +128,13 @@ def test_a_model_is_not_overwritten_by_its_prediction(command, sim, toy_model, t
         ("xi.tar.gz", "not a file of format .gz"),
         ("n" * 240, "at most"),
         ("/".join(["n" * 100] * 50), "cannot be written: .*too long"),
+        ("a note/xi.zarr", "cannot be written: .*a note is not a folder"),
+        ("a note/new/xi.zarr", "cannot be written: .*a note is not a folder"),
+        ("dangling/xi.zarr", "cannot be written: .*dangling is not a folder"),
     ],
 )
 def test_a_place_that_cannot_be_is_said_before_any_work(name, message, sim, tmp_path):
+    (tmp_path / "a note").write_text("years of work")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
     before = sorted(path.name for path in tmp_path.iterdir())
@@ -136,6 +142,114 @@ def test_a_place_that_cannot_be_is_said_before_any_work(name, message, sim, tmp_
     with pytest.raises(InputError, match=message), claimed(out, STORE, force=True):
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_folder_without_permission_is_said_before_any_work():
+    if os.name != "posix":
+        pytest.skip("permissions are another matter here")
+    user = os.geteuid()
+    if user == 0:  # who may write everywhere
+        os.seteuid(65534)
+    try:
+        with tempfile.TemporaryDirectory() as name:
+            Path(name).chmod(0o500)
+            for place in ("xi.zarr", "new/xi.zarr"):
+                with pytest.raises(InputError, match="no permission to write into"):
+                    output_path(Path(name, place), STORE)
+            Path(name).chmod(0o700)
+            output_path(Path(name, "new/xi.zarr"), STORE)
+    finally:
+        os.seteuid(user)
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        "convert",
+        "predict",
+        "inspect",
+        "evaluate",
+        "report",
+        "history",
+        "lightcone",
+        "picture",
+        "simulate",
+        "worlds",
+        "train",
+        "seeds",
+        "compare",
+        "search",
+        "quickstart",
+        "export",
+        "demo-page",
+        "plan-run",
+    ],
+)
+def test_a_file_in_the_way_of_the_output_is_said_before_any_work(verb, command, sim, toy_model, tmp_path):
+    for path in sim.rglob("*"):  # a command that reads values says that they are damaged
+        if path.is_file() and path.name != "zarr.json":
+            path.write_bytes(b"damaged")
+    note = tmp_path / "note"
+    note.write_text("years of work")
+    runtime = tmp_path / "runtime"
+    runtime.mkdir()
+    for name in RUNTIME_FILES:
+        (runtime / name).write_text("")
+    series = tmp_path / "series.toml"
+    series.write_text('[[world]]\nname = "one"\nseries = "sim"\nmax_mfp = 20.0\n')
+
+    out = {
+        "convert": [sim, "--out", note / "new" / "sim.zarr"],
+        "predict": [toy_model, sim, "--out", note / "xi.zarr"],
+        "inspect": [sim, "--plot", note / "pictures"],
+        "evaluate": [toy_model, sim, "--report", note / "report"],
+        "report": [sim, "--report", note / "report.html"],
+        "history": [sim, "--out", note / "history.zarr"],
+        "lightcone": [sim, "--out", note / "cone.zarr"],
+        "picture": [sim, "--out", tmp_path / "cone.zarr", "--picture", note / "cone.png"],
+        "simulate": [sim, "--out", note / "traced.zarr", "--set", "max_mfp=20"],
+        "worlds": [sim, "--out", note, "--config", series],
+        "train": [sim, "--out", note / "run"],
+        "seeds": [sim, "--out", note / "runs", "--seeds", "2"],
+        "compare": ["sizes", sim, "--test", sim, "--out", note / "study"],
+        "search": ["voxel", sim, "--out", note / "search"],
+        "quickstart": ["--out", note / "quick"],
+        "export": ["onnx", "rt-worlds-fast", "--cell-size", "2", "--out", note / "model.onnx"],
+        "demo-page": [toy_model, "--out", note / "page", "--runtime", runtime],
+        "plan-run": [sim, "--out", note / "plan.toml"],
+    }[verb]
+    code, _, said = command({"picture": "lightcone", "seeds": "train"}.get(verb, verb), *out)
+    assert code == 2, said
+    assert f"{note} is not a folder" in " ".join(said.split())
+    assert "Traceback" not in said
+    assert not (tmp_path / "cone.zarr").exists()
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_force_is_advised_only_where_it_would_help(force, command, sim, toy, toy_model, tmp_path):
+    own = write_simulation(toy(shape=(4, 4, 4)), tmp_path / "own.zarr")
+    raw, note = tmp_path / "raw", tmp_path / "note.html"
+    raw.mkdir()
+    (raw / "xi.raw").write_bytes(bytes(8))
+    note.write_text("years of work")
+    more = ["--force"] if force else []
+    for line in (
+        ["predict", toy_model, sim, "--out", raw],
+        ["report", sim, "--report", raw],
+        ["report", sim, "--report", note],
+        ["inspect", sim, "--plot", raw],
+    ):
+        code, _, said = command(*line, *more)
+        said = " ".join(said.split())
+        assert code == 2
+        assert "exists already" in said
+        assert "that reion wrote" in said
+        assert "--force does not replace it: give another place, or move it away" in said
+    if not force:
+        code, _, said = command("convert", sim, "--out", own)
+        assert code == 2
+        assert "--force replaces it" in said
+        assert "that reion wrote" not in said
 
 
 def test_a_name_with_dots_names_no_format():
@@ -183,7 +297,8 @@ def test_what_is_ours_is_known(tmp_path):
 
 
 def test_an_empty_folder_is_nothing_only_to_some(tmp_path):
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="exists already") as caught:
         refuse_existing(tmp_path, ANY, force=False)
+    assert caught.value.hint == "--force replaces it"
     refuse_existing(tmp_path, ANY, force=True)
     refuse_existing(tmp_path, REPORT, force=False)

@@ -295,7 +295,7 @@ def test_bad_wishes_are_refused(tmp_path, toy):
 def test_command_makes_a_cone_of_a_prediction_and_a_picture(command, toy, tmp_path):
     write_simulation(toy(shape=(8, 8, 8)).drop_vars("xi"), tmp_path / "sim.zarr")
     write_simulation(toy(shape=(8, 8, 8))[["xi"]], tmp_path / "xi.zarr")
-    out, picture = tmp_path / "cone.zarr", tmp_path / "cone.png"
+    out, picture = tmp_path / "cone.zarr", tmp_path / "new" / "folder" / "cone.png"
     code, printed, said = command(
         "lightcone", tmp_path / "sim.zarr", tmp_path / "xi.zarr", "--out", out, "--redshift", 7, 10,
         "--axis", "x", "--picture", picture, "--json",
@@ -318,6 +318,11 @@ def test_command_makes_a_cone_of_a_prediction_and_a_picture(command, toy, tmp_pa
         "lightcone", tmp_path / "sim.zarr", "--out", out, "--force", "--frequency", 140, 90
     )
     assert code == 2
+    code, _, said = command("lightcone", tmp_path / "sim.zarr", "--out", tmp_path / "b.zarr", "--picture",
+                            tmp_path / "b.zarr" / "b.png")  # fmt: skip
+    assert code == 2
+    assert "lies in" in said
+    assert not (tmp_path / "b.zarr").exists()
 
 
 def test_the_spin_temperature_of_the_data_enters_the_cone(toy, tmp_path):
