@@ -1,14 +1,29 @@
-"""Predict one box without reion: `python predict_without_reion.py MODEL.onnx BOX.npz XI.npy`."""
+"""Predict one box without reion: `python predict_without_reion.py MODEL.onnx BOX.npz XI.npy [SNAPSHOT]`.
+
+BOX.npz holds an array for each input of the model, under its name: fields as (x, y, z), and redshift and
+max_mfp as one number each. Or it holds a series, as `reion convert --out BOX.npz` writes it: then each array has
+the snapshots as its first axis, and SNAPSHOT says which one to predict, counted from 0.
+"""
 
 import sys
 
 import numpy as np
 import onnxruntime
 
-model, box, out = sys.argv[1:]
+model, box, out, *snapshot = sys.argv[1:]
 session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+inputs = {}
 with np.load(box, allow_pickle=False) as arrays:
-    names = [item.name for item in session.get_inputs()]
-    fields = {name: arrays[name][None].astype(np.float32) for name in names if name != "redshift"}
-    (xi,) = session.run(["xi"], {**fields, "redshift": np.float32([arrays["redshift"]])})
+    for item in session.get_inputs():
+        if item.name not in arrays:
+            sys.exit(f"{box} has no {item.name}, which the model needs")
+        values = arrays[item.name]
+        if values.ndim == len(item.shape):  # the model's shape counts a batch, so this array is a series
+            if not snapshot:
+                sys.exit(
+                    f"{box} holds {len(values)} snapshots: name one, 0 to {len(values) - 1}, after {out}"
+                )
+            values = values[int(snapshot[0])]
+        inputs[item.name] = values[None].astype(np.float32)
+(xi,) = session.run(["xi"], inputs)
 np.save(out, xi[0])

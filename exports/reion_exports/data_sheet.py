@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from reion_exports.anatomy import CHECKSUM, Anatomy, HostileFileError, checksum, dissect
-from reion_exports.card import ModelCard
+from reion_exports.card import PREFIX, ModelCard
 
 if TYPE_CHECKING:
     import onnx
@@ -27,6 +27,8 @@ MEANINGS: Mapping[str, str] = {
 }
 """Meanings of the inputs and outputs of a file."""
 
+_MEANINGS_KEY = PREFIX + "meanings"
+
 _TOLD = {"max_mfp": "max_mfp", "redshift": ""}
 """Inputs whose range in the training is described, and the quantity of the card's coverage that holds it."""
 
@@ -41,10 +43,13 @@ def stamp(model: onnx.ModelProto, card: ModelCard) -> None:
     model.producer_name, model.producer_version = "reion", card.version
     model.doc_string = model.graph.doc_string = _description(card)
     model.graph.name = card.name
-    for value in (*model.graph.input, *model.graph.output):
-        value.doc_string = _meaning(value.name, card)
+    values = (*model.graph.input, *model.graph.output)
+    meanings = {value.name: _meaning(value.name, card) for value in values}
+    for value in values:
+        value.doc_string = meanings[value.name]
     del model.metadata_props[:]
-    onnx.helper.set_model_props(model, card.to_metadata())
+    # The meanings again, because onnxruntime shows its users the metadata and no doc_string.
+    onnx.helper.set_model_props(model, {**card.to_metadata(), _MEANINGS_KEY: json.dumps(meanings)})
     digest = checksum(model.SerializeToString())
     model.metadata_props.add(key=CHECKSUM, value=json.dumps(digest))
 
@@ -98,7 +103,9 @@ def _description(card: ModelCard) -> str:
     low, high = card.redshift_range
     cells = f"cells of {card.cell_size_mpc:g} comoving Mpc"
     r2 = card.scores.get("pooled", {}).get("r2") if isinstance(card.scores.get("pooled"), Mapping) else None
-    score = f" R2 on a box kept out of training: {r2:.4f}." if isinstance(r2, float) else ""
+    measured = card.scores.get("cell_size_mpc")
+    where = f", with cells of {measured:g} Mpc" if isinstance(measured, float | int) else ""
+    score = f" R2 on a box kept out of training{where}: {r2:.4f}." if isinstance(r2, float) else ""
     return (
         f"{card.name} {card.version}: the ionised fraction of hydrogen, as radiative transfer gives it, from "
         f"{', '.join(card.inputs)}. Raw physical fields of a periodic box in, for {cells} and redshifts from "

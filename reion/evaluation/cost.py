@@ -12,10 +12,10 @@ import xarray as xr
 from reion.evaluation.evaluate import ScoringJob
 from reion.evaluation.methods import names_of, predict_with
 from reion.evaluation.shared_snapshots import shared_snapshots
-from reion.jobs.plan import TERMS, Measurement, Plan, Terms, time_pieces
+from reion.jobs.plan import TERMS, Measurement, Plan, Terms, few_of, time_pieces
 from reion.physics.excursion_set import Photons
 from reion.prediction.memory import prediction_bytes
-from reion.simulation.contract import AXES, box_size_mpc, cells_of, few_of, require_fields, shape_of
+from reion.simulation.contract import AXES, box_size_mpc, cells_of, require_fields, shape_of
 from reion.storage.cost import field_bytes
 
 _MEBIBYTE = 1 << 20

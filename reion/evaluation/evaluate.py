@@ -84,6 +84,8 @@ def evaluate(
     if not by_name:
         raise InputError("expected at least one prediction; received none")
     indices, common = shared_snapshots(by_name, true)
+    for name, spread in (spreads or {}).items():
+        matching_snapshots(f"the error bar of {name}", spread, true)
     redshift = true["redshift"].values
     if not common:
         raise InputError(

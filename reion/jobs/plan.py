@@ -231,3 +231,8 @@ def _in_time(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def few_of(count: int) -> list[int]:
+    """Numbers of the first, the middle and the last of `count` snapshots."""
+    return sorted({0, count // 2, count - 1})

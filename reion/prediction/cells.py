@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from pydantic import ValidationError
 
 from reion.errors import InputError
@@ -20,6 +22,9 @@ def at_cell_size(content: bytes, card: ModelCard, cell_size_mpc: float) -> bytes
         If the model serves one cell size only, or its card does not hold the settings of its stem.
     """
     stem = transport_of(card, cell_size_mpc)
+    if "pooled" in card.scores and cell_size_mpc != card.cell_size_mpc:
+        # Nobody has measured the scores with the new cells, so they say with which cells they were measured.
+        card = dataclasses.replace(card, scores={"cell_size_mpc": card.cell_size_mpc, **card.scores})
     import onnx
 
     from reion_exports.stem import with_stem

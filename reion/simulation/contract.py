@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from reion.errors import BadValuesError, InputError
+from reion.simulation.arguments import require_dataset
 from reion.simulation.arrays import plain_values
 from reion.simulation.constants import CM_PER_KM, CM_PER_MPC, GRAVITY_CM3_PER_G_S2, PROTON_MASS_G
 
@@ -196,6 +197,7 @@ def check_simulation(sim: xr.Dataset, *, values: bool = True, file: str | None =
     InputError
         If it is no Simulation. The message says what was expected, what came, in which file and cell.
     """
+    require_dataset(sim, file)
     present = [name for name in FIELDS if name in sim.data_vars]
     if not present:
         raise InputError(
@@ -341,6 +343,7 @@ _WHERE_FROM = {
 
 def require_fields(sim: xr.Dataset, names: Iterable[str], *, purpose: str, file: str | None = None) -> None:
     """Raise `InputError` if `sim` lacks one of the fields `names`, saying what needs it."""
+    require_dataset(sim, file)
     missing = [name for name in names if name not in sim.data_vars]
     if missing:
         have = [name for name in FIELDS if name in sim.data_vars]
@@ -439,8 +442,3 @@ def shape_of(sim: xr.Dataset) -> Shape:
 def cells_of(sim: xr.Dataset) -> int:
     """Number of cells in a snapshot."""
     return math.prod(shape_of(sim))
-
-
-def few_of(count: int) -> list[int]:
-    """Numbers of the first, the middle and the last of `count` snapshots."""
-    return sorted({0, count // 2, count - 1})

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from reion.errors import InputError
+from reion.simulation.arguments import described
 from reion.simulation.contract import DIMS, REDSHIFT_TOLERANCE, box_size_mpc, require_fields
 
 BOX_SIZE_TOLERANCE = 1e-3
@@ -32,8 +33,15 @@ def matching_snapshots(name: str, pred: xr.DataArray, true: xr.Dataset) -> dict[
     Raises
     ------
     InputError
-        If `pred` has other dimensions, another mesh or no redshifts.
+        If `pred` is no DataArray, or has other dimensions, another mesh or no redshifts.
     """
+    if not isinstance(pred, xr.DataArray):
+        raise InputError(
+            f"expected an xarray.DataArray with dimensions {DIMS}; received {described(pred)}",
+            file=name,
+            hint='make one: xarray.DataArray(values, dims=("redshift", "x", "y", "z"), '
+            'coords={"redshift": redshifts})',
+        )
     if pred.dims != DIMS:
         raise InputError(f"expected dimensions {DIMS}; received {pred.dims}", file=name)
     mesh = tuple(true.sizes[dim] for dim in DIMS[1:])

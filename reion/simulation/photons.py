@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import xarray as xr
 
+from reion.simulation.arguments import require_dataset
 from reion.simulation.contract import DIMS, FIELDS, n_ion_units, require_fields
 from reion.simulation.cosmic_time import cosmic_age_s
 
@@ -84,6 +85,7 @@ def with_n_ion(sim: xr.Dataset) -> xr.Dataset:
     InputError
         If there is neither n_ion nor n_src.
     """
+    require_dataset(sim)
     if "n_ion" in sim.data_vars:
         return sim
     emitted = EmittedPhotons(sim)

@@ -87,6 +87,16 @@ def distorted(
     )
 
 
+def _require_snapshot(sim: xr.Dataset, index: object) -> None:
+    count = sim.sizes["redshift"]
+    if not isinstance(index, int | np.integer) or not -count <= index < count:
+        redshifts = ", ".join(f"{i}: z = {z:g}" for i, z in enumerate(sim["redshift"].values))
+        raise InputError(
+            f"expected the number of a snapshot, 0 to {count - 1}; received {index!r}",
+            hint=f"the snapshots are {redshifts}",
+        )
+
+
 def signal(
     sim: xr.Dataset,
     index: int,
@@ -103,7 +113,7 @@ def signal(
         A Simulation with xi and n_igm; the overdensity is n_igm over its mean in the snapshot, less one.
         If it has `t_spin`, this is the spin temperature; `sim.drop_vars("t_spin")` leaves it out.
     index
-        Index of the snapshot.
+        Index of the snapshot, from 0.
     line_of_sight
         The axis along which the box is seen; the observer is before its first cell.
     distortions
@@ -122,11 +132,14 @@ def signal(
     Raises
     ------
     InputError
-        If a field is missing or has a value out of range.
+        If a field is missing or has a value out of range, or there is no such snapshot or axis.
     """
+    if line_of_sight not in AXES:
+        raise InputError(f"expected line_of_sight to be one of {', '.join(AXES)}; received {line_of_sight!r}")
     velocity = f"velocity_{line_of_sight}"
     wanted = ["xi", "n_igm", *([velocity] if distortions else [])]
     require_fields(sim, wanted, purpose="the 21-cm signal")
+    _require_snapshot(sim, index)
     redshift = float(sim["redshift"][index])
     fields = {name: sim[name][index].values for name in ("xi", "n_igm")}
     for name, values in fields.items():

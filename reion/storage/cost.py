@@ -11,10 +11,10 @@ from pathlib import Path
 
 import xarray as xr
 
-from reion.jobs.plan import TERMS, Measurement, Plan, Terms, bytes_below, spread_evenly, time_is_up
+from reion.jobs.plan import TERMS, Measurement, Plan, Terms, bytes_below, few_of, spread_evenly, time_is_up
 from reion.readers import open_simulations
 from reion.readers.zarr import is_store
-from reion.simulation.contract import AXES, FIELDS, Shape, cells_of, few_of, shape_of
+from reion.simulation.contract import AXES, FIELDS, Shape, cells_of, shape_of
 from reion.simulation.regridding import regrid
 from reion.storage.store import HISTORY, WriteFields, blocks_of, create_store, pieces_of, volume
 

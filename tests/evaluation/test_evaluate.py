@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 import reion
-from reion import InputError
+from reion import InputError, check_simulation, with_n_ion
 from reion.evaluation.evaluate import evaluate, render
 from reion.metrics import (
     BANDS,
@@ -28,6 +28,7 @@ from reion.metrics import (
 )
 from reion.physics import excursion_set
 from reion.simulation.contract import cosmology, hydrogen_density
+from reion.sky.signal import signal
 
 
 @pytest.fixture
@@ -301,3 +302,27 @@ def turn(sim):
     return sim.assign(
         {name: sim[name].copy(data=np.rot90(sim[name].values, axes=(1, 2))) for name in sim.data_vars}
     )
+
+
+def test_arguments_of_another_type_are_refused_in_words(simulation, tmp_path):
+    xi = simulation["xi"]
+    for call in (
+        lambda: evaluate({"a": xi.values}, simulation),
+        lambda: evaluate(xi.values, simulation),
+        lambda: evaluate({"a": xi}, simulation, spreads={"a": xi.values}),
+    ):
+        with pytest.raises(
+            InputError, match=r"DataArray .*; received numpy.ndarray of shape \(4, 12, 10, 8\)"
+        ):
+            call()
+    for wrong in (xi.values, str(tmp_path), tmp_path, None, xi):
+        for call in (
+            lambda wrong: evaluate({"a": xi}, wrong),
+            check_simulation,
+            with_n_ion,
+            lambda wrong: signal(wrong, 0),
+        ):
+            with pytest.raises(
+                InputError, match=r"expected a Simulation, which is an xarray.Dataset; received"
+            ):
+                call(wrong)

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from google.protobuf.message import DecodeError
 from hypothesis import HealthCheck, given, settings
@@ -265,6 +266,26 @@ def test_the_file_explains_itself(model):
     assert "6 to 12" in texts["redshift"]
     assert "carries a halo" in texts["periodic"]
     assert "from 0 (neutral) to 1 (ionised)" in texts["xi"]
+
+
+def test_users_of_onnxruntime_can_read_what_inputs_and_outputs_mean(toy_model, model):
+    session = onnxruntime.InferenceSession(toy_model, providers=["CPUExecutionProvider"])
+    meanings = json.loads(session.get_modelmeta().custom_metadata_map["reion.meanings"])
+    assert meanings == {v.name: v.doc_string for v in (*model.graph.input, *model.graph.output)}
+    assert {item.name for item in (*session.get_inputs(), *session.get_outputs())} <= set(meanings)
+    assert meanings["n_igm"] == "baryon density, comoving; unit g cm-3; not negative"
+
+
+@pytest.mark.parametrize("name", shipped_models())
+def test_shipped_files_say_what_their_inputs_mean(name):
+    card, parts = read_card(read_model(name)[0])
+    meanings = json.loads(parts.metadata["reion.meanings"])
+    assert {*card.inputs, *card.conditions, "redshift", "xi"} <= set(meanings)
+    for field, unit in card.inputs.items():
+        assert meanings[field].startswith(FIELDS[field].long_name)
+        assert f"unit {unit}" in meanings[field]
+    for condition in card.conditions:
+        assert "unit Mpc" in meanings[condition]
 
 
 def test_fields_mean_what_the_data_contract_says():

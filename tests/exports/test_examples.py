@@ -10,6 +10,8 @@ import onnxruntime
 import pytest
 
 from reion.prediction.emulator import Emulator
+from reion.simulation.photons import with_n_ion
+from reion.storage.store import write_simulation
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SHAPE = (9, 8, 7)
@@ -36,6 +38,25 @@ def test_python_without_reion(toy_model, box, expected, tmp_path):
     # onnxruntime's own settings take other kernels for 2D convolutions than the Emulator does.
     xi = np.load(tmp_path / "xi.npy", allow_pickle=False)
     np.testing.assert_allclose(xi, expected, rtol=0, atol=1e-6)
+
+
+def test_python_without_reion_takes_a_snapshot_of_a_converted_series(toy_model, toy, command, tmp_path):
+    sim = with_n_ion(toy(shape=(9, 8, 7)))
+    write_simulation(sim, tmp_path / "sim.zarr")
+    code, _, said = command("convert", tmp_path / "sim.zarr", "--out", tmp_path / "box.npz")
+    assert code == 0, said
+    line = [sys.executable, "-P", EXAMPLES / "predict_without_reion.py", toy_model, tmp_path / "box.npz"]
+    subprocess.run([*line, tmp_path / "xi.npy", "2"], check=True)
+    expected = Emulator(toy_model, device="cpu").predict(sim.isel(redshift=[2]))
+    xi = np.load(tmp_path / "xi.npy", allow_pickle=False)
+    np.testing.assert_allclose(xi, expected.values[0], rtol=0, atol=1e-6)
+    refused = subprocess.run([*line, tmp_path / "none.npy"], check=False, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "holds 4 snapshots: name one, 0 to 3" in refused.stderr
+    np.savez(tmp_path / "box.npz", n_igm=sim["n_igm"].values, redshift=sim["redshift"].values)
+    refused = subprocess.run([*line, tmp_path / "none.npy", "0"], check=False, capture_output=True, text=True)
+    assert "has no n_ion, which the model needs" in refused.stderr
+    assert not (tmp_path / "none.npy").exists()
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")

@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import onnx
 import pytest
 
 from reion.prediction.emulator import Emulator
@@ -130,3 +131,12 @@ def test_blocks_fill_a_box_once(shape, cells):
         count[block] += 1
         assert count[block].size <= cells
     assert (count == 1).all()
+
+
+def test_a_file_for_other_cells_says_with_which_cells_its_score_was_measured():
+    emulator = Emulator("rt-worlds-fast", device="cpu")
+    for fitted in (emulator.at_cell_size(1.5), emulator.at_cell_size(3.0).at_cell_size(1.5)):
+        model = onnx.load_from_string(fitted.content)
+        assert "kept out of training, with cells of 2 Mpc: 0.98" in model.doc_string
+        assert "for cells of 1.5 comoving Mpc" in model.doc_string
+        assert fitted.card.scores["pooled"] == emulator.card.scores["pooled"]

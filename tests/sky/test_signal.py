@@ -148,3 +148,19 @@ def test_a_spin_temperature_is_read_by_its_name_and_by_a_mapping(toy, tmp_path):
     )
     np.testing.assert_allclose(theirs["t_spin"].values, sim["t_spin"].values, rtol=1e-6)
     assert theirs["t_spin"].attrs["units"] == "K"
+
+
+@pytest.mark.parametrize("index", [8.0, 50, -4, "8", None])
+def test_a_snapshot_that_is_not_there_is_refused_with_those_that_are(sim, index):
+    with pytest.raises(InputError, match="number of a snapshot, 0 to 2") as error:
+        signal(sim, index)
+    assert "1: z = 8" in error.value.hint
+
+
+def test_the_last_snapshot_may_be_counted_from_the_end(sim):
+    assert np.array_equal(signal(sim, np.int64(-1)), signal(sim, 2))
+
+
+def test_an_axis_that_is_not_there_is_refused(sim):
+    with pytest.raises(InputError, match="one of x, y, z; received 'w'"):
+        signal(sim, 0, line_of_sight="w")
