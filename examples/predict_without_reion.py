@@ -1,8 +1,8 @@
 """Predict one box without reion: `python predict_without_reion.py MODEL.onnx BOX.npz XI.npy [SNAPSHOT]`.
 
 BOX.npz holds an array for each input of the model, under its name: fields as (x, y, z), and redshift and
-max_mfp as one number each. Or it holds a series, as `reion convert --out BOX.npz` writes it: then each array has
-the snapshots as its first axis, and SNAPSHOT says which one to predict, counted from 0.
+max_mfp as one number each. Or it holds a series, as `reion convert --out BOX.npz` writes it: then the first
+axis of each array counts the snapshots, and SNAPSHOT says which one to predict, from 0.
 """
 
 import sys

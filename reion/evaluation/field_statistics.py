@@ -115,14 +115,15 @@ class Spectrum:
     Parameters
     ----------
     power
-        Dimensionless power of xi, k^3 P / (2 pi^2).
+        Dimensionless power of xi, k^3 P / (2 pi^2); None if xi is featureless.
     density_correlation
-        Cross-correlation coefficient of xi with the density, NaN where not defined; None without density.
+        Cross-correlation coefficient of xi with the density, NaN where not defined; None without density, or
+        if xi is featureless.
     brightness_power
         Power of the 21-cm signal, k^3 P / (2 pi^2), in mK^2; None without density.
     """
 
-    power: Curve
+    power: Curve | None
     density_correlation: Curve | None
     brightness_power: Curve | None
 
@@ -130,17 +131,29 @@ class Spectrum:
     def of(cls, xi: Field, transform: Transform, gas: Gas) -> Spectrum:
         """Measure a field whose Fourier transform is `transform`."""
         modes = gas.modes
-        factor = dimensionless_factor(modes.shell_k)
         power = modes.power(transform)
-        density_correlation = brightness_power = None
-        if gas.density is not None and gas.density_transform is not None:
+        density_correlation = None
+        if gas.density_transform is not None:
             cross_power = modes.power(transform, gas.density_transform)
             density_correlation = coefficient(cross_power, power, modes.power(gas.density_transform))
-            signal = brightness_temperature(
-                xi, gas.density - 1, gas.redshift, gas.cosmology, spin_temperature_k=gas.spin_temperature_k
-            )
-            brightness_power = factor * modes.power(modes.transform(signal))
-        return cls(factor * power, density_correlation, brightness_power)
+        factor = dimensionless_factor(modes.shell_k)
+        return cls(factor * power, density_correlation, _brightness_power(xi, gas))
+
+    @classmethod
+    def of_featureless(cls, xi: Field, gas: Gas) -> Spectrum:
+        """Measure only the 21-cm signal, which has the structure of the density where xi has none."""
+        return cls(None, None, _brightness_power(xi, gas))
+
+
+def _brightness_power(xi: Field, gas: Gas) -> Curve | None:
+    if gas.density is None:
+        return None
+    modes = gas.modes
+    signal = brightness_temperature(
+        xi, gas.density - 1, gas.redshift, gas.cosmology, spin_temperature_k=gas.spin_temperature_k
+    )
+    power: Curve = dimensionless_factor(modes.shell_k) * modes.power(modes.transform(signal))
+    return power
 
 
 @dataclass(frozen=True)

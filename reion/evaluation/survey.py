@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from reion.errors import InputError
-from reion.evaluation.field_statistics import Bins, FieldStatistics, Gas
+from reion.evaluation.field_statistics import Bins, FieldStatistics, Gas, Spectrum
 from reion.evaluation.result import line_styles
 from reion.evaluation.scores import FEATURELESS_STD, as_json
 from reion.evaluation.shared_snapshots import shared_snapshots
@@ -46,8 +46,9 @@ class SurveySnapshot:
     true
         Always None: there is no truth.
     featureless
-        Whether the standard deviation of xi is below `reion.evaluation.scores.FEATURELESS_STD`; there is then
-        no spectrum.
+        Whether the standard deviation of xi is below `reion.evaluation.scores.FEATURELESS_STD`. There is then
+        no spectrum but that of the 21-cm signal, and none at all where all gas is ionised or its density is
+        not known.
     """
 
     redshift: float
@@ -242,6 +243,8 @@ class MeasuringJob(Job[int, Mapping[str, SurveySnapshot]]):
             xi = np.clip(xi, 0, 1)
             featureless = float(xi.std(dtype=np.float64)) < FEATURELESS_STD
             statistics = FieldStatistics.of(xi, self._modes.transform(xi), gas, spectrum=not featureless)
+            if featureless and gas.density is not None and statistics.mean_xi < 1 - FEATURELESS_STD:
+                statistics = replace(statistics, spectrum=Spectrum.of_featureless(xi, gas))
             measured[name] = SurveySnapshot(
                 redshift=gas.redshift, bins=bins, pred=statistics, featureless=featureless
             )

@@ -146,6 +146,7 @@ class Pictures:
     def _histograms(self) -> Figure:
         names = self._names()
         figure, rows = _figure(1, len(names))
+        drawn: dict[int, Any] = {}  # of each snapshot one curve, because not all panels have all
         for axes, name in zip(rows[0], names, strict=True):
             bins = _bins(name)
             for index, redshift in enumerate(self._redshift):
@@ -154,7 +155,7 @@ class Pictures:
                 filled = np.flatnonzero(density)
                 if filled.size:
                     first, last = filled[0], filled[-1]
-                    axes.stairs(
+                    drawn[index] = axes.stairs(
                         density[first : last + 1],
                         bins[first : last + 2],
                         label=f"z = {redshift:g}",
@@ -163,7 +164,9 @@ class Pictures:
             axes.set_yscale("log")
             axes.set_xlabel("log10 n_igm / cosmic mean" if name == "n_igm" else self._quantity(name))
             axes.set_ylabel("fraction of cells per unit")
-        rows[0][-1].legend(fontsize=6)
+        figure.legend(
+            handles=[drawn[index] for index in sorted(drawn)], loc="outside right upper", fontsize=6
+        )
         return figure
 
     def _slices_figure(self) -> Figure:

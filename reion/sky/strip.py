@@ -1,4 +1,4 @@
-"""The usual picture of a light cone: frequency along the line of sight, degrees across."""
+"""The usual picture of a light cone: frequency along the line of sight, comoving Mpc or degrees across."""
 
 from __future__ import annotations
 
@@ -48,18 +48,18 @@ def strip(cone: xr.Dataset) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        Frequency of the 21-cm line below, redshift above, degrees on the sky at the left. If the cone has no
-        field of view, the degrees are those at its middle, because the planes have the same comoving width.
+        Frequency of the 21-cm line below, redshift above. At the left comoving Mpc, the width of all planes;
+        degrees on the sky if the cone has a field of view.
     """
     from matplotlib.figure import Figure
 
     rows = [name for name in _ROWS if name in cone.data_vars]
-    distance, redshift = cone["distance"].values, cone["redshift"].values
+    redshift = cone["redshift"].values
     if "field_of_view_degrees" in cone.attrs:
-        degrees = float(cone.attrs["field_of_view_degrees"])
+        width, unit = float(cone.attrs["field_of_view_degrees"]), "degrees"
     else:
-        side_mpc = float(cone["y"].values[-1] + cone["y"].values[0])
-        degrees = float(np.degrees(side_mpc / distance[distance.size // 2]))
+        across = cone[cone[rows[0]].dims[1]].values
+        width, unit = float(across[-1] + across[0]), "Mpc (comoving)"
     figure = Figure(figsize=(10.0, 0.9 + 1.6 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), 1, squeeze=False, sharex=True)[:, 0]
     for panel, name in zip(axes, rows, strict=True):
@@ -75,7 +75,7 @@ def strip(cone: xr.Dataset) -> Figure:
             values,
             aspect="auto",
             origin="lower",
-            extent=(0, distance.size, 0, degrees),
+            extent=(0, redshift.size, 0, width),
             cmap=colours,
             vmin=low,
             vmax=float(np.percentile(values, 99.5)) if high is None else high,
@@ -86,7 +86,7 @@ def strip(cone: xr.Dataset) -> Figure:
         bar.ax.tick_params(labelsize=7)
         if name == "overdensity":
             bar.set_ticks([-0.5, 0, 0.5], labels=["0.32", "1", "3.2"])
-        panel.set_ylabel("degrees", fontsize=8)
+        panel.set_ylabel(unit, fontsize=8)
         panel.tick_params(labelsize=7, direction="out")
     _scales(axes, redshift)
     return figure

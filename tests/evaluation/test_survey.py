@@ -14,8 +14,8 @@ import zarr
 from reion import InputError, evaluate
 from reion.evaluation.report.survey_page import half_redshift, survey_headline, write_survey_report
 from reion.evaluation.survey import survey
-from reion.metrics import optical_depth
-from reion.simulation.contract import DIMS, cosmology, hydrogen_density
+from reion.metrics import brightness_temperature, optical_depth, power_spectrum
+from reion.simulation.contract import DIMS, box_size_mpc, cosmology, hydrogen_density
 from reion.simulation.photons import with_n_ion
 from reion.storage.single_file import packing_of
 from reion.storage.store import consolidate, write_simulation
@@ -110,6 +110,30 @@ def test_report_is_whole(toy, found, tmp_path):
     assert float(rows[3]["mean_xi"]) == pytest.approx(float(sim["xi"][3].mean(dtype=np.float64)), rel=1e-6)
     with pytest.raises(InputError, match="exists already"):
         write_survey_report(found, sim, fields, tmp_path / "report")
+
+
+def test_before_the_first_bubble_the_21_cm_signal_has_a_spectrum_and_xi_has_none(toy, tmp_path):
+    sim = toy()
+    values = sim["xi"].values.copy()
+    values[0], values[3] = 0.0, 1.0
+    sim = sim.assign(xi=sim["xi"].copy(data=values))
+    found = survey({"mine": sim["xi"]}, sim.drop_vars("xi"))
+    neutral, ionised = found.fields["mine"].snapshots[0], found.fields["mine"].snapshots[-1]
+    assert neutral.featureless
+    assert neutral.pred.spectrum.power is None
+    assert neutral.pred.spectrum.density_correlation is None
+    density = sim["n_igm"][0].values / sim["n_igm"][0].values.mean(dtype=np.float64) - 1
+    signal = brightness_temperature(np.zeros_like(density), density, 12.0, cosmology(sim))
+    expected = power_spectrum(signal, box_size_mpc(sim)).dimensionless
+    assert neutral.pred.spectrum.brightness_power == pytest.approx(expected, rel=1e-4)
+    assert ionised.featureless
+    assert ionised.pred.spectrum is None
+    page = write_survey_report(found, sim.drop_vars("xi"), {"mine": sim["xi"]}, tmp_path / "report")
+    assert "only that of the 21-cm signal is drawn" in page.read_text(encoding="utf-8")
+    with (page.parent / "numbers" / "spectrum.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if float(row["redshift"]) == 12.0]
+    assert [float(row["brightness_power"]) for row in rows] == pytest.approx(expected, rel=1e-4)
+    assert {row["power"] for row in rows} == {""}
 
 
 def test_command_reports_on_several_xi(command, toy, tmp_path):

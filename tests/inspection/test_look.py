@@ -269,6 +269,24 @@ def test_pictures_show_every_cell_of_every_kind_of_field():
     assert np.isfinite(np.asarray(rate.get_array())).all()
 
 
+def test_the_legend_of_the_histograms_names_every_curve():
+    """Without sources a snapshot has no curve in the panel of the sources, which is the last one here."""
+    sim = toy_simulation()
+    pictures = Pictures(sim)
+    block = tuple(slice(0, n) for n in sim["n_igm"].shape[1:])
+    for name in ("n_igm", "n_src"):
+        for index in range(sim.sizes["redshift"]):
+            values = sim[name][index].values
+            pictures.add(
+                name, index, np.zeros_like(values) if (name, index) == ("n_src", 0) else values, block
+            )
+    figure = pictures._histograms()
+    gas, sources = (len(axes.patches) for axes in figure.axes)
+    assert (gas, sources) == (4, 3)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["z = 12", "z = 10", "z = 8", "z = 7"]
+
+
 def test_stores_of_one_series_are_opened_as_one(simulation, tmp_path):
     stores = [
         write_simulation(simulation[["n_igm", "xi"]].isel(redshift=part), tmp_path / f"box_z{z}.zarr")

@@ -171,6 +171,10 @@ def survey_definitions(survey: Survey) -> dict[str, str]:
     """The definition of each statistic of a report without truth."""
     of_truth = ("pooled", "R²", "power ratio, cross-correlation", "calibration error", "mean field")
     defined = {name: text for name, text in _DEFINITIONS.items() if name not in of_truth}
+    defined["spectra"] += (
+        f"; where xi scatters less than {FEATURELESS_STD:g}, only that of the 21-cm signal is drawn, and "
+        f"none where mean xi is above {1 - FEATURELESS_STD:g} as well"
+    )
     defined["regions, tunnels, islands"] = "the Betti numbers of the ionised cells in the periodic box"
     defined["Planck 2018"] = "τ = {:g} ± {:g}: TT,TE,EE + lowE + lensing (results VI, table 2)".format(
         *PLANCK_OPTICAL_DEPTH
