@@ -18,6 +18,7 @@ from reion.sky.copies import copies
 from reion.sky.fronts import FrontSnapshot, between
 from reion.sky.geometry import LineOfSight, redshift_of
 from reion.sky.light_cone import Settings, light_cone
+from reion.sky.strip import strip
 from reion.storage.store import write_simulation
 from reion_kernels import N_ROTATIONS, permutation_and_flips
 
@@ -309,6 +310,9 @@ def test_command_makes_a_cone_of_a_prediction_and_a_picture(command, toy, tmp_pa
     assert 7.0 < cone["redshift"].values.min() < 7.02
     assert cone["frequency"].values.max() == pytest.approx(result["frequency_mhz"][0])
     assert picture.read_bytes().startswith(b"\x89PNG")
+    rows = [axes for axes in strip(cone).axes if axes.get_images()]
+    assert {axes.get_ylabel() for axes in rows} == {"Mpc (comoving)"}
+    assert {axes.get_ylim() for axes in rows} == {(0.0, 16.0)}  # 8 cells of 2 Mpc, like every plane
     code, printed, _ = command(
         "lightcone", tmp_path / "sim.zarr", "--out", out, "--frequency", 140, 170, "--no-turns", "--force"
     )
