@@ -29,6 +29,7 @@ from reion.storage.store import write_simulation
 from reion.studies.ranges import load_search
 from reion_exports import ModelCard
 from reion_exports.anatomy import CHECKSUM
+from reion_exports.data_sheet import MEANINGS_KEY
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -46,7 +47,7 @@ OWN_NETWORK = ROOT / "docs" / "how-to" / "own-network.md"  # trains
 SIMULATING = ROOT / "docs" / "how-to" / "simulate.md"  # traces rays and trains
 COMMANDS: Any = typer.main.get_command(app)
 SCHEMA = RunConfig.model_json_schema()
-METADATA = {CHECKSUM: ""} | ModelCard(
+METADATA = {CHECKSUM: "", MEANINGS_KEY: ""} | ModelCard(
     name="toy",
     version="1",
     inputs={"n_igm": "g cm-3"},

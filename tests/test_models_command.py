@@ -63,6 +63,7 @@ def test_the_card_is_shown_whole(command, metadata):
     code, printed, _ = command("info", WEIGHTS / "rt64-history.onnx")
     assert code == 0
     assert "n_ion [1e66 Mpc-3]" in printed
+    assert "n_igm baryon density, comoving; unit g cm-3" in printed
     assert "38 cells" in printed
     assert "MIT" in printed
 

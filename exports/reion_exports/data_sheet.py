@@ -27,7 +27,8 @@ MEANINGS: Mapping[str, str] = {
 }
 """Meanings of the inputs and outputs of a file."""
 
-_MEANINGS_KEY = PREFIX + "meanings"
+MEANINGS_KEY = PREFIX + "meanings"
+"""Key of the metadata under which the meanings of a file's own inputs and outputs are, as JSON."""
 
 _TOLD = {"max_mfp": "max_mfp", "redshift": ""}
 """Inputs whose range in the training is described, and the quantity of the card's coverage that holds it."""
@@ -49,7 +50,7 @@ def stamp(model: onnx.ModelProto, card: ModelCard) -> None:
         value.doc_string = meanings[value.name]
     del model.metadata_props[:]
     # The meanings again, because onnxruntime shows its users the metadata and no doc_string.
-    onnx.helper.set_model_props(model, {**card.to_metadata(), _MEANINGS_KEY: json.dumps(meanings)})
+    onnx.helper.set_model_props(model, {**card.to_metadata(), MEANINGS_KEY: json.dumps(meanings)})
     digest = checksum(model.SerializeToString())
     model.metadata_props.add(key=CHECKSUM, value=json.dumps(digest))
 
@@ -73,6 +74,15 @@ def read_card(content: bytes) -> tuple[ModelCard, Anatomy]:
             f"was written (stored {str(stored)[:20]}…, found {anatomy.checksum[:16]}…)"
         )
     return card, anatomy
+
+
+def meanings_of(anatomy: Anatomy) -> dict[str, str]:
+    """Meaning, unit and range of each input and output of a file; empty for a file that does not say them."""
+    try:
+        found = json.loads(anatomy.metadata.get(MEANINGS_KEY, "{}"))
+    except (ValueError, RecursionError):
+        return {}
+    return {str(name): str(text) for name, text in found.items()} if isinstance(found, dict) else {}
 
 
 def restamp(content: bytes, **changes: Any) -> bytes:

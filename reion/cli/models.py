@@ -31,20 +31,26 @@ def models(json: Json = False) -> None:
 @app.command(epilog=example("reion info rt64-history"))
 def info(model: Model, json: Json = False) -> None:
     """Show the card of a model: what it takes, where it is valid, how well it does, what it was made of."""
-    from reion.prediction.model_file import read_card
+    from hashlib import sha256
 
-    card, sha256 = read_card(model)
+    from reion.prediction.model_file import card_of, read_model
+    from reion_exports import dissect
+    from reion_exports.data_sheet import meanings_of
+
+    content, file = read_model(model)
+    card = card_of(content, file)
     result = {
         "name": card.name,
         "version": card.version,
         **_summary(card),
+        "meanings": meanings_of(dissect(content)),
         "receptive_radius_cells": card.receptive_radius_cells,
         "trunk_radius_cells": card.trunk_radius_cells,
         "stride_cells": card.stride_cells,
         "symmetric": card.symmetric,
         "excursion_set_threshold": card.excursion_set_threshold,
         "mean_error_share": card.mean_error_share,
-        "sha256": sha256,
+        "sha256": sha256(content).hexdigest(),
         "training_data": list(card.training_data),
         "scores": dict(card.scores),
         "normalizer": dict(card.normalizer),
@@ -133,6 +139,7 @@ def _card_in_words(card: Mapping[str, Any]) -> str:
     }
     lines = [f"{card['name']} {card['version']}"]
     lines += [f"  {name:<19}{text}" for name, text in rows.items()]
+    lines += ["inputs and outputs", *_nested(card["meanings"])] if card["meanings"] else []
     lines += ["training covered", *_covered(card["coverage"])] if card["coverage"] else []
     lines += ["scores", *_nested(card["scores"]), "made with", *_nested(card["provenance"])]
     return "\n".join(lines)
