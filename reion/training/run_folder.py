@@ -132,13 +132,14 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = path / "checkpoints"
+        self.logs = path / "logs"
         self._rounds_logged = 0
         self._is_drawing = False
 
     def clear_stale(self) -> None:
         """Remove the temporary files that killed processes left in the folder."""
-        clear_stale(self.path)
-        clear_stale(self.checkpoints)
+        for folder in (self.path, self.checkpoints, self.logs):
+            clear_stale(folder)
 
     def create(self, config: RunConfig, normalizer: Normalizer, provenance: Provenance) -> None:
         """Create the folder of a new run; a kill leaves a run that can be resumed, or no folder.
@@ -199,7 +200,7 @@ class RunFolder:
     def write_history(self, history: Sequence[Round]) -> None:
         """Write history.csv, and the curves of TensorBoard."""
         write_whole(self.path / "history.csv", to_csv(history))
-        events = self.path / "logs" / "events.out.tfevents.reion"
+        events = self.logs / "events.out.tfevents.reion"
         events.parent.mkdir(exist_ok=True)
         # The first call writes the file anew, so that a run that resumes from an older checkpoint has one
         # unbroken curve. Later calls append, because a TensorBoard may have the file open.
@@ -225,7 +226,7 @@ class RunFolder:
             If the disk is full; the run can be resumed.
         """
         with self._resumable("a picture of the run"):
-            folder = self.path / "logs" / "pictures"
+            folder = self.logs / "pictures"
             folder.mkdir(parents=True, exist_ok=True)
             records = pictures.to_events(
                 step, time.time(), slices=slices, weights=weights, begin=not self._is_drawing

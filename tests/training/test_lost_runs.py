@@ -7,8 +7,12 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
+import socket
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -120,6 +124,21 @@ def test_a_kill_before_the_run_folder_is_whole_leaves_none(toy, tmp_path, monkey
     monkeypatch.undo()
     assert train([toy()], tmp_path / "run", short()).steps == 12
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_what_killed_processes_left_in_any_folder_of_a_run_is_cleared(tmp_path):
+    host = re.sub(r"[^\w-]", "-", socket.gethostname())
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left = [
+        tmp_path / folder / f".partial.{gone.pid}-0123ab@{host}.file"
+        for folder in ("", "checkpoints", "logs")
+    ]
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("half")
+    run_folder.RunFolder(tmp_path).clear_stale()
+    assert not any(path.exists() for path in left)
 
 
 @pytest.mark.slow
