@@ -30,8 +30,8 @@ _SHRINKING = 0.01
 _TAKEN_AS_THEY_ARE = ("1 + overdensity", "kg m-3", "Msun Mpc-3", "hydrogen cm-3", "baryon cm-3")
 """Units that a density may really have whose numbers were taken as g cm-3."""
 
-_CORNER_CELLS = 128
-"""Side of the corner of a box whose mean is examined first."""
+_CORNER_CELLS = 8
+"""Side of the corner of a box whose mean is examined first: one chunk of a snapshot is read for it."""
 
 _HINT = "`reion inspect` names the unit that fits; give it with --set n_igm_unit=..."
 
