@@ -116,7 +116,10 @@ class Totals(NamedTuple):
 
 
 def _arrays(kind: type[NamedTuple], *ndims: int) -> Any:
-    return types.NamedTuple([target(float32, ndim) for ndim in ndims], kind)
+    arrays = [target(float32, ndim) for ndim in ndims]
+    if len(set(ndims)) == 1:  # for which Numba has another type
+        return types.NamedUniTuple(arrays[0], len(arrays), kind)
+    return types.NamedTuple(arrays, kind)
 
 
 _KEPT = _arrays(Kept, 5, 5, 5, 5, 5, 5)

@@ -292,7 +292,8 @@ class Settings:
         if text is None:
             if found is None:
                 raise self.lacking(["box_size"], file=file)
-            return float(found) if np.isscalar(found) else [float(length) for length in found]  # type: ignore[arg-type, union-attr]
+            sides: float | list[float] = np.asarray(found, dtype=np.float64).tolist()
+            return sides
         lengths = [_length_mpc(part, cosmology or DEFAULT_COSMOLOGY) for part in text.split(",")]
         if len(lengths) not in (1, 3) or any(length is None for length in lengths):
             raise InputError(

@@ -155,7 +155,7 @@ def make_simulation(
     if not data:
         raise InputError(f"expected at least one of the fields {', '.join(FIELDS)}; received none")
     attrs: dict[str, Any] = {
-        "box_size": float(box_size) if np.isscalar(box_size) else [float(v) for v in box_size],  # type: ignore[arg-type, union-attr]
+        "box_size": np.asarray(box_size, dtype=np.float64).tolist(),
         **{key: float(value) for key, value in (cosmology or DEFAULT_COSMOLOGY).items()},
         "cosmology_assumed": int(cosmology is None),
         "source_code": source_code,

@@ -72,7 +72,7 @@ class FusedTrunk(keras.Model):  # type: ignore[misc]  # Keras is untyped
         return ops.stack(stages, axis=1)
 
     def _weights(self) -> list[Any]:
-        """The weights in the order and shapes of `TrunkWeights`, `added` and `error_range` zero."""
+        """The weights in the order and shapes of `TrunkWeights`; zeros for `added`."""
 
         def pointwise(name: str) -> tuple[Any, Any]:
             layer = self._layer(name)
@@ -131,7 +131,7 @@ class FusedTrunk(keras.Model):  # type: ignore[misc]  # Keras is untyped
 
 
 def _tensor(variable: keras.Variable) -> Any:
-    """Its value, as TensorFlow takes it everywhere: the variable itself it does not."""
+    """The value of a variable as a tensor; some functions of TensorFlow do not take the variable itself."""
     return ops.reshape(variable, variable.shape)
 
 
