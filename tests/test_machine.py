@@ -195,6 +195,7 @@ def test_a_network_is_not_built_under_other_settings(setting, value):
     from reion.errors import InputError
     from reion.models.build import build_model
 
+    keras.config.dtype_policy()  # made of floatx when it is asked for first, and kept
     usual = getattr(keras.config, setting)()
     getattr(keras.config, f"set_{setting}")(value)
     try:
