@@ -22,10 +22,10 @@ from reion_kernels._threads import run, thread_count
 from reion_kernels._vectors import LANES, OUTPUTS, logistic, mix, mix_more, neighbour_sums, silu
 from reion_kernels.box_means import BOX, copy_line
 
-_KINDS = 4
+KINDS = 4
 """Kinds of neighbours of a cell, including the cell itself."""
 
-_CHANNELS_AT_ONCE = 8
+CHANNELS_AT_ONCE = 8
 """Channels whose sums of neighbours are held at a time, so that they stay in the first-level cache."""
 
 _TILE_CELLS = (64, 32, 64)
@@ -95,7 +95,7 @@ def _shapes(weights: TrunkWeights) -> tuple[tuple[int, ...], ...]:
     features, errors = len(weights.head_added), len(weights.error_added)
     of_error, one = (features, 1) if errors else (0, 0)
     mix = (channels, width), (1 + blocks, width)
-    convolutions = (blocks, _KINDS * width, hidden), (blocks, hidden), (blocks, hidden, width)
+    convolutions = (blocks, KINDS * width, hidden), (blocks, hidden), (blocks, hidden, width)
     answer = (width, features), (features,), (features, 1), (1,)
     return (*mix, *convolutions, *answer, (of_error, errors), (errors,), (errors, one), (one,), (2,))
 
@@ -157,7 +157,7 @@ def residual_trunk(
     xi, error = answers if len(answers) > 1 else (answers[0], np.empty((0, 0, 0), dtype=np.float32))
     b_x, b_y, b_z = (-weights.radius_cells if wraps else 0 for wraps in periodic)
     begin = (b_x, b_y, b_z)
-    padded = TrunkWeights(*map(_padded, weights))
+    padded = TrunkWeights(*map(pad_channels, weights))
     count = thread_count(threads, answers[0].size)
 
     def task(low: tuple[int, ...], high: tuple[int, ...]) -> None:
@@ -195,10 +195,11 @@ def _check(array: NDArray[np.float32], name: str) -> None:
         raise ValueError(message)
 
 
-def _padded(weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The weights with outputs of zero appended up to a multiple of `OUTPUTS`."""
-    more = [(0, 0)] * (weights.ndim - 1) + [(0, -weights.shape[-1] % OUTPUTS)]
-    return np.ascontiguousarray(np.pad(weights, more), dtype=np.float32)
+def pad_channels(array: NDArray[np.float32], axes: int = 1) -> NDArray[np.float32]:
+    """The array with zeros appended up to multiples of `OUTPUTS` along the last `axes` axes."""
+    kept = array.ndim - axes
+    more = [(0, 0 if axis < kept else -size % OUTPUTS) for axis, size in enumerate(array.shape)]
+    return np.ascontiguousarray(np.pad(array, more), dtype=np.float32)
 
 
 def _scratch(weights: TrunkWeights, cells: Sequence[int]) -> tuple[NDArray[np.float32], ...]:
@@ -207,7 +208,7 @@ def _scratch(weights: TrunkWeights, cells: Sequence[int]) -> tuple[NDArray[np.fl
     halo = 2 * (stages - 1)
     room = -(-(cells[2] + halo) // LANES) * LANES + 2 * LANES
     hidden = max(weights.spread_added.shape[1], len(weights.head_added), OUTPUTS)
-    rows = max(len(weights.mix), _KINDS * _CHANNELS_AT_ONCE, len(weights.error_added))
+    rows = max(len(weights.mix), KINDS * CHANNELS_AT_ONCE, len(weights.error_added))
     planes = np.zeros((stages, 3, width, cells[1] + halo, room), dtype=np.float32)
     return (
         planes,
@@ -217,8 +218,8 @@ def _scratch(weights: TrunkWeights, cells: Sequence[int]) -> tuple[NDArray[np.fl
     )
 
 
-_DIMS = (2, 2, 3, 2, 3, 2, 1, 2, 1, 2, 1, 2, 1, 1)
-WEIGHTS = types.NamedTuple([target(float32, ndim) for ndim in _DIMS], TrunkWeights)
+DIMS = (2, 2, 3, 2, 3, 2, 1, 2, 1, 2, 1, 2, 1, 1)
+WEIGHTS = types.NamedTuple([target(float32, ndim) for ndim in DIMS], TrunkWeights)
 _CELL = types.UniTuple(INT, 3)
 _PLANES, _ROWS, _LINE = (target(float32, ndim) for ndim in (5, 2, 1))
 
@@ -235,7 +236,7 @@ def run_tile(channels, weights, begin, low, high, planes, rows, hidden, nothing,
     nx, ny = channels.shape[0], channels.shape[2]
     x_cells, y_cells, z_cells = high[0] - low[0], high[1] - low[1], high[2] - low[2]
     for step in range(x_cells + 2 * blocks):
-        cells = _whole_vectors(z_cells + 2 * blocks)
+        cells = whole_vectors(z_cells + 2 * blocks)
         for y in range(y_cells + 2 * blocks):
             i, j = (begin[0] + low[0] + step) % nx, (begin[1] + low[1] + y) % ny
             _copy_around(channels[i, :, j], begin[2] + low[2], rows, z_cells + 2 * blocks)
@@ -248,17 +249,10 @@ def run_tile(channels, weights, begin, low, high, planes, rows, hidden, nothing,
             at = step - 2 * block
             order = ((at - 2) % 3, (at - 1) % 3, at % 3)
             further = 2 * (blocks - block - 1)
-            cells = _whole_vectors(z_cells + further)
+            cells = whole_vectors(z_cells + further)
             for y in range(y_cells + further):
-                added = weights.spread_added[block]
-                for channel in range(0, width, _CHANNELS_AT_ONCE):
-                    some = min(_CHANNELS_AT_ONCE, width - channel)
-                    neighbour_sums(planes[block, :, channel:], order, (y, 0), some, rows, cells)
-                    weight = weights.spread[block, _KINDS * channel : _KINDS * (channel + some)]
-                    if channel == 0:
-                        mix(weight, rows, added, hidden, cells)
-                    else:
-                        mix_more(weight, rows, nothing, hidden, cells)
+                spread, added = weights.spread[block], weights.spread_added[block]
+                mix_neighbours(planes[block], order, y, spread, added, rows, nothing, hidden, cells)
                 silu(hidden, len(added), cells)
                 into = planes[block + 1, order[0], :, y]
                 _copy(planes[block, order[1], :, y + 1, 1:], into, cells)
@@ -267,7 +261,7 @@ def run_tile(channels, weights, begin, low, high, planes, rows, hidden, nothing,
         x = step - 2 * blocks
         if x < 0:
             continue
-        cells = _whole_vectors(z_cells)
+        cells = whole_vectors(z_cells)
         for y in range(y_cells):
             mix(weights.head, planes[blocks, x % 3, :, y], weights.head_added, hidden, cells)
             silu(hidden, len(weights.head_added), cells)
@@ -283,7 +277,26 @@ def run_tile(channels, weights, begin, low, high, planes, rows, hidden, nothing,
 
 
 @kernel()
-def _whole_vectors(cells):  # type: ignore[no-untyped-def]
+def mix_neighbours(planes, order, y, weights, added, sums, nothing, into, cells):  # type: ignore[no-untyped-def]
+    """Write a row of a symmetric convolution, `into` (output, z), from three planes (3, channel, y, z).
+
+    `weights` are (4 channels, output) as in `TrunkWeights`. The sums of neighbours of some channels at a time
+    go to `sums`; `nothing` are zeros, as many as outputs.
+    """
+    channels = len(weights) // KINDS
+    for channel in range(0, channels, CHANNELS_AT_ONCE):
+        some = min(CHANNELS_AT_ONCE, channels - channel)
+        neighbour_sums(planes[:, channel:], order, (y, 0), some, sums, cells)
+        weight = weights[KINDS * channel : KINDS * (channel + some)]
+        if channel == 0:
+            mix(weight, sums, added, into, cells)
+        else:
+            mix_more(weight, sums, nothing, into, cells)
+
+
+@kernel()
+def whole_vectors(cells):  # type: ignore[no-untyped-def]
+    """Round a number of cells up to a multiple of `LANES`."""
     return (cells + LANES - 1) // LANES * LANES
 
 

@@ -16,17 +16,14 @@ from numpy.typing import NDArray
 
 from reion_kernels._threads import run, thread_count
 from reion_kernels._vectors import LANES, OUTPUTS
-from reion_kernels.residual_trunk import TrunkWeights, check_shapes
-from reion_kernels.trunk_passes import (
+from reion_kernels.residual_trunk import (
     CHANNELS_AT_ONCE,
     KINDS,
-    Kept,
-    Totals,
-    Transposed,
-    Work,
-    backwards,
-    forwards,
+    TrunkWeights,
+    check_shapes,
+    pad_channels,
 )
+from reion_kernels.trunk_passes import TOTAL_AXES, Kept, Transposed, Work, backwards, forwards
 
 _PADDED_AXES = (2, 1, 2, 1, 2, 2, 1, 2, 1, 2, 1, 2, 1, 0)
 """How many of the last axes of each of the weights are channels."""
@@ -93,7 +90,7 @@ class TrunkGradients:
             )
             raise ValueError(message)
         padded = _of_whole_vectors(weights)
-        told = _padded(added, 1)
+        told = pad_channels(added)
         values = np.ascontiguousarray(channels, dtype=np.float32)
         outputs = 2 if weights.error.size else 1
         answers = np.empty((crops, *(side - halo for side in sides), outputs), dtype=np.float32)
@@ -140,13 +137,12 @@ class TrunkGradients:
 
         self._run(task, values)
         parts = [_summed(total) for total in totals]
-        found = {name: np.sum([part[name] for part in parts], axis=0) for name in parts[0]}
-        found["error_range"] = np.zeros(2)
+        summed = TrunkWeights(*(np.sum(arrays, axis=0) for arrays in zip(*parts, strict=True)))
         by_weights = [
-            found[name][tuple(slice(size) for size in array.shape)].astype(np.float32)
-            for name, array in zip(weights._fields, weights, strict=True)
+            total[tuple(slice(size) for size in array.shape)].astype(np.float32)
+            for total, array in zip(summed, weights, strict=True)
         ]
-        added = np.stack([part["added"] for part in parts])[..., : weights.added.shape[1]]
+        added = np.stack([part.added for part in parts])[..., : weights.added.shape[1]]
         return TrunkWeights(*by_weights), added.astype(np.float32)
 
     def _run(self, task: Callable[[int], None], values: NDArray[np.float32]) -> None:
@@ -160,16 +156,9 @@ class TrunkGradients:
         return self._memory[crop][1:]
 
 
-def _padded(array: NDArray[np.float32], axes: int) -> NDArray[np.float32]:
-    """The same with zeros up to multiples of `OUTPUTS` along so many of the last axes."""
-    kept = array.ndim - axes
-    more = [(0, 0 if axis < kept else -size % OUTPUTS) for axis, size in enumerate(array.shape)]
-    return np.ascontiguousarray(np.pad(array, more), dtype=np.float32)
-
-
 def _of_whole_vectors(weights: TrunkWeights) -> TrunkWeights:
     """The weights with channels of zeros up to multiples of `OUTPUTS`, which answer zero."""
-    padded = TrunkWeights(*map(_padded, weights, _PADDED_AXES))
+    padded = TrunkWeights(*map(pad_channels, weights, _PADDED_AXES))
     blocks, hidden, width = padded.back.shape
     spread = np.zeros((blocks, KINDS * width, hidden), dtype=np.float32)
     spread[:, : weights.spread.shape[1], : weights.spread.shape[2]] = weights.spread
@@ -184,23 +173,23 @@ def _transposed(weights: TrunkWeights) -> Transposed:
     return Transposed(*(np.ascontiguousarray(array) for array in (spread, *others)))
 
 
-def _totals(weights: TrunkWeights) -> Totals:
-    """Zeros, to which gradients are added."""
+def _totals(weights: TrunkWeights) -> TrunkWeights:
+    """Zeros, to which gradients are added; see `TOTAL_AXES`."""
 
-    def zeros(name: str) -> NDArray[np.float32]:
-        *first, size = getattr(weights, name).shape
-        shape = (*first, OUTPUTS, size) if name.endswith("added") else (*first, size)
-        return np.zeros((*shape, LANES), dtype=np.float32)
+    def zeros(array: NDArray[np.float32], axes: int) -> NDArray[np.float32]:
+        *first, size = array.shape
+        return np.zeros((*first, *(OUTPUTS,) * (axes - 1), size, LANES), dtype=np.float32)
 
-    return Totals(*map(zeros, Totals._fields))
+    return TrunkWeights(*map(zeros, weights, TOTAL_AXES))
 
 
-def _summed(totals: Totals) -> dict[str, NDArray[np.float64]]:
-    def summed(name: str) -> NDArray[np.float64]:
-        total = getattr(totals, name).sum(axis=-1, dtype=np.float64)
-        return total.sum(axis=-2) if name.endswith("added") else total  # type: ignore[no-any-return]
+def _summed(totals: TrunkWeights) -> TrunkWeights:
+    def summed(total: NDArray[np.float32], axes: int) -> NDArray[np.float64]:
+        found = total.sum(axis=-1, dtype=np.float64)
+        return found.sum(axis=-2) if axes > 1 else found  # type: ignore[no-any-return]
 
-    return {name: summed(name) for name in Totals._fields}
+    # In float64 until all crops are added.
+    return TrunkWeights(*map(summed, totals, TOTAL_AXES))  # type: ignore[arg-type]
 
 
 def _memory(weights: TrunkWeights, sides: Sequence[int]) -> tuple[Kept, Work]:

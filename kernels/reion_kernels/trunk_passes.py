@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from reion_kernels._jit import kernel, target
 from reion_kernels._vectors import (
-    LANES,
     add_products,
     logistic,
     mix,
@@ -22,13 +21,15 @@ from reion_kernels._vectors import (
     silu_and_slope,
 )
 from reion_kernels.box_means import ZERO, copy_line
-from reion_kernels.residual_trunk import WEIGHTS
-
-KINDS = 4
-"""Of cells around one, itself included."""
-
-CHANNELS_AT_ONCE = 8
-"""The sums of neighbours of so many channels are held at a time."""
+from reion_kernels.residual_trunk import (
+    CHANNELS_AT_ONCE,
+    DIMS,
+    KINDS,
+    WEIGHTS,
+    TrunkWeights,
+    mix_neighbours,
+    whole_vectors,
+)
 
 ONE = np.float32(1)
 
@@ -84,6 +85,14 @@ class Work(NamedTuple):
     framed: NDArray[np.float32]
 
 
+TOTAL_AXES = tuple(2 if name.endswith("added") else 1 for name in TrunkWeights._fields)
+"""How many axes the total of a gradient has beyond those of its weights.
+
+The last axis has `LANES` parts of one sum. Totals by what is added have `OUTPUTS` rows before the channels;
+the first row holds the gradient.
+"""
+
+
 class Transposed(NamedTuple):
     """The weights as the way back takes them: outputs in, inputs out."""
 
@@ -92,27 +101,6 @@ class Transposed(NamedTuple):
     head: NDArray[np.float32]
     xi: NDArray[np.float32]
     error_xi: NDArray[np.float32]
-
-
-class Totals(NamedTuple):
-    """Gradients by the weights, in `LANES` parts along the last axis.
-
-    Those by what is added have `OUTPUTS` rows before it, of which the first holds the gradient.
-    """
-
-    mix: NDArray[np.float32]
-    added: NDArray[np.float32]
-    spread: NDArray[np.float32]
-    spread_added: NDArray[np.float32]
-    back: NDArray[np.float32]
-    head: NDArray[np.float32]
-    head_added: NDArray[np.float32]
-    xi: NDArray[np.float32]
-    xi_added: NDArray[np.float32]
-    error: NDArray[np.float32]
-    error_added: NDArray[np.float32]
-    error_xi: NDArray[np.float32]
-    error_xi_added: NDArray[np.float32]
 
 
 def _arrays(kind: type[NamedTuple], *ndims: int) -> Any:
@@ -125,7 +113,7 @@ def _arrays(kind: type[NamedTuple], *ndims: int) -> Any:
 _KEPT = _arrays(Kept, 5, 5, 5, 5, 5, 5)
 _WORK = _arrays(Work, 3, 3, 4, 4, 3, 1, 4, 4, 4)
 _TRANSPOSED = _arrays(Transposed, 3, 3, 2, 2, 2)
-_TOTALS = _arrays(Totals, 3, 4, 4, 4, 4, 3, 3, 3, 3, 3, 3, 3, 3)
+_TOTALS = _arrays(TrunkWeights, *(ndim + more for ndim, more in zip(DIMS, TOTAL_AXES, strict=True)))
 _CROP, _LINES = target(float32, 4), target(float32, 2)
 
 
@@ -134,7 +122,7 @@ def forwards(channels, weights, added, kept, work, answers):  # type: ignore[no-
     """Write the answers (x, y, z, 1 or 2) for the channels (x + 2 r, y + 2 r, z + 2 r, channel) of a crop."""
     blocks, width, hidden = len(weights.back), weights.mix.shape[1], weights.spread_added.shape[1]
     x_cells, y_cells, z_cells = channels.shape[:3]
-    cells = _whole_vectors(z_cells)
+    cells = whole_vectors(z_cells)
     for x in range(x_cells):
         _lines_of(channels[x], work.rows)
         for y in range(y_cells):
@@ -143,17 +131,19 @@ def forwards(channels, weights, added, kept, work, answers):  # type: ignore[no-
             silu_and_slope(into, kept.stage_slopes[0, x, :, y], width, cells)
     for block in range(blocks):
         x_cells, y_cells, z_cells = x_cells - 2, y_cells - 2, z_cells - 2
-        cells = _whole_vectors(z_cells)
+        cells = whole_vectors(z_cells)
         before = kept.stages[block]
         for x in range(x_cells):
             for y in range(y_cells):
                 inner = kept.hidden[block, x, :, y]
-                _mix_neighbours(
+                mix_neighbours(
                     before[x : x + 3],
+                    (0, 1, 2),
                     y,
                     weights.spread[block],
                     weights.spread_added[block],
-                    work,
+                    work.sums[:, 0],
+                    work.nothing,
                     inner,
                     cells,
                 )
@@ -198,7 +188,7 @@ def backwards(channels, weights, transposed, kept, work, answers, upstream, tota
         sides = (x_cells - further, y_cells - further, z_cells - further)
         _block_backwards(weights, transposed, kept, work, outer, inner, totals, block, sides)
         outer, inner = inner, outer
-    cells = _whole_vectors(z_cells)
+    cells = whole_vectors(z_cells)
     for x in range(x_cells):
         _multiply(outer[x], kept.stage_slopes[0, x], width, y_cells, cells)
         _lines_of(channels[x], work.rows)
@@ -210,7 +200,7 @@ def backwards(channels, weights, transposed, kept, work, answers, upstream, tota
 def _head_backwards(weights, transposed, kept, work, answers, upstream, totals):  # type: ignore[no-untyped-def]
     # Leaves the gradients by the values of the last stage in work.outer, with zeros beyond z.
     x_cells, y_cells, z_cells = answers.shape[:3]
-    blocks, cells = len(weights.back), _whole_vectors(z_cells)
+    blocks, cells = len(weights.back), whole_vectors(z_cells)
     features, errors = len(weights.head_added), len(weights.error_added)
     ones = work.ones[:, :y_cells]
     by_xi, by_error = work.answers[0], work.answers[1]
@@ -250,7 +240,7 @@ def _block_backwards(weights, transposed, kept, work, outer, inner, totals, bloc
     # From the gradients by the values after a block, `outer`, to those by the values before it, `inner`.
     x_cells, y_cells, z_cells = sides
     width, hidden = weights.mix.shape[1], weights.spread_added.shape[1]
-    cells = _whole_vectors(z_cells)
+    cells = whole_vectors(z_cells)
     ones, framed = work.ones[:, :y_cells], work.framed
     framed[:] = ZERO
     for x in range(x_cells):
@@ -269,31 +259,26 @@ def _block_backwards(weights, transposed, kept, work, outer, inner, totals, bloc
                 neighbour_sums(planes, (0, 1, 2), (y, 0), some, work.sums[:, y], cells)
             total = totals.spread[block, KINDS * channel :]
             add_products(work.sums[: KINDS * some, :y_cells], by_hidden, total, cells)
-    cells = _whole_vectors(z_cells + 2)
+    cells = whole_vectors(z_cells + 2)
     for x in range(x_cells + 2):
         for y in range(y_cells + 2):
-            planes = framed[x : x + 3]
-            _mix_neighbours(planes, y, transposed.spread[block], work.nothing, work, inner[x, :, y], cells)
+            mix_neighbours(
+                framed[x : x + 3],
+                (0, 1, 2),
+                y,
+                transposed.spread[block],
+                work.nothing,
+                work.sums[:, 0],
+                work.nothing,
+                inner[x, :, y],
+                cells,
+            )
             if not (0 < x <= x_cells and 0 < y <= y_cells):
                 continue
             for channel in range(width):
                 source, into = outer[x - 1, channel, y - 1], inner[x, channel, y, 1:]
                 for k in range(z_cells):
                     into[k] += source[k]
-
-
-@kernel()
-def _mix_neighbours(planes, y, weights, added, work, into, cells):  # type: ignore[no-untyped-def]
-    # A row of a symmetric convolution of three planes (3, channel, y, z).
-    channels, sums = len(weights) // KINDS, work.sums[:, 0]
-    for channel in range(0, channels, CHANNELS_AT_ONCE):
-        some = min(CHANNELS_AT_ONCE, channels - channel)
-        neighbour_sums(planes[:, channel:], (0, 1, 2), (y, 0), some, sums, cells)
-        weight = weights[KINDS * channel : KINDS * (channel + some)]
-        if channel == 0:
-            mix(weight, sums, added, into, cells)
-        else:
-            mix_more(weight, sums, work.nothing, into, cells)
 
 
 @kernel()
@@ -312,8 +297,3 @@ def _lines_of(plane, rows):  # type: ignore[no-untyped-def]
         for k in range(plane.shape[1]):
             for channel in range(plane.shape[2]):
                 rows[channel, y, k] = plane[y, k, channel]
-
-
-@kernel()
-def _whole_vectors(cells):  # type: ignore[no-untyped-def]
-    return (cells + LANES - 1) // LANES * LANES
