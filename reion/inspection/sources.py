@@ -58,10 +58,14 @@ def mean_at_sources(field: np.ndarray, photons: np.ndarray) -> dict[str, float]:
         The mean weighted by `photons`, by the order, such as `"zyx"`. Orders that change the shape of the
         field are left out; empty without sources.
     """
-    cells, weights = _brightest(photons)
+    return _means_at(field, *_brightest(photons))
+
+
+def _means_at(field: np.ndarray, cells: np.ndarray, weights: np.ndarray) -> dict[str, float]:
+    """`mean_at_sources` for sources that `_brightest` has found."""
     if cells.size == 0:
         return {}
-    positions = np.unravel_index(cells, photons.shape)
+    positions = np.unravel_index(cells, field.shape)
     return {
         "".join(AXES[axis] for axis in order): float(
             np.average(field.transpose(order)[positions], weights=weights)
@@ -74,12 +78,12 @@ def mean_at_sources(field: np.ndarray, photons: np.ndarray) -> dict[str, float]:
 def density_at_sources(n_igm: np.ndarray, photons: np.ndarray) -> DensityAtSources | None:
     """The density at the sources of one snapshot, fields (x, y, z); None without sources or gas."""
     mean = float(n_igm.mean(dtype=np.float64))
-    _, weights = _brightest(photons)
+    cells, weights = _brightest(photons)
     if weights.size == 0 or mean <= 0:
         return None
     independent = weights.sum() ** 2 / np.square(weights).sum()
     return DensityAtSources(
-        by_axis_order={order: value / mean for order, value in mean_at_sources(n_igm, photons).items()},
+        by_axis_order={order: value / mean for order, value in _means_at(n_igm, cells, weights).items()},
         scatter=float(n_igm.std(dtype=np.float64)) / mean / float(np.sqrt(independent)),
     )
 

@@ -104,25 +104,48 @@ def outside_training(card: ModelCard, sim: xr.Dataset) -> list[Outside]:
     if not coverage.ranges:
         return []
     corner = sim.isel(_CORNER)
-    photon_field = next(name for name in card.inputs if name != "n_igm")
+    photon_field = _photon_field(card)
     if photon_field == "n_ion":
         with late_start_is_known():
             corner = with_n_ion(corner)
-    config = card.provenance.get("config", {}).get("model", {})
     return coverage.furthest_outside(
         (
             redshift,
-            quantities(
-                corner["n_igm"][index].values,
-                corner[photon_field][index].values,
-                photon_units=card.inputs[photon_field],
-                photons_per_source=config.get("photons_per_source"),
+            _measured(
+                card,
+                {name: corner[name][index].values for name in ("n_igm", photon_field)},
                 cell_size_mpc=cubic_cell_size_mpc(sim),
                 max_mfp=float(sim[MAX_MFP][index]) if MAX_MFP in sim.variables else None,
                 clumping=clumping_of(sim.attrs, redshift),
             ),
         )
         for index, redshift in enumerate(sim["redshift"].values.tolist())
+    )
+
+
+def _photon_field(card: ModelCard) -> str:
+    """The input of a model beside n_igm: n_src or n_ion."""
+    return next(name for name in card.inputs if name != "n_igm")
+
+
+def _measured(
+    card: ModelCard,
+    fields: Mapping[str, np.ndarray],
+    *,
+    cell_size_mpc: float,
+    max_mfp: float | None,
+    clumping: float | None = None,
+) -> dict[str, float]:
+    """The quantities of a snapshot (x, y, z) that are compared with the coverage; see `quantities`."""
+    photon_field = _photon_field(card)
+    return quantities(
+        fields["n_igm"],
+        fields[photon_field],
+        photon_units=card.inputs[photon_field],
+        photons_per_source=card.provenance.get("config", {}).get("model", {}).get("photons_per_source"),
+        cell_size_mpc=cell_size_mpc,
+        max_mfp=max_mfp,
+        clumping=clumping,
     )
 
 
@@ -144,8 +167,7 @@ def warn_of_arrays(
     """
     redshifts = numbers["redshift"].astype(np.float64).tolist()
     _warn_of_redshifts(card, redshifts, stacklevel=4)
-    photon_field = next(name for name in card.inputs if name != "n_igm")
-    if photon_field == "n_ion":
+    if _photon_field(card) == "n_ion":
         dark = {z for z, n_ion in zip(redshifts, arrays["n_ion"], strict=True) if not n_ion.any()}
         late = sorted(z for z in dark if z < FIRST_LIGHT_REDSHIFT)
         if late:
@@ -157,16 +179,13 @@ def warn_of_arrays(
     coverage = Coverage.from_json(card.coverage)
     if not coverage.ranges:
         return
-    config = card.provenance.get("config", {}).get("model", {})
-    corner = (..., *(slice(_COVERAGE_CELLS) for _ in AXES))
+    corner = tuple(_CORNER.values())
     snapshots = (
         (
             redshift,
-            quantities(
-                arrays["n_igm"][index][corner],
-                arrays[photon_field][index][corner],
-                photon_units=card.inputs[photon_field],
-                photons_per_source=config.get("photons_per_source"),
+            _measured(
+                card,
+                {name: arrays[name][index][corner] for name in card.inputs},
                 cell_size_mpc=card.cell_size_mpc,
                 max_mfp=float(numbers[MAX_MFP][index]) if MAX_MFP in numbers else None,
             ),
