@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -95,10 +95,12 @@ def test_plans_fit_in_memory_and_cover_the_box_on_the_stride(mesh, halo, stride,
     stride=st.sampled_from([1, 4]),
     share=st.floats(0.05, 1.2),
 )
+@example(mesh=(3, 16, 33), halo=1, stride=4, share=1.0)
 @settings(deadline=None, max_examples=100)
 def test_no_other_tiles_that_fit_compute_fewer_cells(mesh, halo, stride, share):
     def window(tile):
-        return math.prod(side if side >= n else side + 2 * halo for side, n in zip(tile, mesh, strict=True))
+        # A window that spans the box has the cells of the box, also where the tile goes beyond it.
+        return math.prod(n if side >= n else side + 2 * halo for side, n in zip(tile, mesh, strict=True))
 
     def needed(tile):
         return 4 * window(tile) + 7 * math.prod(tile)
