@@ -148,6 +148,8 @@ class TrainingConfig(Schema):
     ema_momentum: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Decay factor of the moving average of the weights in a step. The average is validated and kept."""
     loss: LossConfig = LossConfig()
+    rehearsal: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the crops that repeat the answers of the network that the run starts from (`--from`)."""
     round_steps: Annotated[int, Field(ge=1)] = 50
     """Steps from one validation and checkpoint to the next."""
     patience_rounds: Annotated[int, Field(ge=1)] | None = None

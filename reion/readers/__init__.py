@@ -41,6 +41,8 @@ FORMATS: Mapping[str, Format] = {
 
 _SETTINGS_OF_ALL = {key: meaning for reader in FORMATS.values() for key, meaning in reader.settings.items()}
 Source = str | Path | Sequence[str | Path]
+_MOST_NAMED = 5
+"""Files that a message names; of more, it gives the number."""
 
 
 def open_simulation(
@@ -231,7 +233,7 @@ def _recognise(
 
 
 def _nothing_found(paths: Sequence[Path], wanted: str | None, source: Source) -> InputError:
-    names = ", ".join(path.name for path in paths[:5]) or "nothing"
+    names = ", ".join(path.name for path in paths[:_MOST_NAMED]) or "nothing"
     formats = "\n".join(f"  {reader.name}: {reader.description}" for reader in FORMATS.values())
     folders = [path for path in paths if path.is_dir()]
     inside = (
@@ -242,7 +244,7 @@ def _nothing_found(paths: Sequence[Path], wanted: str | None, source: Source) ->
     foreign = said_of_foreign(paths)
     return InputError(
         f"expected files of {wanted or 'one of the formats ' + ', '.join(FORMATS)}; "
-        f"received {names}{', ...' if len(paths) > 5 else ''}",
+        f"received {names}{', ...' if len(paths) > _MOST_NAMED else ''}",
         file=_name(source),
         hint=foreign or f"{inside}the formats (--format names one) are\n{formats}",
     )
@@ -258,4 +260,9 @@ def _readable(source: Source) -> Iterator[None]:
 
 
 def _name(source: Source) -> str:
-    return str(source) if isinstance(source, str | Path) else ", ".join(map(str, source))
+    """The source as messages name it: of many files the first few, and how many more there are."""
+    if isinstance(source, str | Path):
+        return str(source)
+    paths = list(map(str, source))
+    more = f" and {len(paths) - _MOST_NAMED} more" if len(paths) > _MOST_NAMED else ""
+    return ", ".join(paths[:_MOST_NAMED]) + more

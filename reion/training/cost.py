@@ -24,6 +24,7 @@ from reion.simulation.contract import FIELDS, Shape, shape_of
 from reion.storage.cost import field_bytes
 from reion.training.checkpoints import save_checkpoint
 from reion.training.devices import resolve_precision
+from reion.training.rehearsal import SNAPSHOTS
 from reion.training.sampler import IN_MEMORY_BYTES, validation_cells_along_x
 from reion.training.state import State
 from reion.training.stepping import compile_trunk
@@ -208,6 +209,11 @@ def plan_train(
     # Channels that do not fit in memory go to files; the true xi stays in memory.
     channels, truth = 4 * values * cost.channels, 4 * values
     on_disk = channels if channels + truth > IN_MEMORY_BYTES else 0
+    largest = max(map(math.prod, meshes))
+    if training.rehearsal:
+        repeated = 4 * SNAPSHOTS * largest * cost.channels
+        channels, truth = channels + repeated, truth + 2 * 4 * SNAPSHOTS * largest
+        on_disk += repeated if repeated > IN_MEMORY_BYTES else 0
     rounds = -(-training.steps // training.round_steps)
 
     def measure() -> Measurement:
@@ -220,7 +226,6 @@ def plan_train(
         )
 
     speed = terms.speed(measure)
-    largest = max(map(math.prod, meshes))
     preparing = cost.prepare_bytes_a_cell * largest
     derived = [sim for sim in sims if "n_ion" in config.inputs and "n_ion" not in sim.data_vars]
     preparing += max((4 * math.prod(sim.sizes.values()) for sim in derived), default=0)

@@ -22,6 +22,7 @@ from reion.training.history import Round
 from reion.training.parent import Parent
 from reion.training.pictures import Slices
 from reion.training.processes import Processes
+from reion.training.rehearsal import rehearsal_snapshots
 from reion.training.sampler import (
     Batch,
     CropSequence,
@@ -60,6 +61,9 @@ class Loop:
         What takes the steps: the trunk, or what trains its weights faster.
     snapshots, normalizer
         The snapshots from which batches are cut, and the normalisation of the batches.
+    rehearsed
+        Snapshots from which a part of the crops is cut so that the network forgets less, see
+        `reion.training.rehearsal`.
     """
 
     def __init__(
@@ -69,11 +73,13 @@ class Loop:
         snapshots: Sequence[TrainingSnapshot],
         normalizer: Normalizer,
         *,
+        rehearsed: Sequence[TrainingSnapshot] = (),
         processes: Processes | None = None,
         progress: StepProgress | None = None,
     ) -> None:
         self.state = state
         self.snapshots = snapshots
+        self.rehearsed = rehearsed
         self.normalizer = normalizer
         self.stepping = stepping
         self._training = state.model.config.training
@@ -119,10 +125,23 @@ class Loop:
         agreed = processes.broadcast(json.dumps(normalizer.to_dict()).encode())
         normalizer = Normalizer.from_dict(json.loads(agreed))
         stepping = compile_trunk(model, normalizer, processes)
+        rehearsed: Sequence[TrainingSnapshot] = ()
         if parent is not None:
             model.trunk.set_weights(parent.weights)
+            if config.training.rehearsal:
+                rehearsed = rehearsal_snapshots(
+                    simulations, model, stepping, normalizer, parent.coverage, cache
+                )
         state = State(model, callbacks=callbacks)
-        return cls(state, stepping, snapshots, normalizer, processes=processes, progress=progress)
+        return cls(
+            state,
+            stepping,
+            snapshots,
+            normalizer,
+            rehearsed=rehearsed,
+            processes=processes,
+            progress=progress,
+        )
 
     @property
     def coverage(self) -> Coverage:
@@ -215,12 +234,20 @@ class Loop:
             first=self.state.step,
             batches=count,
             rows=self._processes.rows(self._training.batch_size),
+            rehearsed=self.rehearsed,
         )
 
     def last_batch(self) -> Batch:
         """The whole batch of the step that was taken last."""
         first = self.state.step - 1
-        return CropSequence(self.snapshots, self.normalizer, self.state.model, first=first, batches=1)[0]
+        return CropSequence(
+            self.snapshots,
+            self.normalizer,
+            self.state.model,
+            first=first,
+            batches=1,
+            rehearsed=self.rehearsed,
+        )[0]
 
     def _take_step(self, batch: Batch) -> float:
         """Update the network by this process's rows of a batch; return the loss of the whole batch."""

@@ -16,8 +16,9 @@ _LEAST_VARIANCE = 1e-4
 """Added to the variances of xi that the term `power` compares: a crop with less variance has no edges."""
 
 Loss = Callable[[Channels, Channels], Scalar]
-"""The mean loss of a batch, from true xi (batch, x, y, z, 1) and the prediction of the trunk (batch, x, y, z,
-1 or 2). A second channel is the predicted spread: the standard deviation of the error of xi."""
+"""The mean loss of a batch, from the target of a `reion.training.sampler.Batch` (batch, x, y, z, 1 or 2) and
+the prediction of the trunk (batch, x, y, z, 1 or 2). A second channel of the prediction is the spread: the
+standard deviation of the error of xi."""
 
 
 def build_loss(config: LossConfig, *, target_mean: float = 0.0, target_std: float = 1.0) -> Loss:
@@ -29,16 +30,19 @@ def build_loss(config: LossConfig, *, target_mean: float = 0.0, target_std: floa
     entry = LOSSES.find(config.kind)
     options = entry.settings.model_validate(config.options)
 
-    def loss(true: Channels, predicted: Channels) -> Scalar:
+    def loss(target: Channels, predicted: Channels) -> Scalar:
         pred = predicted[..., :1]
-        true = (ops.cast(true, pred.dtype) - target_mean) / target_std
+        true = (ops.cast(target[..., :1], pred.dtype) - target_mean) / target_std
         total = ops.mean(entry.function(options, true, pred))
         if config.gradient and _has_room(true, 2):
             total = total + config.gradient * _gradient_error(true, pred)
         if config.power and _has_room(true, 3):
             total = total + config.power * _power_error(true, pred)
         if predicted.shape[-1] == 2:
-            total = total + _spread_error(true, pred, predicted[..., 1:])
+            error = ops.square(true - ops.stop_gradient(pred))
+            if target.shape[-1] == 2:
+                error = ops.minimum(error + ops.cast(target[..., 1:], pred.dtype), 1.0)
+            total = total + _spread_error(error, predicted[..., 1:])
         return total
 
     return loss
@@ -64,15 +68,14 @@ def focal(settings: Schema, true: Channels, predicted: Channels) -> Scalar:  # n
     return ops.mean(losses.binary_focal_crossentropy(true, predicted))
 
 
-def _spread_error(true: Channels, pred: Channels, spread: Channels) -> Scalar:
+def _spread_error(squared_error: Channels, spread: Channels) -> Scalar:
     """Mean cross-entropy of the squared error of xi, which is from 0 to 1, and the squared spread.
 
-    It is smallest if the squared spread is the mean squared error (cross-entropy is a proper score), and its
-    gradient does not act on xi. Its gradients are bounded; those of a Gaussian likelihood are not, and
-    clipping them would slow the learning of xi.
+    It is smallest if the squared spread is the mean squared error (cross-entropy is a proper score). Its
+    gradients are bounded; those of a Gaussian likelihood are not, and clipping them would slow the learning
+    of xi.
     """
-    error = ops.square(true - ops.stop_gradient(pred))
-    return ops.mean(losses.binary_crossentropy(error, ops.square(spread)))
+    return ops.mean(losses.binary_crossentropy(squared_error, ops.square(spread)))
 
 
 def _gradient_error(true: Channels, pred: Channels) -> Scalar:

@@ -19,14 +19,16 @@ from reion.jobs.outputs import sha256_of
 from reion.models.build import build_model, build_network
 from reion.models.coverage import Coverage
 from reion.models.normalizer import Normalizer
+from reion.simulation.contract import MAX_MFP
 from reion.training.boxes import rate_units, source_units
 from reion.training.provenance import Ancestor
 from reion.training.run_folder import load_run, load_weights
 
 _STEPS = 300
 _RATE_SHARE = 0.2
-"""Defaults of a run that starts from a parent: its steps, and its share of the parent's learning rate. With a
-half, and even more with the whole rate, the network fits the new boxes better and forgets the parent's."""
+_REHEARSAL = 0.5
+"""Defaults of a run that starts from a parent: its steps, its share of the parent's learning rate, and the
+share of its crops that repeat the parent's answers, if the network can tell worlds apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,7 @@ class Parent:
             "steps": _STEPS,
             "learning_rate": round(_RATE_SHARE * training["learning_rate"], 8),
             "round_steps": min(_STEPS, training["round_steps"]),
+            "rehearsal": _REHEARSAL if MAX_MFP in self.config.conditions else 0.0,
         }
         return values
 

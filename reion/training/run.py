@@ -32,6 +32,7 @@ from reion.training.parent import Parent
 from reion.training.pictures import is_drawn
 from reion.training.processes import Processes
 from reion.training.provenance import Lengthened, Provenance
+from reion.training.rehearsal import require_rehearsal
 from reion.training.run_folder import RUN, Metrics, RunFolder
 
 
@@ -132,6 +133,7 @@ def _fitted(config: RunConfig, simulations: Sequence[xr.Dataset], parent: Parent
     config = with_photons(config, simulations)
     if parent is not None:
         parent.require_fit(config)
+    require_rehearsal(config, has_parent=parent is not None)
     return config
 
 

@@ -39,8 +39,9 @@ _CONDITION_NOISE = 0.1
 boxes have only a few values of each, and the trunk must not recognise a box by them."""
 
 Batch = tuple[tuple[np.ndarray, np.ndarray], np.ndarray]
-"""((channels, conditions), xi), all float32: channels (batch, x, y, z, channel), conditions
-(batch, condition), xi (batch, x, y, z, 1)."""
+"""((channels, conditions), target), all float32: channels (batch, x, y, z, channel), conditions
+(batch, condition), target (batch, x, y, z, 1 or 2). The target is the true xi; with rehearsal, its second
+channel is the variance of the true xi about the first, which is 0 where the truth is known."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,13 @@ class TrainingSnapshot:
     channels
         Channels that the stem has computed from the fields, before they are normalised.
     xi
-        The true ionised fraction.
+        The true ionised fraction; in rehearsal, the prediction of the network that the run started from.
     validation_cells
         Thickness of the slab across x, from cell 0, that is kept for validation.
     quantities
         What the snapshot adds to the coverage of the training, see `reion.models.coverage.quantities`.
+    variance
+        In rehearsal, the variance of the true xi about `xi`; None where `xi` is the truth.
     """
 
     redshift: float
@@ -69,6 +72,7 @@ class TrainingSnapshot:
     xi: BoxField
     validation_cells: int
     quantities: Mapping[str, float]
+    variance: BoxField | None = None
 
 
 def prepare_snapshots(simulations: Sequence[xr.Dataset], model: Model, cache: Path) -> list[TrainingSnapshot]:
@@ -109,10 +113,7 @@ def prepare_snapshots(simulations: Sequence[xr.Dataset], model: Model, cache: Pa
             inputs: dict[str, Any] = {**fields, **numbers}
             channels = stem.prepare(inputs)
             if on_disk:
-                cache.mkdir(parents=True, exist_ok=True)
-                path = cache / f"{len(snapshots):05d}.npy"
-                np.save(path, channels)
-                channels = np.load(path, mmap_mode="r")
+                channels = kept_in_file(channels, cache / f"{len(snapshots):05d}.npy")
             xi = np.clip(sim["xi"][index].values.astype(np.float32), 0.0, 1.0)
             told = told_conditions(cell_size_mpc, **numbers)
             covered = quantities(
@@ -127,6 +128,14 @@ def prepare_snapshots(simulations: Sequence[xr.Dataset], model: Model, cache: Pa
     return snapshots
 
 
+def kept_in_file(channels: BoxChannels, file: Path) -> BoxChannels:
+    """Write channels into a file and return them memory-mapped."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    np.save(file, channels)
+    mapped: BoxChannels = np.load(file, mmap_mode="r")
+    return mapped
+
+
 def validation_cells_along_x(config: RunConfig, model: Model, cells: int) -> int:
     """Thickness of the validation slab of a box of `cells` cells along x, in cells."""
     return max(model.stride_cells, round(config.data.validation_share * cells))
@@ -137,8 +146,8 @@ class CropSequence(keras.utils.PyDataset):
 
     Item `i` is batch number `first + i`: a `Batch` whose xi has `training.crop_cells` along a side and whose
     channels have the trunk's radius more on every side; channels and redshift are normalised. The crops of xi
-    never touch the validation slab or its margins. Only the `rows` of a batch, the part of one process, are
-    read.
+    never touch the validation slab or its margins. If there are snapshots `rehearsed`, the share
+    `training.rehearsal` of the crops comes from them. Of a batch, only the `rows` of this process are read.
     """
 
     def __init__(
@@ -150,11 +159,14 @@ class CropSequence(keras.utils.PyDataset):
         first: int = 0,
         batches: int,
         rows: slice = slice(None),
+        rehearsed: Sequence[TrainingSnapshot] = (),
     ) -> None:
         super().__init__()
         self._rows = rows
         training = model.config.training
-        self._snapshots = snapshots
+        learnt = len(snapshots)
+        self._snapshots = snapshots = [*snapshots, *rehearsed]
+        self._with_variance = any(snapshot.variance is not None for snapshot in snapshots)
         self._normalizer = normalizer
         self._radius_cells = model.trunk_radius_cells
         self._crop_cells = training.crop_cells
@@ -167,6 +179,10 @@ class CropSequence(keras.utils.PyDataset):
         self._batches = batches
         mean = np.array([snapshot.xi.mean() for snapshot in snapshots])
         weight = np.where(np.minimum(mean, 1 - mean) < _UNIFORM_MEAN_XI, _UNIFORM_WEIGHT, 1.0)
+        if rehearsed:
+            share = training.rehearsal
+            weight[:learnt] *= (1 - share) / weight[:learnt].sum()
+            weight[learnt:] *= share / weight[learnt:].sum()
         self._probability = weight / weight.sum()
         self._first_origin = np.array(
             [[s.validation_cells + self._data.validation_margin_cells, 0, 0] for s in snapshots]
@@ -198,6 +214,7 @@ class CropSequence(keras.utils.PyDataset):
         values = np.empty((len(chosen), outer, outer, outer, channels), dtype=np.float32)
         conditions = np.empty((len(chosen), noise.shape[1]))
         xi = np.empty((len(chosen), inner, inner, inner, 1), dtype=np.float32)
+        variance = np.zeros_like(xi) if self._with_variance else None
         for number in np.unique(chosen):
             snapshot, places = self._snapshots[number], np.flatnonzero(chosen == number)
             starts, symmetries = origins[places], orientations[places]
@@ -213,6 +230,8 @@ class CropSequence(keras.utils.PyDataset):
                 transform=self._normalizer.transform,
             )
             crop_batch(snapshot.xi[None], starts, out=xi, places=places, indices=symmetries)
+            if variance is not None and snapshot.variance is not None:
+                crop_batch(snapshot.variance[None], starts, out=variance, places=places, indices=symmetries)
             known = np.array([snapshot.redshift, *snapshot.conditions])
             conditions[places] = known + noise[places]
         conditions[:, 0] = normalise_redshift(conditions[:, 0], self._normalizer)
@@ -222,9 +241,10 @@ class CropSequence(keras.utils.PyDataset):
             numbers = [(index, row) for index in indices for row in rows]
             for place, number in enumerate(numbers):
                 self._augment(number, place, values, conditions, xi)
+        target = xi if variance is None else np.concatenate([xi, variance], axis=-1)
         size = len(chosen) // len(drawn)
         parts = [slice(start, start + size) for start in range(0, len(chosen), size)]
-        return [((values[part], conditions[part]), xi[part]) for part in parts]
+        return [((values[part], conditions[part]), target[part]) for part in parts]
 
     def ahead(self) -> Iterator[Batch]:
         """Yield every batch; a thread reads the next batches while the caller works with the current ones."""
@@ -318,15 +338,21 @@ def slab_pair(snapshot: TrainingSnapshot, normalizer: Normalizer, model: Model, 
 
     The sides of its xi are multiples of the network's stride; the remaining cells are not used.
     """
-    radius = model.trunk_radius_cells
     sides = (len(x), *snapshot.xi.shape[1:])
     shape = tuple(side // model.stride_cells * model.stride_cells for side in sides)
-    values = np.empty((1, *(n + 2 * radius for n in shape), len(normalizer.channels)), dtype=np.float32)
-    crop_channels(snapshot.channels, [x.start - radius, -radius, -radius], normalizer, out=values[0])
-    redshift = normalise_redshift(snapshot.redshift, normalizer)
-    conditions = np.array([[redshift, *snapshot.conditions]], dtype=np.float32)
     xi = snapshot.xi[None, x.start : x.start + shape[0], : shape[1], : shape[2], None]
-    return (values, conditions), xi
+    return slab_inputs(snapshot, normalizer, model, x.start, shape), xi
+
+
+def slab_inputs(
+    snapshot: TrainingSnapshot, normalizer: Normalizer, model: Model, first: int, shape: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Channels and conditions, a batch of one, for a prediction of `shape` cells from (`first`, 0, 0)."""
+    radius = model.trunk_radius_cells
+    values = np.empty((1, *(n + 2 * radius for n in shape), len(normalizer.channels)), dtype=np.float32)
+    crop_channels(snapshot.channels, [first - radius, -radius, -radius], normalizer, out=values[0])
+    redshift = normalise_redshift(snapshot.redshift, normalizer)
+    return values, np.array([[redshift, *snapshot.conditions]], dtype=np.float32)
 
 
 def _free_origins(cells: int, validation_cells: int, data: DataConfig, crop_cells: int) -> int:

@@ -70,3 +70,19 @@ def test_the_spread_term_is_least_where_the_spread_is_the_error():
         assert added(min(0.6, factor * error)) > least
     entropy = -(error**2 * np.log(error**2) + (1 - error**2) * np.log(1 - error**2))
     assert least == pytest.approx(entropy, rel=1e-3)
+
+
+def test_where_the_target_has_a_variance_the_spread_is_of_both():
+    """The spread is right where its square is the squared error to the target plus the target's variance."""
+    true, pred = fields()
+    variance = 0.04
+    both = float(np.sqrt(((true - pred) ** 2).mean() + variance))
+    target = np.concatenate([true, np.full_like(true, variance)], axis=-1)
+
+    def added(spread):
+        predicted = np.concatenate([pred, np.full_like(pred, spread)], axis=-1)
+        return loss_of(target, predicted, kind="mse") - loss_of(target, pred, kind="mse")
+
+    for factor in (0.5, 0.9, 1.1, 1.5):
+        assert added(factor * both) > added(both)
+    assert loss_of(target, pred, kind="mse") == loss_of(true, pred, kind="mse")
