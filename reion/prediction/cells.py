@@ -53,8 +53,8 @@ def transport_of(card: ModelCard, cell_size_mpc: float) -> Transport:
         settings = stem_settings(TransportSettings, card.provenance["config"]["model"])
     except (KeyError, TypeError, ValidationError) as error:
         raise InputError(
-            f"the model {card.name} does not say how its first stage is made, and cannot be fitted to cells "
-            f"of {cell_size_mpc:g} Mpc",
+            f"the model {card.name} does not say how its stem (the fixed filters) is made, and cannot be "
+            f"fitted to cells of {cell_size_mpc:g} Mpc",
             hint=f"it is for cells of {card.cell_size_mpc:g} Mpc",
         ) from error
     return Transport.of_settings(settings, cell_size_mpc)

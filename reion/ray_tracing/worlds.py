@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 from pydantic import Field
 
-from reion.errors import InputError
+from reion.errors import InputError, did_you_mean
 from reion.jobs.places import require_folder
 from reion.jobs.sources import SourceFiles
 from reion.jobs.workers import ThisProcess, Workers
@@ -149,7 +149,10 @@ def make_worlds(
     names = [world.name for world in worlds.world]
     unknown = sorted(set(only) - set(names))
     if unknown:
-        raise InputError(f"expected worlds named {', '.join(names)}; received {', '.join(unknown)}")
+        raise InputError(
+            f"expected worlds named {', '.join(names)}; received {', '.join(unknown)}"
+            + did_you_mean(unknown[0], names)
+        )
     files = SourceFiles.list(source_files(sources))
     series = open_simulations(sources)
     wanted = [world for world in worlds.world if not only or world.name in only]

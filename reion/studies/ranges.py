@@ -11,7 +11,7 @@ from typing import Annotated, Any, Protocol
 from pydantic import Field, model_validator
 
 from reion.config import RunConfig, load_config
-from reion.errors import InputError
+from reion.errors import InputError, did_you_mean
 from reion.schema import Schema, load_schema
 from reion.studies.study import round_steps
 
@@ -128,7 +128,9 @@ def load_search(study: str | Path) -> SearchStudy:
         found = load_schema(SearchStudy, Path(study).expanduser())
     else:
         raise InputError(
-            f"expected a TOML file or the name of a search ({', '.join(searches())})", file=study
+            f"expected a TOML file or the name of a search ({', '.join(searches())})"
+            + did_you_mean(study, searches()),
+            file=study,
         )
     for key, span in found.ranges.items():
         ends = (span.low, span.high) if span.choices is None else span.choices

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reion.config import RunConfig, load_config
-from reion.errors import InputError
+from reion.errors import InputError, did_you_mean
 from reion.jobs.places import require_folder
 from reion.schema import merge
 
@@ -125,10 +125,14 @@ def load_study(study: str | Path) -> tuple[Budget, dict[str, StudyRun]]:
         else:
             text = Path(study).expanduser().read_text(encoding="utf-8-sig")
         values = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except FileNotFoundError as error:
         raise InputError(
-            f"expected a TOML file or the name of a study ({', '.join(studies())}); {error}", file=study
+            f"expected a TOML file or the name of a study ({', '.join(studies())})"
+            + did_you_mean(study, studies()),
+            file=study,
         ) from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"cannot be read as TOML: {error}", file=study) from error
     minutes, steps = values.pop("core_minutes", None), values.pop("steps", None)
     runs = values.pop("runs", None)
     given = [number for number in (minutes, steps) if number is not None]

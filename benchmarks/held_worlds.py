@@ -1,0 +1,78 @@
+"""Make the worlds on which the models for many worlds are judged, from a box that no training has seen.
+
+`python benchmarks/held_worlds.py BOX2 --out held` traces the rays of eight worlds. Their density is that of
+box 2 of `rt64`, their sources are its own or changed, and photons reach as far as in a training box, a
+distance between those of the training boxes, or one outside of them. The command goes on after an
+interruption. Then
+
+    reion evaluate rt-worlds held/NAME.zarr --json
+
+judges a model on a world.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from reion.ray_tracing.worlds import World, Worlds, make_worlds
+from reion.readers import open_simulation
+from reion.simulation.regridding import regrid
+from reion.storage.store import write_simulation
+
+CELL_SIZE_MPC = 128 / 43
+"""Cells that no training box has."""
+
+WORLDS = Worlds(
+    world=(
+        World(name="reach30", series="box", max_mfp=30),
+        World(name="reach15", series="box", max_mfp=15),
+        World(name="reach45", series="box", max_mfp=45),
+        World(name="few-bright", series="box", max_mfp=30, brightest=0.1),
+        World(name="coarse", series="coarse", max_mfp=30),
+        World(name="half-emit", series="half", max_mfp=20),
+        World(name="reach6", series="box", max_mfp=6),
+        World(name="clumping3", series="box", max_mfp=30, clumping=3.0),
+    )
+)
+
+
+def half_emit(sim: xr.Dataset) -> xr.Dataset:
+    """The box with its photons emitted by the denser half of the cells, in proportion to n_igm²."""
+    n_src = np.empty(sim["n_src"].shape, dtype=np.float32)
+    for index in range(sim.sizes["redshift"]):
+        density = sim["n_igm"][index].values.astype(np.float64)
+        share = np.where(density > np.median(density), density**2, 0.0)
+        n_src[index] = share / share.sum() * sim["n_src"][index].values.sum(dtype=np.float64)
+    others = [name for name in ("n_ion", "xi") if name in sim.data_vars]
+    return sim.drop_vars(others).assign(n_src=(sim["n_src"].dims, n_src, sim["n_src"].attrs))
+
+
+def main() -> None:
+    """Write the series and trace the rays of every world."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("box", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", action="append", default=[])
+    wanted = parser.parse_args()
+    box = open_simulation(wanted.box)
+    makers = {
+        "box": lambda: box,
+        "coarse": lambda: regrid(box, CELL_SIZE_MPC),
+        "half": lambda: half_emit(box),
+    }
+    stores = []
+    for name, made in makers.items():
+        store = wanted.out / "series" / f"{name}.zarr"
+        if not store.exists():
+            store.parent.mkdir(parents=True, exist_ok=True)
+            write_simulation(made(), store)
+        stores.append(store)
+    make_worlds(stores, wanted.out, WORLDS, only=wanted.only, say=print)
+
+
+if __name__ == "__main__":
+    main()
