@@ -230,17 +230,19 @@ def test_peak_memory(verb, side, toy_model, tmp_path):
     # The smoothed channels of the default network, whose preparation takes most; few steps of few channels.
     settings = [setting for setting in SMALL_TRAINING if "_cells=[" not in setting]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
-    highest = 0
+    peaks: list[int] = []
     for attempt in range(3):
         out = tmp_path / f"out{attempt}"
         command = [sys.executable, "-c", PEAK, verb, store, toy_model, out, *settings]
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
         planned, measured = json.loads(done.stdout.splitlines()[-1])
-        highest = max(highest, measured)
-        if 0.8 * highest < planned < 1.5 * highest:
+        peaks.append(measured)
+        if 0.8 * measured < planned < 1.5 * measured:
             break
-    # Never much more than planned. It may be less: threads that overlap less, as on a busy system, take less.
-    assert 0.8 * highest < planned < 1.5 * highest
+    else:
+        pytest.fail(f"planned {planned} bytes; the peaks were {peaks}")
+    # How far threads overlap, and with it the peak, depends on what else the system does.
+    assert max(peaks) < 1.6 * planned
 
 
 def test_operations_and_time_of_a_box_that_is_not_there(toy_model):
