@@ -1,6 +1,6 @@
 """Make the worlds on which the models for many worlds are judged, from a box that no training has seen.
 
-`python benchmarks/held_worlds.py BOX2 --out held` traces the rays of eight worlds. Their density is that of
+`python benchmarks/held_worlds.py BOX2 --out held` traces the rays of nine worlds. Their density is that of
 box 2 of `rt64`, their sources are its own or changed, and photons reach as far as in a training box, a
 distance between those of the training boxes, or one outside of them. The command goes on after an
 interruption. Then
@@ -36,6 +36,7 @@ WORLDS = Worlds(
         World(name="half-emit", series="half", max_mfp=20),
         World(name="reach6", series="box", max_mfp=6),
         World(name="clumping3", series="box", max_mfp=30, clumping=3.0),
+        World(name="clumping5-reach15", series="box", max_mfp=15, clumping=5.0),
     )
 )
 

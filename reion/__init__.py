@@ -20,6 +20,8 @@ _PUBLIC = {
     "make_simulation": "reion.simulation.contract",
     "check_simulation": "reion.simulation.contract",
     "with_n_ion": "reion.simulation.photons",
+    "with_clumping": "reion.physics.recombinations",
+    "less_recombinations": "reion.physics.recombinations",
     "open_simulation": "reion.readers",
     "load_sample": "reion.sample",
     "RunConfig": "reion.config",

@@ -36,7 +36,7 @@ class Ionisation(NamedTuple):
     xi
         (X, Y, Z), float64: ionised fraction at the end of the step.
     xi_mean
-                (X, Y, Z), float64: mean ionised fraction over the step.
+        (X, Y, Z), float64: mean ionised fraction over the step.
     photo_ionisations, collisional_ionisations, recombinations
         Numbers in the step per cubic centimetre, summed over the cells: multiply them by the volume of a cell
         for numbers of atoms. Ionisations less recombinations are the change of ``n_h * xi``, except for

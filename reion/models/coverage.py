@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,7 +56,7 @@ QUANTITIES: Mapping[str, _Quantity] = {
     "clumping": _Quantity(
         "the clumping factor, by which recombinations are faster than by the density of the cells,",
         "",
-        "the model does not take it as an input; `reion train --from` teaches it such a world",
+        "a model that takes n_ion allows for it where a series starts at z = 11 or before; this one cannot",
     ),
     "bubble_radius": _Quantity(
         "the radius of the gas at mean density that the photons of a typical source ionise",
@@ -211,7 +210,8 @@ def quantities(
     max_mfp
         Reach of the photons, Mpc; None if unknown.
     clumping
-        Clumping factor of the recombinations, see `clumping_of`; None if unknown.
+        Clumping factor of the recombinations that are not yet subtracted from `photons` (see
+        `reion.physics.recombinations`); None if unknown.
     """
     mean = float(n_igm.mean(dtype=np.float64))
     numbers = {
@@ -235,22 +235,3 @@ def quantities(
             volume = typical * cell_size_mpc**3 / atoms
             numbers["bubble_radius"] = (3 * volume / (4 * math.pi)) ** (1 / 3)
     return numbers
-
-
-def clumping_of(attrs: Mapping[str, Any], redshift: float) -> float | None:
-    """The clumping factor that `reion simulate` stored with a Simulation; None if it stored none.
-
-    Parameters
-    ----------
-    attrs
-        Attributes of the Simulation.
-    redshift
-        The redshift for which a factor that changes with redshift is interpolated.
-    """
-    if "ray_tracing" not in attrs:
-        return None
-    clumping = json.loads(attrs["ray_tracing"])["clumping"]
-    if isinstance(clumping, list):
-        redshifts, factors = zip(*clumping, strict=True)
-        return float(np.interp(redshift, redshifts, factors))
-    return float(clumping)

@@ -19,6 +19,7 @@ from reion.config import InputSet
 from reion.errors import InputError
 from reion.jobs.resources import fft_threads
 from reion.metrics.fields import checked_pair
+from reion.physics.recombinations import less_recombinations
 from reion.simulation.contract import cubic_cell_size_mpc, hydrogen_density, require_fields
 from reion.simulation.cosmic_time import cosmic_age_s
 from reion.simulation.periodic import squared_distance
@@ -121,7 +122,8 @@ class Photons:
     sim
         A Simulation with n_ion or n_src (`history`), or n_src (`instant`).
     inputs
-        `history`: n_ion, computed from n_src if the simulation does not have it.
+        `history`: n_ion, computed from n_src if the simulation does not have it, and less the photons that a
+        clumping factor above 1 takes (`reion.physics.recombinations`).
         `instant`: n_src times the cosmic age, as if the present sources had always shone.
 
     Raises
@@ -138,9 +140,9 @@ class Photons:
     def __init__(self, sim: xr.Dataset, inputs: InputSet) -> None:
         if inputs not in ("history", "instant"):
             raise InputError(f"expected inputs 'history' or 'instant'; received {inputs!r}")
-        self._sim, self._inputs = sim, inputs
+        self._sim, self._inputs = less_recombinations(sim) if inputs == "history" else sim, inputs
         self._emitted: EmittedPhotons | None = None
-        if inputs == "history" and "n_ion" in sim.data_vars:
+        if inputs == "history" and "n_ion" in self._sim.data_vars:
             return
         require_fields(sim, ["n_src"], purpose=f"the excursion set with {inputs} inputs")
         if inputs == "instant":

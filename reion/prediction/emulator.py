@@ -16,6 +16,7 @@ import xarray as xr
 
 from reion.errors import InputError
 from reion.models.coverage import Outside
+from reion.physics.recombinations import less_recombinations
 from reion.prediction.cells import at_cell_size, transport_of
 from reion.prediction.inputs import check_arrays, check_fit, conditions_at, warn_of_arrays
 from reion.prediction.model_file import UNCHANGED, card_of, read_model
@@ -197,8 +198,10 @@ class Emulator:
     def _fit(self, sim: xr.Dataset) -> tuple[Emulator, xr.Dataset]:
         """Check a simulation; return the model for its cells, and the simulation with n_ion if needed."""
         self.check(check_simulation(sim, values=False))
-        with late_start_is_known():
-            return self.for_cells_of(sim), with_n_ion(sim) if "n_ion" in self.card.inputs else sim
+        if "n_ion" in self.card.inputs:
+            with late_start_is_known():
+                sim = with_n_ion(less_recombinations(sim))
+        return self.for_cells_of(sim), sim
 
     def _snapshot(self, sim: xr.Dataset, index: int) -> dict[str, Any]:
         """The fields and conditions of a snapshot, as arguments of `predict_arrays`."""

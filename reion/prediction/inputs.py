@@ -11,9 +11,10 @@ import numpy as np
 import xarray as xr
 
 from reion.errors import InputError
-from reion.models.coverage import TOLERANCE, Coverage, Outside, clumping_of, quantities
+from reion.models.coverage import TOLERANCE, Coverage, Outside, quantities
 from reion.models.transport import REFERENCE_DENSITY
 from reion.physics.mean_free_path import require_max_mfp
+from reion.physics.recombinations import clumping_of, less_recombinations
 from reion.simulation.arrays import plain_values
 from reion.simulation.contract import (
     AXES,
@@ -107,7 +108,7 @@ def outside_training(card: ModelCard, sim: xr.Dataset) -> list[Outside]:
     photon_field = _photon_field(card)
     if photon_field == "n_ion":
         with late_start_is_known():
-            corner = with_n_ion(corner)
+            corner = with_n_ion(less_recombinations(corner))
     return coverage.furthest_outside(
         (
             redshift,
@@ -116,7 +117,7 @@ def outside_training(card: ModelCard, sim: xr.Dataset) -> list[Outside]:
                 {name: corner[name][index].values for name in ("n_igm", photon_field)},
                 cell_size_mpc=cubic_cell_size_mpc(sim),
                 max_mfp=float(sim[MAX_MFP][index]) if MAX_MFP in sim.variables else None,
-                clumping=clumping_of(sim.attrs, redshift),
+                clumping=clumping_of(corner.attrs, redshift),
             ),
         )
         for index, redshift in enumerate(sim["redshift"].values.tolist())

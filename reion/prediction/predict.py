@@ -23,6 +23,7 @@ from reion.jobs.sources import SourceFiles
 from reion.jobs.workers import Job, Portable, Progress, ThisProcess, Workers
 from reion.metrics.crossings import Oddities
 from reion.models.coverage import Outside
+from reion.physics.recombinations import less_recombinations
 from reion.prediction.budget import SnapshotBudget, backwards, budgets, tile_sums
 from reion.prediction.emulator import Emulator
 from reion.prediction.inputs import conditions_at
@@ -371,9 +372,11 @@ class PredictedField(Portable, LazyField):
         self, emulator: Emulator, sim: xr.Dataset, *, device: Device = "auto", keep: Path | None = None
     ) -> None:
         super().__init__(tuple(sim.sizes[dim] for dim in DIMS))
+        takes_history = "n_ion" in emulator.card.inputs
+        sim = less_recombinations(sim) if takes_history else sim
         self._model, self._sim, self._keep = PortableEmulator(emulator, device), sim, keep
         self._tiling = fit_tiles(emulator, shape_of(sim), default_memory_bytes()).tiling
-        derived = "n_ion" in emulator.card.inputs and "n_ion" not in sim.data_vars
+        derived = takes_history and "n_ion" not in sim.data_vars
         self._emitted = EmittedPhotons(sim) if derived else None
 
     def snapshot(self, index: int, key: CellKey) -> Field:
@@ -413,7 +416,10 @@ def _shape(sides: Sequence[int]) -> Shape:
 
 def _with_history(sim: xr.Dataset, emulator: Emulator, growing: GrowingStore, workers: Workers) -> xr.Dataset:
     """Return the simulation with n_ion, if the model takes it, integrated block by block into a store."""
-    if "n_ion" not in emulator.card.inputs or "n_ion" in sim.data_vars:
+    if "n_ion" not in emulator.card.inputs:
+        return sim
+    sim = less_recombinations(sim)
+    if "n_ion" in sim.data_vars:
         return sim
     history = GrowingStore(growing.folder / "history.zarr", STORE, "converting")
     if not history.out.exists():

@@ -19,6 +19,7 @@ from reion.jobs.places import output_path
 from reion.jobs.resources import peak_memory_bytes, thread_limit
 from reion.jobs.sources import SourceFiles
 from reion.jobs.workers import ThisProcess, Workers
+from reion.physics.recombinations import CLUMPING, clumping_table
 from reion.ray_tracing.evolve import Interval, check_traceable, evolve, reach_mpc
 from reion.ray_tracing.settings import TRACED_FIELDS, RayTracing, traced_fields
 from reion.ray_tracing.tracers import SharedTracing
@@ -152,7 +153,8 @@ def simulate(
     out
         The Zarr store to write.
     tracing
-        Settings of the ray tracing; by default their defaults, with the simulation's own `max_mfp`.
+        Settings of the ray tracing; by default their defaults, with the simulation's own `max_mfp` and
+        clumping factor.
     rates
         Also store the photo-ionisation rate, as `ionisation_rate`.
     force, resume
@@ -195,6 +197,7 @@ def trace_simulation(
 ) -> Simulated:
     """Do the work of `simulate` for an open Simulation, which was read from `files`."""
     started = time.perf_counter()
+    given, tracing = _with_one_clumping(given, tracing)
     check_traceable(given, tracing)
     if "xi" in given.data_vars:
         warnings.warn("the ionised fraction that the simulation holds is not used", stacklevel=3)
@@ -230,6 +233,18 @@ def trace_simulation(
         seconds=time.perf_counter() - started,
         peak_memory_bytes=peak_memory_bytes(),
     )
+
+
+def _with_one_clumping(sim: xr.Dataset, tracing: RayTracing) -> tuple[xr.Dataset, RayTracing]:
+    """The simulation without its clumping factor, which the settings have unless they name another."""
+    if CLUMPING not in sim.attrs:
+        return sim, tracing
+    if "clumping" not in tracing.model_fields_set:
+        table = clumping_table(sim.attrs)
+        tracing = RayTracing.model_validate({**tracing.model_dump(exclude_unset=True), "clumping": table})
+    without = sim.copy()
+    del without.attrs[CLUMPING]
+    return without, tracing
 
 
 def _with_results(sim: xr.Dataset, tracing: RayTracing, *, rates: bool) -> xr.Dataset:

@@ -12,6 +12,7 @@ import xarray as xr
 
 from reion.errors import InputError
 from reion.physics.mean_free_path import MASK, max_mfp_mpc, with_propagation_mask
+from reion.physics.recombinations import CLUMPING, with_clumping
 from reion.readers.series import nearest_redshift, series_of
 from reion.readers.settings import MASS_SETTINGS, Settings
 from reion.readers.snapshot import Box, FieldInFiles, Snapshot
@@ -67,7 +68,9 @@ def assemble(box: Box, settings: Settings) -> xr.Dataset:
     mask = settings.text(MASK)
     if mask is not None:
         sim = with_propagation_mask(sim, mask)
-    return sim.assign_attrs({**box.attrs, **settings.attrs()})
+    sim = sim.assign_attrs({**box.attrs, **settings.attrs()})
+    clumping = settings.text(CLUMPING)
+    return sim if clumping is None else with_clumping(sim, clumping)
 
 
 def _require(box: Box, series: Mapping[str, Sequence[Snapshot]], settings: Settings) -> None:

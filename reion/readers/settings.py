@@ -27,6 +27,7 @@ COMMON = {
     "n_ion_unit": "unit of the photons emitted so far",
     "xi_unit": "'1', or 'neutral fraction' where files hold neutral fractions",
     "max_mfp": "the comoving radius in Mpc that photons reach, or a model of it such as worseck-2014",
+    "clumping": "factor on recombinations: 2.5, or pairs of redshift and factor: [[12,1],[6,3]]",
     "propagation_mask": "adds the field of this name: such a radius or model",
     "redshifts": "the redshifts to read, such as 9,8,7; the default is all",
     "mapping": "a TOML file that says which array is what, or where a halo catalogue is",

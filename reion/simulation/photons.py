@@ -93,11 +93,17 @@ def with_n_ion(sim: xr.Dataset) -> xr.Dataset:
     n_ion = np.empty(sim["n_src"].shape, dtype=np.float32)
     for index in range(n_ion.shape[0]):
         n_ion[index] = emitted.at(index)
-    attrs = {
+    return sim.assign(n_ion=(DIMS, n_ion, n_ion_attrs(sim)))
+
+
+def n_ion_attrs(sim: xr.Dataset) -> dict[str, str]:
+    """Attributes of n_ion: those that the simulation has, or those that follow from its n_src."""
+    if "n_ion" in sim.data_vars:
+        return dict(sim["n_ion"].attrs)
+    return {
         "units": n_ion_units(sim["n_src"].attrs["units"]),
         "long_name": FIELDS["n_ion"].long_name,
     }
-    return sim.assign(n_ion=(DIMS, n_ion, attrs))
 
 
 @contextlib.contextmanager

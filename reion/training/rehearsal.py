@@ -22,6 +22,7 @@ from reion.errors import InputError
 from reion.models.build import Model
 from reion.models.coverage import Coverage
 from reion.models.normalizer import Normalizer
+from reion.physics.recombinations import less_recombinations
 from reion.simulation.contract import MAX_MFP, cubic_cell_size_mpc
 from reion.simulation.photons import with_n_ion
 from reion.training.sampler import (
@@ -90,7 +91,9 @@ def rehearsal_snapshots(
         Folder for channels that do not fit in memory.
     """
     rng = np.random.default_rng((model.config.seed, SNAPSHOTS))
-    with_photons = [with_n_ion(sim) if "n_ion" in model.config.inputs else sim for sim in simulations]
+    with_photons = [
+        with_n_ion(less_recombinations(sim)) if "n_ion" in model.config.inputs else sim for sim in simulations
+    ]
     snapshots = []
     for number in range(SNAPSHOTS):
         sim = with_photons[rng.integers(len(simulations))]

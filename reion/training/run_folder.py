@@ -34,6 +34,7 @@ from reion.jobs.places import Kind, holds_only
 from reion.models.build import Model, build_model, build_network
 from reion.models.normalizer import Normalizer
 from reion.physics.mean_free_path import require_max_mfp
+from reion.physics.recombinations import less_recombinations
 from reion.simulation.contract import DIMS, cubic_cell_size_mpc, require_fields
 from reion.simulation.photons import with_n_ion
 from reion.training import pictures
@@ -310,7 +311,7 @@ class Run:
         """
         names = self.config.inputs
         if "n_ion" in names:
-            sim = with_n_ion(sim)
+            sim = with_n_ion(less_recombinations(sim))
         require_fields(sim, names, purpose="prediction")
         if self.config.conditions:
             require_max_mfp(sim, purpose="prediction")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
-from reion.models.coverage import Coverage, clumping_of, quantities
+from reion.models.coverage import Coverage, quantities
 from reion.simulation.contract import hydrogen_density
 
 GAS = np.full((8, 8, 8), 4.2108e-31, dtype=np.float32)
@@ -84,14 +82,3 @@ def test_a_clumping_factor_that_the_training_had_not_is_told():
 
 def quantities_with_clumping(clumping: float | None) -> dict[str, float]:
     return numbers(np.ones_like(GAS), clumping=clumping)
-
-
-def test_the_clumping_factor_is_that_of_the_ray_tracing():
-    def stored(clumping: object) -> dict[str, str]:
-        return {"ray_tracing": json.dumps({"clumping": clumping, "max_mfp": 30.0})}
-
-    assert clumping_of({}, 8.0) is None
-    assert clumping_of(stored(2.0), 8.0) == 2.0
-    # pairs of redshift and factor, straight lines between, constant beyond
-    assert clumping_of(stored([[6.0, 3.0], [10.0, 1.0]]), 8.0) == pytest.approx(2.0)
-    assert clumping_of(stored([[6.0, 3.0], [10.0, 1.0]]), 15.0) == pytest.approx(1.0)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import reion
 from reion.errors import InputError
 from reion.evaluation.stored import attributes_of_xi, warnings_in
+from reion.physics.recombinations import less_recombinations, with_clumping
 from reion.prediction import predict as prediction
 from reion.prediction.emulator import Emulator
 from reion.prediction.memory import FittedTiles
@@ -322,3 +323,22 @@ def _write_archives(sim, folder):
             folder / f"box_z{redshift:06.3f}.npz", **fields, redshift=redshift, box_size=sim.attrs["box_size"]
         )
     return folder
+
+
+@pytest.mark.parametrize("keep", ["n_src", "n_ion", "both"])
+def test_of_clumpy_gas_it_takes_the_photons_that_are_left(toy, toy_model, tmp_path, tiles_of, keep):
+    """From a store, in tiles, and in memory: as a simulation that was given this n_ion by hand."""
+    box = toy(shape=(12, 12, 12), redshift=(12.0, 10.0, 9.0, 7.0))
+    full = with_n_ion(box)
+    sim = {"n_src": box, "n_ion": full.drop_vars("n_src"), "both": full}[keep]
+    by_hand = full.copy()
+    by_hand["n_ion"] = less_recombinations(with_clumping(full, 3.0))["n_ion"].load()
+    emulator = Emulator(toy_model, device="cpu")
+    expected = emulator.predict(by_hand).values
+    assert not np.allclose(expected, emulator.predict(full).values, atol=1e-3)
+    np.testing.assert_allclose(emulator.predict(with_clumping(sim, 3.0)).values, expected, atol=1e-5)
+    write_simulation(sim, tmp_path / "sim.zarr")
+    predict(toy_model, tmp_path / "sim.zarr", tmp_path / "xi.zarr", settings={"clumping": "3"})
+    stored = xr.open_zarr(tmp_path / "xi.zarr")["xi"]
+    np.testing.assert_allclose(stored.values, expected, atol=1e-5)
+    assert stored.attrs["clumping"] == "3"

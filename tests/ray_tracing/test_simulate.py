@@ -11,6 +11,7 @@ import xarray as xr
 
 from reion.errors import InputError
 from reion.jobs.plan import Terms
+from reion.physics.recombinations import clumping_of, less_recombinations, with_clumping
 from reion.ray_tracing import simulate as simulating
 from reion.ray_tracing import tracers
 from reion.ray_tracing.cost import plan_simulate
@@ -18,7 +19,8 @@ from reion.ray_tracing.settings import RayTracing
 from reion.ray_tracing.simulate import simulate, traced_snapshots
 from reion.ray_tracing.tracers import SharedTracing
 from reion.readers import open_simulation
-from reion.simulation.contract import FIELDS, cosmology, hydrogen_per_density
+from reion.simulation.contract import FIELDS, cosmology, hydrogen_per_density, mean_baryon_density
+from reion.simulation.cosmic_time import cosmic_age_s
 from reion.storage.store import write_simulation
 from reion_kernels import black_body_table, trace_rays
 from tests.ray_tracing.boxes import density_and_sources, interrupt_at
@@ -294,3 +296,47 @@ def test_a_dark_series_is_planned_as_no_work(tmp_path):
     planned = plan_simulate(dark, [], RayTracing(max_mfp=4.0), terms=Terms(rate=1e6, machines=4))
     assert planned.pieces == 1
     assert planned.seconds == 0
+
+
+def test_a_simulation_brings_its_clumping_factor_and_a_setting_replaces_it(tmp_path):
+    plain = density_and_sources()
+    clumped = write_simulation(with_clumping(plain, [[12, 1.0], [10, 9.0]]), tmp_path / "clumped.zarr")
+    factors = []
+    for name, tracing in (("own", TRACING), ("other", TRACING.model_copy(update={"clumping": 2.0}))):
+        simulate(clumped, tmp_path / f"{name}.zarr", tracing)
+        sim = open_simulation(tmp_path / f"{name}.zarr")
+        assert "clumping" not in sim.attrs  # the record of the ray tracing has it
+        factors.append(clumping_of(sim.attrs, 11.0))
+    assert factors == [5.0, 2.0]
+
+
+def test_the_photons_that_clumping_takes_could_as_well_not_have_been_emitted(tmp_path):
+    """In uniform gas, rays with a clumping factor ionise what weaker sources ionise without one.
+
+    The bubble is large: in its edge, where cells are partly ionised, fewer atoms recombine.
+    """
+    redshift = (12.0, 11.0, 10.0, 9.0, 8.0)
+    sim = density_and_sources(side=16, redshift=redshift, sources=1, cell_mpc=0.7)
+    sim["n_igm"][:] = mean_baryon_density(sim)
+    sim["n_src"] *= 8
+    left = less_recombinations(with_clumping(sim, 4.0))["n_ion"].values.astype(np.float64)
+    weaker = sim["n_src"].copy(deep=True)
+    seconds = np.diff(cosmic_age_s(sim))[:, None, None, None]
+    weaker[:-1] = (np.diff(left, axis=0) * 1e18 / seconds).astype(np.float32)
+    assert float(weaker.min()) >= 0
+    xi = {}
+    for name, box, clumping in (
+        ("clumped", sim, 4.0),
+        ("weaker", sim.assign(n_src=weaker), 1.0),
+        ("neither", sim, 1.0),
+    ):
+        store = write_simulation(box, tmp_path / f"{name}.zarr")
+        simulate(store, tmp_path / f"{name}_xi.zarr", RayTracing(max_mfp=5.6, steps=4, clumping=clumping))
+        xi[name] = open_simulation(tmp_path / f"{name}_xi.zarr")["xi"].values.astype(np.float64)
+    for index in range(2, len(redshift)):
+        clumped, weaker_mean, neither = (xi[name][index].mean() for name in ("clumped", "weaker", "neither"))
+        assert abs(weaker_mean - clumped) < 0.15 * (neither - clumped)
+    assert (
+        np.square(xi["weaker"] - xi["clumped"]).mean()
+        < 0.05 * np.square(xi["neither"] - xi["clumped"]).mean()
+    )
