@@ -102,6 +102,8 @@ def train(
     """
     folder = RunFolder(output_path(out, RUN))
     config = _fitted(config or load_config(), simulations, parent)
+    if not resume:  # a run that goes on has been checked, and its record says what it started from
+        require_rehearsal(config, has_parent=parent is not None)
     provenance = Provenance.of_run(config, simulations, None if parent is None else parent.ancestor)
     with processes or Processes() as processes, ExitStack() as stack:
         processes.require_same(provenance.digest(config))
@@ -133,7 +135,6 @@ def _fitted(config: RunConfig, simulations: Sequence[xr.Dataset], parent: Parent
     config = with_photons(config, simulations)
     if parent is not None:
         parent.require_fit(config)
-    require_rehearsal(config, has_parent=parent is not None)
     return config
 
 
