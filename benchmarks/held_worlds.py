@@ -1,6 +1,6 @@
 """Make the worlds on which the models for many worlds are judged, from a box that no training has seen.
 
-`python benchmarks/held_worlds.py BOX2 --out held` traces the rays of nine worlds. Their density is that of
+`python benchmarks/held_worlds.py BOX2 --out held` traces the rays of eleven worlds. Their density is that of
 box 2 of `rt64`, their sources are its own or changed, and photons reach as far as in a training box, a
 distance between those of the training boxes, or one outside of them. The command goes on after an
 interruption. Then
@@ -30,7 +30,9 @@ WORLDS = Worlds(
     world=(
         World(name="reach30", series="box", max_mfp=30),
         World(name="reach15", series="box", max_mfp=15),
+        World(name="reach25", series="box", max_mfp=25),
         World(name="reach45", series="box", max_mfp=45),
+        World(name="reach70", series="box", max_mfp=70),
         World(name="few-bright", series="box", max_mfp=30, brightest=0.1),
         World(name="coarse", series="coarse", max_mfp=30),
         World(name="half-emit", series="half", max_mfp=20),
