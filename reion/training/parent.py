@@ -25,10 +25,12 @@ from reion.training.provenance import Ancestor
 from reion.training.run_folder import load_run, load_weights
 
 _STEPS = 300
-_RATE_SHARE = 0.2
 _REHEARSAL = 0.5
-"""Defaults of a run that starts from a parent: its steps, its share of the parent's learning rate, and the
-share of its crops that repeat the parent's answers, if the network can tell worlds apart."""
+_RATE_SHARE = 0.5
+_RATE_SHARE_WITHOUT = 0.2
+"""Defaults of a run that starts from a parent: its steps, the share of its crops that repeat the parent's
+answers if the network can tell worlds apart, and its share of the parent's learning rate with such crops and
+without. At a higher rate a network fits the new boxes better and forgets the old ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +65,14 @@ class Parent:
         """The default schema of a run that starts here: its network, fewer steps, a lower learning rate."""
         values: dict[str, Any] = self.config.model_dump(mode="json", exclude_none=True)
         training = values["training"]
+        rehearsal, share = (
+            (_REHEARSAL, _RATE_SHARE) if MAX_MFP in self.config.conditions else (0.0, _RATE_SHARE_WITHOUT)
+        )
         training |= {
             "steps": _STEPS,
-            "learning_rate": round(_RATE_SHARE * training["learning_rate"], 8),
+            "learning_rate": round(share * training["learning_rate"], 8),
             "round_steps": min(_STEPS, training["round_steps"]),
-            "rehearsal": _REHEARSAL if MAX_MFP in self.config.conditions else 0.0,
+            "rehearsal": rehearsal,
         }
         return values
 

@@ -168,7 +168,7 @@ def test_other_networks_still_refuse_boxes_of_two_cell_sizes(toy, tmp_path):
 def test_a_run_starts_where_another_ended(toy, run, tmp_path):
     parent = load_parent(run)
     config = load_config(settings=["training.steps=2", "training.round_steps=2"], base=parent.defaults())
-    assert config.training.learning_rate == pytest.approx(0.2 * parent.config.training.learning_rate)
+    assert config.training.learning_rate == pytest.approx(0.5 * parent.config.training.learning_rate)
     own = toy(shape=(12, 10, 8), redshift=(13.0, 10.0, 8.0, 7.0), cell_mpc=3.0, seed=5)
     own = with_max_mfp(own, [60.0] * 4)
     train([own], tmp_path / "run", config, parent=parent)
