@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -101,10 +102,13 @@ def test_a_series_that_is_missing(tmp_path):
 def test_the_list_that_comes_with_reion_spans_what_users_have():
     worlds = load_worlds().world
     assert {world.series for world in worlds} == {*("box1", "box3", "c1", "c1394", "c2", "c2381", "c4", "d2")}
-    assert {world.max_mfp for world in worlds} == {10.0, 15.0, 20.0, 30.0, 37.0, 45.0, 60.0}
+    reaches = sorted({world.max_mfp for world in worlds})
+    assert (reaches[0], reaches[-1]) == (10.0, 60.0)
+    # A network that knew 20 and 30 Mpc but nothing between had R² 0.92 at 25.
+    assert max(after / before for before, after in pairwise(reaches)) <= 1.25
     assert min(world.photons for world in worlds) < 1 < max(world.photons for world in worlds)
     assert min(world.brightest for world in worlds) <= 0.05
-    # The networks are not told how much faster gas recombines.
+    # What further recombinations take is subtracted before a network sees the photons.
     assert {world.clumping for world in worlds} == {1.0}
 
 
