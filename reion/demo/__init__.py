@@ -16,10 +16,10 @@ import xarray as xr
 from reion.errors import InputError
 from reion.jobs.outputs import whole_folder, write_json, write_whole
 from reion.jobs.places import GENERATOR, Kind, claimed, holds_only
-from reion.physics.recombinations import less_recombinations
 from reion.prediction.emulator import Emulator
 from reion.simulation.contract import AXES, DEFAULT_COSMOLOGY, box_size_mpc
 from reion.simulation.photons import late_start_is_known, with_n_ion
+from reion.simulation.recombinations import less_recombinations
 
 RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 """Files of onnxruntime-web that the page loads, from the `dist` folder of its npm package."""

@@ -211,7 +211,7 @@ def quantities(
         Reach of the photons, Mpc; None if unknown.
     clumping
         Clumping factor of the recombinations that are not yet subtracted from `photons` (see
-        `reion.physics.recombinations`); None if unknown.
+        `reion.simulation.recombinations`); None if unknown.
     """
     mean = float(n_igm.mean(dtype=np.float64))
     numbers = {

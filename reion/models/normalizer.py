@@ -11,9 +11,9 @@ import xarray as xr
 
 from reion.errors import InputError
 from reion.models.shapes import BoxChannels, BoxField
-from reion.physics.recombinations import less_recombinations
 from reion.simulation.contract import hydrogen_density
 from reion.simulation.photons import with_n_ion
+from reion.simulation.recombinations import less_recombinations
 from reion_kernels import Moments, Transform, affine, moments
 
 

@@ -19,11 +19,11 @@ from reion.config import InputSet
 from reion.errors import InputError
 from reion.jobs.resources import fft_threads
 from reion.metrics.fields import checked_pair
-from reion.physics.recombinations import less_recombinations
 from reion.simulation.contract import cubic_cell_size_mpc, hydrogen_density, require_fields
 from reion.simulation.cosmic_time import cosmic_age_s
 from reion.simulation.periodic import squared_distance
 from reion.simulation.photons import N_ION_TIME_S, EmittedPhotons, warn_if_late
+from reion.simulation.recombinations import less_recombinations
 
 RADII_CELLS = tuple(float(16 * 2 ** (-step / 8)) for step in range(33))
 """Radii of the spheres in cells: 16 down to 1, eight to every factor of two.
@@ -123,7 +123,7 @@ class Photons:
         A Simulation with n_ion or n_src (`history`), or n_src (`instant`).
     inputs
         `history`: n_ion, computed from n_src if the simulation does not have it, and less the photons that a
-        clumping factor above 1 takes (`reion.physics.recombinations`).
+        clumping factor above 1 takes (`reion.simulation.recombinations`).
         `instant`: n_src times the cosmic age, as if the present sources had always shone.
 
     Raises

@@ -16,7 +16,6 @@ import xarray as xr
 
 from reion.errors import InputError
 from reion.models.coverage import Outside
-from reion.physics.recombinations import less_recombinations
 from reion.prediction.cells import at_cell_size, transport_of
 from reion.prediction.inputs import check_arrays, check_fit, conditions_at, warn_of_arrays
 from reion.prediction.model_file import UNCHANGED, card_of, read_model
@@ -25,6 +24,7 @@ from reion.prediction.sessions import Device, check_device, may_use_cuda, open_s
 from reion.prediction.stages import stages_of
 from reion.simulation.contract import AXES, DIMS, FIELDS, check_simulation, cubic_cell_size_mpc
 from reion.simulation.photons import late_start_is_known, with_n_ion
+from reion.simulation.recombinations import less_recombinations
 from reion_exports.card import ModelCard
 from reion_exports.convert import OUTPUTS, PERIODIC
 
@@ -186,22 +186,20 @@ class Emulator:
         for index, redshift in enumerate(sim["redshift"].values):
             arrays, numbers = check_arrays(self.card, redshift, self._snapshot(sim, index))
             answers[:, index] = fitted._run(numbers, arrays, (1, 1, 1), spread=True)[:, 0]
-        coords = {dim: sim.coords[dim] for dim in DIMS}
         return xr.Dataset(
             {
                 name: (DIMS, values, self.provenance(sim, output=name))
                 for name, values in zip(OUTPUTS, answers, strict=True)
             },
-            coords=coords,
+            coords={dim: sim.coords[dim] for dim in DIMS},
         )
 
     def _fit(self, sim: xr.Dataset) -> tuple[Emulator, xr.Dataset]:
         """Check a simulation; return the model for its cells, and the simulation with n_ion if needed."""
         self.check(check_simulation(sim, values=False))
-        if "n_ion" in self.card.inputs:
-            with late_start_is_known():
-                sim = with_n_ion(less_recombinations(sim))
-        return self.for_cells_of(sim), sim
+        with late_start_is_known():
+            known = with_n_ion(less_recombinations(sim)) if "n_ion" in self.card.inputs else sim
+        return self.for_cells_of(sim), known
 
     def _snapshot(self, sim: xr.Dataset, index: int) -> dict[str, Any]:
         """The fields and conditions of a snapshot, as arguments of `predict_arrays`."""

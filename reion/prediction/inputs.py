@@ -14,7 +14,6 @@ from reion.errors import InputError
 from reion.models.coverage import TOLERANCE, Coverage, Outside, quantities
 from reion.models.transport import REFERENCE_DENSITY
 from reion.physics.mean_free_path import require_max_mfp
-from reion.physics.recombinations import clumping_of, less_recombinations
 from reion.simulation.arrays import plain_values
 from reion.simulation.contract import (
     AXES,
@@ -30,6 +29,7 @@ from reion.simulation.contract import (
 )
 from reion.simulation.photons import FIRST_LIGHT_REDSHIFT, late_start_is_known, warn_if_late, with_n_ion
 from reion.simulation.plausible_density import require_cosmic_density, require_cosmic_mean
+from reion.simulation.recombinations import clumping_of, less_recombinations
 from reion.simulation.regridding import how_to_regrid
 from reion_exports.card import ModelCard
 

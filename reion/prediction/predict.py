@@ -23,7 +23,6 @@ from reion.jobs.sources import SourceFiles
 from reion.jobs.workers import Job, Portable, Progress, ThisProcess, Workers
 from reion.metrics.crossings import Oddities
 from reion.models.coverage import Outside
-from reion.physics.recombinations import less_recombinations
 from reion.prediction.budget import SnapshotBudget, backwards, budgets, tile_sums
 from reion.prediction.emulator import Emulator
 from reion.prediction.inputs import conditions_at
@@ -36,6 +35,7 @@ from reion.readers import open_simulation, source_files
 from reion.simulation.contract import DIMS, Shape, shape_of
 from reion.simulation.lazy import CellKey, LazyField
 from reion.simulation.photons import EmittedPhotons, late_start_is_known
+from reion.simulation.recombinations import less_recombinations
 from reion.storage.conversion import described_conditions, grow_store
 from reion.storage.single_file import kind_of, packing_of
 from reion.storage.store import HISTORY, STORE, consolidate, create_group, plain
@@ -372,11 +372,10 @@ class PredictedField(Portable, LazyField):
         self, emulator: Emulator, sim: xr.Dataset, *, device: Device = "auto", keep: Path | None = None
     ) -> None:
         super().__init__(tuple(sim.sizes[dim] for dim in DIMS))
-        takes_history = "n_ion" in emulator.card.inputs
-        sim = less_recombinations(sim) if takes_history else sim
+        sim = less_recombinations(sim)
         self._model, self._sim, self._keep = PortableEmulator(emulator, device), sim, keep
         self._tiling = fit_tiles(emulator, shape_of(sim), default_memory_bytes()).tiling
-        derived = takes_history and "n_ion" not in sim.data_vars
+        derived = "n_ion" in emulator.card.inputs and "n_ion" not in sim.data_vars
         self._emitted = EmittedPhotons(sim) if derived else None
 
     def snapshot(self, index: int, key: CellKey) -> Field:
@@ -410,16 +409,13 @@ def _at_redshift(emulator: Emulator, sim: xr.Dataset, index: int, *, spread: boo
 
 
 def _shape(sides: Sequence[int]) -> Shape:
-    x, y, z = sides
-    return (x, y, z)
+    return (sides[0], sides[1], sides[2])
 
 
 def _with_history(sim: xr.Dataset, emulator: Emulator, growing: GrowingStore, workers: Workers) -> xr.Dataset:
     """Return the simulation with n_ion, if the model takes it, integrated block by block into a store."""
-    if "n_ion" not in emulator.card.inputs:
-        return sim
     sim = less_recombinations(sim)
-    if "n_ion" in sim.data_vars:
+    if "n_ion" not in emulator.card.inputs or "n_ion" in sim.data_vars:
         return sim
     history = GrowingStore(growing.folder / "history.zarr", STORE, "converting")
     if not history.out.exists():

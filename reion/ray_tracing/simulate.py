@@ -19,7 +19,6 @@ from reion.jobs.places import output_path
 from reion.jobs.resources import peak_memory_bytes, thread_limit
 from reion.jobs.sources import SourceFiles
 from reion.jobs.workers import ThisProcess, Workers
-from reion.physics.recombinations import CLUMPING, clumping_table
 from reion.ray_tracing.evolve import Interval, check_traceable, evolve, reach_mpc
 from reion.ray_tracing.settings import TRACED_FIELDS, RayTracing, traced_fields
 from reion.ray_tracing.tracers import SharedTracing
@@ -33,6 +32,7 @@ from reion.simulation.contract import (
     shape_of,
     with_max_mfp,
 )
+from reion.simulation.recombinations import CLUMPING, clumping_table
 from reion.storage.conversion import described_conditions
 from reion.storage.store import (
     STORE,

@@ -12,7 +12,6 @@ import xarray as xr
 
 from reion.errors import InputError
 from reion.physics.mean_free_path import MASK, max_mfp_mpc, with_propagation_mask
-from reion.physics.recombinations import CLUMPING, with_clumping
 from reion.readers.series import nearest_redshift, series_of
 from reion.readers.settings import MASS_SETTINGS, Settings
 from reion.readers.snapshot import Box, FieldInFiles, Snapshot
@@ -26,6 +25,7 @@ from reion.simulation.contract import (
     n_ion_units,
     with_max_mfp,
 )
+from reion.simulation.recombinations import CLUMPING, with_clumping
 from reion.simulation.units import UNIT_SETTINGS, Conversion, field_conversion
 
 

@@ -22,9 +22,9 @@ from reion.errors import InputError
 from reion.models.build import Model
 from reion.models.coverage import Coverage
 from reion.models.normalizer import Normalizer
-from reion.physics.recombinations import less_recombinations
 from reion.simulation.contract import MAX_MFP, cubic_cell_size_mpc
 from reion.simulation.photons import with_n_ion
+from reion.simulation.recombinations import less_recombinations
 from reion.training.sampler import (
     IN_MEMORY_BYTES,
     TrainingSnapshot,

@@ -34,9 +34,9 @@ from reion.jobs.places import Kind, holds_only
 from reion.models.build import Model, build_model, build_network
 from reion.models.normalizer import Normalizer
 from reion.physics.mean_free_path import require_max_mfp
-from reion.physics.recombinations import less_recombinations
 from reion.simulation.contract import DIMS, cubic_cell_size_mpc, require_fields
 from reion.simulation.photons import with_n_ion
+from reion.simulation.recombinations import less_recombinations
 from reion.training import pictures
 from reion.training.checkpoints import Checkpoint, save_checkpoint
 from reion.training.history import Round, to_csv, to_events

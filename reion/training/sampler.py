@@ -20,10 +20,10 @@ from reion.models.normalizer import Normalizer
 from reion.models.shapes import BoxChannels, BoxField
 from reion.models.transport import cell_size_condition, reach_condition
 from reion.physics.mean_free_path import require_max_mfp
-from reion.physics.recombinations import clumping_of, less_recombinations
 from reion.registry import AUGMENTATIONS, only_turned
 from reion.simulation.contract import MAX_MFP, cubic_cell_size_mpc, require_fields
 from reion.simulation.photons import with_n_ion
+from reion.simulation.recombinations import clumping_of, less_recombinations
 from reion_kernels import crop, crop_batch
 
 _UNIFORM_MEAN_XI = 1e-3

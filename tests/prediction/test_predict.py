@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 import reion
 from reion.errors import InputError
 from reion.evaluation.stored import attributes_of_xi, warnings_in
-from reion.physics.recombinations import less_recombinations, with_clumping
 from reion.prediction import predict as prediction
 from reion.prediction.emulator import Emulator
 from reion.prediction.memory import FittedTiles
@@ -22,6 +21,7 @@ from reion.prediction.predict import predict
 from reion.prediction.tiles import Tiling
 from reion.simulation.contract import make_simulation
 from reion.simulation.photons import with_n_ion
+from reion.simulation.recombinations import less_recombinations, with_clumping
 from reion.sky.history import history
 from reion.storage.store import write_simulation
 

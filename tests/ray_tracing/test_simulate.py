@@ -11,7 +11,6 @@ import xarray as xr
 
 from reion.errors import InputError
 from reion.jobs.plan import Terms
-from reion.physics.recombinations import clumping_of, less_recombinations, with_clumping
 from reion.ray_tracing import simulate as simulating
 from reion.ray_tracing import tracers
 from reion.ray_tracing.cost import plan_simulate
@@ -21,6 +20,7 @@ from reion.ray_tracing.tracers import SharedTracing
 from reion.readers import open_simulation
 from reion.simulation.contract import FIELDS, cosmology, hydrogen_per_density, mean_baryon_density
 from reion.simulation.cosmic_time import cosmic_age_s
+from reion.simulation.recombinations import clumping_of, less_recombinations, with_clumping
 from reion.storage.store import write_simulation
 from reion_kernels import black_body_table, trace_rays
 from tests.ray_tracing.boxes import density_and_sources, interrupt_at

@@ -13,10 +13,10 @@ from scipy.integrate import solve_ivp
 
 from reion.errors import InputError
 from reion.physics.excursion_set import photons
-from reion.physics.recombinations import clumping_of, clumping_table, less_recombinations, with_clumping
 from reion.readers import open_simulation
 from reion.simulation.contract import make_simulation
 from reion.simulation.photons import with_n_ion
+from reion.simulation.recombinations import clumping_of, clumping_table, less_recombinations, with_clumping
 from reion.storage.store import write_simulation
 
 REDSHIFT = (12.0, 10.0, 9.0, 7.0)
