@@ -56,7 +56,7 @@ QUANTITIES: Mapping[str, _Quantity] = {
     "clumping": _Quantity(
         "the clumping factor, by which recombinations are faster than by the density of the cells,",
         "",
-        "a model that takes n_ion allows for it where a series starts at z = 11 or before; this one cannot",
+        "a model that takes n_ion allows for it if the series starts at z = 11 or before, and only then",
     ),
     "bubble_radius": _Quantity(
         "the radius of the gas at mean density that the photons of a typical source ionise",
