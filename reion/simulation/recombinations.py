@@ -61,10 +61,7 @@ def clumping_of(attrs: Mapping[str, Any], redshift: float) -> float | None:
         If the attribute `clumping` is not a clumping factor.
     """
     table = clumping_table(attrs)
-    if not table:
-        return None
-    redshifts, factors = zip(*table, strict=True)
-    return float(np.interp(redshift, redshifts, factors))
+    return _at(redshift, table) if table else None
 
 
 def clumping_table(attrs: Mapping[str, Any]) -> list[tuple[float, float]]:
@@ -85,6 +82,12 @@ def clumping_table(attrs: Mapping[str, Any]) -> list[tuple[float, float]]:
     if "ray_tracing" in attrs:
         return _table(json.loads(attrs["ray_tracing"])["clumping"])
     return []
+
+
+def _at(redshift: float, table: Sequence[tuple[float, float]]) -> float:
+    """The factor at a redshift, on straight lines between the pairs of a table."""
+    redshifts, factors = zip(*table, strict=True)
+    return float(np.interp(redshift, redshifts, factors))
 
 
 def _table(given: Any) -> list[tuple[float, float]]:
@@ -125,11 +128,12 @@ def less_recombinations(sim: xr.Dataset) -> xr.Dataset:
         computed.
     """
     redshift = sim["redshift"].values.astype(np.float64)
-    factors = [clumping_of(sim.attrs, z) or 1.0 for z in redshift.tolist()]
+    clumping = clumping_table(sim.attrs)
     name = next((name for name in ("n_ion", "n_src") if name in sim.data_vars), None)
-    if max(factors) == 1.0 or name is None or redshift[0] < FIRST_LIGHT_REDSHIFT:
+    clumpy = clumping and max(_at(z, clumping) for z in redshift.tolist()) > 1
+    if not clumpy or name is None or redshift[0] < FIRST_LIGHT_REDSHIFT:
         return sim
-    before, shares = _shares_left(sim)
+    before, shares = _shares_left(sim, clumping)
     if name == "n_src":
         weights = shares * photon_weights(sim)
     else:
@@ -140,8 +144,10 @@ def less_recombinations(sim: xr.Dataset) -> xr.Dataset:
     return sim.assign(n_ion=variable).assign_attrs({_SUBTRACTED: "yes"})
 
 
-def _shares_left(sim: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+def _shares_left(sim: xr.Dataset, clumping: Sequence[tuple[float, float]]) -> tuple[np.ndarray, np.ndarray]:
     """Of the photons emitted before the first snapshot, and after each, the share left at every snapshot.
+
+    `clumping` is the table of the clumping factor.
 
     Returns
     -------
@@ -165,14 +171,14 @@ def _shares_left(sim: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
             # While matter dominates, 1 + z goes with age^(-2/3).
             age = age_s[index] + (step + 0.5) * seconds
             z = (1 + redshift[index]) * (age / age_s[index]) ** (-2 / 3) - 1
-            clumping = clumping_of(sim.attrs, z) or 1.0
-            rate = clumping * today * (1 + z) ** 3
+            factor = _at(z, clumping)
+            rate = factor * today * (1 + z) ** 3
             emitted = np.zeros(count + 1)
             emitted[index] = 1 / _STEPS
             kept = math.exp(-rate * seconds)
             after = ionising * kept + emitted * (1 - kept) / (rate * seconds)
             taken = emitted + ionising - after
-            left += emitted - taken * (clumping - 1) / clumping
+            left += emitted - taken * (factor - 1) / factor
             ionising = after
         rows.append(left.copy())
     table = np.array(rows)
