@@ -18,8 +18,8 @@ from reion.jobs.outputs import whole_folder, write_json, write_whole
 from reion.jobs.places import GENERATOR, Kind, claimed, holds_only
 from reion.prediction.emulator import Emulator
 from reion.simulation.contract import AXES, DEFAULT_COSMOLOGY, box_size_mpc
-from reion.simulation.photons import late_start_is_known, with_n_ion
-from reion.simulation.recombinations import less_recombinations
+from reion.simulation.photons import late_start_is_known
+from reion.simulation.recombinations import with_photons_left
 
 RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 """Files of onnxruntime-web that the page loads, from the `dist` folder of its npm package."""
@@ -114,7 +114,7 @@ def write_demo_page(
     emulator.check(sim)
     if "n_ion" in emulator.card.inputs:
         with late_start_is_known():
-            sim = with_n_ion(less_recombinations(sim))
+            sim = with_photons_left(sim)
     with claimed(out, DEMO_PAGE, force=force) as place, whole_folder(place) as folder:
         for name in _PAGE_FILES:
             with resources.as_file(resources.files(__package__) / name) as file:

@@ -12,8 +12,7 @@ import xarray as xr
 from reion.errors import InputError
 from reion.models.shapes import BoxChannels, BoxField
 from reion.simulation.contract import hydrogen_density
-from reion.simulation.photons import with_n_ion
-from reion.simulation.recombinations import less_recombinations
+from reion.simulation.recombinations import with_photons_left
 from reion_kernels import Moments, Transform, affine, moments
 
 
@@ -140,11 +139,7 @@ def fit_photons_per_source(simulations: Iterable[xr.Dataset], *, shining_time: f
     """
     products = squares = 0.0
     for sim in simulations:
-        field = (
-            with_n_ion(less_recombinations(sim))["n_ion"]
-            if shining_time is None
-            else sim["n_src"] * shining_time
-        )
+        field = with_photons_left(sim)["n_ion"] if shining_time is None else sim["n_src"] * shining_time
         for index in range(sim.sizes["redshift"]):
             xi = sim["xi"][index].values.astype(np.float64)
             if xi.mean() > 0.8:

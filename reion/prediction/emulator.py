@@ -23,8 +23,8 @@ from reion.prediction.probe import probe
 from reion.prediction.sessions import Device, check_device, may_use_cuda, open_session, running
 from reion.prediction.stages import stages_of
 from reion.simulation.contract import AXES, DIMS, FIELDS, check_simulation, cubic_cell_size_mpc
-from reion.simulation.photons import late_start_is_known, with_n_ion
-from reion.simulation.recombinations import less_recombinations
+from reion.simulation.photons import late_start_is_known
+from reion.simulation.recombinations import with_photons_left
 from reion_exports.card import ModelCard
 from reion_exports.convert import OUTPUTS, PERIODIC
 
@@ -198,7 +198,7 @@ class Emulator:
         """Check a simulation; return the model for its cells, and the simulation with n_ion if needed."""
         self.check(check_simulation(sim, values=False))
         with late_start_is_known():
-            known = with_n_ion(less_recombinations(sim)) if "n_ion" in self.card.inputs else sim
+            known = with_photons_left(sim) if "n_ion" in self.card.inputs else sim
         return self.for_cells_of(sim), known
 
     def _snapshot(self, sim: xr.Dataset, index: int) -> dict[str, Any]:

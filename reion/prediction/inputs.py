@@ -27,9 +27,9 @@ from reion.simulation.contract import (
     n_ion_units,
     require_fields,
 )
-from reion.simulation.photons import FIRST_LIGHT_REDSHIFT, late_start_is_known, warn_if_late, with_n_ion
+from reion.simulation.photons import FIRST_LIGHT_REDSHIFT, late_start_is_known, warn_if_late
 from reion.simulation.plausible_density import require_cosmic_density, require_cosmic_mean
-from reion.simulation.recombinations import clumping_of, less_recombinations
+from reion.simulation.recombinations import clumping_of, with_photons_left
 from reion.simulation.regridding import how_to_regrid
 from reion_exports.card import ModelCard
 
@@ -108,7 +108,7 @@ def outside_training(card: ModelCard, sim: xr.Dataset) -> list[Outside]:
     photon_field = _photon_field(card)
     if photon_field == "n_ion":
         with late_start_is_known():
-            corner = with_n_ion(less_recombinations(corner))
+            corner = with_photons_left(corner)
     return coverage.furthest_outside(
         (
             redshift,

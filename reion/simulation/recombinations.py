@@ -20,7 +20,7 @@ from reion.errors import InputError
 from reion.simulation.contract import DIMS, hydrogen_per_gram, mean_baryon_density
 from reion.simulation.cosmic_time import cosmic_age_s
 from reion.simulation.lazy import CellKey, LazyField
-from reion.simulation.photons import FIRST_LIGHT_REDSHIFT, n_ion_attrs, photon_weights
+from reion.simulation.photons import FIRST_LIGHT_REDSHIFT, n_ion_attrs, photon_weights, with_n_ion
 
 CLUMPING = "clumping"
 """Attribute of a Simulation: its clumping factor as JSON, one number or pairs of redshift and number."""
@@ -142,6 +142,11 @@ def less_recombinations(sim: xr.Dataset) -> xr.Dataset:
     left = _PhotonsLeft(sim[name], weights)
     variable = xr.Variable(DIMS, left.as_variable_data(), n_ion_attrs(sim))
     return sim.assign(n_ion=variable).assign_attrs({_SUBTRACTED: "yes"})
+
+
+def with_photons_left(sim: xr.Dataset) -> xr.Dataset:
+    """`less_recombinations`, with n_ion summed up from n_src where it is not there (see `with_n_ion`)."""
+    return with_n_ion(less_recombinations(sim))
 
 
 def _shares_left(sim: xr.Dataset, clumping: Sequence[tuple[float, float]]) -> tuple[np.ndarray, np.ndarray]:

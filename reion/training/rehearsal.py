@@ -23,8 +23,7 @@ from reion.models.build import Model
 from reion.models.coverage import Coverage
 from reion.models.normalizer import Normalizer
 from reion.simulation.contract import MAX_MFP, cubic_cell_size_mpc
-from reion.simulation.photons import with_n_ion
-from reion.simulation.recombinations import less_recombinations
+from reion.simulation.recombinations import with_photons_left
 from reion.training.sampler import (
     IN_MEMORY_BYTES,
     TrainingSnapshot,
@@ -90,9 +89,7 @@ def rehearsal_snapshots(
         Folder for channels that do not fit in memory.
     """
     rng = np.random.default_rng((model.config.seed, SNAPSHOTS))
-    with_photons = [
-        with_n_ion(less_recombinations(sim)) if "n_ion" in model.config.inputs else sim for sim in simulations
-    ]
+    with_photons = [with_photons_left(sim) if "n_ion" in model.config.inputs else sim for sim in simulations]
     snapshots = []
     for number in range(SNAPSHOTS):
         sim = with_photons[rng.integers(len(simulations))]

@@ -35,8 +35,7 @@ from reion.models.build import Model, build_model, build_network
 from reion.models.normalizer import Normalizer
 from reion.physics.mean_free_path import require_max_mfp
 from reion.simulation.contract import DIMS, cubic_cell_size_mpc, require_fields
-from reion.simulation.photons import with_n_ion
-from reion.simulation.recombinations import less_recombinations
+from reion.simulation.recombinations import with_photons_left
 from reion.training import pictures
 from reion.training.checkpoints import Checkpoint, save_checkpoint
 from reion.training.history import Round, to_csv, to_events
@@ -311,7 +310,7 @@ class Run:
         """
         names = self.config.inputs
         if "n_ion" in names:
-            sim = with_n_ion(less_recombinations(sim))
+            sim = with_photons_left(sim)
         require_fields(sim, names, purpose="prediction")
         if self.config.conditions:
             require_max_mfp(sim, purpose="prediction")

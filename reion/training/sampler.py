@@ -22,8 +22,7 @@ from reion.models.transport import cell_size_condition, reach_condition
 from reion.physics.mean_free_path import require_max_mfp
 from reion.registry import AUGMENTATIONS, only_turned
 from reion.simulation.contract import MAX_MFP, cubic_cell_size_mpc, require_fields
-from reion.simulation.photons import with_n_ion
-from reion.simulation.recombinations import clumping_of, less_recombinations
+from reion.simulation.recombinations import clumping_of, with_photons_left
 from reion_kernels import crop, crop_batch
 
 _UNIFORM_MEAN_XI = 1e-3
@@ -94,7 +93,7 @@ def prepare_snapshots(simulations: Sequence[xr.Dataset], model: Model, cache: Pa
     for sim in simulations:
         require_fields(sim, ["n_igm", "xi"], purpose="training")
         if "n_ion" in config.inputs:
-            sim = with_n_ion(less_recombinations(sim))
+            sim = with_photons_left(sim)
         require_fields(sim, config.inputs, purpose="training")
         validation_cells = validation_cells_along_x(config, model, sim.sizes["x"])
         if _free_origins(sim.sizes["x"], validation_cells, config.data, crop_cells) < 1:
