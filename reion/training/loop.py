@@ -58,7 +58,7 @@ class Loop:
     state
         Network, optimiser and history: all that a step changes.
     stepping
-        What takes the steps: the trunk, or what trains its weights faster.
+        What takes the steps and predicts: the trunk, or what does both faster with its weights.
     snapshots, normalizer
         The snapshots from which batches are cut, and the normalisation of the batches.
     rehearsed
@@ -129,7 +129,9 @@ class Loop:
         if parent is not None:
             model.trunk.set_weights(parent.weights)
             if config.training.rehearsal:
-                rehearsed = rehearsal_snapshots(simulations, model, normalizer, parent.coverage, cache)
+                rehearsed = rehearsal_snapshots(
+                    simulations, model, stepping, normalizer, parent.coverage, cache
+                )
         state = State(model, callbacks=callbacks)
         return cls(
             state,
@@ -303,7 +305,7 @@ class Loop:
             if not is_partly_ionised(float(snapshot.xi.mean())):
                 continue
             (values, conditions), true = validation_pair(snapshot, normalizer, model)
-            answer = model.trunk([values, conditions], training=False)
+            answer = self.stepping([values, conditions], training=False)
             target = keras.ops.convert_to_tensor(true)
             loss = float(model.trunk.compute_loss(y=target, y_pred=answer, training=False))
             predicted = keras.ops.convert_to_numpy(answer)
@@ -342,7 +344,7 @@ class Loop:
             error = spread = 0.0
             for x in slabs_along_x(snapshot):
                 inputs, true = slab_pair(snapshot, normalizer, model, x)
-                answer = keras.ops.convert_to_numpy(model.trunk(list(inputs), training=False))
+                answer = keras.ops.convert_to_numpy(self.stepping(list(inputs), training=False))
                 error += float((answer[..., :1] - true).sum(dtype=np.float64))
                 spread += float(answer[..., 1:].sum(dtype=np.float64))
             ratios.append(abs(error) / spread)

@@ -68,6 +68,7 @@ def require_rehearsal(config: RunConfig, *, has_parent: bool) -> None:
 def rehearsal_snapshots(
     simulations: Sequence[xr.Dataset],
     model: Model,
+    trunk: keras.Model,
     normalizer: Normalizer,
     coverage: Coverage,
     cache: Path,
@@ -82,7 +83,9 @@ def rehearsal_snapshots(
     simulations
         The boxes of the new world.
     model, normalizer
-        The network, with the weights from before the run, and its normalisation.
+        The network and its normalisation.
+    trunk
+        What predicts, with the weights from before the run.
     coverage
         What the training of the network covered.
     cache
@@ -111,7 +114,7 @@ def rehearsal_snapshots(
             quantities={},
             variance=np.empty(density.shape, dtype=np.float32) if model.trunk.output_shape[-1] == 2 else None,
         )
-        _write_answers(snapshot, model, normalizer)
+        _write_answers(snapshot, model, trunk, normalizer)
         snapshots.append(snapshot)
     return snapshots
 
@@ -122,13 +125,15 @@ def _drawn(rng: np.random.Generator, ends: tuple[float, float]) -> float:
     return math.exp(rng.uniform(math.log(low), math.log(high)))
 
 
-def _write_answers(snapshot: TrainingSnapshot, model: Model, normalizer: Normalizer) -> None:
+def _write_answers(
+    snapshot: TrainingSnapshot, model: Model, trunk: keras.Model, normalizer: Normalizer
+) -> None:
     """Write the trunk's prediction of the whole box into `xi`, and its squared spread into `variance`."""
     sides = snapshot.xi.shape
     for x in slabs_along_x(snapshot):
         shape = [-(-side // model.stride_cells) * model.stride_cells for side in (len(x), *sides[1:])]
         inputs = slab_inputs(snapshot, normalizer, model, x.start, shape)
-        answer = keras.ops.convert_to_numpy(model.trunk(list(inputs), training=False)).astype(np.float32)
+        answer = keras.ops.convert_to_numpy(trunk(list(inputs), training=False)).astype(np.float32)
         answer = answer[0, : len(x), : sides[1], : sides[2]]
         if model.target_normalised:
             answer[..., 0] = np.clip(answer[..., 0] * normalizer.xi_std + normalizer.xi_mean, 0, 1)

@@ -23,7 +23,7 @@ from reion.training.gradients import average_gradients
 from reion.training.losses import build_loss
 from reion.training.optimizer import build_optimizer
 from reion.training.processes import Processes
-from reion_kernels.residual_trunk import TrunkWeights
+from reion_kernels.residual_trunk import TrunkWeights, residual_trunk
 from reion_kernels.trunk_gradients import TrunkGradients
 
 _FIRST_CONDITIONS = {"reion": "redshift", "transport": "conditions"}
@@ -33,13 +33,15 @@ _FIRST_CONDITIONS = {"reion": "redshift", "transport": "conditions"}
 class FusedTrunk(keras.Model):  # type: ignore[misc]  # Keras is untyped
     """A trunk in training whose answers and gradients come from kernels, not from its layers.
 
-    Its layers compute what conditions add to every stage. `reion_kernels.trunk_gradients` computes all else,
-    called from within TensorFlow's compiled step. The weights are those of the trunk's layers.
+    Its layers compute what conditions add to every stage. Kernels compute all else: in a step
+    `reion_kernels.trunk_gradients`, called from within TensorFlow's compiled step, and for predictions
+    `reion_kernels.residual_trunk`, which keeps nothing and takes less time and memory. The weights are those
+    of the trunk's layers.
 
     Attributes
     ----------
     trunk
-        The trunk whose weights are trained; it stays the one that is validated, saved and exported.
+        The trunk whose weights are trained; it stays the one that is saved and exported.
     """
 
     def __init__(self, trunk: keras.Model, settings: ReionModel | TransportModel) -> None:
@@ -51,10 +53,15 @@ class FusedTrunk(keras.Model):  # type: ignore[misc]  # Keras is untyped
         self._kernels = TrunkGradients(threads=threads_to_use())
         self.built = True
 
-    def call(self, inputs: Sequence[Any], training: bool | None = None) -> Channels:  # noqa: ARG002 (of Keras)
+    def call(self, inputs: Sequence[Any], training: bool | None = None) -> Channels:
         """Channels (batch, x, y, z, channel) and conditions (batch, condition) in, answers out."""
         channels, conditions = inputs
-        return self._answers(channels, self._added(conditions), *self._weights())
+        added, weights = self._added(conditions), self._weights()
+        if training:
+            return self._answers(channels, added, *weights)
+        return ops.convert_to_tensor(
+            _predicted(*(ops.convert_to_numpy(values) for values in (channels, added, *weights)))
+        )
 
     def _added(self, conditions: Conditions) -> Any:
         """What is added after the mix and after every block: (batch, 1 + blocks, width)."""
@@ -128,6 +135,18 @@ class FusedTrunk(keras.Model):  # type: ignore[misc]  # Keras is untyped
     def _backwards(self, upstream: np.ndarray) -> list[np.ndarray]:
         by_weights, by_added = self._kernels.gradients(upstream)
         return [by_added, *by_weights._replace(added=np.zeros_like(by_weights.added))]
+
+
+def _predicted(channels: np.ndarray, added: np.ndarray, *weights: np.ndarray) -> np.ndarray:
+    """The answers (batch, x, y, z, 1 or 2) for channels (batch, x, y, z, channel)."""
+    given = TrunkWeights(*weights)
+    halo, outputs = 2 * given.radius_cells, 2 if given.error.size else 1
+    batch, *sides, _ = channels.shape
+    answers = np.empty((batch, outputs, *(side - halo for side in sides)), dtype=np.float32)
+    by_planes = np.ascontiguousarray(np.moveaxis(channels, -1, 2))
+    for values, told, answer in zip(by_planes, added, answers, strict=True):
+        residual_trunk(values, given._replace(added=told), answer, threads=threads_to_use())
+    return np.moveaxis(answers, 1, -1)
 
 
 def _tensor(variable: keras.Variable) -> Any:

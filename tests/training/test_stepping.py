@@ -70,6 +70,17 @@ def test_the_same_steps(network, monkeypatch):
         np.testing.assert_allclose(np.asarray(one), np.asarray(two), rtol=1e-3, atol=3e-5, err_msg=one.path)
 
 
+@pytest.mark.parametrize("network", NETWORKS)
+def test_the_same_predictions(network, monkeypatch):
+    trunk, steps, inputs, _ = compiled(NETWORKS[network], kernels=True, monkeypatch=monkeypatch)
+    for number, variable in enumerate(trunk.trainable_variables):
+        variable.assign(variable + 0.1 * np.random.default_rng(number).normal(size=variable.shape))
+    found, expected = (np.asarray(one(inputs, training=False)) for one in (steps, trunk))
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert found.std() > 0.01
+
+
 @pytest.mark.parametrize(
     "settings",
     [
