@@ -213,20 +213,28 @@ class Pictures:
         return figure
 
     def _history(self, history: Sequence[HistoryPoint]) -> Figure:
-        figure, rows = _figure(1, 1)
-        axes = rows[0][0]
-        for label, series in (
-            ("mean xi, by volume", [point.mean_xi for point in history]),
-            ("mean xi, by mass", [point.mean_xi_mass for point in history]),
-            ("photons per hydrogen atom", [point.photons_per_hydrogen for point in history]),
-        ):
-            values = np.array(series, dtype=np.float64)
-            if not np.all(np.isnan(values)):
+        mean_xi = {
+            "by volume": [point.mean_xi for point in history],
+            "by mass": [point.mean_xi_mass for point in history],
+        }
+        photons = {"": [point.photons_per_hydrogen for point in history]}
+        panels = [
+            (quantity, curves)
+            for quantity, curves in (("mean xi", mean_xi), ("photons per hydrogen atom", photons))
+            if any(value is not None for series in curves.values() for value in series)
+        ]
+        figure, rows = _figure(1, max(1, len(panels)))
+        for axes, (quantity, curves) in zip(rows[0], panels, strict=False):
+            for label, series in curves.items():
+                values = np.array(series, dtype=np.float64)
                 axes.plot(self._redshift, values, marker="o", markersize=3, label=label)
-        axes.set_xlabel("redshift")
-        axes.invert_xaxis()
-        axes.set_ylim(-0.02, 1.5)
-        axes.legend(fontsize=7)
+            axes.set_ylabel(quantity)
+            axes.set_ylim(0, 1.02 if quantity == "mean xi" else None)
+            if len(curves) > 1:
+                axes.legend(fontsize=7)
+        for axes in rows[0]:
+            axes.set_xlabel("redshift")
+            axes.invert_xaxis()
         return figure
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from pydantic import AfterValidator, Field, field_validator
 
 from reion.physics.mean_free_path import MODELS
 from reion.schema import Schema
+from reion.simulation.recombinations import clumping_between
 
 DIFFUSE_SHARE = 0.1
 """Where more than this share of the cells emit, faint sources share rays by default."""
@@ -99,6 +99,5 @@ class RayTracing(Schema):
     def clumping_at(self, redshift: float) -> float:
         """The clumping factor at a redshift; beyond the table that of its nearest end."""
         if isinstance(self.clumping, tuple):
-            redshifts, factors = zip(*self.clumping, strict=True)
-            return float(np.interp(redshift, redshifts, factors))
+            return clumping_between(self.clumping, redshift)
         return self.clumping

@@ -19,6 +19,7 @@ from reion.readers.format import Format
 from reion.readers.names import Names, names_from
 from reion.readers.settings import HALO_SETTINGS, Settings
 from reion.readers.snapshot import join_boxes
+from reion.readers.tree import shown
 from reion.readers.unused import check_there, warn_unused_files
 
 __all__ = ["FORMATS", "Format", "open_each", "open_simulation", "open_simulations", "source_files"]
@@ -42,7 +43,7 @@ FORMATS: Mapping[str, Format] = {
 _SETTINGS_OF_ALL = {key: meaning for reader in FORMATS.values() for key, meaning in reader.settings.items()}
 Source = str | Path | Sequence[str | Path]
 _MOST_NAMED = 5
-"""Files that a message names; of more, it gives the number."""
+"""Files that a message names of many."""
 
 
 def open_simulation(
@@ -233,7 +234,7 @@ def _recognise(
 
 
 def _nothing_found(paths: Sequence[Path], wanted: str | None, source: Source) -> InputError:
-    names = ", ".join(path.name for path in paths[:_MOST_NAMED]) or "nothing"
+    names = shown([path.name for path in paths], "nothing", most=_MOST_NAMED)
     formats = "\n".join(f"  {reader.name}: {reader.description}" for reader in FORMATS.values())
     folders = [path for path in paths if path.is_dir()]
     inside = (
@@ -243,8 +244,7 @@ def _nothing_found(paths: Sequence[Path], wanted: str | None, source: Source) ->
     )
     foreign = said_of_foreign(paths)
     return InputError(
-        f"expected files of {wanted or 'one of the formats ' + ', '.join(FORMATS)}; "
-        f"received {names}{', ...' if len(paths) > _MOST_NAMED else ''}",
+        f"expected files of {wanted or 'one of the formats ' + ', '.join(FORMATS)}; received {names}",
         file=_name(source),
         hint=foreign or f"{inside}the formats (--format names one) are\n{formats}",
     )
@@ -263,6 +263,4 @@ def _name(source: Source) -> str:
     """The source as messages name it: of many files the first few, and how many more there are."""
     if isinstance(source, str | Path):
         return str(source)
-    paths = list(map(str, source))
-    more = f" and {len(paths) - _MOST_NAMED} more" if len(paths) > _MOST_NAMED else ""
-    return ", ".join(paths[:_MOST_NAMED]) + more
+    return shown(list(map(str, source)), most=_MOST_NAMED)

@@ -60,10 +60,13 @@ class Tree(Protocol):
         """Names of the arrays of floating-point numbers."""
 
 
-def shown(names: Sequence[str], otherwise: str = "none") -> str:
-    """The names of arrays or columns for a message: the first ones of many; `otherwise` if there are none."""
-    more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
-    return (", ".join(names[:_MOST_SHOWN]) or otherwise) + more
+def shown(names: Sequence[str], otherwise: str = "none", *, most: int = _MOST_SHOWN) -> str:
+    """The names of arrays, columns or files for a message: of many the first `most`, and how many more.
+
+    `otherwise` stands for no names.
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or otherwise) + more
 
 
 class NumbersOnly:

@@ -61,7 +61,7 @@ def clumping_of(attrs: Mapping[str, Any], redshift: float) -> float | None:
         If the attribute `clumping` is not a clumping factor.
     """
     table = clumping_table(attrs)
-    return _at(redshift, table) if table else None
+    return clumping_between(table, redshift) if table else None
 
 
 def clumping_table(attrs: Mapping[str, Any]) -> list[tuple[float, float]]:
@@ -84,7 +84,7 @@ def clumping_table(attrs: Mapping[str, Any]) -> list[tuple[float, float]]:
     return []
 
 
-def _at(redshift: float, table: Sequence[tuple[float, float]]) -> float:
+def clumping_between(table: Sequence[tuple[float, float]], redshift: float) -> float:
     """The factor at a redshift, on straight lines between the pairs of a table."""
     redshifts, factors = zip(*table, strict=True)
     return float(np.interp(redshift, redshifts, factors))
@@ -130,7 +130,7 @@ def less_recombinations(sim: xr.Dataset) -> xr.Dataset:
     redshift = sim["redshift"].values.astype(np.float64)
     clumping = clumping_table(sim.attrs)
     name = next((name for name in ("n_ion", "n_src") if name in sim.data_vars), None)
-    clumpy = clumping and max(_at(z, clumping) for z in redshift.tolist()) > 1
+    clumpy = clumping and max(clumping_between(clumping, z) for z in redshift.tolist()) > 1
     if not clumpy or name is None or redshift[0] < FIRST_LIGHT_REDSHIFT:
         return sim
     before, shares = _shares_left(sim, clumping)
@@ -176,7 +176,7 @@ def _shares_left(sim: xr.Dataset, clumping: Sequence[tuple[float, float]]) -> tu
             # While matter dominates, 1 + z goes with age^(-2/3).
             age = age_s[index] + (step + 0.5) * seconds
             z = (1 + redshift[index]) * (age / age_s[index]) ** (-2 / 3) - 1
-            factor = _at(z, clumping)
+            factor = clumping_between(clumping, z)
             rate = factor * today * (1 + z) ** 3
             emitted = np.zeros(count + 1)
             emitted[index] = 1 / _STEPS

@@ -98,8 +98,8 @@ def compare(
         if not core_minutes > 0:
             raise InputError(f"expected core_minutes above 0; received {core_minutes:g}")
         budget = Budget(core_minutes=core_minutes)
-    require_new(out, resume=resume)
     written = out / "comparison.json"
+    require_new(out, written.name, resume=resume)
     if written.is_file():
         _check_budget(written, budget)
     data = [describe(sim) for sim in simulations]

@@ -173,7 +173,7 @@ def search(
     plan = load_search(study).model_copy(
         update={name: value for name, value in given.items() if value is not None}
     )
-    require_new(out, resume=resume)
+    require_new(out, _STORE, resume=resume)
     out.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with alone_at(out), scratch_folder(out) as cache:

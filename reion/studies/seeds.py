@@ -101,7 +101,7 @@ def train_seeds(
         parent or other code; for the reasons that `train` gives.
     """
     out = Path(out)
-    require_new(out, resume=resume)
+    require_new(out, "seed-*", resume=resume)
     runs: list[SeedRun] = []
     config = with_photons(config, simulations)
     for seed in range(config.seed, config.seed + seeds):

@@ -90,8 +90,13 @@ def round_steps(steps: int) -> int:
     return max(1, -(-steps // ROUNDS))
 
 
-def require_new(out: Path, *, resume: bool) -> None:
+def require_new(out: Path, begun: str, *, resume: bool) -> None:
     """Refuse a folder that is there already, unless its content is to be resumed.
+
+    Parameters
+    ----------
+    begun
+        Pattern of the names of which one is in the folder when reion has begun there.
 
     Raises
     ------
@@ -100,8 +105,11 @@ def require_new(out: Path, *, resume: bool) -> None:
     """
     require_folder(out)
     if out.exists() and not resume:
+        ours = out.is_dir() and any(out.glob(begun))
         raise InputError(
-            "the output is already there", file=out, hint="--resume goes on, or give another --out"
+            "the output is already there",
+            file=out,
+            hint=f"{'--resume goes on, or ' if ours else ''}give another --out",
         )
 
 

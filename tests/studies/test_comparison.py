@@ -49,8 +49,9 @@ def test_a_study_is_trained_and_judged_once(study, toy, tmp_path, monkeypatch):
 
     with pytest.raises(KeyboardInterrupt):
         compare(study, boxes, test, out, progress=interrupted)
-    with pytest.raises(InputError, match="already there"):
+    with pytest.raises(InputError, match="already there") as refused:
         compare(study, boxes, test, out)
+    assert "--resume goes on" in refused.value.hint
     with pytest.raises(InputError, match="core_minutes=1 instead of 2"):
         compare(study, boxes, test, out, resume=True, core_minutes=2)
     steps = []
@@ -235,3 +236,11 @@ def test_a_study_that_does_not_fit_is_one_error(text, expected, tmp_path):
 def test_a_study_that_is_not_there_lists_those_that_are():
     with pytest.raises(InputError, match="ablation, fine-tuning, losses, models, sizes, worlds"):
         load_study("modells")
+
+
+def test_a_folder_of_another_program_is_not_offered_for_resuming(study, toy, tmp_path):
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "letter.txt").write_text("Dear reader")
+    with pytest.raises(InputError, match="already there") as refused:
+        compare(study, [toy()], {"box": toy(seed=2)}, tmp_path / "others")
+    assert refused.value.hint == "give another --out"

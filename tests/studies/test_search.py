@@ -95,8 +95,9 @@ def test_interrupted_and_resumed_it_has_as_many_trials_and_tries_the_lost_one_ag
         search(study, [toy()], tmp_path / "out")
     interrupting.clear()
     lost = done[-1][0]
-    with pytest.raises(InputError, match="already there"):
+    with pytest.raises(InputError, match="already there") as refused:
         search(study, [toy()], tmp_path / "out")
+    assert "--resume goes on" in refused.value.hint
     for change, told in (
         ({"core_minutes": 50.0}, "other core_minutes"),
         ({"trials": 8}, "other trials"),

@@ -286,8 +286,9 @@ def test_several_seeds_and_their_spread(toy, tmp_path):
     assert len(set(r2)) == 2
     assert result.mean_r2 == pytest.approx(np.mean(r2))
     assert result.std_r2 == pytest.approx(np.std(r2, ddof=1))
-    with pytest.raises(InputError, match="already there"):
+    with pytest.raises(InputError, match="already there") as refused:
         train_seeds([toy()], tmp_path / "seeds", config("seed=4"), seeds=2)
+    assert "--resume goes on" in refused.value.hint
     assert train_seeds([toy()], tmp_path / "seeds", config("seed=4"), seeds=2, resume=True) == result
     with pytest.raises(InputError, match="other simulations: values of box 1"):
         train_seeds([toy(seed=1)], tmp_path / "seeds", config("seed=4"), seeds=2, resume=True)
