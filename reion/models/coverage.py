@@ -160,7 +160,7 @@ class Coverage:
         If the redshift itself was not covered, only quantities that hardly depend on it are compared.
         """
         missed = []
-        for name, rows in self.ranges.items():
+        for name, rows in self._with_clumping().items():
             redshifts = [row[0] for row in rows]
             covered = min(redshifts) - 0.25 <= redshift <= max(redshifts) + 0.25
             if name not in numbers or not (covered or name in ("cell_size", "max_mfp", "mean_density")):
@@ -172,6 +172,11 @@ class Coverage:
             if known and not low / TOLERANCE <= numbers[name] <= high * TOLERANCE:
                 missed.append(Outside(name, redshift, numbers[name], low, high))
         return missed
+
+    def _with_clumping(self) -> Mapping[str, Sequence[tuple[float, float, float]]]:
+        """The ranges; a training whose boxes had no clumping factor counts as one with 1."""
+        known = next(iter(self.ranges.values()), ())
+        return {"clumping": [(redshift, 1.0, 1.0) for redshift, _, _ in known], **self.ranges} if known else {}
 
     def furthest_outside(self, snapshots: Iterable[tuple[float, Mapping[str, float]]]) -> list[Outside]:
         """The quantities that `outside` finds in any of the snapshots, each where it is furthest outside."""

@@ -5,7 +5,7 @@ Nothing here needs Keras, so that prediction can use it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from reion.models.transport import (
@@ -92,31 +92,37 @@ def photon_plan(
     """
     match settings:
         case TransportSettings():
-            return _of_transport(Transport.of_settings(settings, cell_size_mpc), max_mfp)
+            return plan_of_transport(Transport.of_settings(settings, cell_size_mpc), max_mfp)
         case BalanceSettings():
-            return _of_balance(settings, photon_field)
+            photons = 1.0 if settings.photons_per_source is None else settings.photons_per_source
+            widths = settings.smoothing_cells, settings.diffusion_cells
+            return plan_of_balance(photon_field, *widths, photons)
     raise TypeError(f"expected the settings of photon_balance or photon_transport; received {settings!r}")
 
 
-def _of_balance(model: BalanceSettings, photon_field: str) -> PhotonPlan:
-    """The plan that computes the channels of `reion.models.stems.PhotonBalance`."""
+def plan_of_balance(
+    photon_field: str,
+    smoothing_cells: Sequence[int],
+    diffusion_cells: Sequence[int],
+    photons_per_source: float,
+) -> PhotonPlan:
+    """The plan that computes the channels of `reion.models.stems.PhotonBalance` with these arguments."""
     from reion_kernels.photon_channels import BoxMean, PhotonPlan
 
     history = photon_field == "n_ion"
-    photons = 1.0 if model.photons_per_source is None else model.photons_per_source
     atoms_per_density = hydrogen_per_density()
     return PhotonPlan(
         atoms_per_density=atoms_per_density,
-        photons_per_unit=photons * (1.0 if history else SHINING_TIME),
+        photons_per_unit=photons_per_source * (1.0 if history else SHINING_TIME),
         floor=FLOOR_PER_ATOM * atoms_per_density * REFERENCE_DENSITY,
-        smoothing=tuple(BoxMean(width // 2, 1.0) for width in model.smoothing_cells),
-        diffusion=tuple(BoxMean(width // 2, 1.0) for width in model.diffusion_cells),
-        output_steps=output_steps(len(model.diffusion_cells)),
+        smoothing=tuple(BoxMean(width // 2, 1.0) for width in smoothing_cells),
+        diffusion=tuple(BoxMean(width // 2, 1.0) for width in diffusion_cells),
+        output_steps=output_steps(len(diffusion_cells)),
         times=(1.0,) if history else SHINING_TIMES,
     )
 
 
-def _of_transport(transport: Transport, max_mfp: float | None) -> PhotonPlan:
+def plan_of_transport(transport: Transport, max_mfp: float | None) -> PhotonPlan:
     """The plan that computes the channels of `Transport`."""
     from reion_kernels.photon_channels import BoxMean, PhotonPlan, PhotonReach
 

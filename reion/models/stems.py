@@ -1,7 +1,8 @@
 """Stems: the fixed first stage of a network, which computes channels from raw physical fields.
 
 A stem is a Keras layer without weights, so that it is part of the exported graph. Its method `prepare`
-computes the same channels with NumPy, for a whole periodic box at once; training takes its crops from them.
+computes the same channels for a whole periodic box at once, without Keras; training takes its crops from
+them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import numpy as np
 from keras import ops
 from scipy import ndimage
 
-from reion.models.photon_plan import SHINING_TIME, SHINING_TIMES
+from reion.jobs.resources import threads_to_use
+from reion.models.photon_plan import SHINING_TIME, SHINING_TIMES, plan_of_balance, plan_of_transport
 from reion.models.shapes import BoxChannels, BoxField, Channels, Field
 from reion.models.transport import FLOOR_PER_ATOM, REFERENCE_DENSITY, BoxFilter, Transport, output_steps
 from reion.networks import (
@@ -28,12 +30,13 @@ from reion.networks import (
 )
 from reion.simulation.contract import hydrogen_per_density
 from reion_kernels import Transform
+from reion_kernels.photon_channels import PhotonPlan, photon_channels
 
 _UNTRANSFORMED: Transform = "none"
 
 
 class Stem(Protocol):
-    """The interface of a stem: a Keras layer without weights, and the same computation in NumPy.
+    """The interface of a stem: a Keras layer without weights, and the same computation without Keras.
 
     Attributes
     ----------
@@ -103,7 +106,7 @@ class RawFields(keras.layers.Layer):
         if self.mask_smoothing_cells:
             mask = fields[self.photon_field].astype(np.float64)
             for width in self.mask_smoothing_cells:
-                mask = _box_filter(mask, width, 0.0)
+                mask = _box_filter(mask, width)
             channels.append(mask)
         return np.stack(channels).astype(np.float32, copy=False)
 
@@ -202,26 +205,10 @@ class PhotonBalance(keras.layers.Layer):
         self.floor = FLOOR_PER_ATOM * self.atoms_scale * REFERENCE_DENSITY
 
     def prepare(self, fields: Mapping[str, BoxField]) -> BoxChannels:
-        """Compute the channels of one whole periodic snapshot, in float64."""
-        photons = fields[self.photon_field].astype(np.float64) * self.photons_scale
-        # An average keeps a constant, so the floor is added only once, before the smoothing.
-        atoms = fields["n_igm"].astype(np.float64) * self.atoms_scale + self.floor
-        channels = [np.log((photons + self.floor) / atoms)]
-        smooth_photons, smooth_atoms = photons + self.floor, atoms
-        for width in self.smoothing_cells:
-            smooth_photons = _box_filter(smooth_photons, width, self.floor)
-            smooth_atoms = _box_filter(smooth_atoms, width, self.floor)
-            channels.append(np.log(smooth_photons / smooth_atoms))
-        for time in self.shining_times:
-            left, neutral = photons * time, atoms
-            used = np.minimum(left, neutral)
-            for step, width in enumerate(self.diffusion_cells, start=1):
-                left, neutral = _box_filter(left - used, width, 0.0), neutral - used
-                used = np.minimum(left, neutral)
-                if step in self.output_steps:
-                    channels.append(1.0 - (neutral - used) / atoms)
-                    channels.append(np.log((left - used + self.floor) / atoms))
-        return np.stack([*channels, np.log(atoms)]).astype(np.float32)
+        """Compute the channels of one whole periodic snapshot by the kernels."""
+        widths = self.smoothing_cells, self.diffusion_cells
+        plan = plan_of_balance(self.photon_field, *widths, self.photons_per_source)
+        return _by_kernels(fields["n_igm"], fields[self.photon_field], plan)
 
     def call(self, fields: Mapping[str, Field]) -> Channels:
         photons = ops.expand_dims(fields[self.photon_field], -1) * self.photons_scale
@@ -288,8 +275,9 @@ class PhotonTransport(keras.layers.Layer):
         self.transform = (_UNTRANSFORMED,) * len(self.channels)
 
     def prepare(self, fields: Mapping[str, Any]) -> BoxChannels:
-        """Compute the channels of one whole periodic snapshot; `fields` also holds the number `max_mfp`."""
-        return self.transport.prepare(fields["n_igm"], fields[self.photon_field], fields["max_mfp"])
+        """Compute the channels of one whole periodic snapshot by the kernels; `fields` has max_mfp too."""
+        plan = plan_of_transport(self.transport, float(fields["max_mfp"]))
+        return _by_kernels(fields["n_igm"], fields[self.photon_field], plan)
 
     def call(self, fields: Mapping[str, Field]) -> Channels:
         n_igm, photons = (ops.expand_dims(fields[name], -1) for name in ("n_igm", self.photon_field))
@@ -390,12 +378,19 @@ def _filter_radius_cells(widths: Sequence[int]) -> int:
     return sum(width // 2 for width in widths)
 
 
-def _box_filter(values: np.ndarray, width: int, lowest: float) -> np.ndarray:
+def _by_kernels(n_igm: BoxField, photons: BoxField, plan: PhotonPlan) -> BoxChannels:
+    """The channels of one whole periodic snapshot (channel, x, y, z), float32."""
+    density, emitted = (np.asarray(field, dtype=np.float32) for field in (n_igm, photons))
+    channels = photon_channels(density, emitted, plan, threads=threads_to_use())
+    return np.ascontiguousarray(np.moveaxis(channels, 1, 0))
+
+
+def _box_filter(values: np.ndarray, width: int) -> np.ndarray:
     """Mean over a cube of `width` cells around every cell of a periodic box (x, y, z), float64."""
     for axis in range(3):
         values = ndimage.uniform_filter1d(values, width, axis=axis, mode="wrap")
-    # A running sum may round to slightly below the smallest value.
-    positive: np.ndarray = np.maximum(values, lowest)
+    # A running sum may round to slightly below zero.
+    positive: np.ndarray = np.maximum(values, 0.0)
     return positive
 
 

@@ -219,7 +219,10 @@ class Transport:
         )
 
     def prepare(self, n_igm: BoxField, photons: BoxField, max_mfp: float) -> np.ndarray:
-        """The channels of one whole periodic snapshot (channel, x, y, z), float32, computed in float64."""
+        """The channels of one whole periodic snapshot (channel, x, y, z), float32, computed in float64.
+
+        This is their definition; `reion_kernels.photon_channels` computes them faster, in float32.
+        """
         fields = (n_igm.astype(np.float64), photons.astype(np.float64))
         return np.stack(
             [values.astype(np.float32) for values in self.channels(PeriodicBox(), *fields, max_mfp)]

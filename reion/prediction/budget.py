@@ -31,7 +31,8 @@ class SnapshotBudget:
     mean_xi_std
         Standard deviation of the error of `mean_xi`; None if no `xi_std` was predicted.
     photons_per_atom
-        Photons emitted so far for each hydrogen atom; None if the model does not take n_ion in photons.
+        Photons emitted so far for each hydrogen atom, less those that clumping above 1 takes where it is
+        allowed for (`less_recombinations`); None if the model does not take n_ion in photons.
     recombinations_per_atom
         Recombinations so far for each atom, at 1e4 K and without clumping inside cells, integrated over the
         snapshots of the prediction.

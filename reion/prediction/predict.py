@@ -414,8 +414,7 @@ def _shape(sides: Sequence[int]) -> Shape:
 
 def _with_history(sim: xr.Dataset, emulator: Emulator, growing: GrowingStore, workers: Workers) -> xr.Dataset:
     """Return the simulation with n_ion, if the model takes it, integrated block by block into a store."""
-    sim = less_recombinations(sim)
-    if "n_ion" not in emulator.card.inputs or "n_ion" in sim.data_vars:
+    if "n_ion" not in emulator.card.inputs or "n_ion" in (sim := less_recombinations(sim)).data_vars:
         return sim
     history = GrowingStore(growing.folder / "history.zarr", STORE, "converting")
     if not history.out.exists():

@@ -40,6 +40,10 @@ _LOG_BYTES = 40_000
 _THRESHOLD_BYTES_A_CELL = 110.0
 """Memory for each cell of a snapshot while the threshold of the excursion set is fitted at the end."""
 
+_KERNEL_COPIES = 3
+"""Copies of the channels of a validation window that are held when kernels compute it: as NumPy reads them,
+as a tensor, and in the order that the kernels take."""
+
 _WINDOW_CELLS = 64
 """Side, without the halo, of the larger window with which the memory of validation is measured."""
 
@@ -97,7 +101,7 @@ def training_cost(config: RunConfig, meshes: Sequence[Shape]) -> TrainingCost:
     prepare_bytes_a_cell = _prepare_bytes_a_cell(model)
     checkpoint_bytes = _checkpoint_bytes(model)
     program_bytes = resident_memory_bytes() or 0
-    validating_bytes = _validating_bytes(model, meshes)
+    validating_bytes = _validating_bytes(model, stepping, meshes)
     step()
     step_bytes = max(0, (resident_memory_bytes() or 0) - program_bytes)
     return TrainingCost(
@@ -112,17 +116,17 @@ def training_cost(config: RunConfig, meshes: Sequence[Shape]) -> TrainingCost:
     )
 
 
-def _validating_bytes(model: Model, meshes: Sequence[Shape]) -> float:
-    """Memory that the network takes for the largest validation window.
+def _validating_bytes(model: Model, trunk: keras.Model, meshes: Sequence[Shape]) -> float:
+    """Memory that `trunk` takes for the largest validation window.
 
-    It is extrapolated from two smaller windows, the smaller one first: TensorFlow does not give memory back,
-    so a small window takes no new memory after a large one.
+    For layers it is extrapolated from two smaller windows, the smaller one first: TensorFlow does not give
+    memory back, so a small window takes no new memory after a large one. Kernels take copies of the channels.
     """
     halo = 2 * model.trunk_radius_cells
 
     def memory_after(window: Sequence[int]) -> int:
         values = np.zeros((1, *window, len(model.stem.channels)), dtype=np.float32)
-        model.trunk([values, np.zeros((1, model.trunk.inputs[1].shape[1]), dtype=np.float32)], training=False)
+        trunk([values, np.zeros((1, model.trunk.inputs[1].shape[1]), dtype=np.float32)], training=False)
         return resident_memory_bytes() or 0
 
     windows = [
@@ -130,6 +134,8 @@ def _validating_bytes(model: Model, meshes: Sequence[Shape]) -> float:
         for mesh in meshes
     ]
     window = [n - (n - halo) % model.stride_cells for n in max(windows, key=math.prod)]
+    if trunk is not model.trunk:
+        return _KERNEL_COPIES * 4.0 * len(model.stem.channels) * math.prod(window)
     large = [min(n, _WINDOW_CELLS + halo) for n in window]
     small = [model.stride_cells + halo] * 3
     added_cells = math.prod(large) - math.prod(small)
@@ -147,8 +153,9 @@ def _prepare_bytes_a_cell(model: Model) -> float:
         name: rng.random((side, side, side), dtype=np.float32) * (4e-31 if name == "n_igm" else 1.0)
         for name in model.config.inputs
     }
-    tracemalloc.start()
     inputs: dict[str, Any] = {**fields, **dict.fromkeys(model.config.conditions, 30.0)}
+    model.stem.prepare(inputs)  # compiles the kernels, whose memory is no part of this
+    tracemalloc.start()
     model.stem.prepare(inputs)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

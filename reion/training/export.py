@@ -153,7 +153,7 @@ def _trunk(model: Model, normalizer: Normalizer, inputs: Mapping[str, Any], *, t
 
 
 def _on_boxes(model: Model, normalizer: Normalizer, inputs: Mapping[str, Any], *, training: bool) -> Any:  # noqa: ARG001 (a network's)
-    """The network, with channels that NumPy computes on the periodic box without its halo, as in training.
+    """The network, with channels of the periodic box without its halo, as in training.
 
     Keras would compute the channels on box and halo, which is a hundred times the work for a small box.
     """

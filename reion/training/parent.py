@@ -25,12 +25,13 @@ from reion.training.provenance import Ancestor
 from reion.training.run_folder import load_run, load_weights
 
 _STEPS = 300
+_ROUND_STEPS = 50
 _REHEARSAL = 0.5
 _RATE_SHARE = 0.5
 _RATE_SHARE_WITHOUT = 0.2
-"""Defaults of a run that starts from a parent: its steps, the share of its crops that repeat the parent's
-answers if the network can tell worlds apart, and its share of the parent's learning rate with such crops and
-without. At a higher rate a network fits the new boxes better and forgets the old ones."""
+"""Defaults of a run that starts from a parent: its steps and those of a round, the share of its crops that
+repeat the parent's answers if the network can tell worlds apart, and its share of the parent's learning rate
+with such crops and without. At a higher rate a network fits the new boxes better and forgets the old ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,7 @@ class Parent:
         training |= {
             "steps": _STEPS,
             "learning_rate": round(share * training["learning_rate"], 8),
-            "round_steps": min(_STEPS, training["round_steps"]),
+            "round_steps": min(_ROUND_STEPS, training["round_steps"]),
             "rehearsal": rehearsal,
         }
         return values

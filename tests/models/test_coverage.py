@@ -76,6 +76,9 @@ def test_a_clumping_factor_that_the_training_had_not_is_told():
     (missed,) = coverage.outside(7.5, quantities_with_clumping(3.0))
     assert missed.quantity == "clumping"
     assert "clumping factor" in str(missed)
+    unsaid = Coverage.of([(8.0, quantities_with_clumping(None)), (7.0, quantities_with_clumping(None))])
+    assert [missed.quantity for missed in unsaid.outside(7.5, quantities_with_clumping(3.0))] == ["clumping"]
+    assert not unsaid.outside(7.5, quantities_with_clumping(1.2))
     # A Simulation that does not say its clumping is not judged by it.
     assert not coverage.outside(7.5, quantities_with_clumping(None))
 
