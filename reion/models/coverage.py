@@ -175,8 +175,10 @@ class Coverage:
 
     def _with_clumping(self) -> Mapping[str, Sequence[tuple[float, float, float]]]:
         """The ranges; a training whose boxes had no clumping factor counts as one with 1."""
-        known = next(iter(self.ranges.values()), ())
-        return {"clumping": [(redshift, 1.0, 1.0) for redshift, _, _ in known], **self.ranges} if known else {}
+        if not self.ranges:
+            return {}
+        redshifts = [row[0] for row in next(iter(self.ranges.values()))]
+        return {"clumping": [(redshift, 1.0, 1.0) for redshift in redshifts], **self.ranges}
 
     def furthest_outside(self, snapshots: Iterable[tuple[float, Mapping[str, float]]]) -> list[Outside]:
         """The quantities that `outside` finds in any of the snapshots, each where it is furthest outside."""
