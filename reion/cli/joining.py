@@ -12,6 +12,8 @@ from reion.cli.options import parse_settings
 if TYPE_CHECKING:
     import xarray as xr
 
+    from reion.readers.tree import Tree
+
 
 def joined(
     xi: Path,
@@ -36,9 +38,9 @@ def joined(
 
 
 def opened(sources: Sequence[Path], format_: str | None, settings: Sequence[str] | None) -> xr.Dataset:
-    """The Simulation of `sources`. If the first is a store with xi, it is joined to the gas of the others.
+    """The Simulation of `sources`. If the first holds xi, it is joined to the gas of the others.
 
-    Stores that form one series, such as `box_z9.zarr box_z8.zarr`, are opened as that series.
+    Files and stores that form one series, such as `box_z9.zarr box_z8.zarr`, are opened as that series.
     """
     from reion.readers import open_simulation
     from reion.simulation.joining import with_xi
@@ -61,23 +63,43 @@ def opened(sources: Sequence[Path], format_: str | None, settings: Sequence[str]
 
 
 def _holds_xi_of(first: Path, others: Sequence[Path]) -> bool:
-    """Whether `first` is a store with the xi for the gas in `others`, and not of one series with them."""
-    from reion.readers.filenames import label_of, redshift_of
-    from reion.readers.zarr import ZarrTree, is_store
+    """Whether `first` holds the xi for the gas in `others`, and is not of one series with them.
 
-    if not others or not is_store(first) or ZarrTree(first).shape("xi") is None:
+    It is a store or a file as `reion predict` writes them. A file with a redshift in its name that holds gas
+    besides is a snapshot of a simulation.
+    """
+    from reion.readers.filenames import label_of, redshift_of
+
+    tree = _tree_of(first) if others else None
+    if tree is None or tree.shape("xi") is None:
         return False
     redshift = redshift_of(first)
-    return redshift is None or not any(
-        is_store(other) and label_of(other) == label_of(first) and redshift_of(other) not in (None, redshift)
-        for other in others
+    if redshift is None:
+        return True
+    series = any(
+        label_of(other) == label_of(first) and redshift_of(other) not in (None, redshift) for other in others
     )
+    return not series and (first.is_dir() or tree.shape("n_igm") is None)
 
 
-def _facts_lacking(store: Path, facts: Mapping[str, str]) -> Mapping[str, str]:
-    """The facts that a store with xi needs: none, unless another program wrote it without its box size."""
-    from reion.readers.zarr import ZarrTree
+def _tree_of(source: Path) -> Tree | None:
+    """The arrays in a store or a file with one of the endings that `reion predict` writes; None in others."""
+    from reion.readers import npz
+    from reion.readers.filenames import ending_of
+    from reion.readers.hdf5 import Hdf5Tree
+    from reion.readers.zarr import ZarrTree, is_store
 
-    if ZarrTree(store).attribute("box_size") is not None:
+    if is_store(source):
+        return ZarrTree(source)
+    if npz.claim([source]):
+        return npz.NpzTree(source)
+    is_hdf5 = source.is_file() and ending_of(source.name) in (".h5", ".hdf5", ".nc")
+    return Hdf5Tree(source) if is_hdf5 else None
+
+
+def _facts_lacking(source: Path, facts: Mapping[str, str]) -> Mapping[str, str]:
+    """The facts that a source of xi needs: none, unless another program wrote it without its box size."""
+    tree = _tree_of(source)
+    if tree is None or tree.attribute("box_size") is not None or tree.shape("box_size") is not None:
         return {}
     return {key: facts[key] for key in ("box_size", "xi_unit") if key in facts}

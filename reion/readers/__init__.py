@@ -13,14 +13,14 @@ from reion.errors import InputError, did_you_mean
 from reion.readers import c2ray, epfl, halos, hdf5, npy_files, npz, pinion, pyc2ray, twentyonecmfast
 from reion.readers import zarr as zarr_store
 from reion.readers.assembly import assemble
-from reion.readers.folders import expand, files_below
+from reion.readers.folders import expand, expand_each, files_below
 from reion.readers.foreign import said_of_foreign
 from reion.readers.format import Format
 from reion.readers.names import Names, names_from
 from reion.readers.settings import HALO_SETTINGS, Settings
 from reion.readers.snapshot import join_boxes
 from reion.readers.tree import shown
-from reion.readers.unused import check_there, warn_unused_files
+from reion.readers.unused import check_there, is_never_read, may_be_a_field, warn_unused_files
 
 __all__ = ["FORMATS", "Format", "open_each", "open_simulation", "open_simulations", "source_files"]
 
@@ -96,8 +96,8 @@ def open_each(
 ) -> list[xr.Dataset]:
     """Open several simulations, such as the boxes of a training set.
 
-    A folder, a store and a pattern are one simulation each. Plain files are grouped by the name that they
-    share, so that `box1_*.npz box3_*.npz`, which a shell expands, are two simulations.
+    A folder, a store and a pattern are one simulation each. Plain files are grouped by their format and the
+    name that they share, so that `box1_*.npz box3_*.npz box4.h5`, as a shell expands it, are three simulations.
 
     Raises
     ------
@@ -108,9 +108,24 @@ def open_each(
     sims = [
         open_simulation(source, format=format, settings=settings) for source in sources if source not in files
     ]
-    if files:
-        sims += open_simulations(files, format=format, settings=settings).values()
+    mapped = "mapping" in (settings or {})
+    together = [files] if files and (format is not None or mapped) else _groups_of(files)
+    for group in together:
+        sims += open_simulations(group, format=format, settings=settings).values()
     return sims
+
+
+def _groups_of(files: Sequence[str | Path]) -> list[list[Path]]:
+    """The files in groups that are opened together: those that only one generic format reads are a group."""
+    paths = [Path(file) for file in files]
+    recognised = {path for reader in FORMATS.values() if not reader.generic for path in reader.claim(paths)}
+    others = [path for path in paths if path not in recognised]
+    claims = [reader.claim(others) for reader in FORMATS.values() if reader.generic]
+    groups = [group for group in ([path for path in paths if path in recognised], *claims) if group]
+    if not groups:
+        return [paths] if paths else []
+    grouped = {path for group in groups for path in group}
+    return [[*groups[0], *(path for path in paths if path not in grouped)], *groups[1:]]
 
 
 def open_simulations(
@@ -173,6 +188,7 @@ def _find(source: Source, wanted: str | None, settings: Mapping[str, str] | None
     if catalogues and not rest:
         return _Found(paths, None, [], catalogues, Settings(settings), names)
     reader, claimed = _recognise(rest, wanted, source, mapped=bool(names.given()))
+    _check_all_read(source, rest, reader, claimed)
     return _Found(paths, reader, claimed, catalogues, Settings(settings, reader.settings), names)
 
 
@@ -231,6 +247,34 @@ def _recognise(
             hint="choose with --format",
         )
     return FORMATS[best[0]], claims[best[0]]
+
+
+def _check_all_read(source: Source, paths: Sequence[Path], reader: Format, claimed: Sequence[Path]) -> None:
+    """Refuse files that the user named (not those in a folder) and that are not of the format that is read.
+
+    Raises
+    ------
+    InputError
+        If there is such a file that another format reads, or whose name looks like that of a field.
+    """
+    named = {item for item, found in expand_each(source) if found == [item]}
+    unread = [path for path in paths if path in named - set(claimed) and not is_never_read(path.name)]
+    formats = {
+        path: [other.name for other in FORMATS.values() if path in other.claim([path])] for path in unread
+    }
+    received = [
+        f"{path.name} ({' or '.join(formats[path]) or 'no format that is read'})"
+        for path in unread
+        if formats[path] or may_be_a_field(path)
+    ]
+    if received:
+        raise InputError(
+            f"expected files of one format, here {reader.name} ({claimed[0].name}); received also "
+            f"{shown(received, most=_MOST_NAMED)}",
+            file=_name(source),
+            hint="name only the files of one format, or choose it with --format; files of another format are "
+            "another simulation",
+        )
 
 
 def _nothing_found(paths: Sequence[Path], wanted: str | None, source: Source) -> InputError:

@@ -37,22 +37,39 @@ def expand(source: str | Path | Sequence[str | Path]) -> list[Path]:
     InputError
         If nothing has one of the names.
     """
+    return list(dict.fromkeys(path for _, found in expand_each(source) for path in found))
+
+
+def expand_each(source: str | Path | Sequence[str | Path]) -> list[tuple[Path, list[Path]]]:
+    """Each folder, file or match of a pattern in a source, with the files (and Zarr stores) in it.
+
+    A file (or store) is given with itself. Errors are those of `expand`.
+    """
     given = [source] if isinstance(source, str | Path) else list(source)
     if not given:
         raise InputError("expected a file, a folder or a pattern; received nothing")
-    paths: list[Path] = []
+    each: list[tuple[Path, list[Path]]] = []
     for item in given:
         path = Path(item).expanduser()
-        found = [path]
-        if not path.exists() and glob.has_magic(str(path)):
-            found = [Path(match) for match in sorted(glob.glob(str(path)))]  # noqa: PTH207 (patterns may be absolute)
+        found = [path] if path.exists() else _matches(path)
         if found and found[0].is_symlink() and not found[0].exists():
             raise InputError(f"the link leads nowhere: {found[0].readlink()} is not there", file=found[0])
         if not found or not found[0].exists():
             raise InputError("no such file or folder", file=path)
         for match in found:
-            paths += _children(match) if match.is_dir() and not zarr_stores.claim([match]) else [match]
-    return list(dict.fromkeys(paths))
+            is_folder = match.is_dir() and not zarr_stores.claim([match])
+            each.append((match, _children(match) if is_folder else [match]))
+    return each
+
+
+def _matches(pattern: Path) -> list[Path]:
+    """The paths that match a pattern, sorted; the folders of it that exist by their names are no pattern."""
+    folder = next(parent for parent in pattern.parents if parent.exists())
+    rest = pattern.relative_to(folder)
+    if not glob.has_magic(str(rest)):
+        return [pattern]
+    found = glob.glob(str(Path(glob.escape(str(folder))) / rest))  # noqa: PTH207 (patterns may be absolute)
+    return [Path(match) for match in sorted(found)]
 
 
 def files_below(folders: Sequence[Path]) -> list[Path]:

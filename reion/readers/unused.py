@@ -34,13 +34,22 @@ def looks_like_a_field(name: str) -> bool:
     return bool(_FIELD.search(name)) and not _NOT_FIELDS.search(name)
 
 
+def is_never_read(name: str) -> bool:
+    """Whether a file's name is that of a quantity that codes write beside the fields, such as IonRates."""
+    return bool(_NOT_FIELDS.search(name))
+
+
+def may_be_a_field(path: Path) -> bool:
+    """Whether a path has the ending of files of data, and the name of a field."""
+    return _may_hold_data(path) and looks_like_a_field(path.name)
+
+
 def warn_unused_files(paths: Sequence[Path], used: Collection[Path]) -> None:
     """Warn of the files that look like fields and are not among those `used`."""
     warn_unused(
         str(path)
         for path in paths
-        if path not in used
-        and (_is_folder_of_snapshot(path) or (_may_hold_data(path) and looks_like_a_field(path.name)))
+        if path not in used and (_is_folder_of_snapshot(path) or may_be_a_field(path))
     )
 
 

@@ -196,15 +196,21 @@ def is_our_hdf5(path: Path) -> bool:
 def is_our_npz(path: Path) -> bool:
     """Whether a file is an `.npz` archive that says that reion wrote it, and holds nothing else."""
     try:
-        written_by = str(attributes_in_npz(path)["store"]["written_by"])
-        with np.load(path, allow_pickle=False) as archive:
-            return written_by.startswith("reion ") and set(archive.files) <= _OURS
-    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile):
+        archive = Archive(path)
+        return attributes_in(archive) is not None and set(archive.members) <= _OURS
+    except (OSError, InputError):
         return False
 
 
-def attributes_in_npz(path: Path) -> dict[str, Any]:
-    """The attributes of the `store` and of its `fields`, by their names, in an archive that reion wrote."""
-    with np.load(path, allow_pickle=False) as archive:
-        found: dict[str, Any] = json.loads(str(archive["attributes"]))
-        return found
+def attributes_in_npz(path: Path) -> Mapping[str, Any]:
+    """The attributes of the `store` and of its `fields`, by their names, in an archive that reion wrote.
+
+    Raises
+    ------
+    InputError
+        If reion did not write the archive, or it is damaged.
+    """
+    found = attributes_in(Archive(path))
+    if found is None:
+        raise InputError("expected an .npz archive that reion wrote; received another", file=path)
+    return found
