@@ -97,7 +97,8 @@ def open_each(
     """Open several simulations, such as the boxes of a training set.
 
     A folder, a store and a pattern are one simulation each. Plain files are grouped by their format and the
-    name that they share, so that `box1_*.npz box3_*.npz box4.h5`, as a shell expands it, are three simulations.
+    name that they share, so that `box1_*.npz box3_*.npz box4.h5`, which a shell expands, are three
+    simulations.
 
     Raises
     ------
