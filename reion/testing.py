@@ -27,8 +27,8 @@ from reion.errors import InputError
 from reion.readers.assembly import assemble
 from reion.readers.folders import expand
 from reion.readers.format import Format
+from reion.readers.joining import join_boxes
 from reion.readers.settings import Settings
-from reion.readers.snapshot import join_boxes
 from reion.simulation.contract import box_size_mpc, check_simulation, make_simulation
 
 __all__ = ["Writer", "check_reader", "damaged", "layouts", "simulations"]

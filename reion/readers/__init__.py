@@ -16,9 +16,9 @@ from reion.readers.assembly import assemble
 from reion.readers.folders import expand, expand_each, files_below
 from reion.readers.foreign import said_of_foreign
 from reion.readers.format import Format
+from reion.readers.joining import join_boxes
 from reion.readers.names import Names, names_from
 from reion.readers.settings import HALO_SETTINGS, Settings
-from reion.readers.snapshot import join_boxes
 from reion.readers.tree import shown
 from reion.readers.unused import check_there, is_never_read, may_be_a_field, warn_unused_files
 

@@ -7,7 +7,7 @@ snapshots in order, and `reion.readers.assembly` assembles them to a Simulation.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -108,48 +108,3 @@ def _bounding_region(key: CellKey, shape: Sequence[int]) -> tuple[Region, tuple[
             region.append(slice(start, max(cells[0], cells[-1]) + 1))
             rest.append(slice(None, None, cells.step))
     return (region[0], region[1], region[2]), tuple(rest)
-
-
-def join_boxes(boxes: Sequence[Box]) -> list[Box]:
-    """Join the boxes that have the same label.
-
-    Raises
-    ------
-    InputError
-        If their sizes or cosmologies differ, or their reaches of photons at one redshift.
-    """
-    joined: dict[str, Box] = {}
-    for box in boxes:
-        first = joined.setdefault(box.label, box)
-        if first is box:
-            continue
-        if first.box_size != box.box_size or first.cosmology != box.cosmology:
-            files = [item.snapshots[0].file if item.snapshots else None for item in (first, box)]
-            raise InputError(
-                f"expected the box size and cosmology of {files[0].name if files[0] else first.label}: "
-                f"{first.box_size} Mpc, {first.cosmology}; received {box.box_size} Mpc, {box.cosmology}",
-                file=files[1],
-            )
-        joined[box.label] = replace(
-            first,
-            snapshots=[*first.snapshots, *box.snapshots],
-            centres={**box.centres, **first.centres},
-            max_mfp_mpc=_joined_reaches(first, box),
-        )
-    return list(joined.values())
-
-
-def _joined_reaches(first: Box, box: Box) -> Mapping[float, float] | None:
-    """The reach of photons at the redshifts of both boxes; None if neither gives it."""
-    if first.max_mfp_mpc is None or box.max_mfp_mpc is None:
-        return box.max_mfp_mpc if first.max_mfp_mpc is None else first.max_mfp_mpc
-    for redshift, reach in box.max_mfp_mpc.items():
-        known = first.max_mfp_mpc.get(redshift, reach)
-        if not np.isclose(known, reach, rtol=1e-3):
-            raise InputError(
-                f"max_mfp at z = {redshift:g}: expected the {known:g} Mpc of another file of the series; "
-                f"received {reach:g} Mpc",
-                file=box.snapshots[0].file if box.snapshots else None,
-                hint="--set max_mfp=... replaces what the files say; correct one of them otherwise",
-            )
-    return {**box.max_mfp_mpc, **first.max_mfp_mpc}

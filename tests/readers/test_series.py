@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import warnings
 
 import h5py
@@ -205,3 +206,82 @@ def test_what_makes_photons_of_masses_has_a_use_or_that_is_said(tmp_path):
     masses["settings"] |= {"lifetime_myr": "10"}
     with pytest.raises(InputError, match="--set lifetime_myr: expected f_gamma as well"):
         open_simulation(**masses)
+
+
+def write_parts(folder, *parts):
+    """Stores of parts of `LONG`, each converted by itself."""
+    settings = write_npz(folder, LONG)
+    stores = []
+    for redshifts in parts:
+        stores.append(folder / f"part_z{redshifts[0]}.zarr")
+        files = [folder / f"box_z{redshift}.npz" for redshift in redshifts]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="the series starts at")
+            convert(files, stores[-1], settings=settings)
+    return stores
+
+
+@pytest.mark.parametrize(
+    "parts", [(("12.000", "10.000"), ("9.000", "8.000")), (("12.000",), ("10.000",), ("9.000",), ("8.000",))]
+)
+def test_parts_that_were_converted_separately_have_one_sum_of_photons(parts, tmp_path):
+    """The photons emitted so far started again at zero in each."""
+    stores = write_parts(tmp_path, *parts)
+    with pytest.warns(UserWarning, match=r"n_ion, .*, starts again at zero at z = .*It is summed anew"):
+        sim = open_simulation(stores)
+    whole = with_n_ion(LONG)["n_ion"].values
+    np.testing.assert_allclose(with_n_ion(sim)["n_ion"].values, whole, rtol=1e-5)
+    for path in stores[1:]:
+        shutil.rmtree(path / "n_src")
+    with pytest.raises(InputError, match=r"starts again at zero .* no sources"):
+        open_simulation(stores)
+
+
+def test_the_photons_so_far_of_each_file_are_kept_where_they_go_on(tmp_path):
+    """Also at the redshifts before any source shone."""
+    n_ion = with_n_ion(LONG)["n_ion"].values * np.array([0, 0, 1, 1], np.float32)[:, None, None, None]
+    dark = LONG.assign(n_src=LONG["n_src"] * (LONG["redshift"] < 11))
+    dark["n_src"].attrs = LONG["n_src"].attrs
+    write_files(tmp_path, ("n_igm", "n_src"), sim=dark, n_ion=n_ion)
+    for path in tmp_path.glob("*.h5"):
+        with h5py.File(path, "r+") as file:
+            file["n_ion"].attrs["units"] = "1e66 Mpc-3"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(open_simulation(tmp_path)["n_ion"].values, n_ion)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"box_size": np.float32(64.1)}, {"box_size": 64.1}),
+        ({"box_size": 64.0}, {"box_size": [64.0, 64.0, 64.0]}),
+        ({"box_size": 64.0, "H0": 70.0, "Om0": 0.27, "Ob0": 0.044}, {"box_size": 64.0}),
+        ({"box_size": 64.0}, {"box_size": 64.0, "H0": 70.0, "Om0": 0.27, "Ob0": 0.044}),
+        ({"box_size": 64.0, "H0": 70.0, "Om0": 0.27, "Ob0": 0.044}, {"H0": np.float32(67.66 + 2.34)}),
+    ],
+)
+def test_facts_of_one_series_agree_but_for_their_rounding(first, second, tmp_path):
+    """And one file of a series may say what another leaves out."""
+    if "H0" in second and "Om0" not in second:
+        second = {**second, "Om0": np.float32(0.27), "Ob0": np.float32(0.044)}
+    for redshift, facts in ((9.0, first), (8.0, second)):
+        with h5py.File(tmp_path / f"box_z{redshift}.h5", "w") as file:
+            file["xi"] = LONG["xi"].values[0]
+            file["xi"].attrs["units"] = "1"
+            file.attrs.update(facts)
+    sim = open_simulation(tmp_path)
+    assert np.broadcast_to(sim.attrs["box_size"], 3) == pytest.approx(first["box_size"], rel=1e-6)
+    said = "H0" in first or "H0" in second
+    assert bool(sim.attrs["cosmology_assumed"]) != said
+    assert sim.attrs["H0"] == pytest.approx(70 if said else 67.66)
+
+
+@pytest.mark.parametrize("facts", [{"box_size": 65.0}, {"box_size": 64.0, "Ob0": 0.05}])
+def test_facts_of_one_series_that_differ_are_refused(facts, tmp_path):
+    for redshift, other in ((9.0, {}), (8.0, facts)):
+        with h5py.File(tmp_path / f"box_z{redshift}.h5", "w") as file:
+            file["xi"] = LONG["xi"].values[0]
+            file.attrs.update({"box_size": 64.0, "H0": 70.0, "Om0": 0.27, "Ob0": 0.044, **other})
+    with pytest.raises(InputError, match="expected the box size and cosmology of box_z"):
+        open_simulation(tmp_path)
