@@ -48,7 +48,7 @@ def assemble(box: Box, settings: Settings) -> xr.Dataset:
     units: dict[str, str] = {}
     for name, snapshots in series.items():
         conversions = _conversions(
-            name, snapshots, settings, cosmology or DEFAULT_COSMOLOGY, cell_volume_mpc3
+            name, snapshots, settings, box, cosmology or DEFAULT_COSMOLOGY, cell_volume_mpc3
         )
         units[name] = conversions[0].units
         fields[name] = FieldInFiles(snapshots, conversions).as_variable_data()
@@ -92,6 +92,7 @@ def _conversions(
     name: str,
     snapshots: Sequence[Snapshot],
     settings: Settings,
+    box: Box,
     cosmology: Mapping[str, float],
     cell_volume_mpc3: float,
 ) -> list[Conversion]:
@@ -117,7 +118,7 @@ def _conversions(
         _check_of_use(conversions[0], settings)
     if settings.text("f_gamma") is not None and settings.text("sources") != "mass":
         conversions = [
-            _shining(conversion, settings, cosmology, snapshots[0].file) for conversion in conversions
+            _shining(conversion, settings, box, cosmology, snapshots[0].file) for conversion in conversions
         ]
     for snapshot, conversion in zip(snapshots, conversions, strict=True):
         if conversion.units != conversions[0].units:
@@ -137,12 +138,15 @@ def _check_of_use(conversion: Conversion, settings: Settings) -> None:
     InputError
         If the sources are masses and such settings are given without f_gamma.
     """
-    given = [key for key in MASS_SETTINGS if settings.text(key) is not None]
-    if given and conversion.units != "Msun Mpc-3":
-        warnings.warn(
-            f"--set {', '.join(given)}: not used: the sources are in {conversion.units}, and no masses",
-            stacklevel=2,
+    given = [key for key in (*MASS_SETTINGS, "f_gamma_low") if settings.text(key) is not None]
+    kept = settings.text("sources") == "mass"
+    if given and (kept or conversion.units != "Msun Mpc-3"):
+        why = (
+            "--set sources=mass keeps the mass in haloes"
+            if kept
+            else f"the sources are in {conversion.units}, and no masses"
         )
+        warnings.warn(f"--set {', '.join(given)}: not used: {why}", stacklevel=2)
     elif given and "f_gamma" not in given:
         raise InputError(
             f"--set {', '.join(given)}: expected f_gamma as well",
@@ -151,14 +155,17 @@ def _check_of_use(conversion: Conversion, settings: Settings) -> None:
 
 
 def _shining(
-    conversion: Conversion, settings: Settings, cosmology: Mapping[str, float], file: Path
+    conversion: Conversion, settings: Settings, box: Box, cosmology: Mapping[str, float], file: Path
 ) -> Conversion:
     """The conversion, if it gives masses in haloes (or masses times 1e18 s), extended to photons."""
     masses = "Msun Mpc-3"
     photon_units = {masses: PHOTON_RATE_UNITS, n_ion_units(masses): n_ion_units(PHOTON_RATE_UNITS)}
     if conversion.units not in photon_units:
         return conversion
-    photons = settings.photons_per_msun(cosmology, file=file) / 1e48
+    per_msun = settings.photons_per_msun(
+        cosmology, file=file, mean_molecular_weight=box.mean_molecular_weight
+    )
+    photons = per_msun / 1e48
     return Conversion(photon_units[conversion.units], conversion.scale * photons, conversion.offset * photons)
 
 

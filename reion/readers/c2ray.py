@@ -33,7 +33,7 @@ from reion.readers.settings import DEFAULT_MEAN_MOLECULAR_WEIGHT, Settings
 from reion.readers.snapshot import Box, Snapshot
 from reion.readers.source_list import SourceList
 from reion.simulation.contract import DEFAULT_COSMOLOGY, mean_density
-from reion.simulation.units import photon_rate_per_msun
+from reion.simulation.units import field_conversion, photon_rate_per_msun
 
 XFRAC = re.compile(r"xfrac3[dD]_(\d+\.\d+)\.(?i:bin(?:\.gz)?)")
 DENSITY = re.compile(r"(\d+\.\d+)n_all\.(?i:dat(?:\.gz)?)")
@@ -109,7 +109,7 @@ def box_of(
     _require(paths, settings, preset)
     density = [_density(path, settings, preset) for path in paths if DENSITY.fullmatch(path.name)]
     shape = next((snapshot.shape for snapshot in [*xi, *density]), None) or settings.mesh_shape(file=paths[0])
-    masses = [path for path in paths if SOURCES.fullmatch(path.name)]
+    masses = [path for path in paths if is_mass_list(path)]
     weights: tuple[float, ...] = ()
     units = ""
     if masses:
@@ -124,7 +124,7 @@ def box_of(
             shape=shape,
             units=units,
             read=SourceList(path, shape, weights).read,
-            of_masses=True,
+            of_masses=shines(settings),
         )
         for path in masses
         if (match := SOURCES.fullmatch(path.name))
@@ -133,8 +133,9 @@ def box_of(
         label=run_name(paths[0]),
         snapshots=[*density, *sources, *more_sources(shape), *xi],
         box_size=_preset_box_size(settings, preset),
-        cosmology=C2RAY_COSMOLOGY if preset and not _has_cosmology(settings) else None,
+        cosmology=known_cosmology(settings, paths[0]) if preset else None,
         source_code=source_code,
+        mean_molecular_weight=mean_molecular_weight,
     )
 
 
@@ -146,8 +147,8 @@ def _require(paths: Sequence[Path], settings: Settings, preset: Mapping[str, flo
     InputError
         If a fact is missing.
     """
-    masses = [path for path in paths if SOURCES.fullmatch(path.name)]
-    shine = bool(masses) and settings.text("sources") != "mass" and settings.text("n_src_unit") is None
+    masses = [path for path in paths if is_mass_list(path)]
+    shine = bool(masses) and shines(settings)
     densities = any(DENSITY.fullmatch(path.name) for path in paths) and settings.text("n_igm_unit") is None
     needed = []
     if not preset:
@@ -304,9 +305,14 @@ def _source_weights(
     """The factors of the masses in large and in small haloes, and the unit of their weighted sum."""
     from astropy import units
 
-    if settings.text("n_src_unit") is not None:
-        return (1.0, 1.0), ""
-    cosmology = settings.cosmology(None, file=path) or preset_cosmology(settings)
+    cosmology = known_cosmology(settings, path)
+    low = settings.number("f_gamma_low") or 0.0
+    unit = settings.text("n_src_unit")
+    if unit is not None:
+        # Masses in a unit that is given are made photons later, by f_gamma.
+        photons = settings.text("sources") != "mass" and _is_mass(unit, cosmology, path)
+        f_gamma = settings.number("f_gamma") if photons else None
+        return (1.0, low / f_gamma if f_gamma else 1.0), ""
     box_size = settings.box_size(_preset_box_size(settings, preset), cosmology, file=path)
     side_mpc = float(np.atleast_1d(box_size)[0])
     matter = mean_density(cosmology) * cosmology["Om0"] / cosmology["Ob0"] * units.g / units.cm**3
@@ -319,20 +325,42 @@ def _source_weights(
     )
     settings.positive("lifetime_myr", lifetime_myr)
     rate = grid_mass * photon_rate_per_msun(cosmology, 1.0, lifetime_myr, mean_molecular_weight)
-    return (rate * f_gamma, rate * (settings.number("f_gamma_low") or 0.0)), "s-1 per cell"
+    return (rate * f_gamma, rate * low), "s-1 per cell"
 
 
-def preset_cosmology(settings: Settings) -> Mapping[str, float]:
-    """The cosmology where neither files nor settings give one: that of the preset, or the default."""
-    return C2RAY_COSMOLOGY if settings.text("preset") else DEFAULT_COSMOLOGY
+def is_mass_list(path: Path) -> bool:
+    """Whether a file is named like C2-Ray's lists of masses."""
+    return bool(SOURCES.fullmatch(path.name))
+
+
+def shines(settings: Settings) -> bool:
+    """Whether the reader makes photons of the masses in a list: of those whose unit is that of the code."""
+    return settings.text("sources") != "mass" and settings.text("n_src_unit") is None
+
+
+def known_cosmology(settings: Settings, file: Path) -> Mapping[str, float]:
+    """The cosmology of the settings, completed by that of the preset; without any, the default.
+
+    Raises
+    ------
+    InputError
+        If the settings give some of its parameters without a preset.
+    """
+    if settings.text("preset"):
+        return {**C2RAY_COSMOLOGY, **settings.given_cosmology()}
+    return settings.cosmology(None, file=file) or DEFAULT_COSMOLOGY
+
+
+def _is_mass(unit: str, cosmology: Mapping[str, float], file: Path) -> bool:
+    """Whether a unit of sources is one of mass."""
+    conversion = field_conversion(
+        "n_src", unit, redshift=0.0, cosmology=cosmology, cell_volume_mpc3=1.0, file=file
+    )
+    return conversion.units == "Msun Mpc-3"
 
 
 def _preset_box_size(settings: Settings, preset: dict[str, float]) -> float | None:
     return None if settings.text("box_size") else preset.get("box_size")
-
-
-def _has_cosmology(settings: Settings) -> bool:
-    return any(settings.text(key) is not None for key in ("cosmology", *DEFAULT_COSMOLOGY))
 
 
 def _other_order_hint(order: str) -> str:

@@ -303,6 +303,11 @@ def with_halos(box: Box, columns: Halos, catalogues: Sequence[Path], settings: S
             "second, which these settings do not change",
             hint="leave them out, or give mass in place of photons under [halos]",
         )
+    if columns.photons is None and settings.text("n_src_unit") is not None:
+        raise InputError(
+            "--set n_src_unit: expected sources on a mesh; received haloes, whose masses have their own unit",
+            hint='say it in the mapping, under [halos]: mass_unit = "1e10 Msun/h"',
+        )
     file = box.snapshots[0].file if box.snapshots else catalogues[0]
     cosmology = settings.cosmology(box.cosmology, file=file) or DEFAULT_COSMOLOGY
     box_size = settings.box_size(box.box_size, cosmology, file=file)

@@ -19,6 +19,7 @@ The files may lie in the folders `results`, `sources` and `coarser_densities` of
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,9 +54,7 @@ _POSITIONS, _MASS = "sources_positions", "sources_mass"
 def claim(paths: Sequence[Path]) -> list[Path]:
     """pyC2Ray's ionised fractions and source lists, and C2-Ray's inputs beside them."""
     own = [path for path in paths if any(name.fullmatch(path.name) for name in (XFRAC, SOURCES, MASSES))]
-    inputs = [
-        path for path in paths if c2ray.DENSITY.fullmatch(path.name) or c2ray.SOURCES.fullmatch(path.name)
-    ]
+    inputs = [path for path in paths if c2ray.DENSITY.fullmatch(path.name) or c2ray.is_mass_list(path)]
     return own + inputs if own else []
 
 
@@ -131,14 +130,19 @@ def _masses(paths: Sequence[Path], shape: tuple[int, int, int], settings: Settin
     if not found:
         return []
     weight, units = 1.0, "Msun per cell"
-    if settings.choice("sources", ("photons", "mass")) != "mass":
+    settings.choice("sources", ("photons", "mass"))
+    if c2ray.shines(settings):
         weight = settings.photons_per_msun(
-            settings.cosmology(None, file=found[0][0]) or c2ray.preset_cosmology(settings),
+            c2ray.known_cosmology(settings, found[0][0]),
             file=found[0][0],
             mean_molecular_weight=MEAN_MOLECULAR_WEIGHT,
             otherwise="--set sources=mass to keep the mass in haloes",
         )
         units = "s-1 per cell"
+        if settings.text("f_gamma_low") is not None and not any(map(c2ray.is_mass_list, paths)):
+            warnings.warn(
+                f"--set f_gamma_low: not used: {found[0][0].name} has one mass for each source", stacklevel=2
+            )
     return [
         Snapshot(
             name="n_src",
@@ -147,7 +151,7 @@ def _masses(paths: Sequence[Path], shape: tuple[int, int, int], settings: Settin
             shape=shape,
             units=units,
             read=MassList(path, shape, weight).read,
-            of_masses=True,
+            of_masses=c2ray.shines(settings),
         )
         for path, match in found
     ]

@@ -17,7 +17,7 @@ DEFAULT_MEAN_MOLECULAR_WEIGHT = 1.0
 """Baryon mass in proton masses that turns masses in haloes into photons, as in C2-Ray."""
 
 COMMON = {
-    "box_size": "side of the box, comoving: 714.2857 (Mpc), 500/h, or three such numbers: 128,128,256",
+    "box_size": "side of the box, comoving: 714.2857 (Mpc), 500/h, or three: 128,128,256 or 100,100,200/h",
     "cosmology": "an astropy cosmology by name, such as Planck18",
     "H0": "Hubble constant in km s-1 Mpc-1",
     "Om0": "matter density parameter",
@@ -231,7 +231,7 @@ class Settings:
         Raises
         ------
         InputError
-            If both give a value and the values differ.
+            If both give a value and the values differ; if the settings alone give some of the three.
         """
         given = self.given_cosmology()
         if found is not None:
@@ -243,7 +243,16 @@ class Settings:
                         hint=f"leave {key} out: the file's own cosmology is used",
                     )
             return found
-        return {**DEFAULT_COSMOLOGY, **given} if given else None
+        missing = [key for key in DEFAULT_COSMOLOGY if key not in given]
+        if given and missing:
+            raise InputError(
+                f"expected H0, Om0 and Ob0; --set gives {', '.join(given)}, and neither --set nor the file "
+                f"gives {', '.join(missing)}",
+                file=file,
+                hint=f"give the rest: {' '.join(f'--set {key}=...' for key in missing)}; or a cosmology by "
+                "its name, such as --set cosmology=Planck18",
+            )
+        return given or None
 
     def given_cosmology(self) -> dict[str, float]:
         """The values of H0, Om0 and Ob0 that are set, as numbers or by the name of a cosmology.
@@ -295,10 +304,13 @@ class Settings:
                 raise self.lacking(["box_size"], file=file)
             sides: float | list[float] = np.asarray(found, dtype=np.float64).tolist()
             return sides
-        lengths = [_length_mpc(part, cosmology or DEFAULT_COSMOLOGY) for part in text.split(",")]
+        lengths = [
+            _length_mpc(part, cosmology or DEFAULT_COSMOLOGY) for part in _with_one_unit(text.split(","))
+        ]
         if len(lengths) not in (1, 3) or any(length is None for length in lengths):
             raise InputError(
                 f"--set box_size: expected {COMMON['box_size']}; received {text!r}",
+                hint="a unit behind the last of three numbers is that of all; or each has the same one",
             )
         sizes = [float(length) for length in lengths if length is not None]
         if found is not None and not np.allclose(sizes, found, rtol=1e-3):
@@ -343,6 +355,15 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return value if np.isfinite(value) else None
+
+
+def _with_one_unit(lengths: Sequence[str]) -> Sequence[str]:
+    """Lengths as texts, each with the unit of the last where it is the only one; none if units differ."""
+    split = [re.fullmatch(r"\s*([0-9.eE+-]*[0-9.])\s*(.*?)\s*", length) for length in lengths]
+    units = [match.group(2) if match else None for match in split]
+    if len(set(units[:-1])) == 1 and units[0] == "":
+        return [length + (units[-1] or "") for length in lengths[:-1]] + [lengths[-1]]
+    return lengths if len(set(units)) == 1 else []
 
 
 def _length_mpc(text: str, cosmology: Mapping[str, float]) -> float | None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from reion.errors import InputError
+from reion.readers.settings import DEFAULT_MEAN_MOLECULAR_WEIGHT
 from reion.simulation.contract import check_values
 from reion.simulation.lazy import CellKey, LazyField, Region
 from reion.simulation.units import Conversion
@@ -45,6 +46,8 @@ class Box:
     `box_size` (comoving Mpc) and `cosmology` (H0, Om0, Ob0) are None if the files lack them. `centres` are
     cell centres in the files along an axis (comoving Mpc), for a check against the box size. `max_mfp_mpc` is
     the comoving radius that photons reach from each redshift on, by redshift; None if the files lack it.
+    `mean_molecular_weight` is the baryon mass in proton masses by which the code of the files turns masses
+    into photons.
     """
 
     label: str
@@ -55,6 +58,7 @@ class Box:
     attrs: Mapping[str, Any] = field(default_factory=dict)
     centres: Mapping[str, np.ndarray] = field(default_factory=dict)
     max_mfp_mpc: Mapping[float, float] | None = None
+    mean_molecular_weight: float = DEFAULT_MEAN_MOLECULAR_WEIGHT
 
 
 class FieldInFiles(LazyField):
