@@ -18,7 +18,9 @@ _SPACING_TOLERANCE = 1e-3
 """Largest relative difference between the spacing of cell centres and the side of a cell."""
 
 
-def plain_values(name: str, values: Any, units: str, *, dims: Sequence[str] | None = None) -> Any:
+def plain_values(
+    name: str, values: Any, units: str, *, dims: Sequence[str] | None = None, hint: str | None = None
+) -> Any:
     """The numbers of an array in `units`. An array that is in `units`, or says no unit, is returned as it is.
 
     Parameters
@@ -28,9 +30,11 @@ def plain_values(name: str, values: Any, units: str, *, dims: Sequence[str] | No
         `units` of an xarray.DataArray, an HDF5 dataset or a Zarr array. An array in another unit is read and
         converted.
     dims
-        The names that the axes of an xarray.DataArray must have, in this order. If it is None, only axes named
-        x, y and z are looked at: they must be the last three, in this order, as any other array is taken to
-        have them.
+        The names that the axes of an xarray.DataArray must have, in this order. If it is None, only axes
+        named x, y and z are looked at: they must be the last three, in this order, as those of any other
+        array are taken to be.
+    hint
+        What to do where the unit cannot be converted, if it is not to convert the numbers.
 
     Raises
     ------
@@ -41,7 +45,7 @@ def plain_values(name: str, values: Any, units: str, *, dims: Sequence[str] | No
     unit = _unit_of(values)
     if unit is None or str(unit) == units:
         return values if unit is None or isinstance(unit, str) else _numbers_of(values)
-    return _converted(name, values, unit, units)
+    return _converted(name, values, unit, units, hint)
 
 
 def native_floats(values: Any) -> Any:
@@ -49,7 +53,8 @@ def native_floats(values: Any) -> Any:
 
     Float16 becomes float32; numbers of more than 64 bits become float64. Masked cells become NaN.
     """
-    values = _unmasked(values if hasattr(values, "dtype") else np.asarray(values))
+    is_array = isinstance(getattr(values, "dtype", None), np.dtype)
+    values = _unmasked(values if is_array else np.asarray(values))
     dtype = values.dtype
     if dtype.kind != "f":
         return values
@@ -62,8 +67,19 @@ def native_floats(values: Any) -> Any:
         return np.asarray(values, dtype=wanted)
 
 
+def require_floats(name: str, dtype: np.dtype[Any], *, file: str | None = None) -> None:
+    """Raise `InputError` unless numbers are float32 or float64 in the byte order of the machine."""
+    if dtype not in (np.float32, np.float64):
+        raise InputError(
+            f"{name}: expected float32 or float64; received {dtype}",
+            file=file,
+            hint=f"if these are the numbers that are meant, give {name}.astype('float32'), which has the "
+            "byte order of this machine as well",
+        )
+
+
 def check_coordinates(
-    name: str, values: Any, *, redshift: np.ndarray, tolerance: float, lengths_mpc: Sequence[float]
+    name: str, values: Any, *, redshift: np.ndarray, tolerance: float, sides_mpc: Sequence[float]
 ) -> None:
     """Compare the coordinates of an xarray.DataArray, where it has them, with the redshifts and the box size.
 
@@ -71,7 +87,7 @@ def check_coordinates(
     ----------
     redshift
         The redshift of each snapshot, which may differ from the coordinate by `tolerance`.
-    lengths_mpc
+    sides_mpc
         Comoving sides of the box in Mpc. They are compared with coordinates that say that they are in Mpc.
 
     Raises
@@ -85,11 +101,11 @@ def check_coordinates(
         said = np.atleast_1d(np.asarray(values["redshift"].values, dtype=np.float64))
         if said.shape != redshift.shape or not np.all(np.abs(said - redshift) <= tolerance):
             raise InputError(
-                f"{name}: expected the redshifts that are given, {_listed(redshift)}; received an array whose "
-                f"coordinate says {_listed(said)}",
+                f"{name}: expected the redshifts that are given, {_listed(redshift)}; received an array "
+                f"whose coordinate says {_listed(said)}",
                 hint=f"give the redshifts of its snapshots, in their order: redshift={name}.redshift",
             )
-    for axis, length in zip(_AXES, lengths_mpc, strict=True):
+    for axis, length in zip(_AXES, sides_mpc, strict=True):
         if axis not in values.coords or values[axis].ndim != 1 or values[axis].dtype.kind not in "fiu":
             continue
         steps = np.diff(np.asarray(values[axis].values, dtype=np.float64))
@@ -103,8 +119,8 @@ def check_coordinates(
             np.abs(steps - side) > _SPACING_TOLERANCE * side
         ):
             raise InputError(
-                f"{name}: expected cell centres {side:g} Mpc apart along {axis}, as the box size says; received "
-                f"{steps.min():g} to {steps.max():g} Mpc",
+                f"{name}: expected cell centres {side:g} Mpc apart along {axis}, as the box size says; "
+                f"received {steps.min():g} to {steps.max():g} Mpc",
                 hint="give the whole box, and its size in comoving Mpc as box_size",
             )
 
@@ -116,7 +132,7 @@ def _check_dims(name: str, values: Any, dims: Sequence[str] | None) -> None:
     if dims is None:
         if set(_AXES) <= set(values.dims) and values.dims[-len(_AXES) :] != _AXES:
             raise InputError(
-                f"{name}: expected the axes x, y, z, after any other; received {received}",
+                f"{name}: expected the last axes x, y, z; received {received}",
                 hint=f"give {name}.transpose(..., 'x', 'y', 'z')",
             )
     elif values.dims != tuple(dims):
@@ -125,7 +141,7 @@ def _check_dims(name: str, values: Any, dims: Sequence[str] | None) -> None:
             f"{name}: expected the axes {', '.join(dims)}; received {received}",
             hint=f"give {name}.transpose({in_order})"
             if set(values.dims) == set(dims)
-            else f"name them with {name}.rename(...), or give {name}.values, whose axes are taken to be these",
+            else f"name them with {name}.rename(...), or give {name}.values, which has no names",
         )
 
 
@@ -145,8 +161,8 @@ def _unit_of(values: Any) -> Any | None:
     return None
 
 
-def _converted(name: str, values: Any, unit: Any, units: str) -> np.ndarray:
-    """The numbers of an array in `unit`, in `units`: float32 if the array is and they fit, float64 otherwise."""
+def _converted(name: str, values: Any, unit: Any, units: str, hint: str | None) -> np.ndarray:
+    """The numbers of an array in `unit`, in `units`; float32 if the array is and they fit, else float64."""
     from astropy.units import Unit, UnitConversionError
 
     try:
@@ -159,7 +175,7 @@ def _converted(name: str, values: Any, unit: Any, units: str) -> np.ndarray:
     except (UnitConversionError, ValueError, TypeError) as error:
         raise InputError(
             f"{name}: expected {units}; received numbers in {unit}",
-            hint=f"convert the numbers to {units} first. If they are in this unit, correct what the array says",
+            hint=hint or f"convert the numbers to {units}, or correct the unit that the array says",
         ) from error
     if numbers.dtype.kind != "f" or numbers.dtype.itemsize > np.dtype(np.float32).itemsize:
         return np.asarray(exact)

@@ -12,7 +12,7 @@ import xarray as xr
 
 from reion.errors import BadValuesError, InputError
 from reion.simulation.arguments import require_dataset
-from reion.simulation.arrays import check_coordinates, native_floats, plain_values
+from reion.simulation.arrays import check_coordinates, native_floats, plain_values, require_floats
 from reion.simulation.constants import CM_PER_KM, CM_PER_MPC, GRAVITY_CM3_PER_G_S2, PROTON_MASS_G
 from reion.simulation.given import box_sides, given_cosmology, numbers_given
 
@@ -127,16 +127,14 @@ def make_simulation(
     fields
         Arrays of shape (redshift, x, y, z) by name, any of `FIELDS` in the first of their units, such as
         n_igm in g cm-3 (comoving); but n_src and propagation_mask in `n_src_units` (per comoving volume), and
-        n_ion in `n_ion_units(n_src_units)`. Arrays that say their unit are converted, and the axes and
-        coordinates of an xarray.DataArray are compared with the other arguments (see
-        `reion.simulation.arrays`). Arrays in these units that are lazily indexed stay lazy.
+        n_ion in `n_ion_units(n_src_units)`. What an array says of its unit, axes and coordinates counts (see
+        `reion.simulation.arrays`). Lazily indexed arrays in these units stay lazy.
     redshift
         One number for each snapshot. Snapshots are put into descending order (the order of time).
     box_size
         Comoving Mpc, one number or three; or a Quantity.
     cosmology
-        `H0` (km s-1 Mpc-1), `Om0` and `Ob0` of a flat LCDM, or a FlatLambdaCDM of astropy. Without it,
-        `DEFAULT_COSMOLOGY` is assumed.
+        `H0`, `Om0` and `Ob0`, or a FlatLambdaCDM of astropy. Without it, `DEFAULT_COSMOLOGY` is assumed.
     check_values
         Read every value once and check that it is finite and in range (see `check_simulation`).
 
@@ -145,7 +143,7 @@ def make_simulation(
     InputError
         If the result is not a Simulation.
     """
-    redshift = numbers_given("redshift", redshift, "1")
+    redshift = numbers_given("redshift", redshift, None)
     sides = box_sides(box_size)
     lengths = np.broadcast_to(sides, len(AXES)).tolist()
     data: dict[str, xr.Variable] = {}
@@ -156,10 +154,11 @@ def make_simulation(
         units = of_sources.get(name, FIELDS[name].units[0])
         if len(np.shape(values)) != len(DIMS):
             raise InputError(f"{name}: expected shape (redshift, x, y, z); received {np.shape(values)}")
-        numbers = native_floats(plain_values(name, values, units, dims=DIMS))
-        check_coordinates(
-            name, values, redshift=redshift, tolerance=REDSHIFT_TOLERANCE, lengths_mpc=lengths
+        hint = (
+            f"n_src_units says the unit of sources: {', '.join(SOURCE_UNITS)}" if name in of_sources else None
         )
+        numbers = native_floats(plain_values(name, values, units, dims=DIMS, hint=hint))
+        check_coordinates(name, values, redshift=redshift, tolerance=REDSHIFT_TOLERANCE, sides_mpc=lengths)
         data[name] = xr.Variable(DIMS, numbers, {"units": units, "long_name": FIELDS[name].long_name})
     if not data:
         raise InputError(f"expected at least one of the fields {', '.join(FIELDS)}; received none")
@@ -223,13 +222,7 @@ def check_simulation(sim: xr.Dataset, *, values: bool = True, file: str | None =
                 file=file,
                 hint="`reion convert` takes other units with --set",
             )
-        if variable.dtype not in (np.float32, np.float64):
-            raise InputError(
-                f"{name}: expected floating-point numbers, float32 or float64 in the byte order of this machine; "
-                f"received {variable.dtype.str if variable.dtype.kind == 'f' else variable.dtype}",
-                file=file,
-                hint=f"give {name}.astype('float32'), if it holds the numbers that are meant",
-            )
+        require_floats(name, variable.dtype, file=file)
         if 0 in variable.shape:
             raise InputError(
                 f"{name}: expected at least one cell and one snapshot; received shape {variable.shape}",

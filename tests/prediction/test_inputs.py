@@ -97,7 +97,7 @@ def test_redshifts_that_are_none_are_refused(emulator, redshift):
         (np.full((4, 4, 4), 4e-31) * units.Mpc, "expected g cm-3; received numbers in Mpc"),
         (
             xr.DataArray(np.full((4, 4, 4), 4e-31), dims=("z", "y", "x")),
-            "the axes x, y, z; received z, y, x",
+            "the last axes x, y, z; received z, y, x",
         ),
     ],
     ids=[
@@ -119,11 +119,19 @@ def test_arrays_that_are_no_densities_are_refused(emulator, values, message):
         emulator.predict_arrays(8.0, n_igm=values, n_ion=np.zeros((4, 4, 4)))
 
 
+def test_an_array_whose_last_axis_is_redshift_is_refused(emulator):
+    turned = xr.DataArray(np.full((4, 4, 4, 4), 4e-31), dims=("x", "y", "z", "redshift"))
+    with pytest.raises(InputError, match="the last axes x, y, z; received x, y, z, redshift"):
+        emulator.predict_arrays([9.0, 8.0, 7.0, 6.0], n_igm=turned, n_ion=np.zeros((4, 4, 4, 4)))
+
+
 def test_a_quantity_is_taken_in_its_unit(emulator):
     n_igm, n_ion = np.full((4, 4, 4), 4e-31), np.ones((4, 4, 4))
     expected = emulator.predict_arrays(8.0, n_igm=n_igm, n_ion=n_ion)
     n_igm = (n_igm * units.g / units.cm**3).to("kg m-3")
     np.testing.assert_allclose(emulator.predict_arrays(8.0, n_igm=n_igm, n_ion=n_ion), expected, rtol=1e-6)
+    said = xr.DataArray(n_igm.value, dims=("x", "y", "z"), attrs={"units": "kg m-3"})
+    np.testing.assert_allclose(emulator.predict_arrays(8.0, n_igm=said, n_ion=n_ion), expected, rtol=1e-6)
     fields = {"n_igm": n_igm[None], "xi": np.ones((1, 4, 4, 4), np.float32)}
     sim = make_simulation(fields, redshift=[8.0], box_size=8.0)
     np.testing.assert_allclose(sim["n_igm"].values, 4e-31, rtol=1e-6)
