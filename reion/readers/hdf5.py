@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,9 @@ from reion.readers.mapping import boxes_from
 from reion.readers.settings import Settings
 from reion.readers.snapshot import Box
 from reion.readers.tree import ArrayKey
+
+IN_JSON = "attributes_in_json"
+"""The attribute with those attributes that HDF5 would change, as a JSON text, in files that reion wrote."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,15 @@ class Hdf5Tree:
         return None if found is None else found.get(attribute)
 
     def attributes(self) -> dict[str, Any]:
-        """The attributes of the root group."""
-        return dict(self._attributes("") or {})
+        """The attributes of the root group; in a file that reion wrote, as they were in its store."""
+        found = dict(self._attributes("") or {})
+        if not str(found.get("written_by", "")).startswith("reion "):
+            return found
+        try:
+            kept = json.loads(found.pop(IN_JSON, "{}"))
+        except (TypeError, ValueError, RecursionError):
+            return found
+        return {**found, **kept} if isinstance(kept, dict) else found
 
     def _attributes(self, name: str) -> Mapping[str, Any] | None:
         if name not in self._attributes_of:

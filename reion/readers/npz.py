@@ -4,7 +4,7 @@ An archive of reion's layout is a zip archive whose members are `.npy` files: `n
 them), each of shape (x, y, z), and the scalars `redshift` and `box_size` (comoving Mpc, one number or three).
 Optional members: `H0`, `Om0`, `Ob0`. Units are those of the Simulation unless `--set` gives others. The names
 of the files of one simulation differ only in redshift: `box1_z08.000.npz`, `box1_z07.500.npz`. Other members
-may hold anything. An archive that reion wrote holds all snapshots, and a member `attributes`: a JSON text with
+may hold anything. An archive that reion wrote holds all snapshots and a member `attributes`, a JSON text with
 the attributes of the store and of its fields, such as the clumping factor.
 """
 
@@ -65,7 +65,7 @@ class NpzTree(NumbersOnly):
         return {"units": FIELDS[name].units[0]} if name in FIELDS else {}
 
     def attribute(self, name: str) -> Any | None:
-        """Value of an attribute, or of the attribute `field/name`, if reion wrote the archive; None otherwise."""
+        """Value of the attribute `name` or `field/name`, if reion wrote the archive; None otherwise."""
         field, _, attribute = name.rpartition("/")
         holder = self._written["fields"].get(field, {}) if field else self._written["store"]
         return holder.get(attribute)
@@ -111,7 +111,9 @@ def attributes_in(archive: Archive) -> Mapping[str, Any] | None:
     try:
         found = json.loads(str(archive.array(ATTRIBUTES, records=True)))
         written_by = str(found["store"]["written_by"])
-        is_ours = written_by.startswith("reion ") and all(hasattr(of, "items") for of in found["fields"].values())
+        is_ours = written_by.startswith("reion ") and all(
+            hasattr(of, "items") for of in found["fields"].values()
+        )
     except InputError:
         raise
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):

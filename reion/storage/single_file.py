@@ -1,7 +1,8 @@
 """Writes a store as one file, where the name of an output ends in `.h5`, `.hdf5`, `.nc` or `.npz`.
 
 An HDF5 file and a NetCDF 4 file are the same: they hold every array of the store with its attributes, fields
-deflated, coordinates as dimension scales, so that h5py, xarray and the NetCDF library read them. An `.npz`
+deflated, coordinates as dimension scales, so that h5py, xarray and the NetCDF library read them. A JSON text
+(`IN_JSON`) holds those attributes of the store that HDF5 would change, such as a list of one text. An `.npz`
 archive holds fields of shape (redshift, x, y, z) in the units of the Simulation, `redshift`, `box_size`, and
 `H0`, `Om0`, `Ob0` where they are known. Its member `attributes` holds the attributes as JSON. reion reads all
 of these files. One block is in memory at a time.
@@ -19,6 +20,9 @@ import numpy as np
 
 from reion.errors import InputError
 from reion.jobs.places import Kind
+from reion.readers.hdf5 import IN_JSON
+from reion.readers.npy import Archive
+from reion.readers.npz import attributes_in
 from reion.simulation.contract import AXES, DEFAULT_COSMOLOGY, DIMS, FIELDS, MAX_MFP
 from reion.storage.store import STORE, blocks_of
 
@@ -93,7 +97,9 @@ def _write_hdf5(store: Path, file: Path) -> None:
     group = zarr.open_group(store, mode="r")
     try:
         with h5py.File(file, "w") as written:
-            _set_attributes(written, group.attrs)
+            stored = dict(group.attrs)
+            changed = {key: value for key, value in stored.items() if not _is_kept(value)}
+            _set_attributes(written, {**stored, IN_JSON: json.dumps(changed)} if changed else stored)
             arrays = dict(group.arrays())
             for name in sorted(arrays, key=lambda name: (name not in DIMS, name)):
                 array: Any = arrays[name]
@@ -121,6 +127,15 @@ def _write_hdf5(store: Path, file: Path) -> None:
                     written[name].dims[number].attach_scale(written[dim])
     except (RuntimeError, ValueError) as error:  # how h5py says that the disk is full
         raise OSError(str(error)) from error
+
+
+def _is_kept(value: Any) -> bool:
+    """Whether an attribute of a store is the same when it is read from an HDF5 file.
+
+    Text and numbers are, and lists of at least two texts, or two numbers of one type.
+    """
+    kinds = set(map(type, value)) if isinstance(value, list) and len(value) > 1 else {type(value)}
+    return len(kinds) == 1 and kinds <= {str, int, float, bool}
 
 
 def _set_attributes(item: Any, attrs: Any) -> None:
@@ -196,9 +211,10 @@ def is_our_hdf5(path: Path) -> bool:
 def is_our_npz(path: Path) -> bool:
     """Whether a file is an `.npz` archive that says that reion wrote it, and holds nothing else."""
     try:
-        archive = Archive(path)
-        return attributes_in(archive) is not None and set(archive.members) <= _OURS
-    except (OSError, InputError):
+        with zipfile.ZipFile(path) as archive:
+            names = {name.removesuffix(".npy") for name in archive.namelist()}
+        return names <= _OURS and attributes_in(Archive(path)) is not None
+    except (OSError, InputError, zipfile.BadZipFile):
         return False
 
 

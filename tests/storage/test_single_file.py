@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 
 import h5py
 import numpy as np
@@ -14,10 +15,13 @@ from reion.jobs import growing
 from reion.jobs.outputs import move_in
 from reion.prediction.predict import predict
 from reion.readers import open_simulation
-from reion.simulation.contract import FIELDS, check_simulation
+from reion.readers.hdf5 import IN_JSON
+from reion.simulation.contract import FIELDS, check_simulation, with_max_mfp
 from reion.simulation.photons import with_n_ion
+from reion.simulation.recombinations import clumping_of, with_clumping
 from reion.storage import store
 from reion.storage.conversion import convert
+from reion.storage.single_file import is_our_npz, packing_of
 from reion.storage.store import write_simulation
 
 ENDINGS = (".h5", ".nc", ".npz", ".HDF5")
@@ -125,6 +129,11 @@ def test_only_a_file_of_reions_is_replaced(ending, sim_path, tmp_path):
             file["thesis"] = np.ones(3)
         with pytest.raises(InputError, match="holds something else as well"):
             convert(sim_path, out, force=True)
+    else:
+        with zipfile.ZipFile(out, "a") as file:
+            file.writestr("thesis.txt", "mine")
+        with pytest.raises(InputError, match="holds something else as well"):
+            convert(sim_path, out, force=True)
     with h5py.File(out, "w") if ending != ".npz" else out.open("wb") as file:
         if ending == ".npz":
             np.savez(file, n_igm=np.ones(3))
@@ -169,3 +178,72 @@ def test_a_prediction_with_all_it_may_hold_is_replaced(ending, toy_model, sim_pa
     before = out.stat().st_mtime_ns
     predict(toy_model, sim_path, out, device="cpu", z_reion=True, force=True)
     assert out.stat().st_mtime_ns > before
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_simulation_opens_the_same_from_a_store_and_from_one_file(ending, simulation, tmp_path):
+    attrs = {
+        "source_code": "made for a test",
+        "ray_tracing": json.dumps({"clumping": 3.0}),
+        "settings": ["clumping=3"],
+        "sources": ["box_z9.npz", "box_z8.npz"],
+        "seeds": [1, 2],
+        "limits": [np.inf, 1.0],
+        "sigma8": np.nan,
+        "mixed": ["a", 1],
+        "nothing": [],
+        "steps": [["a", 1], ["b", 2]],
+        "weights": {"r2": 0.9},
+        "flag": True,
+    }
+    sim = with_max_mfp(with_clumping(simulation.assign_attrs(attrs), [[12, 1], [6, 3]]), [9.0, 8.0, 7.0, 6.0])
+    path = write_simulation(sim, tmp_path / "sim.zarr")
+    file = tmp_path / f"sim{ending}"
+    packing_of(file)(path, file)
+    expected, found = open_simulation(path), open_simulation(file)
+    xr.testing.assert_identical(found, expected)
+    assert {name: type(value) for name, value in found.attrs.items()} == {
+        name: type(value) for name, value in expected.attrs.items()
+    }
+    assert found.attrs["source_code"] == "made for a test"
+    assert clumping_of(found.attrs, 6.0) == clumping_of(sim.attrs, 6.0) == 3.0
+
+
+def test_an_assumed_cosmology_stays_assumed_in_an_archive(simulation, tmp_path):
+    path = write_simulation(simulation.assign_attrs(cosmology_assumed=1), tmp_path / "sim.zarr")
+    packing_of("sim.npz")(path, tmp_path / "sim.npz")
+    xr.testing.assert_identical(open_simulation(tmp_path / "sim.npz"), open_simulation(path))
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        np.array("no JSON"),
+        np.array("[1, 2]"),
+        np.array('{"store": {"clumping": "3"}, "fields": {}}'),
+        np.array('{"store": {"written_by": "another program", "clumping": "3"}, "fields": {}}'),
+        np.array('{"store": {"written_by": "reion 1", "clumping": "3"}, "fields": [1]}'),
+        np.array('{"store": {"written_by": "reion 1", "clumping": "3"}, "fields": {"xi": 1}}'),
+        np.array("[" * 100_000),
+        np.arange(3.0),
+        np.array(["a", "b"]),
+        np.array({"store": {}}, dtype=object),
+    ],
+)
+def test_a_member_called_attributes_of_another_program_is_left_alone(member, tmp_path):
+    path = tmp_path / "box_z9.npz"
+    np.savez(path, xi=np.full((2, 2, 2), 0.5, np.float32), redshift=9.0, box_size=4.0, attributes=member)
+    sim = open_simulation(path)
+    assert "clumping" not in sim.attrs
+    assert sim.attrs["source_code"] == "npz"
+    assert not is_our_npz(path)
+
+
+def test_a_damaged_json_in_hdf5_leaves_the_other_attributes(sim_path, tmp_path):
+    convert(sim_path, tmp_path / "sim.h5", settings={"max_mfp": "9"})
+    for damaged in ("{", "[1]", 3):
+        with h5py.File(tmp_path / "sim.h5", "a") as file:
+            file.attrs[IN_JSON] = damaged
+        attrs = open_simulation(tmp_path / "sim.h5").attrs
+        assert attrs["settings"] == "max_mfp=9"
+        assert IN_JSON not in attrs
