@@ -69,14 +69,18 @@ class Hdf5Tree:
         return names if any(names) else []
 
     def unwritten(self, name: str) -> tuple[int, int]:
-        """Number of chunks that were never written and read as a number, and number of all chunks."""
+        """Number of chunks that were never written, and number of all chunks."""
+        with open_hdf5(self.path) as file:
+            dataset, _ = find_column(file, name, self.path)
+            return (0, 0) if dataset is None else unwritten(dataset)
+
+    def fill_value(self, name: str) -> np.ndarray:
+        """The fill value of a dataset, or of a column of a table."""
         with open_hdf5(self.path) as file:
             dataset, member = find_column(file, name, self.path)
             if dataset is None:
-                return 0, 0
-            missing, count = unwritten(dataset)
-            fill = dataset.fillvalue if member is None else dataset.fillvalue[member]
-            return (0 if np.all(np.isnan(fill)) else missing), count
+                return np.zeros(1)
+            return np.ravel(dataset.fillvalue if member is None else dataset.fillvalue[member])
 
     def attribute(self, name: str) -> Any | None:
         """Value of the attribute `group/name`, or None."""

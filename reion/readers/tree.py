@@ -48,7 +48,10 @@ class Tree(Protocol):
         """The name of each dimension of array `name`, or None; empty if the file has no names."""
 
     def unwritten(self, name: str) -> tuple[int, int]:
-        """Number of chunks of array `name` that were never written and read as a number, and of all."""
+        """Number of chunks of array `name` that were never written, and of all."""
+
+    def fill_value(self, name: str) -> np.ndarray:
+        """The number that chunks of array `name` read as if they were never written: one, as it is stored."""
 
     def attribute(self, name: str) -> Any | None:
         """Value of the attribute `group/name` or `array/name` (or `name` of the whole file), or None."""
@@ -83,6 +86,10 @@ class NumbersOnly:
     def unwritten(self, name: str) -> tuple[int, int]:  # noqa: ARG002 (checked with the header)
         """No chunk is missing: the array is one chunk, whose size was compared with its header."""
         return 0, 1
+
+    def fill_value(self, name: str) -> np.ndarray:  # noqa: ARG002 (no chunk is missing)
+        """Zero."""
+        return np.zeros(1)
 
     def attribute(self, name: str) -> Any | None:  # noqa: ARG002 (a Tree's)
         """There is no attribute."""
@@ -179,23 +186,27 @@ class StoredArray:
     def check_written(self, field: str) -> None:
         """Check for chunks that were never written, whose meaning depends on the `field` of the array.
 
-        Sources, photons and masks are zero there. xi is zero there, with a warning. Other fields, such as the
-        density, cannot be zero.
+        They read as the fill value of the array. If that is a missing value, the check of values refuses it.
+        Sources, photons and masks may be zero there. xi is the fill value there, with a warning. Gas and all
+        other fields are everywhere.
 
         Raises
         ------
         InputError
-            If chunks of another field were never written.
+            If chunks of another field were never written, or chunks of sources that would not read as zero.
         """
         missing, count = self.tree.unwritten(self.name)
-        if not missing or field in ("n_src", "n_ion", "propagation_mask"):
+        fill = float(self.packing.unpacked(self.tree.fill_value(self.name))[0]) if missing else 0.0
+        is_zero = fill == 0 and field in ("n_src", "n_ion", "propagation_mask")
+        if not missing or np.isnan(fill) or is_zero:
             return
         found = f"{self.name}: {missing} of {count} chunks were never written, or were deleted"
         if field == "xi":
-            warnings.warn(f"{self.tree.path}: {found}: xi is zero there", stacklevel=2)
+            value = f"{fill:g}, the fill value," if fill else "zero"
+            warnings.warn(f"{self.tree.path}: {found}: xi is {value} there", stacklevel=2)
             return
         raise InputError(
-            f"{found}: they would read as {field} = 0",
+            f"{found}: they would read as {field} = {fill:g}",
             file=self.tree.path,
-            hint="write the field again: gas is everywhere",
+            hint="write the field again" + (": gas is everywhere" if field == "n_igm" else ", whole"),
         )

@@ -73,13 +73,13 @@ class ZarrTree:
         return shape
 
     def array_attributes(self, name: str) -> Mapping[str, Any]:
-        """The attributes of an array; for integers in Zarr 2 with the array's own fill value."""
+        """The attributes of an array, in Zarr 2 with the array's own fill value if it is not zero."""
         array = self._find(name)
         if array is None:
             return {}
         found = dict(array.attrs)
         fill = array.fill_value
-        if array.metadata.zarr_format == 2 and array.dtype.kind in "iu" and fill:
+        if array.metadata.zarr_format == 2 and array.dtype.kind in "fiu" and fill:
             # xarray stores `_FillValue` as the fill value; zero is Zarr's own default.
             found.setdefault("_FillValue", fill)
         return found
@@ -91,13 +91,14 @@ class ZarrTree:
         return list(names) if any(names) else []
 
     def unwritten(self, name: str) -> tuple[int, int]:
-        """Number of chunks that were never written and read as a number, and number of all chunks."""
+        """Number of chunks that were never written, and number of all chunks."""
         array = self._find(name)
-        if array is None:
-            return 0, 0
-        fill = array.fill_value
-        missing, count = unwritten(array, self.path)
-        return (0 if fill is not None and np.isnan(fill) else missing), count
+        return (0, 0) if array is None else unwritten(array, self.path)
+
+    def fill_value(self, name: str) -> np.ndarray:
+        """The fill value of an array; zero if it has none."""
+        array = self._find(name)
+        return np.array([getattr(array, "fill_value", None) or 0], getattr(array, "dtype", None))
 
     def read(self, name: str, key: ArrayKey) -> np.ndarray:
         """Numbers of an array, after a check that chunks expand to the size of their shape."""

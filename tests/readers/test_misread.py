@@ -127,7 +127,7 @@ def test_numbers_that_are_fill_values_are_refused(tmp_path):
     refused(tmp_path, r"xi at z = 8: expected finite numbers; received 1 that are not, .*\(2, 3, 1\)")
     with h5py.File(tmp_path / "box.h5", "r+") as file:
         file["xi"].attrs["scale_factor"] = "many"
-    refused(tmp_path, "xi: expected a finite number as its scale_factor; received 'many'")
+    refused(tmp_path, "xi: expected one finite number as its scale_factor; received 'many'")
 
 
 def test_axes_that_contradict_the_names_of_dimensions_are_refused(tmp_path):
