@@ -51,7 +51,7 @@ def expand_each(source: str | Path | Sequence[str | Path]) -> list[tuple[Path, l
     each: list[tuple[Path, list[Path]]] = []
     for item in given:
         path = Path(item).expanduser()
-        found = [path] if path.exists() else _matches(path)
+        found = [path] if path.exists() else matches(path)
         if found and found[0].is_symlink() and not found[0].exists():
             raise InputError(f"the link leads nowhere: {found[0].readlink()} is not there", file=found[0])
         if not found or not found[0].exists():
@@ -62,7 +62,7 @@ def expand_each(source: str | Path | Sequence[str | Path]) -> list[tuple[Path, l
     return each
 
 
-def _matches(pattern: Path) -> list[Path]:
+def matches(pattern: Path) -> list[Path]:
     """The paths that match a pattern, sorted; the folders of it that exist by their names are no pattern."""
     folder = next(parent for parent in pattern.parents if parent.exists())
     rest = pattern.relative_to(folder)

@@ -40,6 +40,7 @@ import numpy as np
 
 from reion.errors import InputError
 from reion.readers.filenames import ending_of, redshift_of, why_no_redshift
+from reion.readers.folders import matches
 from reion.readers.names import Column, Halos
 from reion.readers.settings import HALO_SETTINGS, MASS_SETTINGS, Settings
 from reion.readers.snapshot import Box, Snapshot
@@ -259,19 +260,22 @@ def catalogues_of(columns: Halos | None, paths: Sequence[Path], mapping: str | N
         return []
     if columns.file is None:
         return [path for path in paths if path.is_file() and ending_of(path.name) in _TEXT_ENDINGS]
+    pattern = Path(columns.file).expanduser()
     named = [path for path in paths if path.match(columns.file)]
     folders = [
         *dict.fromkeys(path.parent for path in paths),
         *([Path(mapping).expanduser().parent] if mapping else []),
     ]
+    if pattern.is_absolute():
+        named = named or [path for path in matches(pattern) if path.exists()]
     for folder in folders:
-        named = named or sorted(folder.glob(columns.file) if not Path(columns.file).is_absolute() else [])
-    if not named and Path(columns.file).expanduser().is_file():
-        named = [Path(columns.file).expanduser()]
+        named = named or ([] if pattern.is_absolute() else sorted(folder.glob(columns.file)))
+    if not named and pattern.is_file():
+        named = [pattern]
     if not named:
+        beside = "" if pattern.is_absolute() else " beside the density or the mapping"
         raise InputError(
-            f"[halos] file: there is no {columns.file} beside the density",
-            file=folders[0] if folders else None,
+            f"[halos] file: there is no {columns.file}{beside}", file=folders[0] if folders else None
         )
     return named
 

@@ -30,7 +30,11 @@ from reion.readers.records import member_type, members_of
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 ENDINGS = (".h5", ".hdf5")
 """A file with such an ending counts as HDF5 even if it is damaged; any other file by its first bytes."""
-_MOST_NUMBERS, _MOST_TEXT = 16, 4096
+_LEAST_USER_BLOCK = 512
+_TAR, _TAR_PLACE = b"ustar", 257
+MOST_NUMBERS = 1000
+"""Most numbers in an attribute that is read, such as the redshifts of a series."""
+_MOST_TEXTS, _MOST_TEXT = 16, 4096
 _MOST_LOOKED_AT, _DEEPEST = 10_000, 8
 """Most names in a file, and deepest nesting of groups, that are searched: a hostile file may have no end."""
 _DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3
@@ -54,13 +58,27 @@ _SCALE_WITHOUT_DATA = "This is a netCDF dimension but not a netCDF variable"
 
 
 def is_hdf5(path: Path) -> bool:
-    """Whether a file is named as HDF5 or starts with its signature."""
+    """Whether a file is named as HDF5 or has its signature, at the start or behind a block of the user.
+
+    The block, such as MATLAB's of 512 bytes, has 512 bytes or 2, 4, 8 ... times as many. An archive by tar
+    begins with 512 bytes of its own.
+    """
     if not path.is_file():
         return False
     if ending_of(path.name) in ENDINGS and not path.name.lower().endswith(".gz"):
         return True
+    size = path.stat().st_size
     with path.open("rb") as stream:
-        return stream.read(len(SIGNATURE)) == SIGNATURE
+        head = stream.read(_LEAST_USER_BLOCK)
+        if head.startswith(SIGNATURE) or head[_TAR_PLACE : _TAR_PLACE + len(_TAR)] == _TAR:
+            return head.startswith(SIGNATURE)
+        start = _LEAST_USER_BLOCK
+        while start < size:
+            stream.seek(start)
+            if stream.read(len(SIGNATURE)) == SIGNATURE:
+                return True
+            start *= 2
+    return False
 
 
 @contextlib.contextmanager
@@ -180,7 +198,7 @@ def attributes(item: Any) -> Mapping[str, Any]:
             kind.get_class() not in (h5t.INTEGER, h5t.FLOAT, h5t.ENUM, h5t.STRING)
             or kind.get_size() > _MOST_TEXT
             or shape is None
-            or math.prod(shape) > _MOST_NUMBERS
+            or math.prod(shape) > (_MOST_TEXTS if kind.get_class() == h5t.STRING else MOST_NUMBERS)
         ):
             continue
         if kind.get_class() == h5t.STRING and kind.is_variable_str():
@@ -210,7 +228,7 @@ def dimension_names(dataset: Any) -> list[str | None]:
         return names
     # HDF5 allocates the length that a list of variable length claims, so the claim is looked up first.
     claimed = ObjectHeader(dataset).text_bytes("DIMENSION_LIST", len(names))
-    if claimed is None or claimed > _MOST_NUMBERS:
+    if claimed is None or claimed > _MOST_TEXTS:
         return names
     for number, references in enumerate(dataset.attrs["DIMENSION_LIST"]):
         if len(references) and references[0]:
@@ -369,6 +387,8 @@ def _check_expansion(dataset: Any, key: tuple[int | slice, ...], name: str, path
     ranges = []
     for k, n, size in zip(key, dataset.shape, sizes, strict=True):
         cells = range(n)[k]
+        if not isinstance(cells, int) and not cells:
+            return
         first, last = (cells, cells) if isinstance(cells, int) else (cells[0], cells[-1])
         ranges.append(range(first // size, last // size + 1))
     for corner in np.ndindex(*(len(r) for r in ranges)):

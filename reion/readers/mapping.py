@@ -45,6 +45,7 @@ import numpy as np
 
 from reion.errors import InputError
 from reion.readers.filenames import another_in_name, label_of, redshift_of, why_no_redshift
+from reion.readers.hdf5_file import MOST_NUMBERS
 from reion.readers.names import Names, NumberPlace, names_from
 from reion.readers.settings import Settings, why_not_cosmological
 from reion.readers.snapshot import Box, Snapshot
@@ -216,6 +217,15 @@ def _numbers(tree: Tree, place: NumberPlace | None, name: str) -> np.ndarray | N
         found = tree.attribute(place.attribute)
     elif place.array is not None:
         found = None if tree.shape(place.array) is None else StoredArray(tree, place.array).numbers()
+    if found is None and (place.attribute or place.array):
+        kind = "array" if place.attribute is None else "attribute"
+        raise InputError(
+            f"{name}: expected numbers in the {kind} {place.attribute or place.array!r}; there is none",
+            file=tree.path,
+            hint=f"an attribute of HDF5 with more than {MOST_NUMBERS} numbers is not read: write an array"
+            if kind == "attribute"
+            else None,
+        )
     try:
         numbers = np.asarray(found, dtype=np.float64).reshape(-1)
     except (TypeError, ValueError):

@@ -17,7 +17,7 @@ from reion.readers.names import Column
 from reion.readers.npy import file_header
 from reion.readers.npz import NpzTree
 from reion.readers.records import NpyRecords
-from reion.readers.text_numbers import data_lines, header_names, rows_in, text_of
+from reion.readers.text_numbers import data_lines, header_names, names_in, rows_in, text_of
 from reion.readers.tree import StoredArray, Tree, shown
 from reion.readers.zarr import ZarrTree, is_store
 
@@ -36,11 +36,15 @@ class Table:
             return [], _npy_columns(self.path)
         text = text_of(self.path)
         names = header_names(text)
-        lines = data_lines(text)
-        if lines and names and lines[0].split()[: len(names)] == names:
-            lines = lines[1:]
+        # The names may stand before or behind the number of haloes.
+        lines = [
+            line
+            for number, line in enumerate(data_lines(text))
+            if number > 1 or not names or names_in(line)[: len(names)] != names
+        ]
         if len(lines) > 1 and len(lines[0].split()) < len(lines[1].split()):
-            lines = lines[1:]  # the number of haloes
+            self._check_count(lines[0], len(lines) - 1)
+            lines = lines[1:]
         if not text.strip():
             raise InputError("expected a catalogue of haloes; received an empty file", file=self.path)
         if [line.split() for line in lines] == [["0"]]:
@@ -58,6 +62,16 @@ class Table:
                 file=self.path,
             )
         return names, rows
+
+    def _check_count(self, first: str, haloes: int) -> None:
+        """Refuse a list with more or fewer haloes than its first line says, if that is one whole number."""
+        if first.strip().isdecimal() and int(first) != haloes:
+            raise InputError(
+                f"expected {int(first)} haloes, the number on the first line; received {haloes}",
+                file=self.path,
+                hint="the list was cut short, or has grown; if the first number is something else, write # "
+                "before it",
+            )
 
     def names(self) -> list[str]:
         """The columns, as a mapping names them."""

@@ -117,10 +117,15 @@ def header_names(text: str) -> list[str]:
             if width > 1:  # a single number is the count of lines
                 return next((names for names in reversed(found) if len(names) == width), [])
             continue
-        names = _words(re.sub(r"\([^)]*\)|\[[^\]]*\]", "", line.lstrip("#!%/ \t")))
+        names = names_in(line)
         if all(_NAME.fullmatch(name) for name in names):
             found.append(names)
     return next((names for names in reversed(found) if len(names) > 1), [])
+
+
+def names_in(line: str) -> list[str]:
+    """The words in a line, without comment marks and text in brackets."""
+    return _words(re.sub(r"\([^)]*\)|\[[^\]]*\]", "", line.lstrip("#!%/ \t")))
 
 
 def _words(line: str) -> list[str]:

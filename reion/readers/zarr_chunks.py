@@ -142,6 +142,8 @@ def _touched(array: Any, key: tuple[int | slice, ...], store: Path) -> Iterator[
     touched = []
     for k, n, size in zip(key, array.shape, array.chunks, strict=True):
         cells = range(n)[k]
+        if not isinstance(cells, int) and not cells:
+            return
         first, last = (cells, cells) if isinstance(cells, int) else (cells[0], cells[-1])
         touched.append(range(min(first, last) // size, max(first, last) // size + 1))
     files = [range(r[0] // m, r[-1] // m + 1) for r, m in zip(touched, inside, strict=True)]

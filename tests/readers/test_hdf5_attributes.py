@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 import time
 
 import h5py
@@ -11,7 +12,7 @@ import pytest
 from reion.errors import InputError
 from reion.jobs.resources import peak_memory_bytes
 from reion.readers import open_simulation
-from reion.readers.hdf5_file import attributes, open_hdf5
+from reion.readers.hdf5_file import attributes, is_hdf5, open_hdf5
 from reion.readers.object_header import ObjectHeader
 
 WRITTEN = {
@@ -68,7 +69,7 @@ def test_attributes_that_are_nothing_of_ours_are_left_out(tmp_path):
     with h5py.File(tmp_path / "box.h5", "w") as file:
         file.attrs["nothing"] = h5py.Empty("f")
         file.attrs["complex"] = 1j
-        file.attrs["many"] = np.zeros(17)
+        file.attrs["many"] = np.zeros(1001)
         file.attrs["reference"] = file.ref
         file.attrs["fixed"] = np.bytes_("text")
     with open_hdf5(tmp_path / "box.h5") as file:
@@ -131,3 +132,43 @@ def test_a_text_in_an_array_of_one_is_a_text(tmp_path):
         assert found["many"] == ["x", "y"]
     sim = open_simulation(tmp_path / "box.h5")
     np.testing.assert_allclose(sim["n_igm"].values, 4e-31, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("count", "read"), [(20, True), (1000, True), (1001, False)])
+def test_an_attribute_may_hold_the_redshifts_of_a_long_series(count, read, tmp_path):
+    """More than 16 numbers were left out, and the message said of the attribute that it was None."""
+    with h5py.File(tmp_path / "box.h5", "w") as file:
+        file["dens"] = np.full((count, 2, 2, 2), 4e-31, np.float32)
+        file.attrs.update(zs=np.linspace(12, 6, count), side=16.0)
+    (tmp_path / "m.toml").write_text(
+        '[n_igm]\narray = "dens"\nunit = "g cm-3"\n[redshift]\nattribute = "zs"\n'
+        '[box_size]\nattribute = "side"\n'
+    )
+    settings = {"mapping": str(tmp_path / "m.toml")}
+    if read:
+        sim = open_simulation(tmp_path / "box.h5", settings=settings)
+        np.testing.assert_allclose(sim["redshift"].values, np.linspace(12, 6, count))
+    else:
+        with pytest.raises(InputError, match="numbers in the attribute 'zs'; there is none"):
+            open_simulation(tmp_path / "box.h5", settings=settings)
+
+
+@pytest.mark.parametrize("name", ["box.mat", "box.h5", "box"])
+@pytest.mark.parametrize("block", [512, 4096])
+def test_a_block_of_the_user_may_stand_before_hdf5(block, name, tmp_path):
+    """MATLAB 7.3 writes 512 bytes of its own before."""
+    with h5py.File(tmp_path / name, "w", userblock_size=block) as file:
+        file["n_igm"] = np.full((2, 2, 2), 4e-31)
+        file["n_igm"].attrs["units"] = "g cm-3"
+        file.attrs.update(redshift=8.0, box_size=16.0)
+    with (tmp_path / name).open("r+b") as stream:
+        stream.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(block))
+    assert open_simulation(tmp_path / name)["n_igm"].values.shape == (1, 2, 2, 2)
+
+
+def test_an_archive_of_hdf5_is_an_archive(tmp_path):
+    with h5py.File(tmp_path / "box.h5", "w") as file:
+        file["n_igm"] = np.full((2, 2, 2), 4e-31)
+    with tarfile.open(tmp_path / "box.tar", "w") as archive:
+        archive.add(tmp_path / "box.h5", "box.h5")
+    assert not is_hdf5(tmp_path / "box.tar")

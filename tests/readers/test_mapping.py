@@ -110,7 +110,7 @@ def test_zarr_of_others(tmp_path, zarr_format):
         ('[xi]\narray = "xi"\nunit = "g"', "xi: expected a unit such as"),
         (
             '[xi]\narray = "xi"\n[redshift]\nattribute = "nowhere"',
-            "redshift: expected finite numbers in 'nowhere'",
+            "redshift: expected numbers in the attribute 'nowhere'; there is none",
         ),
         (
             '[xi]\narray = "xi"\n[redshift]\nvalue = 8.0',
