@@ -70,7 +70,7 @@ def report(
     from reion.jobs.workers import reachable, started
     from reion.readers import open_simulation
     from reion.simulation.contract import require_fields
-    from reion.simulation.joining import named_apart
+    from reion.simulation.joining import named_apart, require_same_box
     from reion.terminal import progress_bar, say
 
     kind = report_kind(report)
@@ -88,6 +88,8 @@ def report(
         sim = open_simulation(
             reachable(sources, scheduler), format=format_, settings=parse_settings(settings)
         )
+    for place, store in zip(places, stores, strict=True):
+        require_same_box(sim, store, file=str(place))
     fields = {name: store["xi"] for name, store in zip(named_apart(places), stores, strict=True)}
     with started(scheduler, workers) as team, progress_bar("measuring") as progress:
         found = survey(fields, sim, workers=team, progress=progress)

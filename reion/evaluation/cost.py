@@ -57,6 +57,8 @@ def plan_evaluate(
         predictions = [
             predict_with(method, small, xi_format=xi_format, xi_settings=xi_settings) for method in methods
         ]
+        for prediction in predictions:
+            prediction.require_box_of(sim)
         has_sources = "n_igm" in sim.data_vars and {"n_ion", "n_src"} & set(map(str, sim.data_vars))
         photons = Photons(small, predictions[0].inputs) if has_sources else None
 

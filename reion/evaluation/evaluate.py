@@ -76,8 +76,8 @@ def evaluate(
     Raises
     ------
     InputError
-        If the true simulation has no xi, the meshes differ, no redshift is common, or a value is not finite
-        or not between 0 and 1.
+        If the true simulation has no xi, the meshes or the boxes differ, no redshift is common, or a value is
+        not finite or not between 0 and 1.
     """
     require_fields(check_simulation(true, values=False), ["xi"], purpose="evaluation")
     by_name = predictions if isinstance(predictions, Mapping) else {"prediction": predictions}

@@ -33,6 +33,7 @@ from reion.prediction.predict import PredictedField
 from reion.prediction.warned import collected_warnings
 from reion.readers import open_simulation
 from reion.simulation.contract import DIMS, require_fields
+from reion.simulation.joining import require_same_box
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,11 @@ class Prediction:
     warned: Sequence[str] = ()
     training_data: Sequence[str] = ()
     training_boxes: Sequence[Mapping[str, Any]] = ()
+
+    def require_box_of(self, sim: xr.Dataset) -> None:
+        """Raise `InputError` if xi is read from a file with a box of another size than the simulation's."""
+        if self.stored is not None:
+            require_same_box(sim, self.stored, file=str(self.provenance["file"]))
 
     def seen(self, sim: xr.Dataset) -> str | None:
         """A sentence if the model was trained on this simulation; None if it was not, or that is unknown."""
@@ -166,6 +172,7 @@ def _named(
     for number, (method, name) in enumerate(zip(methods, names_of(methods), strict=True)):
         own = None if keep is None else keep / str(number)
         found = predict_with(method, sim, xi_format=xi_format, xi_settings=xi_settings, keep=own)
+        found.require_box_of(sim)
         found = replace(found, name=name)
         if (seen := found.seen(sim)) is not None:
             warnings.warn(seen, stacklevel=3)

@@ -29,7 +29,7 @@ def shared_snapshots(
     Raises
     ------
     InputError
-        If the meshes differ.
+        If the meshes or the boxes differ.
     """
     indices = {name: dict(matching_snapshots(name, xi, sim)) for name, xi in fields.items()}
     count = sim.sizes["redshift"]

@@ -197,7 +197,8 @@ def survey(
     Raises
     ------
     InputError
-        If the meshes differ, no redshift is common, or a value is not finite or not between 0 and 1.
+        If the meshes or the boxes differ, no redshift is common, or a value is not finite or not
+        between 0 and 1.
     """
     check_simulation(sim, values=False)
     if not fields:

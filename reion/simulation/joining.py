@@ -10,7 +10,7 @@ import xarray as xr
 
 from reion.errors import InputError
 from reion.simulation.arguments import described
-from reion.simulation.contract import DIMS, REDSHIFT_TOLERANCE, box_size_mpc, require_fields
+from reion.simulation.contract import AXES, DIMS, REDSHIFT_TOLERANCE, box_size_mpc, require_fields
 
 BOX_SIZE_TOLERANCE = 1e-3
 """Largest relative difference between the sides of two boxes that count as the same box."""
@@ -33,7 +33,8 @@ def matching_snapshots(name: str, pred: xr.DataArray, true: xr.Dataset) -> dict[
     Raises
     ------
     InputError
-        If `pred` is no DataArray, or has other dimensions, another mesh or no redshifts.
+        If `pred` is no DataArray, or has other dimensions, another mesh or no redshifts, or if its
+        coordinates are cell centres in Mpc of another box.
     """
     if not isinstance(pred, xr.DataArray):
         raise InputError(
@@ -51,11 +52,41 @@ def matching_snapshots(name: str, pred: xr.DataArray, true: xr.Dataset) -> dict[
             file=name,
             hint="predict on the same mesh, or regrid one of the two with `reion convert --cell-size MPC`",
         )
+    _require_sides(box_size_mpc(true), [_side_mpc(pred, axis) for axis in AXES], name)
     if "redshift" not in pred.coords:
         raise InputError("expected a coordinate 'redshift'; received none", file=name)
     distance = np.abs(true["redshift"].values[:, None] - pred["redshift"].values)
     nearest = distance.argmin(axis=1)
     return {i: int(j) for i, j in enumerate(nearest) if distance[i, j] <= REDSHIFT_TOLERANCE}
+
+
+def require_same_box(sim: xr.Dataset, other: xr.Dataset, *, file: str | None = None) -> None:
+    """Raise `InputError` if the box of `other`, read from `file`, has another size than that of `sim`."""
+    _require_sides(box_size_mpc(sim), box_size_mpc(other), file)
+
+
+def _require_sides(ours: Sequence[float], theirs: Sequence[float | None], file: str | None) -> None:
+    """Compare the sides of two boxes in Mpc; a side of the second that is None is not known."""
+    known = [our if their is None else their for our, their in zip(ours, theirs, strict=True)]
+    if np.any(np.abs(np.array(known) - ours) > BOX_SIZE_TOLERANCE * np.array(ours)):
+        raise InputError(
+            f"expected the simulation's box of {_by(ours)} Mpc; received one of {_by(known)} Mpc",
+            file=file,
+            hint="is this the xi of another box?",
+        )
+
+
+def _side_mpc(field: xr.DataArray, axis: str) -> float | None:
+    """The side of a box along an axis by the spacing of its cell centres; None if they are not in Mpc."""
+    centres = field.coords.get(axis)
+    if centres is None or centres.attrs.get("units") != "Mpc" or centres.dims != (axis,) or centres.size < 2:
+        return None
+    spacing = float(np.diff(centres.values.astype(np.float64)).mean())
+    return spacing * int(centres.size)
+
+
+def _by(sides: Sequence[float]) -> str:
+    return " x ".join(f"{side:g}" for side in sides)
 
 
 def with_xi(sim: xr.Dataset, other: xr.Dataset, *, file: str | None = None) -> xr.Dataset:
@@ -79,13 +110,7 @@ def with_xi(sim: xr.Dataset, other: xr.Dataset, *, file: str | None = None) -> x
     """
     require_fields(other, ["xi"], purpose="joining a simulation with its ionised fraction", file=file)
     matches = matching_snapshots(file or "xi", other["xi"], sim)
-    ours, theirs = np.array(box_size_mpc(sim)), np.array(box_size_mpc(other))
-    if np.any(np.abs(theirs - ours) > BOX_SIZE_TOLERANCE * ours):
-        raise InputError(
-            f"expected the simulation's box of {ours.tolist()} Mpc; received one of {theirs.tolist()} Mpc",
-            file=file,
-            hint="is this the xi of another box?",
-        )
+    require_same_box(sim, other, file=file)
     if not matches:
         listed = [", ".join(f"{z:g}" for z in data["redshift"].values) for data in (sim, other)]
         raise InputError(

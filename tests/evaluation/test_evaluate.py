@@ -27,7 +27,7 @@ from reion.metrics import (
     r2,
 )
 from reion.physics import excursion_set
-from reion.simulation.contract import cosmology, hydrogen_density
+from reion.simulation.contract import AXES, cosmology, hydrogen_density
 from reion.sky.signal import signal
 
 
@@ -224,6 +224,14 @@ def test_bad_predictions_are_refused(true):
     pred = disturbed(true)
     with pytest.raises(InputError, match="mesh"):
         evaluate(pred.isel(x=slice(6)), true)
+    elsewhere = pred.assign_coords({axis: 1.1 * pred[axis] for axis in AXES})
+    for axis in AXES:
+        elsewhere[axis].attrs["units"] = "Mpc"
+    with pytest.raises(InputError, match="prediction: expected the simulation's box of 24 x 24 x 24 Mpc"):
+        evaluate(elsewhere, true)
+    evaluate(elsewhere.drop_vars(AXES), true)
+    numbered = pred.assign_coords({axis: np.arange(12) for axis in AXES})
+    evaluate(numbered, true)
     with pytest.raises(InputError, match="redshift that the truth"):
         evaluate(pred.assign_coords(redshift=pred["redshift"] + 0.1), true)
     with pytest.raises(InputError, match="expected dimensions"):

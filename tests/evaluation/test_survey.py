@@ -155,6 +155,34 @@ def test_command_reports_on_several_xi(command, toy, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["xi.zarr", "xi.h5", "xi.nc", "xi.npz"])
+def test_command_refuses_the_xi_of_another_box(command, toy, tmp_path, kind):
+    sim = toy(shape=(8, 8, 8), redshift=(12.0, 8.0))
+    ours = write_simulation(sim, tmp_path / "sim.zarr")
+    theirs = write_simulation(
+        toy(shape=(8, 8, 8), redshift=(12.0, 8.0), cell_mpc=3.0)[["xi"]], tmp_path / "xi.zarr"
+    )
+    pack = packing_of(kind)
+    if pack is not None:
+        pack(theirs, tmp_path / kind)
+        theirs = tmp_path / kind
+    page = tmp_path / "report.html"
+    for arguments in (
+        ("report", theirs, ours, "--report", page),
+        ("report", ours, "--against", theirs, "--report", page),
+        ("evaluate", theirs, ours),
+        ("evaluate", ours, ours, "--against", theirs, "--report", page),
+        ("evaluate", theirs, ours, "--dry-run"),
+    ):
+        code, _, said = command(*arguments)
+        assert code == 2, arguments
+        assert (
+            f"{theirs}: expected the simulation's box of 16 x 16 x 16 Mpc; received one of 24 x 24 x 24"
+            in said
+        )
+    assert not page.exists()
+
+
+@pytest.mark.parametrize("kind", ["xi.zarr", "xi.h5", "xi.nc", "xi.npz"])
 def test_command_shows_error_bars_and_warnings_of_a_prediction(command, toy, tmp_path, kind):
     sim = toy(shape=(8, 8, 8), redshift=(9.0, 8.0))
     place = write_simulation(sim[["xi"]], tmp_path / "xi.zarr")
