@@ -241,7 +241,7 @@ import numpy as np
 import reion_kernels as rk
 x = np.ones((8, 8, 8), np.float32)
 start = time.perf_counter()
-if sys.argv[1] == "cold":
+if sys.argv[1] == "all":
     rk.compile_kernels()
 rk.affine(x, std=2.0)
 rk.moments(x)
@@ -251,20 +251,29 @@ print(time.perf_counter() - start)
 """
 
 
+_COMPILING = (
+    ("first_call_cold", "some", 10.0, 1),
+    ("first_call_warm", "some", 0.5, 5),
+    ("compile_all", "all", 15.0, 1),
+)
+"""Name, which kernels are compiled, seconds that are asked for, and calls, one after the other."""
+
+
 def _first_calls() -> Iterator[Result]:
+    """The first calls of four functions, without and with what is kept on disk; then all other kernels."""
     with tempfile.TemporaryDirectory() as cache:
-        for name, state, target_s in (("first_call_cold", "cold", 15.0), ("first_call_warm", "warm", 0.5)):
+        for name, which, target_s, calls in _COMPILING:
             seconds = [
                 float(
                     subprocess.run(
-                        [sys.executable, "-c", _FIRST_CALLS, state],
+                        [sys.executable, "-c", _FIRST_CALLS, which],
                         env={**os.environ, "NUMBA_CACHE_DIR": cache},
                         check=True,
                         capture_output=True,
                         text=True,
                     ).stdout
                 )
-                for _ in range(1 if state == "cold" else 5)
+                for _ in range(calls)
             ]
             yield Result(
                 name=name,
