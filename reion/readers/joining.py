@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 
 import numpy as np
 
 from reion.errors import InputError
 from reion.readers.snapshot import Box, Snapshot
+from reion.readers.unused import without_field
 from reion.simulation.units import Conversion
 
 _ROUNDING = 1e-3
@@ -21,6 +22,9 @@ _AS_STORED = Conversion("")
 
 def join_boxes(boxes: Sequence[Box]) -> list[Box]:
     """Join the boxes that have the same label.
+
+    Boxes of one field each, such as `density` and `xHII`, are joined as well: labels that differ only in the
+    name of the field, and no field twice.
 
     What one of them lacks, its box size or cosmology, is that of the others. An n_ion that starts again at
     zero, as where each box was converted by itself, is left out with a warning: it is summed up anew.
@@ -40,7 +44,30 @@ def join_boxes(boxes: Sequence[Box]) -> list[Box]:
         for other in own[1:]:
             box = _joined(box, other)
         joined.append(_with_one_sum(box, own) if len(own) > 1 else box)
+    return _of_one_field_each(joined)
+
+
+def _of_one_field_each(boxes: Sequence[Box]) -> list[Box]:
+    """The boxes, joined where each holds other fields of one simulation."""
+    groups: dict[str, list[Box]] = {}
+    for box in boxes:
+        groups.setdefault(without_field(box.label), []).append(box)
+    joined = []
+    for name, own in groups.items():
+        fields = [{snapshot.name for snapshot in box.snapshots} for box in own]
+        if len(own) == 1 or not are_apart(fields):
+            joined += own
+            continue
+        whole = own[0]
+        for other in own[1:]:
+            whole = _joined(whole, other)
+        joined.append(replace(whole, label=name or whole.snapshots[0].file.resolve().parent.name))
     return joined
+
+
+def are_apart(sets: Sequence[Set[str]]) -> bool:
+    """Whether sets of fields are not empty and have no field in common."""
+    return all(sets) and sum(map(len, sets)) == len(set().union(*sets))
 
 
 def _joined(first: Box, box: Box) -> Box:

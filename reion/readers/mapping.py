@@ -12,8 +12,8 @@
     array = "gas/neutral_fraction"
     unit = "neutral fraction"
 
-    [redshift]                          # a value, an attribute or an array; left out: an array or
-    attribute = "Header/Redshift"       # attribute `redshift`, or z8.397 in the file's name
+    [redshift]                          # a value, an attribute or an array; left out: an array or attribute
+    attribute = "Header/Redshift"       # `redshift`, or a single number `z`, or z8.397 in the file's name
                                         # (unit = "scale factor" where it is 1 / (1 + z))
 
     [box_size]                          # the same, with a unit of length; left out: `box_size`
@@ -31,7 +31,8 @@
 Arrays have three axes, or four with the snapshots along one of them. Where the file names the dimensions
 (NetCDF, xarray), their names give the order, and `axes` is left out. Packed numbers (`scale_factor`,
 `add_offset`, `_FillValue`: `reion.readers.packing`) are unpacked. Without a mapping, arrays have the names of
-the Simulation's fields. `[halos]` reads sources from a catalogue: `reion.readers.halos`.
+the Simulation's fields. Files may hold one field each, if their names differ only in that of the field:
+`density_z8.h5`, `xHII_z8.h5`. `[halos]` reads sources from a catalogue: `reion.readers.halos`.
 """
 
 from __future__ import annotations
@@ -46,11 +47,12 @@ import numpy as np
 from reion.errors import InputError
 from reion.readers.filenames import another_in_name, label_of, redshift_of, why_no_redshift
 from reion.readers.hdf5_file import MOST_NUMBERS
+from reion.readers.joining import are_apart
 from reion.readers.names import Names, NumberPlace, names_from
 from reion.readers.settings import Settings, why_not_cosmological
 from reion.readers.snapshot import Box, Snapshot
 from reion.readers.tree import StoredArray, Tree, shown
-from reion.readers.unused import warn_unused_arrays
+from reion.readers.unused import warn_unused_arrays, without_field
 from reion.simulation.contract import AXES, DEFAULT_COSMOLOGY, MAX_MFP
 from reion.simulation.units import length_mpc
 
@@ -62,10 +64,34 @@ def boxes_from(trees: Iterable[Tree], settings: Settings) -> list[Box]:
     """One box for each file, by the mapping of the settings; names that differ in redshift get one label."""
     names = names_from(settings)
     looked_at = list(trees)
-    boxes = [box_from(tree, names, settings) for tree in looked_at]
+    boxes = [
+        box_from(tree, of_tree, settings)
+        for tree, of_tree in zip(looked_at, _names_of_each(looked_at, names), strict=True)
+    ]
     used = {name_in_file(place.array) for place in names.arrays().values()}
     warn_unused_arrays(looked_at, used, catalogues_used=names.halos is not None)
     return boxes
+
+
+def _names_of_each(trees: Sequence[Tree], names: Names) -> list[Names]:
+    """The mapping for each file; where files hold one field each, with the fields that are in its files only.
+
+    That is so where the labels differ only in the name of a field, as `density_z8.h5` and `xHII_z8.h5` do.
+    """
+    places = names.given()
+    held: dict[str, dict[str, set[str]]] = {}
+    labels = [label_of(tree.path) for tree in trees]
+    for tree, label in zip(trees, labels, strict=True) if len(set(labels)) > 1 else ():
+        own = {name for name, place in places.items() if tree.shape(place.array) is not None}
+        held.setdefault(without_field(label), {}).setdefault(label, set()).update(own)
+    each = []
+    for label in labels:
+        fields = held.get(without_field(label), {})
+        whole = set().union(*fields.values()) == set(places)
+        apart = len(fields) > 1 and whole and are_apart(list(fields.values()))
+        left_out = set(places) - fields[label] if apart else set()
+        each.append(names.model_copy(update=dict.fromkeys(left_out)))
+    return each
 
 
 def name_in_file(array: str) -> str:
@@ -152,6 +178,8 @@ def _redshifts(tree: Tree, names: Names) -> np.ndarray:
     """The redshift of each snapshot, (snapshots,) float64."""
     place = names.redshift
     redshifts = _numbers(tree, place, "redshift")
+    if redshifts is None and not names.given():
+        redshifts = _single_z(tree)
     if redshifts is None:
         from_name = redshift_of(tree.path)
         if from_name is None:
@@ -176,6 +204,14 @@ def _redshifts(tree: Tree, names: Names) -> np.ndarray:
     return redshifts
 
 
+def _single_z(tree: Tree) -> np.ndarray | None:
+    """The redshift in an array or an attribute `z` of one number, (1,) float64; None without it."""
+    if tree.shape("z") == ():
+        return _numbers(tree, NumberPlace(array="z"), "redshift")
+    is_number = isinstance(tree.attribute("z"), int | float)
+    return _numbers(tree, NumberPlace(attribute="z"), "redshift") if is_number else None
+
+
 def _centres(
     tree: Tree,
     shape: Sequence[int],
@@ -191,7 +227,7 @@ def _centres(
     sides = [None] * len(AXES) if box_size is None else np.broadcast_to(box_size, len(AXES)).tolist()
     for axis, n, side in zip(AXES, shape, sides, strict=True):
         found = tree.shape(axis)
-        if found is None:
+        if found is None or found == ():  # a number `z` is a redshift
             continue
         if found != (n,):
             raise InputError(f"{axis}: expected {n} cell centres; received shape {found}", file=tree.path)

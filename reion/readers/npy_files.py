@@ -1,6 +1,7 @@
 """`.npy` files with any names, one array each: `density_z8.0.npy`, `photons_z8.0.npy`.
 
-The files of one folder whose names have the same redshift are a snapshot. The name of a file without redshift
+The files of one folder whose names have the same redshift are a snapshot; `density_8.0.npy` will do for an
+array that the mapping names. The name of a file without redshift
 and ending (`density`) is the name of its array in a mapping (`reion.readers.mapping`). The mapping gives the
 units, and the redshift and the size of the box where neither a file nor `--set` gives them. Without a mapping
 the arrays have the names and units of the Simulation: `n_igm_z8.0.npy`, `n_src_z8.0.npy`, `xi_z8.0.npy`,
@@ -9,7 +10,8 @@ the arrays have the names and units of the Simulation: `n_igm_z8.0.npy`, `n_src_
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,15 @@ from reion.errors import InputError
 from reion.readers.filenames import ending_of, label_of, redshift_of, why_no_redshift
 from reion.readers.format import Format
 from reion.readers.mapping import box_from
-from reion.readers.names import names_from
+from reion.readers.names import NumberPlace, names_from
 from reion.readers.npy import file_header
 from reion.readers.settings import Settings
 from reion.readers.snapshot import Box
 from reion.readers.tree import ArrayKey, NumbersOnly
 from reion.readers.unused import warn_unused_arrays
 from reion.simulation.contract import FIELDS
+
+_BARE_REDSHIFT = re.compile(r"(.+?)_(\d+\.\d+)")
 
 
 class NpyTree(NumbersOnly):
@@ -74,8 +78,8 @@ def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:
     wanted = {place.array.removesuffix(".npy") for place in names.arrays().values()}
     folders: dict[Path, dict[float | None, dict[str, Path]]] = {}
     for path in paths:
-        files = folders.setdefault(path.resolve().parent, {}).setdefault(redshift_of(path), {})
-        label = _plain(path.name) if redshift_of(path) is None else label_of(path)
+        label, redshift = _name_of(path, wanted)
+        files = folders.setdefault(path.resolve().parent, {}).setdefault(redshift, {})
         if why_no_redshift(path) and label not in wanted and label.startswith(tuple(wanted)):
             raise InputError(
                 f"expected a redshift in the name{why_no_redshift(path)}",
@@ -90,13 +94,32 @@ def scan(paths: Sequence[Path], settings: Settings) -> list[Box]:
     boxes, trees = [], []
     for folder, snapshots in folders.items():
         shared = snapshots.pop(None, {})
-        for files in [{**shared, **own} for own in snapshots.values()] or [shared]:
+        for redshift, own in snapshots.items() or [(None, shared)]:
             # A file with a redshift in its name comes first, because the tree takes its path from it.
-            ordered = dict(sorted(files.items(), key=lambda item: redshift_of(item[1]) is None))
-            trees.append(NpyTree(ordered))
-            boxes.append(box_from(trees[-1], names, settings, label=folder.name))
+            trees.append(
+                NpyTree({**own, **{label: path for label, path in shared.items() if label not in own}})
+            )
+            box_names = names
+            if names.redshift is None and redshift is not None and redshift_of(trees[-1].path) is None:
+                box_names = names.model_copy(update={"redshift": NumberPlace(value=redshift)})
+            boxes.append(box_from(trees[-1], box_names, settings, label=folder.name))
     warn_unused_arrays(trees, wanted)
     return boxes
+
+
+def _name_of(path: Path, wanted: Collection[str]) -> tuple[str, float | None]:
+    """The name of a file's array, and the redshift in the file's name, or None.
+
+    Behind the name of an array that is `wanted` a number with decimals is a redshift without its z.
+    """
+    redshift = redshift_of(path)
+    if redshift is not None:
+        return label_of(path), redshift
+    plain = _plain(path.name)
+    match = _BARE_REDSHIFT.fullmatch(plain)
+    if match and match.group(1) in wanted and plain not in wanted:
+        return match.group(1), float(match.group(2))
+    return plain, None
 
 
 def _plain(name: str) -> str:

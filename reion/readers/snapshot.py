@@ -19,6 +19,9 @@ from reion.simulation.contract import check_values
 from reion.simulation.lazy import CellKey, LazyField, Region
 from reion.simulation.units import Conversion
 
+_ROUNDING = 1e-6
+"""An overdensity of this much less than -1 is -1."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
@@ -84,6 +87,10 @@ class FieldInFiles(LazyField):
             values = snapshot.read(region, self._conversions[index])
         except OSError as error:
             raise InputError(f"cannot be read: {error}", file=snapshot.file) from error
+        least = -_ROUNDING * self._conversions[index].offset
+        if snapshot.name == "n_igm" and least < 0 and np.min(values, initial=0) < 0:
+            # An overdensity of -1 may be rounded to less.
+            values = np.where((values < 0) & (values >= least), np.float32(0), values)
         check_values(
             snapshot.name,
             values,

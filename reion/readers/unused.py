@@ -17,6 +17,7 @@ _FIELD = re.compile(
     r"baryon|matter|overdens|contrast|stellar|lumin|n_?dot|frac",
     re.IGNORECASE,
 )
+_WORD_OF_FIELD = re.compile(rf"[a-z0-9]*(?:{_FIELD.pattern})[a-z0-9]*", re.IGNORECASE)
 _NOT_FIELDS = re.compile(r"ion_?rates?|irate|mask|brightness|xi_std", re.IGNORECASE)
 """Quantities that codes write beside the fields. Rates and masks are read only if a mapping names them."""
 _CATALOGUE = re.compile(r"halo|sourc|(?<![a-z])src|(?<![a-z])fof(?![a-z])", re.IGNORECASE)
@@ -42,6 +43,11 @@ def is_never_read(name: str) -> bool:
 def may_be_a_field(path: Path) -> bool:
     """Whether a path has the ending of files of data, and the name of a field."""
     return _may_hold_data(path) and looks_like_a_field(path.name)
+
+
+def without_field(label: str) -> str:
+    """The name of a simulation without the words that name a field: `box1` for `box1_density`."""
+    return _WORD_OF_FIELD.sub("", label).strip("_-. ")
 
 
 def warn_unused_files(paths: Sequence[Path], used: Collection[Path]) -> None:
