@@ -46,6 +46,7 @@ from reion.readers.settings import HALO_SETTINGS, MASS_SETTINGS, Settings
 from reion.readers.snapshot import Box, Snapshot
 from reion.readers.tables import Table, table_of
 from reion.readers.tree import shown
+from reion.readers.unused import looks_like_a_field
 from reion.simulation.contract import AXES, DEFAULT_COSMOLOGY, REDSHIFT_TOLERANCE
 from reion.simulation.lazy import Region
 from reion.simulation.units import Conversion, length_mpc, mass_msun
@@ -259,7 +260,14 @@ def catalogues_of(columns: Halos | None, paths: Sequence[Path], mapping: str | N
     if columns is None:
         return []
     if columns.file is None:
-        return [path for path in paths if path.is_file() and ending_of(path.name) in _TEXT_ENDINGS]
+        texts = [path for path in paths if path.is_file() and ending_of(path.name) in _TEXT_ENDINGS]
+        # A README is no catalogue.
+        likely = [
+            path
+            for path in texts
+            if redshift_of(path) is not None or why_no_redshift(path) or looks_like_a_field(path.name)
+        ]
+        return likely or texts
     pattern = Path(columns.file).expanduser()
     named = [path for path in paths if path.match(columns.file)]
     folders = [

@@ -71,6 +71,15 @@ def test_units_in_the_header_of_a_table_are_no_columns(head, columns, tmp_path):
     assert sources(tmp_path, "halos_z*.csv", columns)[0].sum() == pytest.approx(TOTAL)
 
 
+def test_a_text_about_the_run_is_no_catalogue(tmp_path):
+    run = density(tmp_path)
+    write_texts(run, ["# x y z Mvir"])
+    (run / "README.txt").write_text("about the run\n")
+    (tmp_path / "m.toml").write_text('[halos]\nposition_unit = "Mpc"\nmass_unit = "Msun"\n')
+    sim = open_simulation(run, settings={"mapping": str(tmp_path / "m.toml")})
+    assert sim["n_src"].values[0].sum(dtype=float) == pytest.approx(TOTAL)
+
+
 def test_a_pattern_may_be_absolute(tmp_path):
     far = tmp_path / "far [1]"
     far.mkdir()
