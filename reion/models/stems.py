@@ -16,7 +16,6 @@ import numpy as np
 from keras import ops
 from scipy import ndimage
 
-from reion.jobs.resources import threads_to_use
 from reion.models.photon_plan import SHINING_TIME, SHINING_TIMES, plan_of_balance, plan_of_transport
 from reion.models.shapes import BoxChannels, BoxField, Channels, Field
 from reion.models.transport import FLOOR_PER_ATOM, REFERENCE_DENSITY, BoxFilter, Transport, output_steps
@@ -381,8 +380,7 @@ def _filter_radius_cells(widths: Sequence[int]) -> int:
 def _by_kernels(n_igm: BoxField, photons: BoxField, plan: PhotonPlan) -> BoxChannels:
     """The channels of one whole periodic snapshot (channel, x, y, z), float32."""
     density, emitted = (np.asarray(field, dtype=np.float32) for field in (n_igm, photons))
-    channels = photon_channels(density, emitted, plan, threads=threads_to_use())
-    return np.ascontiguousarray(np.moveaxis(channels, 1, 0))
+    return np.ascontiguousarray(np.moveaxis(photon_channels(density, emitted, plan), 1, 0))
 
 
 def _box_filter(values: np.ndarray, width: int) -> np.ndarray:
