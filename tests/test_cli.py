@@ -244,7 +244,8 @@ def test_facts_and_several_files_are_taken_wherever_a_simulation_is_read(
     monkeypatch.setattr("reion.training.cost.plan_train", stop)  # which times a training step
     files = snapshots_without_box_size(tmp_path, toy())
     write_simulation(toy(), tmp_path / "sim.zarr")
-    facts = ["--set", "box_size=24,20,16", "--set", "H0=67.66", "--format", "npz", "--json"]
+    facts = ["--set", "box_size=24,20,16", "--format", "npz", "--json"]
+    facts += ["--set", "H0=67.66", "--set", "Om0=0.30964", "--set", "Ob0=0.04897"]
     code, _, said = command("predict", toy_model, *files, "--out", tmp_path / "facts.zarr", *facts)
     assert code == 0, said
     assert command("predict", toy_model, tmp_path / "sim.zarr", "--out", tmp_path / "xi.zarr")[0] == 0
