@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import sys
 import traceback
 import warnings
@@ -22,6 +23,9 @@ GROUPS = ("data", "ray_tracing", "training", "prediction", "sky", "models", "pla
 for group in GROUPS:
     import_module(f"reion.cli.{group}")
 
+_OBJECTS_BEFORE_GARBAGE = 100_000
+"""Number of new objects after which Python looks for garbage; by default it is some hundreds."""
+
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """The exception that typer raises for arguments that it cannot parse; it has no public name."""
 
@@ -34,6 +38,9 @@ def main() -> None:
 
     The exit code is 0 for done, 2 for bad usage or bad input, 1 for an error of reion, 130 for interrupted.
     """
+    # Imports make many objects that last: looking for garbage among them, while they are made and again when
+    # the interpreter ends, would take a second.
+    gc.set_threshold(_OBJECTS_BEFORE_GARBAGE)
     with lasting_streams():
         ensure_home()
         sys.argv[1:] = map(_with_home, sys.argv[1:])
@@ -42,6 +49,7 @@ def main() -> None:
         if failure is not None:
             sys.stderr.write(f"error: stdout could not be written: {failure}\n")
             code = code or 2
+    gc.freeze()
     sys.exit(code)
 
 

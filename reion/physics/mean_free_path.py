@@ -65,7 +65,7 @@ def max_mfp_mpc(max_mfp: float | str, redshift: float, model: Any) -> float:
     max_mfp
         A number of comoving Mpc, or a name in `MODELS`.
     model
-        The cosmology, from `reion.simulation.contract.cosmology`.
+        The cosmology, from `reion.simulation.contract.cosmology`; a number needs none.
 
     Raises
     ------

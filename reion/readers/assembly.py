@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from reion.errors import InputError
-from reion.physics.mean_free_path import MASK, max_mfp_mpc, with_propagation_mask
+from reion.physics.mean_free_path import MASK, MODELS, max_mfp_mpc, with_propagation_mask
 from reion.readers.series import nearest_redshift, series_of
 from reion.readers.settings import MASS_SETTINGS, Settings
 from reion.readers.snapshot import Box, FieldInFiles, Snapshot
@@ -206,7 +206,7 @@ def _with_reaches(sim: xr.Dataset, box: Box, settings: Settings, file: Path) -> 
     given = settings.text(contract.MAX_MFP)
     redshifts = sim["redshift"].values.tolist()
     if given is not None:
-        model = contract.cosmology(sim)
+        model = contract.cosmology(sim) if given in MODELS else None  # astropy's takes half a second to load
         return with_max_mfp(sim, [max_mfp_mpc(given, redshift, model) for redshift in redshifts])
     if not box.max_mfp_mpc:
         return sim
