@@ -6,8 +6,8 @@ the graph of a network. Here every field is read and written as few times as the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -30,6 +30,9 @@ from reion_kernels.photon_planes import (
 NO_CHANNEL = -1
 _BANDS_A_THREAD = 4
 """Bands for each thread, so that a delayed thread does not delay the others."""
+
+_FEWEST_CELLS = 1 << 17
+"""Bands have at least so many cells, unless threads would have none: beginning a call takes time as well."""
 
 
 class BoxMean(NamedTuple):
@@ -207,7 +210,8 @@ class _Work:
         place: Place,
         out: NDArray[np.float32],
     ) -> None:
-        self._pool, self._bands = pool, 1 if threads == 1 else _BANDS_A_THREAD * threads
+        wanted = min(_BANDS_A_THREAD * threads, fields[0].size // _FEWEST_CELLS)
+        self._pool, self._bands = pool, 1 if threads == 1 else max(threads, wanted)
         self._n_igm, self._photons = fields
         self._plan, self._periodic, self._place, self._out = plan, periodic, place, out
 
@@ -222,8 +226,8 @@ class _Work:
         at_reach = len(plan.smoothing) + 1
         for channel, mean in enumerate((BoxMean(0, 1.0), *plan.smoothing)):
             level = channel - 1
-            for values in (photons, atoms) if mean.half else ():
-                self._along_x(values, values, False, window, mean, keep=values is photons)
+            if mean.half:
+                self._along_x([(photons, photons), (atoms, atoms)], False, window, mean)
             reaches = window.reach(1, mean.half), window.reach(2, mean.half)
             is_used = level in used
             share = (shares[level], is_used and level == used[0], is_used and level == used[-1])
@@ -249,7 +253,7 @@ class _Work:
             left, neutral = self._prepared(time, 0.0)
             window = self._after_reach()
             for step, (mean, survive) in enumerate(zip(plan.diffusion, surviving, strict=True), start=1):
-                self._along_x(left, neutral, True, window, mean)
+                self._along_x([(left, neutral)], True, window, mean)
                 reaches = window.reach(1, mean.half), window.reach(2, mean.half)
                 is_output = step in plan.output_steps
                 where = (self._place, self._out, channel if is_output else NO_CHANNEL)
@@ -306,21 +310,20 @@ class _Work:
 
     def _along_x(
         self,
-        values: NDArray[np.float32],
-        sinks: NDArray[np.float32],
+        fields: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]],
         sinking: bool,
         window: _Window,
         mean: BoxMean,
-        *,
-        keep: bool = False,
     ) -> None:
-        """Filter along x; with `keep` the window does not shrink, so that another field can be filtered."""
-        before = window.low[0], window.high[0]
+        """Filter fields along x, each given with its sinks, or with itself if it has none."""
         reach = window.reach(0, mean.half)
-        z = window.low[2], window.high[2]
-        self._share(window.low[1], window.high[1], mean_along_x, (values, sinks, sinking, reach), (*z, *mean))
-        if keep:
-            window.low[0], window.high[0] = before
+        after = (window.low[2], window.high[2], *mean)
+        y = window.low[1], window.high[1]
+        _finish(
+            future
+            for values, sinks in fields
+            for future in self._shared(*y, mean_along_x, (values, sinks, sinking, reach), after)
+        )
 
     def _inner_cells(self) -> tuple[int, ...]:
         return tuple(high - low for low, high in zip(self._place.low, self._place.high, strict=True))
@@ -334,11 +337,23 @@ class _Work:
         after: tuple[Any, ...],
     ) -> None:
         """Call ``task(*before, first, last, *after)`` for every band (first, last) of planes or rows."""
+        _finish(self._shared(low, high, task, before, after))
+
+    def _shared(
+        self,
+        low: int,
+        high: int,
+        task: Callable[..., Any],
+        before: tuple[Any, ...],
+        after: tuple[Any, ...],
+    ) -> Iterator[Future[Any]]:
+        """Begin the calls of `_share`."""
         edges = np.linspace(low, high, min(self._bands, high - low) + 1).astype(int).tolist()
-        _finish(self._pool.submit(task, *before, first, last, *after) for first, last in pairwise(edges))
+        for first, last in pairwise(edges):
+            yield self._pool.submit(task, *before, first, last, *after)
 
 
-def _finish(futures: Iterable[Any]) -> None:
+def _finish(futures: Iterable[Future[Any]]) -> None:
     for future in list(futures):
         future.result()
 
