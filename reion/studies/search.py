@@ -110,11 +110,15 @@ class Search:
     @property
     def verdict(self) -> str:
         """A sentence that says whether the gain is larger than the spread over seeds."""
+        seeds = len(self.found.r2)
         of_both = (
             f"validation R² {mean_and_spread(self.found.r2, 4)} with the settings found, "
             f"{mean_and_spread(self.default.r2, 4)} with the defaults, "
-            f"{len(self.found.r2)} seeds each"
+            f"{seeds} {'seed' if seeds == 1 else 'seeds'} each"
         )
+        if np.isnan(self.spread):
+            chance = "one seed does not say whether it is chance: keep the defaults, or give more seeds"
+            return f"{of_both}: a gain of {self.gain:.4f}; {chance}"
         if self.gain > self.spread:
             return f"{of_both}: better by {self.gain:.4f}, more than the spread over seeds"
         return f"{of_both}: no better than the spread over seeds; keep the defaults"

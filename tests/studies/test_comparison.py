@@ -234,7 +234,7 @@ def test_a_study_that_does_not_fit_is_one_error(text, expected, tmp_path):
 
 
 def test_a_study_that_is_not_there_lists_those_that_are():
-    with pytest.raises(InputError, match="ablation, fine-tuning, losses, models, sizes, worlds"):
+    with pytest.raises(InputError, match="ablation, fine-tuning, losses, models, rivals, sizes, worlds"):
         load_study("modells")
 
 

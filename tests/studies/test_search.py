@@ -123,7 +123,9 @@ def test_the_verdict_is_the_spread_over_seeds():
 
     assert "more than the spread" in verdict((0.80, 0.81, 0.82), (0.86, 0.87, 0.88))
     assert "keep the defaults" in verdict((0.80, 0.84, 0.88), (0.82, 0.86, 0.90))
-    assert "keep the defaults" in verdict((0.80,), (0.9,))
+    of_one_seed = verdict((0.80,), (0.9,))
+    assert "1 seed each" in of_one_seed
+    assert "keep the defaults, or give more seeds" in of_one_seed
 
 
 @pytest.mark.parametrize(
