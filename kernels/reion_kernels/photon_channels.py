@@ -6,8 +6,8 @@ the graph of a network. Here every field is read and written as few times as the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -236,7 +236,7 @@ class _Work:
                 window.low[0],
                 window.high[0],
                 smooth_planes,
-                (photons, atoms),
+                [(photons, atoms)],
                 (*reaches, *mean, *where, *share, *parts),
             )
 
@@ -261,7 +261,7 @@ class _Work:
                     window.low[0],
                     window.high[0],
                     diffuse_planes,
-                    (left, neutral, reached, lost, self._n_igm),
+                    [(left, neutral, reached, lost, self._n_igm)],
                     (*reaches, *mean, survive, *self._atoms, *where),
                 )
                 channel += 2 * is_output
@@ -269,7 +269,7 @@ class _Work:
             self._place.low[0],
             self._place.high[0],
             compare,
-            (lost, self._n_igm),
+            [(lost, self._n_igm)],
             (*self._atoms, self._place, self._out, channel),
         )
 
@@ -281,7 +281,7 @@ class _Work:
         """Return the photons, with `floor` added, and the atoms."""
         photons, atoms = np.empty_like(self._photons), np.empty_like(self._n_igm)
         factors = (self._plan.photons_per_unit * time, floor, *self._atoms)
-        self._share(0, len(atoms), prepare, (self._photons, self._n_igm), (*factors, photons, atoms))
+        self._share(0, len(atoms), prepare, [(self._photons, self._n_igm)], (*factors, photons, atoms))
         return photons, atoms
 
     def _reached(self, reach: PhotonReach, channel: int) -> NDArray[np.float32]:
@@ -291,13 +291,13 @@ class _Work:
         reached = np.empty_like(self._n_igm)
         window = _Window(reached.shape, self._periodic)
         x, y, z = (window.reach(axis, cells) for axis in range(3))
-        self._share(0, reached.shape[1], distance_along_x, (self._photons, x), (cells, reached))
+        self._share(0, reached.shape[1], distance_along_x, [(self._photons, x)], (cells, reached))
         where = (self._place, self._out, channel)
         self._share(
             window.low[0],
             window.high[0],
             reached_planes,
-            (reached,),
+            [(reached,)],
             (y, z, cells, reach.cells, reach.near_cells, *where),
         )
         return reached
@@ -319,11 +319,8 @@ class _Work:
         reach = window.reach(0, mean.half)
         after = (window.low[2], window.high[2], *mean)
         y = window.low[1], window.high[1]
-        _finish(
-            future
-            for values, sinks in fields
-            for future in self._shared(*y, mean_along_x, (values, sinks, sinking, reach), after)
-        )
+        before = [(values, sinks, sinking, reach) for values, sinks in fields]
+        self._share(*y, mean_along_x, before, after)
 
     def _inner_cells(self) -> tuple[int, ...]:
         return tuple(high - low for low, high in zip(self._place.low, self._place.high, strict=True))
@@ -333,29 +330,18 @@ class _Work:
         low: int,
         high: int,
         task: Callable[..., Any],
-        before: tuple[Any, ...],
+        before: Sequence[tuple[Any, ...]],
         after: tuple[Any, ...],
     ) -> None:
-        """Call ``task(*before, first, last, *after)`` for every band (first, last) of planes or rows."""
-        _finish(self._shared(low, high, task, before, after))
-
-    def _shared(
-        self,
-        low: int,
-        high: int,
-        task: Callable[..., Any],
-        before: tuple[Any, ...],
-        after: tuple[Any, ...],
-    ) -> Iterator[Future[Any]]:
-        """Begin the calls of `_share`."""
+        """Call ``task(*some, first, last, *after)`` for all of `before` and every band of planes or rows."""
         edges = np.linspace(low, high, min(self._bands, high - low) + 1).astype(int).tolist()
-        for first, last in pairwise(edges):
-            yield self._pool.submit(task, *before, first, last, *after)
-
-
-def _finish(futures: Iterable[Future[Any]]) -> None:
-    for future in list(futures):
-        future.result()
+        futures = [
+            self._pool.submit(task, *some, first, last, *after)
+            for some in before
+            for first, last in pairwise(edges)
+        ]
+        for future in futures:
+            future.result()
 
 
 def _checked(field: Any, name: str) -> NDArray[np.float32]:

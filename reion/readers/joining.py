@@ -157,7 +157,7 @@ def _joined_reaches(first: Box, box: Box) -> Mapping[float, float] | None:
         return box.max_mfp_mpc if first.max_mfp_mpc is None else first.max_mfp_mpc
     for redshift, reach in box.max_mfp_mpc.items():
         known = first.max_mfp_mpc.get(redshift, reach)
-        if not np.isclose(known, reach, rtol=1e-3):
+        if not _agree(known, reach):
             raise InputError(
                 f"max_mfp at z = {redshift:g}: expected the {known:g} Mpc of another file of the series; "
                 f"received {reach:g} Mpc",
