@@ -27,7 +27,7 @@ from reion.readers.hdf5_file import (
 from reion.readers.mapping import boxes_from
 from reion.readers.settings import Settings
 from reion.readers.snapshot import Box
-from reion.readers.tree import ArrayKey
+from reion.readers.tree import ArrayKey, is_by_reion
 
 IN_JSON = "attributes_in_json"
 """The attribute with those attributes that HDF5 would change, as a JSON text, in files that reion wrote."""
@@ -91,7 +91,7 @@ class Hdf5Tree:
     def attributes(self) -> dict[str, Any]:
         """The attributes of the root group; in a file that reion wrote, as they were in its store."""
         found = dict(self._attributes("") or {})
-        if not str(found.get("written_by", "")).startswith("reion "):
+        if not is_by_reion(found):
             return found
         try:
             kept = json.loads(found.pop(IN_JSON, "{}"))

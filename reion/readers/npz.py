@@ -27,7 +27,7 @@ from reion.readers.npy import MAGIC, Archive
 from reion.readers.records import member_at, member_type, members_of
 from reion.readers.settings import Settings
 from reion.readers.snapshot import Box
-from reion.readers.tree import ArrayKey, NumbersOnly
+from reion.readers.tree import ArrayKey, NumbersOnly, is_by_reion
 from reion.simulation.contract import FIELDS
 
 ATTRIBUTES = "attributes"
@@ -110,10 +110,7 @@ def attributes_in(archive: Archive) -> Mapping[str, Any] | None:
         return None
     try:
         found = json.loads(str(archive.array(ATTRIBUTES, records=True)))
-        written_by = str(found["store"]["written_by"])
-        is_ours = written_by.startswith("reion ") and all(
-            hasattr(of, "items") for of in found["fields"].values()
-        )
+        is_ours = is_by_reion(found["store"]) and all(hasattr(of, "items") for of in found["fields"].values())
     except InputError:
         raise
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):

@@ -23,6 +23,7 @@ from reion.jobs.places import Kind
 from reion.readers.hdf5 import IN_JSON
 from reion.readers.npy import Archive
 from reion.readers.npz import attributes_in
+from reion.readers.tree import is_by_reion
 from reion.simulation.contract import AXES, DEFAULT_COSMOLOGY, DIMS, FIELDS, MAX_MFP
 from reion.storage.store import STORE, blocks_of
 
@@ -203,7 +204,7 @@ def is_our_hdf5(path: Path) -> bool:
 
     try:
         with h5py.File(path, "r") as file:
-            return str(file.attrs["written_by"]).startswith("reion ") and set(file) <= _OURS
+            return is_by_reion(file.attrs) and set(file) <= _OURS
     except (OSError, KeyError, RuntimeError, ValueError):
         return False
 
