@@ -29,7 +29,7 @@ from reion.jobs.workers import Workers
 from reion.models.training_boxes import boxes_in, is_training_box
 from reion.prediction.emulator import Emulator
 from reion.prediction.model_file import shipped_models
-from reion.prediction.predict import PredictedField
+from reion.prediction.predicted_field import PredictedField
 from reion.prediction.warned import collected_warnings
 from reion.readers import open_simulation
 from reion.simulation.contract import DIMS, require_fields

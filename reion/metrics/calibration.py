@@ -16,6 +16,9 @@ SPREAD_BINS = 10
 LARGEST_SPREAD = 0.5
 """Largest standard deviation of a distribution between 0 and 1 (Popoviciu's inequality)."""
 
+ONE_SIGMA = 0.683
+"""Share of the values of a Gaussian within one standard deviation."""
+
 
 def _zeros(size: int) -> Curve:
     return np.zeros(size)

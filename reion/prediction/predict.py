@@ -16,25 +16,23 @@ import numpy as np
 import xarray as xr
 
 from reion.jobs.growing import GrowingStore, StorePiece
-from reion.jobs.outputs import whole_file
 from reion.jobs.places import output_path
-from reion.jobs.resources import peak_memory_bytes, thread_limit
+from reion.jobs.resources import peak_memory_bytes
 from reion.jobs.sources import SourceFiles
-from reion.jobs.workers import Job, Portable, Progress, ThisProcess, Workers
+from reion.jobs.workers import Job, Progress, ThisProcess, Workers
 from reion.metrics.crossings import Oddities
 from reion.models.coverage import Outside
 from reion.prediction.budget import SnapshotBudget, backwards, budgets, tile_sums
 from reion.prediction.emulator import Emulator
-from reion.prediction.inputs import conditions_at
 from reion.prediction.ionisation import WriteZReion, create_z_reion, note_oddities
 from reion.prediction.memory import FittedTiles, default_memory_bytes, fit_tiles
+from reion.prediction.predicted_field import PortableEmulator, at_redshift
 from reion.prediction.sessions import Device
-from reion.prediction.tiles import Field, Predictor, Tiling, predict_tile
+from reion.prediction.tiles import Field, Tiling, predict_tile
 from reion.prediction.warned import collected_warnings, store_warnings
 from reion.readers import open_simulation, source_files
 from reion.simulation.contract import DIMS, Shape, shape_of
-from reion.simulation.lazy import CellKey, LazyField
-from reion.simulation.photons import EmittedPhotons, late_start_is_known
+from reion.simulation.photons import late_start_is_known
 from reion.simulation.recombinations import less_recombinations
 from reion.storage.conversion import described_conditions, grow_store
 from reion.storage.single_file import kind_of, packing_of
@@ -275,23 +273,6 @@ def _sums(results: Mapping[StorePiece, Any], snapshots: int) -> list[dict[str, f
     return totals
 
 
-class PortableEmulator(Portable):
-    """An emulator that can be sent to other processes, and opens one session in each."""
-
-    def __init__(self, emulator: Emulator, device: Device) -> None:
-        self._content, self._device = emulator.file_content, device
-        self._cell_size_mpc = emulator.card.cell_size_mpc
-        self.emulator = emulator
-
-    @cached_property
-    def emulator(self) -> Emulator:
-        """The emulator, with a session of this process."""
-        emulator = Emulator(self._content, device=self._device, threads=thread_limit())
-        if math.isclose(self._cell_size_mpc, emulator.card.cell_size_mpc, rel_tol=1e-9):
-            return emulator
-        return emulator.at_cell_size(self._cell_size_mpc)
-
-
 class PredictTiles(Job[StorePiece, dict[str, Any]]):
     """Predicts a tile of a snapshot into the store, in which no two tiles share a chunk.
 
@@ -339,7 +320,7 @@ class PredictTiles(Job[StorePiece, dict[str, Any]]):
     def __call__(self, piece: StorePiece) -> dict[str, Any]:
         """Predict one tile."""
         index, number = piece
-        predict_window = _at_redshift(self._model.emulator, self._sim, index, spread=self._spread)
+        predict_window = at_redshift(self._model.emulator, self._sim, index, spread=self._spread)
         tiling = self._tiles.tiling
         place = tiling.place(number)
         inner: dict[str, Field] = {}
@@ -353,59 +334,6 @@ class PredictTiles(Job[StorePiece, dict[str, Any]]):
         for array, output in zip(self._outputs, outputs, strict=True):
             array[(index, *place)] = output
         return {"peak": peak_memory_bytes(), "sums": tile_sums(outputs[0], inner, *outputs[1:])}
-
-
-class PredictedField(Portable, LazyField):
-    """xi of a Simulation, of which each snapshot is predicted on demand, within `default_memory_bytes()`.
-
-    Parameters
-    ----------
-    emulator, sim
-        The model and the simulation, which must have passed `Emulator.check`.
-    device
-        The device on which other processes predict.
-    keep
-        A folder for predicted snapshots, so that none is predicted twice.
-    """
-
-    def __init__(
-        self, emulator: Emulator, sim: xr.Dataset, *, device: Device = "auto", keep: Path | None = None
-    ) -> None:
-        super().__init__(tuple(sim.sizes[dim] for dim in DIMS))
-        sim = less_recombinations(sim)
-        self._model, self._sim, self._keep = PortableEmulator(emulator, device), sim, keep
-        self._tiling = fit_tiles(emulator, shape_of(sim), default_memory_bytes()).tiling
-        derived = "n_ion" in emulator.card.inputs and "n_ion" not in sim.data_vars
-        self._emitted = EmittedPhotons(sim) if derived else None
-
-    def snapshot(self, index: int, key: CellKey) -> Field:
-        """The cells `key` of snapshot `index`; the whole snapshot is predicted."""
-        kept = None if self._keep is None else self._keep / f"{index}.npy"
-        if kept is not None and kept.exists():
-            return np.asarray(np.load(kept, mmap_mode="r")[key])
-        fields: dict[str, Any] = {
-            name: np.asarray(self._emitted.at(index), dtype=np.float32)
-            if name == "n_ion" and self._emitted is not None
-            else self._sim[name][index].values
-            for name in self._model.emulator.card.inputs
-        }
-        predict_window = _at_redshift(self._model.emulator, self._sim, index)
-        xi = np.empty(self.shape[1:], dtype=np.float32)
-        for number in range(len(self._tiling)):
-            xi[self._tiling.place(number)] = predict_tile(predict_window, fields, self._tiling, number)
-        if kept is not None:
-            # Another process may look for the file: it appears when whole. It need not survive a crash.
-            with whole_file(kept, sync=False) as partial:
-                np.save(partial, xi)
-        return xi[key]
-
-
-def _at_redshift(emulator: Emulator, sim: xr.Dataset, index: int, *, spread: bool = False) -> Predictor:
-    """A function that predicts windows at the redshift of a snapshot."""
-    numbers = conditions_at(emulator.card, sim, index)
-    return functools.partial(
-        emulator.predict_window, float(sim["redshift"][index]), conditions=numbers, spread=spread
-    )
 
 
 def _shape(sides: Sequence[int]) -> Shape:

@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from reion.config import RunConfig
+from reion.metrics.calibration import ONE_SIGMA
 from reion.metrics.pooling import is_partly_ionised
 from reion.models.build import build_model
 from reion.models.coverage import Coverage
@@ -42,9 +43,6 @@ StepProgress = Callable[[int, int, Mapping[str, float]], None]
 class NotFiniteError(ArithmeticError):
     """A step has made the loss or a weight NaN or infinite; the message says which, and at which step."""
 
-
-_ONE_SIGMA = 0.683
-"""Share of the values of a Gaussian within one standard deviation."""
 
 _MOST_WHOLE_SNAPSHOTS = 60
 """The error of mean xi is measured on at most this number of snapshots."""
@@ -348,4 +346,4 @@ class Loop:
                 error += float((answer[..., :1] - true).sum(dtype=np.float64))
                 spread += float(answer[..., 1:].sum(dtype=np.float64))
             ratios.append(abs(error) / spread)
-        return float(np.quantile(ratios, _ONE_SIGMA)) if ratios else None
+        return float(np.quantile(ratios, ONE_SIGMA)) if ratios else None

@@ -13,6 +13,7 @@ import xarray as xr
 
 from reion.config import load_config
 from reion.errors import InputError
+from reion.evaluation.mean_error import calibrate
 from reion.models.training_boxes import checksum_of
 from reion.prediction.emulator import Emulator
 from reion.prediction.predict import predict
@@ -120,6 +121,14 @@ def test_it_says_how_far_it_is_off(toy, run, model, tmp_path, command):
     assert code == 2
     assert "does not say how far" in said
     assert not (tmp_path / "no.zarr").exists()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_error_of_mean_xi_is_not_measured_on_boxes_of_the_training(toy, model, tmp_path):
+    with pytest.raises(InputError, match="has learnt from toy"):
+        calibrate(model, [world(toy, 2.0, 15.0)], tmp_path / "mine.onnx")
+    others = [world(toy, 2.0, 15.0, seed=5)] * 2
+    assert calibrate(model, others, tmp_path / "mine.onnx").snapshots >= 5
 
 
 def test_it_asks_for_the_reach_and_refuses_cells_far_from_its_own(toy, model):
