@@ -54,22 +54,22 @@ _HALVES = (0.693359375, -2.12194440e-4)
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
 
-class _Rows:
+class Rows:
     """Addresses, in generated code, of the rows of an array whose last axis is contiguous."""
 
     def __init__(self, builder: Any, data: Any, strides: Sequence[Any], shape: Sequence[Any]) -> None:
-        self._builder, self._data, self._strides = builder, data, strides
-        self.shape = shape
+        self._builder, self._data = builder, data
+        self.strides, self.shape = strides, shape
 
     def at(self, *index: Any) -> Any:
         """The address of a row, as an integer."""
         address = self._data
-        for number, stride in zip(index, self._strides, strict=False):
+        for number, stride in zip(index, self.strides, strict=False):
             address = self._builder.add(address, self._builder.mul(number, stride))
         return address
 
 
-class _Code:
+class Code:
     """Generates LLVM code with vectors of `LANES` floats."""
 
     def __init__(self, builder: Any) -> None:
@@ -185,15 +185,15 @@ def _defined(module: Any, name: str, generate: Callable[..., None], kinds: Seque
         for ndim in ndims:
             if ndim > 0:
                 data, *sizes = [next(given) for _ in range(1 + 2 * ndim)]
-                operands.append(_Rows(builder, data, sizes[:ndim], sizes[ndim:]))
+                operands.append(Rows(builder, data, sizes[:ndim], sizes[ndim:]))
             else:
                 operands.append([next(given) for _ in range(-ndim)] if ndim else next(given))
-        generate(_Code(builder), *operands)
+        generate(Code(builder), *operands)
         builder.ret_void()
     return function
 
 
-def _vectors(generate: Callable[..., None]) -> Callable[[Callable[..., None]], Any]:
+def vectorised(generate: Callable[..., None]) -> Callable[[Callable[..., None]], Any]:
     """Replace a NumPy function in compiled kernels by generated code with the same arguments."""
 
     def decorate(function: Callable[..., None]) -> Any:
@@ -229,9 +229,7 @@ def _vectors(generate: Callable[..., None]) -> Callable[[Callable[..., None]], A
     return decorate
 
 
-def _mix(
-    code: _Code, weights: _Rows, rows: _Rows, added: _Rows, out: _Rows, cells: Any, *, keep: bool
-) -> None:
+def _mix(code: Code, weights: Rows, rows: Rows, added: Rows, out: Rows, cells: Any, *, keep: bool) -> None:
     b = code.builder
     inputs, outputs = weights.shape
 
@@ -263,21 +261,21 @@ def _mix(
                 tile(output, whole, left)
 
 
-@_vectors(partial(_mix, keep=False))
+@vectorised(partial(_mix, keep=False))
 def mix(weights: Any, rows: Any, added: Any, out: Any, cells: int) -> None:
     """Write `added` (output,) and the sums of `rows` (input, z) times `weights` (input, output) to `out`."""
     inputs, outputs = weights.shape
     out[:outputs, :cells] = added[:outputs, None] + weights.T @ rows[:inputs, :cells]
 
 
-@_vectors(partial(_mix, keep=True))
+@vectorised(partial(_mix, keep=True))
 def mix_more(weights: Any, rows: Any, added: Any, out: Any, cells: int) -> None:
     """Add the same numbers to `out`; `added` may be longer."""
     inputs, outputs = weights.shape
     out[:outputs, :cells] += added[:outputs, None] + weights.T @ rows[:inputs, :cells]
 
 
-def _add_products(code: _Code, a: _Rows, b_rows: _Rows, total: _Rows, cells: Any) -> None:
+def _add_products(code: Code, a: Rows, b_rows: Rows, total: Rows, cells: Any) -> None:
     b = code.builder
     with code.each(a.shape[0], OUTPUTS) as i, code.each(b_rows.shape[0], _PAIR) as j:
         ones = [b.add(i, code.number(p)) for p in range(OUTPUTS)]
@@ -296,7 +294,7 @@ def _add_products(code: _Code, a: _Rows, b_rows: _Rows, total: _Rows, cells: Any
             code.store(b.load(place), target)
 
 
-@_vectors(_add_products)
+@vectorised(_add_products)
 def add_products(a: Any, b: Any, total: Any, cells: int) -> None:
     """Add to `total` (i, j, `LANES`) the products of a (i, y, z) and b (j, y, z), summed over y and z.
 
@@ -307,7 +305,7 @@ def add_products(a: Any, b: Any, total: Any, cells: int) -> None:
     total[: len(a), : len(b), 0] += products
 
 
-def _activate(code: _Code, values: _Rows, rows: Any, cells: Any, *, times: bool) -> None:
+def _activate(code: Code, values: Rows, rows: Any, cells: Any, *, times: bool) -> None:
     with code.each(rows) as row, code.each(cells, LANES) as cell:
         address = code.bytes(values.at(row), cell)
         x = code.load(address)
@@ -315,13 +313,13 @@ def _activate(code: _Code, values: _Rows, rows: Any, cells: Any, *, times: bool)
         code.store(code.builder.fmul(x, y) if times else y, address)
 
 
-@_vectors(partial(_activate, times=True))
+@vectorised(partial(_activate, times=True))
 def silu(values: Any, rows: int, cells: int) -> None:
     """Multiply each of the first `rows` rows by its logistic function, in place."""
     values[:rows, :cells] *= _logistic(values[:rows, :cells])
 
 
-def _silu_and_slope(code: _Code, values: _Rows, slopes: _Rows, rows: Any, cells: Any) -> None:
+def _silu_and_slope(code: Code, values: Rows, slopes: Rows, rows: Any, cells: Any) -> None:
     b, one = code.builder, code.numbers(1)
     with code.each(rows) as row, code.each(cells, LANES) as cell:
         address = code.bytes(values.at(row), cell)
@@ -333,7 +331,7 @@ def _silu_and_slope(code: _Code, values: _Rows, slopes: _Rows, rows: Any, cells:
         code.store(slope, code.bytes(slopes.at(row), cell))
 
 
-@_vectors(_silu_and_slope)
+@vectorised(_silu_and_slope)
 def silu_and_slope(values: Any, slopes: Any, rows: int, cells: int) -> None:
     """Multiply each of so many rows by its logistic function, in place; write the derivative to `slopes`."""
     part = _logistic(values[:rows, :cells])
@@ -341,7 +339,7 @@ def silu_and_slope(values: Any, slopes: Any, rows: int, cells: int) -> None:
     slopes[:rows, :cells] = part + values[:rows, :cells] * (np.float32(1) - part)
 
 
-@_vectors(partial(_activate, times=False))
+@vectorised(partial(_activate, times=False))
 def logistic(values: Any, rows: int, cells: int) -> None:
     """Replace each of the first `rows` rows by its logistic function, 1 / (1 + exp(-x))."""
     values[:rows, :cells] = _logistic(values[:rows, :cells])
@@ -352,7 +350,7 @@ def _logistic(values: Any) -> Any:
     return np.float32(1) / (np.float32(1) + np.exp(-np.clip(values, -far, far)))
 
 
-def _logarithm(code: _Code, values: _Rows) -> None:
+def _logarithm(code: Code, values: Rows) -> None:
     b = code.builder
     (length,) = values.shape
     rest = b.urem(length, code.number(LANES))
@@ -369,7 +367,7 @@ def _logarithm(code: _Code, values: _Rows) -> None:
     code.copy(held, end, rest)
 
 
-@_vectors(_logarithm)
+@vectorised(_logarithm)
 def logarithm(values: Any) -> None:
     """Replace a line (z,), contiguous and of any length, by its logarithm.
 
@@ -379,12 +377,12 @@ def logarithm(values: Any) -> None:
 
 
 def _neighbour_sums(
-    code: _Code,
-    planes: _Rows,
+    code: Code,
+    planes: Rows,
     order: Sequence[Any],
     at: Sequence[Any],
     channels: Any,
-    sums: _Rows,
+    sums: Rows,
     cells: Any,
 ) -> None:
     b = code.builder
@@ -424,7 +422,7 @@ def _neighbour_sums(
                 code.store(vector, code.bytes(result, cell))
 
 
-@_vectors(_neighbour_sums)
+@vectorised(_neighbour_sums)
 def neighbour_sums(planes: Any, order: Any, at: Any, channels: int, sums: Any, cells: int) -> None:
     """Sum the neighbours of each cell of a row by their kind: those that share a face, an edge or a corner.
 

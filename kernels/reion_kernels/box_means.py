@@ -1,10 +1,9 @@
 """Means under box filters along each axis of a box or of a window of one, in place, for kernels.
 
 A filter of half-width h is the mean over the cells from -h to h along an axis, of which the two outermost
-have the weight `end`. Along x and y a running sum in float64 slides over whole rows of z, so that the cost
-does not depend on h. Along z, where cells are contiguous, sums of 1, 2, 4, ... cells are added to each other,
-and the cost grows with the logarithm of h. Float64 adds float32 numbers without loss unless they span more
-than nine orders of magnitude.
+have the weight `end`. The cells are added one by one, in float32 and in the same order everywhere: they are
+not negative, so that no digits are lost, and a sum of some tens of vectors in registers takes less time than
+a running sum.
 
 A table for each axis gives the cells to read: entry i of n + 2 h is the cell that lies i - h cells from the
 first cell of the result. In a periodic box the entries wrap; in a window they begin at its edge.
@@ -12,17 +11,26 @@ first cell of the result. In a periodic box the entries wrap; in a window they b
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import boolean, float32, int64, types
+from numba.core import cgutils
 from numpy.typing import NDArray
 
 from reion_kernels._jit import FLOAT, INT, kernel
+from reion_kernels._vectors import LANES, Code, Rows, vectorised
 
 ZERO = np.float32(0)
 _BLOCK = 128
-"""Cells of z that a running sum along x takes at once, so that the rows it slides over stay in the cache."""
+"""Cells of z that the filter along x takes at once, so that their rows stay in the cache."""
+
+_LINES = 8
+"""Lines of z that the filter along z takes at once."""
+
+_ACROSS = 8
+"""Vectors of cells whose sums are held in registers."""
 
 
 class Reach(NamedTuple):
@@ -48,6 +56,62 @@ BOX = types.Array(float32, 3, "C")
 LINE = types.Array(float32, 1, "C")
 
 
+def _means(code: Code, source: Rows, half: Any, weights: Rows, out: Rows, *, along: int) -> None:
+    b = code.builder
+    rows, cells = out.shape
+    step = source.strides[0] if along == 0 else code.number(4)
+    last = b.mul(half, code.number(2))
+    end, inverse = code.spread(weights.at()), code.spread(weights.at(), 1)
+
+    def columns(start: Any, across: int) -> None:
+        """The results in some columns of all rows."""
+        with code.each(rows) as row:
+            first = code.bytes(source.at(row), start)
+
+            def vectors(number: Any) -> list[Any]:
+                address = b.add(first, b.mul(number, step))
+                return [code.load(address, LANES * i) for i in range(across)]
+
+            sums = [cgutils.alloca_once_value(b, vector) for vector in vectors(code.number(1))]
+            with code.each(b.sub(last, code.number(2))) as further:
+                for place, vector in zip(sums, vectors(b.add(further, code.number(2))), strict=True):
+                    b.store(b.fadd(b.load(place), vector), place)
+            into = code.bytes(out.at(row), start)
+            ends = zip(vectors(code.number(0)), vectors(last), strict=True)
+            for i, (place, (low, high)) in enumerate(zip(sums, ends, strict=True)):
+                total = b.fadd(b.load(place), b.fmul(end, b.fadd(low, high)))
+                code.store(b.fmul(total, inverse), into, LANES * i)
+
+    # The last columns overlap those before, so that each vector is whole.
+    is_wide = b.icmp_signed(">=", cells, code.number(_ACROSS * LANES))
+    with b.if_else(is_wide) as (wide, narrow):
+        for branch, across in ((wide, _ACROSS), (narrow, 1)):
+            with branch:
+                width = code.number(across * LANES)
+                with code.each(cells, across * LANES) as start:
+                    latest = b.sub(cells, width)
+                    columns(b.select(b.icmp_signed("<", start, latest), start, latest), across)
+
+
+@vectorised(partial(_means, along=0))
+def _means_over_rows(source: Any, half: int, weights: Any, out: Any) -> None:
+    """Write the means of rows i to i + 2 `half` of `source` to row i of `out`, of at least `LANES` cells.
+
+    `weights` are that of the outermost rows, and 1 over the sum of the weights, float32.
+    """
+    for row in range(len(out)):
+        total = source[row + 1].copy()
+        for further in range(2, 2 * half):
+            total += source[row + further]
+        out[row] = (total + weights[0] * (source[row] + source[row + 2 * half])) * weights[1]
+
+
+@vectorised(partial(_means, along=1))
+def _means_over_cells(source: Any, half: int, weights: Any, out: Any) -> None:
+    """The same with the cells of each row of `source`, which is longer than `out` by 2 `half`."""
+    _means_over_rows(source.T, half, weights, out.T)
+
+
 @kernel((BOX, BOX, boolean, REACH, INT, INT, INT, INT, INT, FLOAT))
 def mean_along_x(values, sinks, sinking, reach, y_low, y_high, z_low, z_high, half, end):  # type: ignore[no-untyped-def]
     """Filter rows y of a box along x, in place.
@@ -57,9 +121,8 @@ def mean_along_x(values, sinks, sinking, reach, y_low, y_high, z_low, z_high, ha
     """
     table, first, periodic = reach
     cells = len(table) - 2 * half
-    inverse = 1.0 / (2 * half - 1 + 2 * end) if half else 1.0
+    weights = _weights(half, end)
     rows = np.empty((len(table), _BLOCK), dtype=np.float32)
-    total = np.empty(_BLOCK, dtype=np.float64)
     for y in range(y_low, y_high):
         for z in range(z_low, z_high, _BLOCK):
             width = min(_BLOCK, z_high - z)
@@ -76,13 +139,8 @@ def mean_along_x(values, sinks, sinking, reach, y_low, y_high, z_low, z_high, ha
                 else:
                     for k in range(width):
                         row[k] = value[k]
-            for i in range(margin):
-                last = len(table) - 1 - i
-                copy_line(rows[half + table[i]], rows[i], width)
-                copy_line(rows[half + table[last]], rows[last], width)
-            _begin(rows, half, total, width)
-            for i in range(cells):
-                _mean_of_row(rows, i, half, end, inverse, total, values[first + i, y, z : z + width])
+            _wrap(rows, table, margin, width)
+            _mean_of_rows(rows[:, :width], half, weights, values[first : first + cells, y, z : z + width])
 
 
 @kernel()
@@ -96,89 +154,79 @@ def copy_line(source, into, cells):  # type: ignore[no-untyped-def]
 
 
 @kernel()
-def _begin(rows, half, total, width):  # type: ignore[no-untyped-def]
-    for k in range(width):
-        total[k] = 0.0
-    for i in range(1, 2 * half):
-        row = rows[i]
-        for k in range(width):
-            total[k] += row[k]
+def _weights(half, end):  # type: ignore[no-untyped-def]
+    weights = np.empty(2, dtype=np.float32)
+    weights[0] = end
+    weights[1] = 1.0 / (2 * half - 1 + 2 * end) if half else 1.0
+    return weights
 
 
 @kernel()
-def _mean_of_row(rows, i, half, end, inverse, total, out):  # type: ignore[no-untyped-def]
-    # `total` is the sum of rows i + 1 to i + 2 h - 1, and becomes that of the next row.
-    low = rows[i]
+def _wrap(rows, table, margin, width):  # type: ignore[no-untyped-def]
+    for i in range(margin):
+        last = len(table) - 1 - i
+        copy_line(rows[margin + table[i]], rows[i], width)
+        copy_line(rows[margin + table[last]], rows[last], width)
+
+
+@kernel()
+def _mean_of_rows(rows, half, weights, out):  # type: ignore[no-untyped-def]
     if half == 0:
-        for k in range(len(out)):
-            out[k] = low[k]
-        return
-    high, dropped = rows[i + 2 * half], rows[i + 1]
-    for k in range(len(out)):
-        mean = (total[k] + end * (np.float64(low[k]) + np.float64(high[k]))) * inverse
-        out[k] = mean if mean > 0.0 else 0.0
-        total[k] += np.float64(high[k]) - np.float64(dropped[k])
+        for i in range(len(out)):
+            copy_line(rows[i], out[i], out.shape[1])
+    elif out.shape[1] >= LANES:
+        _means_over_rows(rows, half, weights, out)
+    else:
+        _mean_of_few(rows, half, weights, out)
 
 
 @kernel()
-def mean_of_plane(plane, y_reach, z_reach, half, end, rows, total, line, sums, more):  # type: ignore[no-untyped-def]
-    """Filter a plane (y, z) along z and y, in place.
+def _mean_of_few(rows, half, weights, out):  # type: ignore[no-untyped-def]
+    for i in range(out.shape[0]):
+        for k in range(out.shape[1]):
+            total = rows[i + 1, k]
+            for further in range(2, 2 * half):
+                total += rows[i + further, k]
+            out[i, k] = (total + weights[0] * (rows[i, k] + rows[i + 2 * half, k])) * weights[1]
 
-    `rows` has len(y table) rows of the result's cells of z and `total`, float64, one; `line`, `sums`, `more`
-    have len(z table) cells.
-    """
+
+@kernel()
+def mean_of_plane(plane, y_reach, z_reach, half, end, rows, lines):  # type: ignore[no-untyped-def]
+    """Filter a plane (y, z) along z and y, in place; `plane_buffers` makes `rows` and `lines`."""
     if half == 0:
         return
     table, first, periodic = y_reach
     z_table, z_first, _ = z_reach
     width = len(z_table) - 2 * half
     cells = len(table) - 2 * half
-    inverse = 1.0 / (2 * half - 1 + 2 * end)
+    weights = _weights(half, end)
     margin = half if periodic else 0
-    for i in range(margin, len(table) - margin):
-        source = plane[table[i]]
-        inner = source[z_first : z_first + width]
-        middle = line[half : half + width]
-        for k in range(width):
-            middle[k] = inner[k]
-        for k in range(half):
-            line[k] = source[z_table[k]]
-            line[half + width + k] = source[z_table[half + width + k]]
-        _mean_of_line(line, half, end, inverse, sums, more, rows[i])
-    for i in range(margin):
-        last = len(table) - 1 - i
-        copy_line(rows[half + table[i]], rows[i], width)
-        copy_line(rows[half + table[last]], rows[last], width)
-    _begin(rows, half, total, width)
-    for i in range(cells):
-        _mean_of_row(rows, i, half, end, inverse, total, plane[first + i, z_first : z_first + width])
+    for start in range(margin, len(table) - margin, _LINES):
+        count = min(_LINES, len(table) - margin - start)
+        for i in range(count):
+            source, line = plane[table[start + i]], lines[i]
+            copy_line(source[z_first:], line[half:], width)
+            for k in range(half):
+                line[k] = source[z_table[k]]
+                line[half + width + k] = source[z_table[half + width + k]]
+        _mean_of_lines(lines[:count], half, weights, rows[start : start + count])
+    _wrap(rows, table, margin, width)
+    _mean_of_rows(rows, half, weights, plane[first : first + cells, z_first : z_first + width])
 
 
 @kernel()
-def _mean_of_line(line, half, end, inverse, sums, more, out):  # type: ignore[no-untyped-def]
-    # The sum of the 2 h - 1 inner cells from sums of 1, 2, 4, ... of them.
-    inner = 2 * half - 1
-    size = len(line)
-    for k in range(size):
-        sums[k] = line[k]
-    for k in range(len(out)):
-        out[k] = ZERO
-    length, covered = 1, 1
-    while True:
-        if inner & length:
-            part = sums[covered : covered + len(out)]
-            for k in range(len(out)):
-                out[k] += part[k]
-            covered += length
-        if 2 * length > inner:
-            break
-        shifted = sums[length:size]
-        for k in range(size - length):
-            more[k] = sums[k] + shifted[k]
-        sums, more = more, sums
-        size -= length
-        length *= 2
-    weight, scale = np.float32(end), np.float32(inverse)
-    high = line[2 * half :]
-    for k in range(len(out)):
-        out[k] = (out[k] + weight * (line[k] + high[k])) * scale
+def plane_buffers(y_reach, z_reach, half):  # type: ignore[no-untyped-def]
+    """Room for `mean_of_plane`: the plane filtered along z, and some of its lines."""
+    cells = len(z_reach.table)
+    return (
+        np.empty((len(y_reach.table), cells - 2 * half), dtype=np.float32),
+        np.empty((_LINES, cells), dtype=np.float32),
+    )
+
+
+@kernel()
+def _mean_of_lines(lines, half, weights, out):  # type: ignore[no-untyped-def]
+    if out.shape[1] >= LANES:
+        _means_over_cells(lines, half, weights, out)
+    else:
+        _mean_of_few(lines.T, half, weights, out.T)

@@ -245,23 +245,33 @@ class _Work:
         plan = self._plan
         channel = 1 + len(plan.smoothing) + (plan.reach is not None)
         reached = lost = np.empty((0, 0, 0), dtype=np.float32)
+        whole = np.empty(self._n_igm.shape[:2], dtype=np.bool_)
         if plan.reach:
-            reached, lost = self._reached(plan.reach, channel), np.zeros_like(self._n_igm)
+            reached, lost = self._reached(plan.reach, channel, whole), np.zeros_like(self._n_igm)
             channel += 1
         surviving = plan.reach.surviving if plan.reach else (1.0,) * len(plan.diffusion)
         for time in plan.times:
             left, neutral = self._prepared(time, 0.0)
             window = self._after_reach()
+            is_spent = False
             for step, (mean, survive) in enumerate(zip(plan.diffusion, surviving, strict=True), start=1):
-                self._along_x([(left, neutral)], True, window, mean)
-                reaches = window.reach(1, mean.half), window.reach(2, mean.half)
                 is_output = step in plan.output_steps
+                if is_spent:  # no photon is left, so that nothing changes any more
+                    for axis in range(3):
+                        window.reach(axis, mean.half)
+                    if not is_output:
+                        continue
+                    mean = BoxMean(0, 1.0)
+                else:
+                    self._along_x([(left, neutral)], True, window, mean)
+                is_spent = survive == 0.0
+                reaches = window.reach(1, mean.half), window.reach(2, mean.half)
                 where = (self._place, self._out, channel if is_output else NO_CHANNEL)
                 self._share(
                     window.low[0],
                     window.high[0],
                     diffuse_planes,
-                    [(left, neutral, reached, lost, self._n_igm)],
+                    [(left, neutral, reached, whole, lost, self._n_igm)],
                     (*reaches, *mean, survive, *self._atoms, *where),
                 )
                 channel += 2 * is_output
@@ -284,8 +294,11 @@ class _Work:
         self._share(0, len(atoms), prepare, [(self._photons, self._n_igm)], (*factors, photons, atoms))
         return photons, atoms
 
-    def _reached(self, reach: PhotonReach, channel: int) -> NDArray[np.float32]:
-        """Write how far inside the reach a cell lies; return the share of every cell that photons reach."""
+    def _reached(self, reach: PhotonReach, channel: int, whole: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Write how far inside the reach a cell lies; return the share of every cell that photons reach.
+
+        `whole` then says of which rows (x, y) they reach every cell.
+        """
         # Cells farther outside than distances are told apart need no exact distance.
         cells = min(reach.farthest_cells, int(np.ceil(reach.cells + reach.near_cells)) + 1)
         reached = np.empty_like(self._n_igm)
@@ -297,7 +310,7 @@ class _Work:
             window.low[0],
             window.high[0],
             reached_planes,
-            [(reached,)],
+            [(reached, whole)],
             (y, z, cells, reach.cells, reach.near_cells, *where),
         )
         return reached

@@ -113,6 +113,15 @@ def test_it_is_the_definition_in_float64(plan, data):
     np.testing.assert_allclose(np.exp(received), np.exp(expected), rtol=1e-5, atol=rounding)
 
 
+@pytest.mark.parametrize("cells", [7, 8, 15, 63, 64, 65, 71, 130])
+def test_lines_of_any_length(cells):
+    density, photons = fields((3, 2, cells), cells)
+    received = np.moveaxis(photon_channels(density, photons, PLAN, threads=2), 1, 0)
+    expected = twin(density, photons, PLAN)
+    np.testing.assert_allclose(received, expected, rtol=0, atol=1e-3)
+    np.testing.assert_allclose(np.exp(received), np.exp(expected), rtol=1e-5, atol=2e-3)
+
+
 def test_it_is_what_the_stem_prepares_for_training():
     from reion.models.photon_plan import photon_plan
     from reion.models.transport import Transport
@@ -126,7 +135,8 @@ def test_it_is_what_the_stem_prepares_for_training():
         assert plan.radius_cells == transport.radius_cells
         channels = photon_channels(density, photons, plan)
         expected = transport.prepare(density, photons, max_mfp)
-        np.testing.assert_allclose(np.moveaxis(channels, 1, 0), expected, rtol=0, atol=2e-4)
+        # As above: photons that are rare are differences of numbers that are much larger.
+        np.testing.assert_allclose(np.moveaxis(channels, 1, 0), expected, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
