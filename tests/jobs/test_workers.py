@@ -24,7 +24,7 @@ from reion.inspection.pictures import Pictures
 from reion.jobs import workers as cluster
 from reion.jobs.resources import cores, thread_limit
 from reion.jobs.workers import Job, ThisProcess, started
-from reion.prediction import predict as prediction
+from reion.prediction import predicted_field
 from reion.prediction.predict import predict
 from reion.prediction.tiles import Tiling
 from reion.readers import open_simulation
@@ -156,20 +156,18 @@ def test_workers_share_the_cores_of_their_machine(workers):
 
 
 def count_sessions():
-
-    class Counted(prediction.Emulator):
+    class Counted(predicted_field.Emulator):
         opened = 0
 
         def __init__(self, *arguments, **options):
             Counted.opened += 1
             super().__init__(*arguments, **options)
 
-    prediction.Emulator = Counted
+    predicted_field.Emulator = Counted
 
 
 def sessions():
-
-    return prediction.Emulator.opened
+    return predicted_field.Emulator.opened
 
 
 def test_every_worker_opens_one_session(workers, box, toy_model, small_pieces, tmp_path):
