@@ -53,7 +53,6 @@ class Reach(NamedTuple):
 
 REACH = types.NamedTuple((types.Array(int64, 1, "C"), INT, boolean), Reach)
 BOX = types.Array(float32, 3, "C")
-LINE = types.Array(float32, 1, "C")
 
 
 def _means(code: Code, source: Rows, half: Any, weights: Rows, out: Rows, *, along: int) -> None:

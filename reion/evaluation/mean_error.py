@@ -14,7 +14,7 @@ from reion.errors import InputError
 from reion.jobs.outputs import sha256_of, write_whole
 from reion.jobs.places import MODEL_FILE, claimed
 from reion.jobs.workers import Progress
-from reion.metrics.calibration import ONE_SIGMA
+from reion.metrics.calibration import one_standard_deviation
 from reion.metrics.pooling import is_partly_ionised
 from reion.models.training_boxes import boxes_in, is_training_box
 from reion.prediction.emulator import Emulator
@@ -101,7 +101,7 @@ def calibrate(
                 f"whole; received {len(ratios)}",
                 hint="name more simulations",
             )
-        share = float(np.quantile(ratios, ONE_SIGMA))
+        share = one_standard_deviation(ratios)
         if not share > 0:
             raise InputError("mean xi has no error in the simulations, so it has no error bar")
         measured = {"snapshots": len(ratios), "simulations": [_name(sim) for sim in simulations]}
@@ -141,7 +141,7 @@ def _ratios(emulator: Emulator, simulations: Sequence[xr.Dataset], progress: Pro
             true = float(sim["xi"][index].values.mean(dtype=np.float64))
             if is_partly_ionised(true):
                 xi, spread = predicted.with_spread(index).mean(axis=(1, 2, 3), dtype=np.float64).tolist()
-                ratios.append(abs(xi - true) / spread)
+                ratios.append((xi - true) / spread)
             done += 1
             if progress is not None:
                 progress(done, snapshots)

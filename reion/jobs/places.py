@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from reion.errors import InputError
 from reion.jobs.outputs import alone_at, clear_after_kill, is_temporary
@@ -76,6 +77,11 @@ class Kind:
     ending: str = ""
     is_ours: Callable[[Path], bool]
     into_empty: bool = False
+
+
+def is_by_reion(attributes: Mapping[str, Any]) -> bool:
+    """Whether the attributes of a store or a file say that reion wrote it."""
+    return str(attributes.get("written_by", "")).startswith("reion ")
 
 
 def is_our_model(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Self
 
@@ -16,8 +17,13 @@ SPREAD_BINS = 10
 LARGEST_SPREAD = 0.5
 """Largest standard deviation of a distribution between 0 and 1 (Popoviciu's inequality)."""
 
-ONE_SIGMA = 0.683
+_ONE_SIGMA = 0.683
 """Share of the values of a Gaussian within one standard deviation."""
+
+
+def one_standard_deviation(errors: Sequence[float]) -> float:
+    """The value that 68.3 % of the absolute values of some errors stay below."""
+    return float(np.quantile(np.abs(errors), _ONE_SIGMA))
 
 
 def _zeros(size: int) -> Curve:

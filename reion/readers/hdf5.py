@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from reion.jobs.places import is_by_reion
 from reion.readers.format import Format
 from reion.readers.hdf5_file import (
     attributes,
@@ -27,7 +28,7 @@ from reion.readers.hdf5_file import (
 from reion.readers.mapping import boxes_from
 from reion.readers.settings import Settings
 from reion.readers.snapshot import Box
-from reion.readers.tree import ArrayKey, is_by_reion
+from reion.readers.tree import ArrayKey
 
 IN_JSON = "attributes_in_json"
 """The attribute with those attributes that HDF5 would change, as a JSON text, in files that reion wrote."""

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from reion.errors import InputError
+from reion.jobs.places import is_by_reion
 from reion.readers.filenames import ending_of
 from reion.readers.format import Format
 from reion.readers.mapping import boxes_from
@@ -27,7 +28,7 @@ from reion.readers.npy import MAGIC, Archive
 from reion.readers.records import member_at, member_type, members_of
 from reion.readers.settings import Settings
 from reion.readers.snapshot import Box
-from reion.readers.tree import ArrayKey, NumbersOnly, is_by_reion
+from reion.readers.tree import ArrayKey, NumbersOnly
 from reion.simulation.contract import FIELDS
 
 ATTRIBUTES = "attributes"

@@ -72,11 +72,6 @@ def shown(names: Sequence[str], otherwise: str = "none", *, most: int = _MOST_SH
     return (", ".join(names[:most]) or otherwise) + more
 
 
-def is_by_reion(attributes: Mapping[str, Any]) -> bool:
-    """Whether the attributes of a store or a file say that reion wrote it."""
-    return str(attributes.get("written_by", "")).startswith("reion ")
-
-
 class NumbersOnly:
     """The methods of a `Tree` for files that have neither attributes nor names of dimensions."""
 

@@ -19,11 +19,10 @@ from typing import Any
 import numpy as np
 
 from reion.errors import InputError
-from reion.jobs.places import Kind
+from reion.jobs.places import Kind, is_by_reion
 from reion.readers.hdf5 import IN_JSON
 from reion.readers.npy import Archive
 from reion.readers.npz import attributes_in
-from reion.readers.tree import is_by_reion
 from reion.simulation.contract import AXES, DEFAULT_COSMOLOGY, DIMS, FIELDS, MAX_MFP
 from reion.storage.store import STORE, blocks_of
 

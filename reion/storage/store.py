@@ -17,7 +17,7 @@ import xarray as xr
 
 import reion
 from reion.jobs.outputs import finite, whole_folder
-from reion.jobs.places import Kind, claimed
+from reion.jobs.places import Kind, claimed, is_by_reion
 from reion.jobs.workers import Job, Progress, ThisProcess
 from reion.simulation.contract import DIMS, FIELDS, MAX_MFP, check_simulation, n_ion_units, shape_of
 from reion.simulation.lazy import Region
@@ -38,11 +38,11 @@ def is_our_store(path: Path) -> bool:
     """Whether a folder is a Zarr store that reion wrote, and holds nothing else."""
     try:
         metadata = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
-        written_by = str(metadata["attributes"]["written_by"])
-    except (OSError, ValueError, TypeError, KeyError):
+        is_ours = is_by_reion(metadata["attributes"])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return False
     entries = [entry for entry in path.iterdir() if entry.name != "zarr.json"]
-    return written_by.startswith("reion ") and all((entry / "zarr.json").is_file() for entry in entries)
+    return is_ours and all((entry / "zarr.json").is_file() for entry in entries)
 
 
 STORE = Kind(name="a Zarr store", ending=".zarr", is_ours=is_our_store)

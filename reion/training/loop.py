@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from reion.config import RunConfig
-from reion.metrics.calibration import ONE_SIGMA
+from reion.metrics.calibration import one_standard_deviation
 from reion.metrics.pooling import is_partly_ionised
 from reion.models.build import build_model
 from reion.models.coverage import Coverage
@@ -345,5 +345,5 @@ class Loop:
                 answer = keras.ops.convert_to_numpy(self.stepping(list(inputs), training=False))
                 error += float((answer[..., :1] - true).sum(dtype=np.float64))
                 spread += float(answer[..., 1:].sum(dtype=np.float64))
-            ratios.append(abs(error) / spread)
-        return float(np.quantile(ratios, ONE_SIGMA)) if ratios else None
+            ratios.append(error / spread)
+        return one_standard_deviation(ratios) if ratios else None
