@@ -1,12 +1,15 @@
-"""Commands that describe trained models: models, info."""
+"""Commands about model files: models, info, calibrate."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from reion.cli.app import app, example
-from reion.cli.options import Json, Model
+from reion.cli.options import Force, Format, Json, Model, Settings, parse_settings
 from reion.cli.output import print_result
 
 if TYPE_CHECKING:
@@ -58,6 +61,39 @@ def info(model: Model, json: Json = False) -> None:
         "provenance": dict(card.provenance),
     }
     print_result(result, lambda: _card_in_words(result), json=json)
+
+
+@app.command(epilog=example("reion calibrate model.onnx mine.zarr --out calibrated.onnx"))
+def calibrate(
+    model: Model,
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="SIM...", help="Simulations with a true xi, unseen in training.")
+    ],
+    out: Annotated[Path, typer.Option(help="The ONNX file to write.")],
+    format_: Format = None,
+    settings: Settings = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Measure the error of mean xi on simulations of your own, and write a model file with that error bar."""
+    from reion.evaluation.mean_error import calibrate as run_calibrate
+    from reion.jobs.places import MODEL_FILE, output_path, refuse_existing
+    from reion.readers import open_each
+    from reion.terminal import progress_bar
+
+    refuse_existing(output_path(out, MODEL_FILE, sources=[model, *sources]), MODEL_FILE, force=force)
+    simulations = open_each(sources, format=format_, settings=parse_settings(settings))
+    with progress_bar("predicting") as progress:
+        result = run_calibrate(model, simulations, out, force=force, progress=progress)
+    before = "" if result.before is None else f", before {result.before:.3g}"
+    print_result(
+        result.to_json(),
+        lambda: (
+            f"{result.output}: mean xi is off by {result.mean_error_share:.3g} of mean xi_std (one standard "
+            f"deviation{before}), from {result.snapshots} snapshots"
+        ),
+        json=json,
+    )
 
 
 def _summary(card: ModelCard) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Commands that use a trained model: predict, evaluate, calibrate, demo-page."""
+"""Commands that use a trained model: predict, evaluate, demo-page."""
 
 from __future__ import annotations
 
@@ -183,39 +183,6 @@ def evaluate(
     if page is not None:
         say(f"report {page}")
     print_result(evaluation.to_json(), lambda: render(evaluation), json=json)
-
-
-@app.command(epilog=example("reion calibrate model.onnx mine.zarr --out calibrated.onnx"))
-def calibrate(
-    model: Model,
-    sources: Annotated[
-        list[Path], typer.Argument(metavar="SIM...", help="Simulations with a true xi, unseen in training.")
-    ],
-    out: Annotated[Path, typer.Option(help="The ONNX file to write.")],
-    format_: Format = None,
-    settings: Settings = None,
-    force: Force = False,
-    json: Json = False,
-) -> None:
-    """Measure the error of mean xi on simulations of your own, and write a model file with that error bar."""
-    from reion.evaluation.mean_error import calibrate as run_calibrate
-    from reion.jobs.places import MODEL_FILE, output_path, refuse_existing
-    from reion.readers import open_each
-    from reion.terminal import progress_bar
-
-    refuse_existing(output_path(out, MODEL_FILE, sources=[model, *sources]), MODEL_FILE, force=force)
-    simulations = open_each(sources, format=format_, settings=parse_settings(settings))
-    with progress_bar("predicting") as progress:
-        result = run_calibrate(model, simulations, out, force=force, progress=progress)
-    before = "" if result.before is None else f", before {result.before:.3g}"
-    print_result(
-        result.to_json(),
-        lambda: (
-            f"{result.output}: mean xi is off by {result.mean_error_share:.3g} of mean xi_std (one standard "
-            f"deviation{before}), from {result.snapshots} snapshots"
-        ),
-        json=json,
-    )
 
 
 @app.command("demo-page", epilog=example("reion demo-page model.onnx --out page"))

@@ -26,7 +26,8 @@ from reion.prediction.budget import SnapshotBudget, backwards, budgets, tile_sum
 from reion.prediction.emulator import Emulator
 from reion.prediction.ionisation import WriteZReion, create_z_reion, note_oddities
 from reion.prediction.memory import FittedTiles, default_memory_bytes, fit_tiles
-from reion.prediction.predicted_field import PortableEmulator, at_redshift
+from reion.prediction.portable_emulator import PortableEmulator
+from reion.prediction.predicted_field import at_redshift
 from reion.prediction.sessions import Device
 from reion.prediction.tiles import Field, Tiling, predict_tile
 from reion.prediction.warned import collected_warnings, store_warnings

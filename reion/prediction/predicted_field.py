@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +10,17 @@ import numpy as np
 import xarray as xr
 
 from reion.jobs.outputs import whole_file
-from reion.jobs.resources import thread_limit
 from reion.jobs.workers import Portable
 from reion.prediction.emulator import Emulator
 from reion.prediction.inputs import conditions_at
 from reion.prediction.memory import default_memory_bytes, fit_tiles
+from reion.prediction.portable_emulator import PortableEmulator
 from reion.prediction.sessions import Device
 from reion.prediction.tiles import Field, Predictor, predict_tile
 from reion.simulation.contract import DIMS, shape_of
 from reion.simulation.lazy import CellKey, LazyField
 from reion.simulation.photons import EmittedPhotons
 from reion.simulation.recombinations import less_recombinations
-
-
-class PortableEmulator(Portable):
-    """An emulator that can be sent to other processes, and opens one session in each."""
-
-    def __init__(self, emulator: Emulator, device: Device) -> None:
-        self._content, self._device = emulator.file_content, device
-        self._cell_size_mpc = emulator.card.cell_size_mpc
-        self.emulator = emulator
-
-    @cached_property
-    def emulator(self) -> Emulator:
-        """The emulator, with a session of this process."""
-        emulator = Emulator(self._content, device=self._device, threads=thread_limit())
-        if math.isclose(self._cell_size_mpc, emulator.card.cell_size_mpc, rel_tol=1e-9):
-            return emulator
-        return emulator.at_cell_size(self._cell_size_mpc)
 
 
 class PredictedField(Portable, LazyField):

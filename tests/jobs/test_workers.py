@@ -24,7 +24,7 @@ from reion.inspection.pictures import Pictures
 from reion.jobs import workers as cluster
 from reion.jobs.resources import cores, thread_limit
 from reion.jobs.workers import Job, ThisProcess, started
-from reion.prediction import predicted_field
+from reion.prediction import portable_emulator
 from reion.prediction.predict import predict
 from reion.prediction.tiles import Tiling
 from reion.readers import open_simulation
@@ -156,18 +156,18 @@ def test_workers_share_the_cores_of_their_machine(workers):
 
 
 def count_sessions():
-    class Counted(predicted_field.Emulator):
+    class Counted(portable_emulator.Emulator):
         opened = 0
 
         def __init__(self, *arguments, **options):
             Counted.opened += 1
             super().__init__(*arguments, **options)
 
-    predicted_field.Emulator = Counted
+    portable_emulator.Emulator = Counted
 
 
 def sessions():
-    return predicted_field.Emulator.opened
+    return portable_emulator.Emulator.opened
 
 
 def test_every_worker_opens_one_session(workers, box, toy_model, small_pieces, tmp_path):
