@@ -229,16 +229,26 @@ def vectorised(generate: Callable[..., None]) -> Callable[[Callable[..., None]],
     return decorate
 
 
-def _mix(code: Code, weights: Rows, rows: Rows, added: Rows, out: Rows, cells: Any, *, keep: bool) -> None:
+def _mix(code: Code, weights: Rows, rows: Rows, added: Rows, out: Rows, cells: Any) -> None:
+    _mix_onto(code, weights, rows, added, None, out, cells)
+
+
+def _mix_onto(
+    code: Code, weights: Rows, rows: Rows, added: Rows, start: Rows | None, out: Rows, cells: Any
+) -> None:
     b = code.builder
     inputs, outputs = weights.shape
 
     def tile(output: Any, cell: Any, across: int) -> None:
         """Compute `OUTPUTS` rows and `across` vectors of cells, whose sums stay in registers."""
         places = [(i, j) for i in range(OUTPUTS) for j in range(across)]
-        targets = [code.bytes(out.at(b.add(output, code.number(i))), cell) for i in range(OUTPUTS)]
-        first = [code.spread(added.at(b.add(output, code.number(i)))) for i in range(OUTPUTS)]
-        starts = [b.fadd(first[i], code.load(targets[i], LANES * j)) if keep else first[i] for i, j in places]
+        numbers = [b.add(output, code.number(i)) for i in range(OUTPUTS)]
+        targets = [code.bytes(out.at(number), cell) for number in numbers]
+        first = [code.spread(added.at(number)) for number in numbers]
+        starts = [first[i] for i, _ in places]
+        if start is not None:
+            before = [code.bytes(start.at(number), cell) for number in numbers]
+            starts = [b.fadd(first[i], code.load(before[i], LANES * j)) for i, j in places]
         sums = [cgutils.alloca_once_value(b, start) for start in starts]
         with code.each(inputs) as k:
             row = code.bytes(rows.at(k), cell)
@@ -261,18 +271,20 @@ def _mix(code: Code, weights: Rows, rows: Rows, added: Rows, out: Rows, cells: A
                 tile(output, whole, left)
 
 
-@vectorised(partial(_mix, keep=False))
+@vectorised(_mix)
 def mix(weights: Any, rows: Any, added: Any, out: Any, cells: int) -> None:
     """Write `added` (output,) and the sums of `rows` (input, z) times `weights` (input, output) to `out`."""
     inputs, outputs = weights.shape
     out[:outputs, :cells] = added[:outputs, None] + weights.T @ rows[:inputs, :cells]
 
 
-@vectorised(partial(_mix, keep=True))
-def mix_more(weights: Any, rows: Any, added: Any, out: Any, cells: int) -> None:
-    """Add the same numbers to `out`; `added` may be longer."""
+@vectorised(_mix_onto)
+def mix_onto(weights: Any, rows: Any, added: Any, start: Any, out: Any, cells: int) -> None:
+    """Write the same numbers plus `start` (output, z), which may be `out`; `added` may be longer."""
     inputs, outputs = weights.shape
-    out[:outputs, :cells] += added[:outputs, None] + weights.T @ rows[:inputs, :cells]
+    out[:outputs, :cells] = start[:outputs, :cells] + (
+        added[:outputs, None] + weights.T @ rows[:inputs, :cells]
+    )
 
 
 def _add_products(code: Code, a: Rows, b_rows: Rows, total: Rows, cells: Any) -> None:
@@ -374,6 +386,23 @@ def logarithm(values: Any) -> None:
     All numbers must be finite; those below the smallest normal number are replaced by it.
     """
     values[:] = np.log(np.maximum(values, np.float32(_SMALLEST)))
+
+
+def _copy_rows(code: Code, rows: Rows, out: Rows) -> None:
+    count, cells = rows.shape
+    whole = code.builder.sub(cells, code.builder.urem(cells, code.number(LANES)))
+    with code.each(count) as row:
+        begin, into = rows.at(row), out.at(row)
+        with code.each(whole, LANES) as cell:
+            code.store(code.load(code.bytes(begin, cell)), code.bytes(into, cell))
+        rest = code.builder.sub(cells, whole)
+        code.copy(code.bytes(begin, whole), code.bytes(into, whole), rest)
+
+
+@vectorised(_copy_rows)
+def copy_rows(rows: Any, out: Any) -> None:
+    """Copy rows (row, z) of any length to the beginning of the first rows of `out`."""
+    out[: rows.shape[0], : rows.shape[1]] = rows
 
 
 def _neighbour_sums(

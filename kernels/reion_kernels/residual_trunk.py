@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numba import float32, types
+from numba import boolean, float32, types
 from numpy.typing import NDArray
 
 from reion_kernels._jit import INT, kernel, source, target
 from reion_kernels._threads import run, thread_count
-from reion_kernels._vectors import LANES, OUTPUTS, logistic, mix, mix_more, neighbour_sums, silu
+from reion_kernels._vectors import LANES, OUTPUTS, copy_rows, logistic, mix, mix_onto, neighbour_sums, silu
 from reion_kernels.box_means import BOX, copy_line
 
 KINDS = 4
@@ -32,12 +32,15 @@ _TILE_CELLS = (64, 32, 64)
 """Most cells of a tile along x, y, z. This width along z, the axis of the vectors, wastes least for both
 shipped trunks, whose halos are two and four cells wide."""
 
+_WRAPPED_CELLS = 128
+"""Most cells along z of a periodic box whose tiles are as long as the box, and need no halo along z."""
+
 _THINNEST_CELLS = 16
 """Fewest cells of a tile along x, the axis along which tiles are cut to give every thread enough of them.
 Each tile begins with extra planes for its halo."""
 
-_TASKS_A_THREAD = 4
-"""Wanted number of tiles for each thread, so that a delayed thread does not delay the others."""
+_TASKS_A_THREAD = 2
+"""Wanted number of tiles for each thread, so that a delayed thread does not delay the others for long."""
 
 
 class TrunkWeights(NamedTuple):
@@ -155,16 +158,17 @@ def residual_trunk(
     view = np.ascontiguousarray(channels).view()
     view.flags.writeable = False
     xi, error = answers if len(answers) > 1 else (answers[0], np.empty((0, 0, 0), dtype=np.float32))
+    is_wrapped = bool(periodic[2]) and z <= _WRAPPED_CELLS
     b_x, b_y, b_z = (-weights.radius_cells if wraps else 0 for wraps in periodic)
-    begin = (b_x, b_y, b_z)
+    begin = (b_x, b_y, 0 if is_wrapped else b_z)
     padded = TrunkWeights(*map(pad_channels, weights))
     count = thread_count(threads, answers[0].size)
 
     def task(low: tuple[int, ...], high: tuple[int, ...]) -> None:
         scratch = _scratch(padded, [b - a for a, b in zip(low, high, strict=True)])
-        run_tile(view, padded, begin, low, high, *scratch, xi, error)
+        run_tile(view, padded, begin, is_wrapped, low, high, *scratch, xi, error)
 
-    run(task, tiles(sides, count), count)
+    run(task, tiles(sides, count, is_wrapped), count)
     if len(answers) > 1:
         least, more = weights.error_range
         answers[1] *= more
@@ -173,12 +177,19 @@ def residual_trunk(
 
 def trunk_scratch_bytes(weights: TrunkWeights) -> int:
     """Working memory of one thread for a tile, in bytes."""
-    return sum(array.nbytes for array in _scratch(weights, _TILE_CELLS))
+    return sum(array.nbytes for array in _scratch(weights, (*_TILE_CELLS[:2], _WRAPPED_CELLS)))
 
 
-def tiles(shape: Sequence[int], threads: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """First cells and ends of tiles of nearly equal size that fill a box."""
+def tiles(
+    shape: Sequence[int], threads: int, is_wrapped: bool
+) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """First cells and ends of tiles of nearly equal size that fill a box.
+
+    With `is_wrapped` they are as long as the box along z.
+    """
     counts = [math.ceil(n / side) for n, side in zip(shape, _TILE_CELLS, strict=True)]
+    if is_wrapped:
+        counts[2] = 1
     wanted = math.ceil(_TASKS_A_THREAD * threads / math.prod(counts[1:]))
     if threads > 1:
         counts[0] = max(counts[0], min(wanted, shape[0] // _THINNEST_CELLS))
@@ -209,7 +220,7 @@ def _scratch(weights: TrunkWeights, cells: Sequence[int]) -> tuple[NDArray[np.fl
     room = -(-(cells[2] + halo) // LANES) * LANES + 2 * LANES
     hidden = max(weights.spread_added.shape[1], len(weights.head_added), OUTPUTS)
     rows = max(len(weights.mix), KINDS * CHANNELS_AT_ONCE, len(weights.error_added))
-    planes = np.zeros((stages, 3, width, cells[1] + halo, room), dtype=np.float32)
+    planes = np.zeros((stages, 3, cells[1] + halo, width, room), dtype=np.float32)
     return (
         planes,
         np.zeros((rows, room), np.float32),
@@ -224,46 +235,61 @@ _CELL = types.UniTuple(INT, 3)
 _PLANES, _ROWS, _LINE = (target(float32, ndim) for ndim in (5, 2, 1))
 
 
-@kernel((source(float32, 4), WEIGHTS, _CELL, _CELL, _CELL, _PLANES, _ROWS, _ROWS, _LINE, BOX, BOX))
-def run_tile(channels, weights, begin, low, high, planes, rows, hidden, nothing, xi, error):  # type: ignore[no-untyped-def]
+@kernel(
+    (source(float32, 4), WEIGHTS, _CELL, boolean, _CELL, _CELL, _PLANES, _ROWS, _ROWS, _LINE, BOX, BOX)
+)
+def run_tile(  # type: ignore[no-untyped-def]
+    channels, weights, begin, is_wrapped, low, high, planes, rows, hidden, nothing, xi, error
+):
     """Write xi and, if `error` is not empty, its error bar for the cells from `low` to `high`.
 
     `begin` is the cell of the channels at which the halo of the first answer begins; in a periodic box it may
     lie beyond the edge. The tile is computed plane by plane along x. The last three planes of every stage of
     the network are kept, because a plane of the next stage needs them.
+
+    With `is_wrapped` the tile is as long as the periodic box along z. Rows then have no halo along z: they
+    begin with a copy of the last cell, and a copy of the first cell follows the last.
     """
+    halo, start = (0, 1) if is_wrapped else (1, 0)
     blocks, width = len(weights.back), weights.mix.shape[1]
     nx, ny = channels.shape[0], channels.shape[2]
     x_cells, y_cells, z_cells = high[0] - low[0], high[1] - low[1], high[2] - low[2]
     for step in range(x_cells + 2 * blocks):
-        cells = whole_vectors(z_cells + 2 * blocks)
+        needed = z_cells + 2 * blocks * halo
+        cells = whole_vectors(needed)
         for y in range(y_cells + 2 * blocks):
             i, j = (begin[0] + low[0] + step) % nx, (begin[1] + low[1] + y) % ny
-            _copy_around(channels[i, :, j], begin[2] + low[2], rows, z_cells + 2 * blocks)
-            into = planes[0, step % 3, :, y]
+            _copy_around(channels[i, :, j], begin[2] + low[2], rows, needed)
+            row = planes[0, step % 3, y]
+            into = row[:, start:]
             mix(weights.mix, rows, weights.added[0], into, cells)
             silu(into, width, cells)
+            if is_wrapped:
+                _wrap(row, z_cells)
         for block in range(min(blocks, step // 2)):
             # A plane of the next stage from the last three of this one; it replaces the oldest plane of the
             # next stage.
             at = step - 2 * block
             order = ((at - 2) % 3, (at - 1) % 3, at % 3)
             further = 2 * (blocks - block - 1)
-            cells = whole_vectors(z_cells + further)
+            cells = whole_vectors(z_cells + further * halo)
             for y in range(y_cells + further):
                 spread, added = weights.spread[block], weights.spread_added[block]
-                mix_neighbours(planes[block], order, y, spread, added, rows, nothing, hidden, cells)
+                mix_neighbours(planes[block].transpose((0, 2, 1, 3)), order, y, spread, added, rows, nothing, hidden, cells)
                 silu(hidden, len(added), cells)
-                into = planes[block + 1, order[0], :, y]
-                _copy(planes[block, order[1], :, y + 1, 1:], into, cells)
-                mix_more(weights.back[block], hidden, weights.added[block + 1], into, cells)
+                row = planes[block + 1, order[0], y]
+                into = row[:, start:]
+                before = planes[block, order[1], y + 1, :, 1:]
+                mix_onto(weights.back[block], hidden, weights.added[block + 1], before, into, cells)
                 silu(into, width, cells)
+                if is_wrapped:
+                    _wrap(row, z_cells)
         x = step - 2 * blocks
         if x < 0:
             continue
         cells = whole_vectors(z_cells)
         for y in range(y_cells):
-            mix(weights.head, planes[blocks, x % 3, :, y], weights.head_added, hidden, cells)
+            mix(weights.head, planes[blocks, x % 3, y, :, start:], weights.head_added, hidden, cells)
             silu(hidden, len(weights.head_added), cells)
             mix(weights.xi, hidden, weights.xi_added, rows, cells)
             logistic(rows, 1, cells)
@@ -291,7 +317,7 @@ def mix_neighbours(planes, order, y, weights, added, sums, nothing, into, cells)
         if channel == 0:
             mix(weight, sums, added, into, cells)
         else:
-            mix_more(weight, sums, nothing, into, cells)
+            mix_onto(weight, sums, nothing, into, into, cells)
 
 
 @kernel()
@@ -304,15 +330,16 @@ def whole_vectors(cells):  # type: ignore[no-untyped-def]
 def _copy_around(lines, first, into, cells):  # type: ignore[no-untyped-def]
     """Copy cells from `first` on, which may lie beyond the ends of the lines; the lines are periodic."""
     n = lines.shape[1]
-    for i in range(len(lines)):
-        at, done = first % n, 0
-        while done < cells:
-            some = min(cells - done, n - at)
-            copy_line(lines[i, at:], into[i, done:], some)
-            at, done = 0, done + some
+    at, done = first % n, 0
+    while done < cells:
+        some = min(cells - done, n - at)
+        copy_rows(lines[:, at : at + some], into[:, done:])
+        at, done = 0, done + some
 
 
 @kernel()
-def _copy(rows, into, cells):  # type: ignore[no-untyped-def]
-    for i in range(len(rows)):
-        copy_line(rows[i], into[i], cells)
+def _wrap(row, cells):  # type: ignore[no-untyped-def]
+    """Copy the last cell before the first and the first after the last."""
+    for channel in range(len(row)):
+        row[channel, 0] = row[channel, cells]
+        row[channel, cells + 1] = row[channel, 1]

@@ -16,11 +16,11 @@ from reion_kernels._vectors import (
     add_products,
     logistic,
     mix,
-    mix_more,
+    mix_onto,
     neighbour_sums,
     silu_and_slope,
 )
-from reion_kernels.box_means import ZERO, copy_line
+from reion_kernels.box_means import ZERO
 from reion_kernels.residual_trunk import (
     CHANNELS_AT_ONCE,
     DIMS,
@@ -149,9 +149,8 @@ def forwards(channels, weights, added, kept, work, answers):  # type: ignore[no-
                 )
                 silu_and_slope(inner, kept.hidden_slopes[block, x, :, y], hidden, cells)
                 into = kept.stages[block + 1, x, :, y]
-                for channel in range(width):
-                    copy_line(before[x + 1, channel, y + 1, 1:], into[channel], cells)
-                mix_more(weights.back[block], inner, added[block + 1], into, cells)
+                start = before[x + 1, :, y + 1, 1:]
+                mix_onto(weights.back[block], inner, added[block + 1], start, into, cells)
                 silu_and_slope(into, kept.stage_slopes[block + 1, x, :, y], width, cells)
     features, errors = len(weights.head_added), len(weights.error_added)
     for x in range(x_cells):

@@ -46,6 +46,10 @@ class World(Schema):
     """Factor on all photon rates, which makes reionisation earlier or later."""
     brightest: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the emitting cells, the brightest, that keep their sources and get the photons of all."""
+    emitting: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the cells, the densest, that emit the photons of the series; absent: its own sources emit."""
+    density_power: Annotated[float, Field(ge=0)] = 2.0
+    """With `emitting`: a cell emits in proportion to this power of its density."""
     clumping: Annotated[float, Field(ge=1)] = 1.0
     """Factor on recombinations."""
 
@@ -106,9 +110,13 @@ def make_world(series: xr.Dataset, world: World) -> xr.Dataset:
         (`n_ion`, `propagation_mask`, `xi`, `ionisation_rate`, `t_spin`). Its attribute `world` is the world
         as JSON.
     """
-    n_src = np.stack(
-        [_brightest(series["n_src"][i].values, world.brightest) for i in range(series.sizes["redshift"])]
-    )
+    n_src = np.empty(series["n_src"].shape, dtype=np.float32)
+    for index in range(len(n_src)):
+        rates = series["n_src"][index].values
+        if world.emitting is not None:
+            density = series["n_igm"][index].values
+            rates = _by_density(rates, density, world.emitting, world.density_power)
+        n_src[index] = _brightest(rates, world.brightest)
     n_src *= np.float32(world.photons)
     attrs = series["n_src"].attrs
     made = series.drop_vars([name for name in _OF_OLD_SOURCES if name in series.data_vars])
@@ -189,7 +197,9 @@ def _warn_of_another_list(store: Path, world: World, tracing: RayTracing) -> Non
     attrs = ZarrTree(store).attributes()
     if _WORLD not in attrs:
         return
-    was = json.loads(attrs[_WORLD]) | json.loads(attrs["ray_tracing"])
+    # A change that the record does not name was not made.
+    unchanged = World(name=world.name, series=world.series, max_mfp=world.max_mfp).model_dump(mode="json")
+    was = unchanged | json.loads(attrs[_WORLD]) | json.loads(attrs["ray_tracing"])
     now = world.model_dump(mode="json") | tracing.model_dump(mode="json")
     differing = [
         f"{key} = {was.get(key)}, the list says {value}"
@@ -222,4 +232,25 @@ def _brightest(n_src: np.ndarray, share: float) -> np.ndarray:
     rates = np.zeros(flat.size, dtype=np.float64)
     rates[kept] = flat[kept]
     rates *= flat.sum(dtype=np.float64) / rates.sum()
+    return rates.reshape(n_src.shape).astype(np.float32)
+
+
+def _by_density(n_src: np.ndarray, density: np.ndarray, share: float, power: float) -> np.ndarray:
+    """The photon rates with the photons of all cells given to the densest ones.
+
+    Parameters
+    ----------
+    n_src, density
+        (x, y, z).
+    share
+        Share of the cells that emit; at least one cell does.
+    power
+        A cell emits in proportion to this power of its density.
+    """
+    flat = density.reshape(-1).astype(np.float64)
+    count = max(1, round(share * flat.size))
+    densest = np.argsort(flat, kind="stable")[-count:]
+    rates = np.zeros(flat.size, dtype=np.float64)
+    rates[densest] = (flat[densest] / flat.mean()) ** power
+    rates *= n_src.sum(dtype=np.float64) / rates.sum()
     return rates.reshape(n_src.shape).astype(np.float32)

@@ -101,9 +101,12 @@ def test_it_is_what_its_definition_says(data):
 
 
 @pytest.mark.parametrize("periodic", list(np.ndindex(2, 2, 2)))
-@pytest.mark.parametrize("shape", [(6, 7, 11), (1, 2, 1)])
-def test_a_box_goes_round(shape, periodic, monkeypatch):
+@pytest.mark.parametrize("shape", [(6, 7, 11), (1, 2, 1), (3, 4, 16)])
+@pytest.mark.parametrize("longest", [0, 128])
+def test_a_box_goes_round(shape, longest, periodic, monkeypatch):
+    """Whether its tiles are as long as the box along z, or shorter and with a halo."""
     monkeypatch.setattr(module, "_TILE_CELLS", (4, 3, 5))
+    monkeypatch.setattr(module, "_WRAPPED_CELLS", longest)
     weights, channels = network(), channels_of(shape, blocks=0)
 
     def haloed(wraps):
@@ -131,10 +134,13 @@ def test_tiles_and_threads_change_nothing(monkeypatch):
 
 @pytest.mark.parametrize("threads", [1, 2, 16])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (64, 64, 64), (300, 5, 700), (3, 200, 65)])
-def test_tiles_fill_a_box_once(shape, threads):
+@pytest.mark.parametrize("is_wrapped", [False, True])
+def test_tiles_fill_a_box_once(shape, threads, is_wrapped):
     count = np.zeros(shape, dtype=int)
-    for low, high in module.tiles(shape, threads):
-        assert all(a < b <= a + most for a, b, most in zip(low, high, module._TILE_CELLS, strict=True))
+    x, y, z = module._TILE_CELLS
+    for low, high in module.tiles(shape, threads, is_wrapped):
+        largest = (x, y, shape[2] if is_wrapped else z)
+        assert all(a < b <= a + most for a, b, most in zip(low, high, largest, strict=True))
         count[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] += 1
     assert (count == 1).all()
 
@@ -154,7 +160,7 @@ def test_extreme_channels_give_fractions_and_no_number_gives_none():
 
 def test_a_tile_takes_the_memory_that_it_says():
     weights = network(width=16, hidden=12)
-    planes = 3 * 3 * 16 * (32 + 4) * 88 * 4
+    planes = 3 * 3 * 16 * (32 + 4) * 152 * 4
     assert planes < trunk_scratch_bytes(weights) < 1.1 * planes
 
 

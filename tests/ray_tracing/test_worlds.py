@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import zarr
 
 from reion.errors import InputError
 from reion.ray_tracing.worlds import World, Worlds, load_worlds, make_world, make_worlds
@@ -26,6 +27,30 @@ def test_a_world_has_the_photons_that_its_list_says():
         assert after.sum() == pytest.approx(1.5 * before.sum(), rel=1e-6)
         assert before[after > 0].min() >= np.sort(before[before > 0])[-5]
     assert "n_ion" not in made.data_vars
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0, 2.5])
+def test_a_world_whose_densest_cells_emit(power):
+    series = density_and_sources(sources=20)
+    world = World(name="diffuse", series="toy", max_mfp=9.0, photons=0.5, emitting=0.25, density_power=power)
+    made = make_world(series, world)
+    for index in range(3):
+        density, before, after = (
+            values[index].values.astype(np.float64)
+            for values in (series["n_igm"], series["n_src"], made["n_src"])
+        )
+        emits = after > 0
+        assert emits.sum() == round(0.25 * emits.size)
+        assert density[emits].min() >= density[~emits].max()
+        assert after.sum() == pytest.approx(0.5 * before.sum(), rel=1e-6)
+        ratio = after[emits] / density[emits] ** power
+        assert np.ptp(ratio) <= 1e-5 * ratio.mean()
+
+
+def test_a_share_below_one_cell_leaves_one_emitting_cell():
+    world = World(name="one", series="toy", max_mfp=9.0, emitting=1e-9)
+    made = make_world(density_and_sources(sources=20), world)
+    assert [(made["n_src"][index].values > 0).sum() for index in range(3)] == [1, 1, 1]
 
 
 def test_worlds_are_made_once(tmp_path):
@@ -88,6 +113,10 @@ def test_a_world_that_is_there_and_was_edited_since_is_kept_and_named(edit, step
         tmp_path / "worlds",
         Worlds.model_validate({"world": [one], "ray_tracing": {"steps": 1}}),
     )
+    group = zarr.open_group(tmp_path / "worlds" / "one.zarr", mode="r+")
+    entry = json.loads(group.attrs["world"])
+    del entry["emitting"], entry["density_power"]  # a record need not name what was left unchanged
+    group.attrs["world"] = json.dumps(entry)
     edited = Worlds.model_validate({"world": [one | edit], "ray_tracing": {"steps": steps}})
     with contextlib.nullcontext() if said is None else pytest.warns(UserWarning, match=said):
         assert make_worlds([series], tmp_path / "worlds", edited).worlds == {"one": None}
@@ -108,6 +137,8 @@ def test_the_list_that_comes_with_reion_spans_what_users_have():
     assert max(after / before for before, after in pairwise(reaches)) <= 1.25
     assert min(world.photons for world in worlds) < 1 < max(world.photons for world in worlds)
     assert min(world.brightest for world in worlds) <= 0.05
+    emitting = [world.emitting for world in worlds if world.emitting is not None]
+    assert (min(emitting), max(emitting)) == (0.1, 1.0)
     # What further recombinations take is subtracted before a network sees the photons.
     assert {world.clumping for world in worlds} == {1.0}
 
