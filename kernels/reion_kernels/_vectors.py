@@ -289,14 +289,14 @@ def mix_onto(weights: Any, rows: Any, added: Any, start: Any, out: Any, cells: i
 
 def _add_products(code: Code, a: Rows, b_rows: Rows, total: Rows, cells: Any) -> None:
     b = code.builder
-    with code.each(a.shape[0], OUTPUTS) as i, code.each(b_rows.shape[0], _PAIR) as j:
+    with code.each(a.shape[1], OUTPUTS) as i, code.each(b_rows.shape[1], _PAIR) as j:
         ones = [b.add(i, code.number(p)) for p in range(OUTPUTS)]
         others = [b.add(j, code.number(q)) for q in range(_PAIR)]
         places = [(p, q) for p in range(OUTPUTS) for q in range(_PAIR)]
         targets = [total.at(ones[p], others[q]) for p, q in places]
         sums = [cgutils.alloca_once_value(b, code.load(target)) for target in targets]
-        with code.each(a.shape[1]) as y:
-            rows, columns = [a.at(one, y) for one in ones], [b_rows.at(other, y) for other in others]
+        with code.each(a.shape[0]) as y:
+            rows, columns = [a.at(y, one) for one in ones], [b_rows.at(y, other) for other in others]
             with code.each(cells, LANES) as cell:
                 left = [code.load(code.bytes(row, cell)) for row in rows]
                 right = [code.load(code.bytes(column, cell)) for column in columns]
@@ -308,13 +308,13 @@ def _add_products(code: Code, a: Rows, b_rows: Rows, total: Rows, cells: Any) ->
 
 @vectorised(_add_products)
 def add_products(a: Any, b: Any, total: Any, cells: int) -> None:
-    """Add to `total` (i, j, `LANES`) the products of a (i, y, z) and b (j, y, z), summed over y and z.
+    """Add to `total` (i, j, `LANES`) the products of a (y, i, z) and b (y, j, z), summed over y and z.
 
     The lanes of `total` are parts of one sum. There are multiples of `OUTPUTS` of rows i and j; `total` may
     have more rows, and b more y.
     """
-    products = np.einsum("iyz,jyz->ij", a[..., :cells], b[:, : a.shape[1], :cells])
-    total[: len(a), : len(b), 0] += products
+    products = np.einsum("yiz,yjz->ij", a[..., :cells], b[: len(a), :, :cells])
+    total[: a.shape[1], : b.shape[1], 0] += products
 
 
 def _activate(code: Code, values: Rows, rows: Any, cells: Any, *, times: bool) -> None:
@@ -425,7 +425,7 @@ def _neighbour_sums(
 
     with code.each(channels) as channel:
         rows = [
-            [code.bytes(planes.at(plane, channel, b.add(y, code.number(further))), z) for further in range(3)]
+            [code.bytes(planes.at(plane, b.add(y, code.number(further)), channel), z) for further in range(3)]
             for plane in order
         ]
         faces = [rows[0][1], rows[1][0], rows[1][2], rows[2][1]]
@@ -458,7 +458,7 @@ def neighbour_sums(planes: Any, order: Any, at: Any, channels: int, sums: Any, c
     Parameters
     ----------
     planes
-        (3, channel, y, z), with room for `LANES` more cells than are read.
+        (3, y, channel, z), with room for `LANES` more cells than are read.
     order
         Indices of the plane before the row, of its own plane, and of the plane after.
     at
@@ -468,10 +468,10 @@ def neighbour_sums(planes: Any, order: Any, at: Any, channels: int, sums: Any, c
         neighbours that share a face, an edge and a corner with it.
     """
     y, z = at
-    around = planes[np.array(order), :channels, y : y + 3, z : z + cells + 2]
+    around = planes[np.array(order), y : y + 3, :channels, z : z + cells + 2]
     for number in range(4):
         total = np.zeros((channels, cells), dtype=np.float32)
         for i, j, k in np.ndindex(3, 3, 3):
             if abs(i - 1) + abs(j - 1) + abs(k - 1) == number:
-                total += around[i, :, j, k : k + cells]
+                total += around[i, j, :, k : k + cells]
         sums[number : 4 * channels : 4, :cells] = total

@@ -275,7 +275,7 @@ def run_tile(  # type: ignore[no-untyped-def]
             cells = whole_vectors(z_cells + further * halo)
             for y in range(y_cells + further):
                 spread, added = weights.spread[block], weights.spread_added[block]
-                mix_neighbours(planes[block].transpose((0, 2, 1, 3)), order, y, spread, added, rows, nothing, hidden, cells)
+                mix_neighbours(planes[block], order, y, spread, added, rows, nothing, hidden, cells)
                 silu(hidden, len(added), cells)
                 row = planes[block + 1, order[0], y]
                 into = row[:, start:]
@@ -304,7 +304,7 @@ def run_tile(  # type: ignore[no-untyped-def]
 
 @kernel()
 def mix_neighbours(planes, order, y, weights, added, sums, nothing, into, cells):  # type: ignore[no-untyped-def]
-    """Write a row of a symmetric convolution, `into` (output, z), from three planes (3, channel, y, z).
+    """Write a row of a symmetric convolution, `into` (output, z), from three planes (3, y, channel, z).
 
     `weights` are (4 channels, output) as in `TrunkWeights`. The sums of neighbours of some channels at a time
     go to `sums`; `nothing` are zeros, as many as outputs.
@@ -312,7 +312,7 @@ def mix_neighbours(planes, order, y, weights, added, sums, nothing, into, cells)
     channels = len(weights) // KINDS
     for channel in range(0, channels, CHANNELS_AT_ONCE):
         some = min(CHANNELS_AT_ONCE, channels - channel)
-        neighbour_sums(planes[:, channel:], order, (y, 0), some, sums, cells)
+        neighbour_sums(planes[:, :, channel:], order, (y, 0), some, sums, cells)
         weight = weights[KINDS * channel : KINDS * (channel + some)]
         if channel == 0:
             mix(weight, sums, added, into, cells)

@@ -203,24 +203,24 @@ def _memory(weights: TrunkWeights, sides: Sequence[int]) -> tuple[Kept, Work]:
         return np.zeros((*shape, room), dtype=np.float32)
 
     kept = Kept(
-        zeros(1 + blocks, x, width, y),
-        zeros(1 + blocks, x, width, y),
-        zeros(blocks, x, hidden, y),
-        zeros(blocks, x, hidden, y),
-        zeros(2, x, features, y),
-        zeros(2, x, features, y),
+        zeros(1 + blocks, x, y, width),
+        zeros(1 + blocks, x, y, width),
+        zeros(blocks, x, y, hidden),
+        zeros(blocks, x, y, hidden),
+        zeros(2, x, y, features),
+        zeros(2, x, y, features),
     )
-    ones = zeros(OUTPUTS, y)
-    ones[0] = 1
+    ones = zeros(y, OUTPUTS)
+    ones[:, 0] = 1
     work = Work(
-        zeros(len(weights.mix), y),
-        zeros(KINDS * CHANNELS_AT_ONCE, y),
-        zeros(2, OUTPUTS, y),
-        zeros(2, features, y),
+        zeros(y, len(weights.mix)),
+        zeros(y, KINDS * CHANNELS_AT_ONCE),
+        zeros(2, y, OUTPUTS),
+        zeros(2, y, features),
         ones,
         np.zeros(max(width, hidden, features, OUTPUTS), dtype=np.float32),
-        zeros(x, width, y),
-        zeros(x, width, y),
-        zeros(x + 2, hidden, y + 2),
+        zeros(x, y, width),
+        zeros(x, y, width),
+        zeros(x + 2, y + 2, hidden),
     )
     return kept, work

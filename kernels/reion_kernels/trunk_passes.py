@@ -35,16 +35,16 @@ ONE = np.float32(1)
 
 
 class Kept(NamedTuple):
-    """What a pass forwards keeps of a window for the way back; (..., channel, y, z) with room beyond z.
+    """What a pass forwards keeps of a window for the way back; (..., y, channel, z) with room beyond z.
 
     Attributes
     ----------
     stages, stage_slopes
-        (1 + blocks, x, channel, y, z): after the mix and after every block.
+        (1 + blocks, x, y, channel, z): after the mix and after every block.
     hidden, hidden_slopes
-        (blocks, x, channel, y, z): between the two layers of every block.
+        (blocks, x, y, channel, z): between the two layers of every block.
     last, last_slopes
-        (2, x, channel, y, z): the features of the head, and the hidden ones of the spread.
+        (2, x, y, channel, z): the features of the head, and the hidden ones of the spread.
     """
 
     stages: NDArray[np.float32]
@@ -61,17 +61,17 @@ class Work(NamedTuple):
     Attributes
     ----------
     rows, sums
-        (channel, y, z): the channels of a plane; the sums of neighbours of some channels of a plane.
+        (y, channel, z): the channels of a plane; the sums of neighbours of some channels of a plane.
     answers, features
-        (2, `OUTPUTS`, y, z), (2, feature, y, z): of a plane, of xi and of the spread.
+        (2, y, `OUTPUTS`, z), (2, y, feature, z): of a plane, of xi and of the spread.
     ones
-        (`OUTPUTS`, y, z): ones in the first row, zeros in the others.
+        (y, `OUTPUTS`, z): ones in the first row, zeros in the others.
     nothing
         (channel,): zeros.
     outer, inner
-        (x, channel, y, z): gradients by the values of a stage and of the one before.
+        (x, y, channel, z): gradients by the values of a stage and of the one before.
     framed
-        (x, channel, y, z): gradients by the hidden values of a block within two cells of zeros on every side.
+        (x, y, channel, z): gradients by the hidden values of a block within two cells of zeros on every side.
     """
 
     rows: NDArray[np.float32]
@@ -126,47 +126,47 @@ def forwards(channels, weights, added, kept, work, answers):  # type: ignore[no-
     for x in range(x_cells):
         _lines_of(channels[x], work.rows)
         for y in range(y_cells):
-            into = kept.stages[0, x, :, y]
-            mix(weights.mix, work.rows[:, y], added[0], into, cells)
-            silu_and_slope(into, kept.stage_slopes[0, x, :, y], width, cells)
+            into = kept.stages[0, x, y]
+            mix(weights.mix, work.rows[y], added[0], into, cells)
+            silu_and_slope(into, kept.stage_slopes[0, x, y], width, cells)
     for block in range(blocks):
         x_cells, y_cells, z_cells = x_cells - 2, y_cells - 2, z_cells - 2
         cells = whole_vectors(z_cells)
         before = kept.stages[block]
         for x in range(x_cells):
             for y in range(y_cells):
-                inner = kept.hidden[block, x, :, y]
+                inner = kept.hidden[block, x, y]
                 mix_neighbours(
                     before[x : x + 3],
                     (0, 1, 2),
                     y,
                     weights.spread[block],
                     weights.spread_added[block],
-                    work.sums[:, 0],
+                    work.sums[0],
                     work.nothing,
                     inner,
                     cells,
                 )
-                silu_and_slope(inner, kept.hidden_slopes[block, x, :, y], hidden, cells)
-                into = kept.stages[block + 1, x, :, y]
-                start = before[x + 1, :, y + 1, 1:]
+                silu_and_slope(inner, kept.hidden_slopes[block, x, y], hidden, cells)
+                into = kept.stages[block + 1, x, y]
+                start = before[x + 1, y + 1, :, 1:]
                 mix_onto(weights.back[block], inner, added[block + 1], start, into, cells)
-                silu_and_slope(into, kept.stage_slopes[block + 1, x, :, y], width, cells)
+                silu_and_slope(into, kept.stage_slopes[block + 1, x, y], width, cells)
     features, errors = len(weights.head_added), len(weights.error_added)
     for x in range(x_cells):
         for y in range(y_cells):
-            last = kept.last[0, x, :, y]
-            mix(weights.head, kept.stages[blocks, x, :, y], weights.head_added, last, cells)
-            silu_and_slope(last, kept.last_slopes[0, x, :, y], features, cells)
-            found = work.answers[0, :, y]
+            last = kept.last[0, x, y]
+            mix(weights.head, kept.stages[blocks, x, y], weights.head_added, last, cells)
+            silu_and_slope(last, kept.last_slopes[0, x, y], features, cells)
+            found = work.answers[0, y]
             mix(weights.xi, last[:features], weights.xi_added, found, cells)
             logistic(found, 1, cells)
             for k in range(z_cells):
                 answers[x, y, k, 0] = found[0, k]
             if errors:
-                inner = kept.last[1, x, :, y]
+                inner = kept.last[1, x, y]
                 mix(weights.error, last[:features], weights.error_added, inner, cells)
-                silu_and_slope(inner, kept.last_slopes[1, x, :, y], errors, cells)
+                silu_and_slope(inner, kept.last_slopes[1, x, y], errors, cells)
                 mix(weights.error_xi, inner[:errors], weights.error_xi_added, found, cells)
                 logistic(found, 1, cells)
                 least, more = weights.error_range
@@ -191,8 +191,8 @@ def backwards(channels, weights, transposed, kept, work, answers, upstream, tota
     for x in range(x_cells):
         _multiply(outer[x], kept.stage_slopes[0, x], width, y_cells, cells)
         _lines_of(channels[x], work.rows)
-        add_products(work.ones[:, :y_cells], outer[x], totals.added[0], cells)
-        add_products(work.rows[:, :y_cells], outer[x], totals.mix, cells)
+        add_products(work.ones[:y_cells], outer[x], totals.added[0], cells)
+        add_products(work.rows[:y_cells], outer[x], totals.mix, cells)
 
 
 @kernel()
@@ -201,7 +201,7 @@ def _head_backwards(weights, transposed, kept, work, answers, upstream, totals):
     x_cells, y_cells, z_cells = answers.shape[:3]
     blocks, cells = len(weights.back), whole_vectors(z_cells)
     features, errors = len(weights.head_added), len(weights.error_added)
-    ones = work.ones[:, :y_cells]
+    ones = work.ones[:y_cells]
     by_xi, by_error = work.answers[0], work.answers[1]
     by_features, by_hidden = work.features[0], work.features[1]
     work.answers[:] = ZERO
@@ -210,28 +210,28 @@ def _head_backwards(weights, transposed, kept, work, answers, upstream, totals):
         for y in range(y_cells):
             for k in range(z_cells):
                 xi = answers[x, y, k, 0]
-                by_xi[0, y, k] = upstream[x, y, k, 0] * xi * (ONE - xi)
-            mix(transposed.xi, by_xi[:, y], work.nothing, by_features[:features, y], cells)
-        last = kept.last[0, x, :features, :y_cells]
+                by_xi[y, 0, k] = upstream[x, y, k, 0] * xi * (ONE - xi)
+            mix(transposed.xi, by_xi[y], work.nothing, by_features[y, :features], cells)
+        last = kept.last[0, x, :y_cells, :features]
         add_products(ones, by_xi, totals.xi_added, cells)
         add_products(last, by_xi, totals.xi, cells)
         _multiply(by_features, kept.last_slopes[0, x], features, y_cells, cells)
-        add_products(ones, by_features[:features], totals.head_added, cells)
-        add_products(kept.stages[blocks, x][:, :y_cells], by_features[:features], totals.head, cells)
+        add_products(ones, by_features[:, :features], totals.head_added, cells)
+        add_products(kept.stages[blocks, x][:y_cells], by_features[:, :features], totals.head, cells)
         for y in range(y_cells):
-            mix(transposed.head, by_features[:features, y], work.nothing, work.outer[x, :, y], cells)
+            mix(transposed.head, by_features[y, :features], work.nothing, work.outer[x, y], cells)
         if errors == 0:
             continue
         for y in range(y_cells):
             for k in range(z_cells):
                 part = (answers[x, y, k, 1] - least) / more
-                by_error[0, y, k] = upstream[x, y, k, 1] * more * part * (ONE - part)
-            mix(transposed.error_xi, by_error[:, y], work.nothing, by_hidden[:errors, y], cells)
+                by_error[y, 0, k] = upstream[x, y, k, 1] * more * part * (ONE - part)
+            mix(transposed.error_xi, by_error[y], work.nothing, by_hidden[y, :errors], cells)
         add_products(ones, by_error, totals.error_xi_added, cells)
-        add_products(kept.last[1, x, :errors, :y_cells], by_error, totals.error_xi, cells)
+        add_products(kept.last[1, x, :y_cells, :errors], by_error, totals.error_xi, cells)
         _multiply(by_hidden, kept.last_slopes[1, x], errors, y_cells, cells)
-        add_products(ones, by_hidden[:errors], totals.error_added, cells)
-        add_products(last, by_hidden[:errors], totals.error, cells)
+        add_products(ones, by_hidden[:, :errors], totals.error_added, cells)
+        add_products(last, by_hidden[:, :errors], totals.error, cells)
 
 
 @kernel()
@@ -240,24 +240,24 @@ def _block_backwards(weights, transposed, kept, work, outer, inner, totals, bloc
     x_cells, y_cells, z_cells = sides
     width, hidden = weights.mix.shape[1], weights.spread_added.shape[1]
     cells = whole_vectors(z_cells)
-    ones, framed = work.ones[:, :y_cells], work.framed
+    ones, framed = work.ones[:y_cells], work.framed
     framed[:] = ZERO
     for x in range(x_cells):
         _multiply(outer[x], kept.stage_slopes[block + 1, x], width, y_cells, cells)
         add_products(ones, outer[x], totals.added[block + 1], cells)
-        add_products(kept.hidden[block, x][:, :y_cells], outer[x], totals.back[block], cells)
-        by_hidden = framed[x + 2, :, 2:, 2:]
+        add_products(kept.hidden[block, x][:y_cells], outer[x], totals.back[block], cells)
+        by_hidden = framed[x + 2, 2:, :, 2:]
         for y in range(y_cells):
-            mix(transposed.back[block], outer[x, :, y], work.nothing, by_hidden[:, y], cells)
+            mix(transposed.back[block], outer[x, y], work.nothing, by_hidden[y], cells)
         _multiply(by_hidden, kept.hidden_slopes[block, x], hidden, y_cells, cells)
         add_products(ones, by_hidden, totals.spread_added[block], cells)
         for channel in range(0, width, CHANNELS_AT_ONCE):
             some = min(CHANNELS_AT_ONCE, width - channel)
-            planes = kept.stages[block, x : x + 3, channel:]
+            planes = kept.stages[block, x : x + 3, :, channel:]
             for y in range(y_cells):
-                neighbour_sums(planes, (0, 1, 2), (y, 0), some, work.sums[:, y], cells)
+                neighbour_sums(planes, (0, 1, 2), (y, 0), some, work.sums[y], cells)
             total = totals.spread[block, KINDS * channel :]
-            add_products(work.sums[: KINDS * some, :y_cells], by_hidden, total, cells)
+            add_products(work.sums[:y_cells, : KINDS * some], by_hidden, total, cells)
     cells = whole_vectors(z_cells + 2)
     for x in range(x_cells + 2):
         for y in range(y_cells + 2):
@@ -267,32 +267,32 @@ def _block_backwards(weights, transposed, kept, work, outer, inner, totals, bloc
                 y,
                 transposed.spread[block],
                 work.nothing,
-                work.sums[:, 0],
+                work.sums[0],
                 work.nothing,
-                inner[x, :, y],
+                inner[x, y],
                 cells,
             )
             if not (0 < x <= x_cells and 0 < y <= y_cells):
                 continue
             for channel in range(width):
-                source, into = outer[x - 1, channel, y - 1], inner[x, channel, y, 1:]
+                source, into = outer[x - 1, y - 1, channel], inner[x, y, channel, 1:]
                 for k in range(z_cells):
                     into[k] += source[k]
 
 
 @kernel()
 def _multiply(values, slopes, rows, y_cells, cells):  # type: ignore[no-untyped-def]
-    for row in range(rows):
-        for y in range(y_cells):
-            some, slope = values[row, y], slopes[row, y]
+    for y in range(y_cells):
+        for row in range(rows):
+            some, slope = values[y, row], slopes[y, row]
             for k in range(cells):
                 some[k] *= slope[k]
 
 
 @kernel()
 def _lines_of(plane, rows):  # type: ignore[no-untyped-def]
-    # (y, z, channel) to (channel, y, z).
+    # (y, z, channel) to (y, channel, z).
     for y in range(plane.shape[0]):
         for k in range(plane.shape[1]):
             for channel in range(plane.shape[2]):
-                rows[channel, y, k] = plane[y, k, channel]
+                rows[y, channel, k] = plane[y, k, channel]
