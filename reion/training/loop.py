@@ -125,11 +125,10 @@ class Loop:
         stepping = compile_trunk(model, normalizer, processes)
         rehearsed: Sequence[TrainingSnapshot] = ()
         if parent is not None:
-            model.trunk.set_weights(parent.weights)
+            model.trunk.set_weights(parent.weights_for(config))
             if config.training.rehearsal:
-                rehearsed = rehearsal_snapshots(
-                    simulations, model, stepping, normalizer, parent.coverage, cache
-                )
+                trunk = stepping if config.model == parent.config.model else parent.trunk()
+                rehearsed = rehearsal_snapshots(simulations, model, trunk, normalizer, parent.coverage, cache)
         state = State(model, callbacks=callbacks)
         return cls(
             state,

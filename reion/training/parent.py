@@ -19,6 +19,7 @@ from reion.jobs.outputs import sha256_of
 from reion.models.build import build_model, build_network
 from reion.models.coverage import Coverage
 from reion.models.normalizer import Normalizer
+from reion.networks import ReionModel, TransportModel
 from reion.simulation.contract import MAX_MFP
 from reion.training.boxes import rate_units, source_units
 from reion.training.provenance import Ancestor
@@ -50,6 +51,9 @@ class Parent:
         Checksums of the boxes that it, and the networks that it started from, were trained on.
     weights
         Weights of its trunk.
+
+    A run may narrow the network: with fewer `model.hidden` channels between the two layers of a block it
+    starts with those that matter most.
     """
 
     name: str
@@ -78,20 +82,58 @@ class Parent:
         return values
 
     def require_fit(self, config: RunConfig) -> None:
-        """Refuse a schema of another network.
+        """Refuse a schema of another network, unless it is the same but narrower.
 
         Raises
         ------
         InputError
-            If the model or the inputs differ.
+            If the model or the inputs differ in anything but fewer `model.hidden`.
         """
-        if (self.config.model, self.config.data.inputs) != (config.model, config.data.inputs):
+        model = self.config.model if self._is_narrower(config.model) is None else config.model
+        if (model, self.config.data.inputs) != (config.model, config.data.inputs):
             other = self.config.model_copy(update={"seed": config.seed, "training": config.training})
             raise InputError(
                 f"the run cannot start from {self.name}, whose network is another: "
                 + ", ".join(differences(config, other)),
-                hint="leave out what changes the network or its inputs",
+                hint="leave out what changes the network or its inputs; only fewer model.hidden are possible",
             )
+
+    def _is_narrower(self, model: Any) -> int | None:
+        """The hidden channels of a network that has fewer than the parent and is like it otherwise."""
+        own = self.config.model
+        if not isinstance(own, ReionModel | TransportModel) or type(model) is not type(own):
+            return None
+        like = model.model_copy(update={"hidden": own.hidden}) == own
+        return int(model.hidden) if like and model.hidden < own.hidden else None
+
+    def trunk(self) -> keras.Model:
+        """The trunk of the parent."""
+        trunk: keras.Model = build_model(self.config).trunk
+        trunk.set_weights(self.weights)
+        return trunk
+
+    def weights_for(self, config: RunConfig) -> list[np.ndarray]:
+        """The weights with which a run of a schema that fits starts.
+
+        In a narrower network the hidden channels of each block are those with the largest product of the
+        norms of the weights that lead to the channel and from it.
+        """
+        hidden = self._is_narrower(config.model)
+        if hidden is None:
+            return self.weights
+        paths = [variable.path for variable in build_model(self.config).trunk.weights]
+        named = dict(zip(paths, self.weights, strict=True))
+        for path in paths:
+            if not path.endswith("_spread/kernel"):
+                continue
+            block = path.removesuffix("_spread/kernel")
+            into, out = named[path], named[f"{block}_mix/kernel"]
+            strength = np.linalg.norm(into.reshape(-1, into.shape[-1]), axis=0)
+            strength = strength * np.linalg.norm(out.reshape(-1, out.shape[-1]), axis=1)
+            kept = np.sort(np.argsort(strength, kind="stable")[-hidden:])
+            named[path], named[f"{block}_mix/kernel"] = into[..., kept], out[..., kept, :]
+            named[f"{block}_spread/bias"] = named[f"{block}_spread/bias"][kept]
+        return [named[path] for path in paths]
 
     def require_sources(self, config: RunConfig, simulations: Sequence[xr.Dataset]) -> None:
         """Refuse boxes whose sources have another unit than those of the parent's training boxes.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import warnings
 from pathlib import Path
 
+import keras
 import numpy as np
 import onnx
 import pytest
@@ -14,6 +16,7 @@ import xarray as xr
 from reion.config import load_config
 from reion.errors import InputError
 from reion.evaluation.mean_error import calibrate
+from reion.models.build import build_model
 from reion.models.training_boxes import checksum_of
 from reion.prediction.emulator import Emulator
 from reion.prediction.predict import predict
@@ -199,6 +202,33 @@ def test_a_run_starts_where_another_ended(toy, run, tmp_path):
         train([own], tmp_path / "run", config, resume=True)
     with pytest.raises(InputError, match="max_mfp of box 1"):
         train([with_max_mfp(own, [50.0] * 4)], tmp_path / "run", config, parent=parent, resume=True)
+
+
+def test_a_run_may_narrow_the_network_it_starts_from(toy, run, tmp_path):
+    """With channels that do nothing taken away, it answers as before; its crops rehearse those answers."""
+    parent = load_parent(run)
+    hidden = parent.config.model.hidden
+    names = [variable.path for variable in parent.trunk().weights]
+    weights = dict(zip(names, parent.weights, strict=True))
+    for name in names:
+        if name.endswith("_spread/kernel"):
+            weights[name.replace("_spread", "_mix")][..., 1, :] = 0  # nothing comes from hidden channel 1
+    parent = dataclasses.replace(parent, weights=list(weights.values()))
+    narrow = [f"model.hidden={hidden - 1}", "training.steps=1", "training.round_steps=1"]
+    config = load_config(settings=[*narrow, "training.rehearsal=0.5"], base=parent.defaults())
+    parent.require_fit(config)
+    model = build_model(config)
+    model.trunk.set_weights(parent.weights_for(config))
+    rng = np.random.default_rng(0)
+    channels, conditions = (shape[-1] for shape in model.trunk.input_shape)
+    inputs = [rng.standard_normal((2, 7, 7, 7, channels)), rng.standard_normal((2, conditions))]
+    before, after = (keras.ops.convert_to_numpy(trunk(inputs)) for trunk in (parent.trunk(), model.trunk))
+    np.testing.assert_allclose(after, before, rtol=0, atol=1e-6)
+    train([world(toy, 2.0, 15.0)], tmp_path / "run", config, parent=parent)
+    assert load_run(tmp_path / "run").config.model.hidden == hidden - 1
+    for other in (f"model.hidden={hidden + 1}", "model.width=5", "model.blocks=0"):
+        with pytest.raises(InputError, match="only fewer model.hidden"):
+            parent.require_fit(load_config(settings=[other], base=parent.defaults()))
 
 
 @pytest.mark.parametrize("field", ["n_src", "n_ion"])
