@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from reion_kernels._threads import thread_count
+from reion_kernels._threads import run, thread_count
 from reion_kernels.box_means import Reach, mean_along_x
 from reion_kernels.photon_planes import (
     Place,
@@ -121,6 +122,7 @@ def photon_channels(
     shift: Sequence[float] | NDArray[Any] | None = None,
     periodic: Sequence[int] = (1, 1, 1),
     threads: int | None = None,
+    memory: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """Compute the channels of a box, or of a window of one.
 
@@ -135,6 +137,9 @@ def photon_channels(
         For each axis, 1 if the box is periodic along it, else 0.
     threads
         Number of threads; None for every core this process may use. It does not change the result.
+    memory
+        (n,) float32, contiguous: the result is written here if there is room. The system takes a while to
+        give a process new memory.
 
     Returns
     -------
@@ -147,10 +152,10 @@ def photon_channels(
     Raises
     ------
     TypeError
-        If a field is not a numpy array of float32.
+        If a field, or `memory`, is not a numpy array of float32.
     ValueError
-        If the fields do not have the same shape (x, y, z), the window is too small, or `scale` or `shift` has
-        a wrong length.
+        If the fields do not have the same shape (x, y, z), the window is too small, `scale` or `shift` has a
+        wrong length, or `memory` has several axes or is not contiguous.
     """
     fields = [_checked(n_igm, "n_igm"), _checked(photons, "photons")]
     if fields[0].shape != fields[1].shape:
@@ -171,13 +176,31 @@ def photon_channels(
         raise ValueError(message)
     count = thread_count(threads, n_igm.size)
     x, y, z = cells
-    out = np.empty((x, plan.channels, y, z), dtype=np.float32)
+    size = x * plan.channels * y * z
+    if memory is not None and (memory.ndim != 1 or not memory.flags.c_contiguous):
+        message = f"memory: expected a contiguous array (n,). Received: {memory.shape}"
+        raise ValueError(message)
+    if memory is not None and memory.dtype != np.float32:
+        message = f"memory: expected float32. Received: {memory.dtype}"
+        raise TypeError(message)
+    if memory is None or memory.size < size:
+        memory = np.empty(size, dtype=np.float32)
+    out = memory[:size].reshape(x, plan.channels, y, z)
     first = [0 if whole else plan.radius_cells for whole in wraps]
     place = Place(tuple(first), tuple(f + n for f, n in zip(first, cells, strict=True)), *factors)
-    with ThreadPoolExecutor(count) as pool:
-        work = _Work(pool, count, fields, plan, wraps, place, out)
-        work.balances()
-        work.diffusions()
+    # Balances and diffusion take about as long, and neither needs the other. Threads that each have one of
+    # them wait less for each other than threads that share every step.
+    halves = 1 if count % 2 else 2
+
+    def compute(*steps: Callable[[_Work], None]) -> None:
+        share = count // halves
+        with nullcontext() if share == 1 else ThreadPoolExecutor(share) as pool:
+            work = _Work(pool, share, fields, plan, wraps, place, out)
+            for step in steps:
+                step(work)
+
+    both = (_Work.balances, _Work.diffusions)
+    run(compute, [both] if halves == 1 else [(step,) for step in both], halves)
     return out
 
 
@@ -202,7 +225,7 @@ class _Work:
 
     def __init__(
         self,
-        pool: ThreadPoolExecutor,
+        pool: ThreadPoolExecutor | None,
         threads: int,
         fields: Sequence[NDArray[np.float32]],
         plan: PhotonPlan,
@@ -347,13 +370,14 @@ class _Work:
         after: tuple[Any, ...],
     ) -> None:
         """Call ``task(*some, first, last, *after)`` for all of `before` and every band of planes or rows."""
-        edges = np.linspace(low, high, min(self._bands, high - low) + 1).astype(int).tolist()
-        futures = [
-            self._pool.submit(task, *some, first, last, *after)
-            for some in before
-            for first, last in pairwise(edges)
-        ]
-        for future in futures:
+        bands = min(self._bands, high - low)
+        edges = [low + (high - low) * band // bands for band in range(bands + 1)]
+        calls = [(*some, first, last, *after) for some in before for first, last in pairwise(edges)]
+        if self._pool is None:
+            for call in calls:
+                task(*call)
+            return
+        for future in [self._pool.submit(task, *call) for call in calls]:
             future.result()
 
 

@@ -235,9 +235,7 @@ _CELL = types.UniTuple(INT, 3)
 _PLANES, _ROWS, _LINE = (target(float32, ndim) for ndim in (5, 2, 1))
 
 
-@kernel(
-    (source(float32, 4), WEIGHTS, _CELL, boolean, _CELL, _CELL, _PLANES, _ROWS, _ROWS, _LINE, BOX, BOX)
-)
+@kernel((source(float32, 4), WEIGHTS, _CELL, boolean, _CELL, _CELL, _PLANES, _ROWS, _ROWS, _LINE, BOX, BOX))
 def run_tile(  # type: ignore[no-untyped-def]
     channels, weights, begin, is_wrapped, low, high, planes, rows, hidden, nothing, xi, error
 ):

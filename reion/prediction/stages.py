@@ -65,6 +65,8 @@ class Stages:
         self.trunk_radius_cells = card.receptive_radius_cells - plan.radius_cells
         if self.trunk_radius_cells < 0 or card.stride_cells != 1:
             raise NoTrunkError("expected a receptive radius that covers the first stage, and no stride")
+        self._memory: list[np.ndarray] = []
+        """At most one piece of memory for channels, which the next snapshot or tile takes over."""
         self.runner: TrunkRunner = trunk_runner(
             self.trunk, self.trunk_radius_cells, threads=threads, file=file
         )
@@ -105,15 +107,26 @@ class Stages:
             told = {name: values[number : number + 1] for name, values in numbers.items()}
             reach = float(told["max_mfp"][0]) if "max_mfp" in told else None
             snapshot = {name: values[number] for name, values in fields.items()}
-            channels = self.first_stage(snapshot, reach, periodic)
+            try:
+                memory = self._memory.pop()
+            except IndexError:  # this is the first call, or another thread is in one
+                memory = None
+            channels = self.first_stage(snapshot, reach, periodic, memory)
             self.run_trunk(channels, told, answers[:, number], periodic)
+            if channels.base is not None:
+                self._memory[:] = [channels.base]
 
     def first_stage(
-        self, fields: Mapping[str, np.ndarray], max_mfp: float | None, periodic: Sequence[int] = (1, 1, 1)
+        self,
+        fields: Mapping[str, np.ndarray],
+        max_mfp: float | None,
+        periodic: Sequence[int] = (1, 1, 1),
+        memory: np.ndarray | None = None,
     ) -> np.ndarray:
         """The channels of the stem, as the trunk takes them: (x + 2 r, channel, y + 2 r, z + 2 r).
 
-        r is the radius of the trunk; along periodic axes there is no halo.
+        r is the radius of the trunk; along periodic axes there is no halo. The channels are written into
+        `memory` (n,) if it is large enough.
         """
         from reion_kernels.photon_channels import photon_channels
 
@@ -125,6 +138,7 @@ class Stages:
             shift=self.trunk.shift,
             periodic=periodic,
             threads=self._threads or threads_to_use(),
+            memory=memory,
         )
 
     def run_trunk(
@@ -176,5 +190,5 @@ def stage_bytes(stages: Stages, window: Shape, tile: Shape, trunk_bytes_per_cell
     halo = 2 * stages.trunk_radius_cells
     sides = (side + (halo if wide > side else 0) for side, wide in zip(tile, window, strict=True))
     channels = 4 * stages.channels * math.prod(sides)
-    first_stage = 16 * math.prod(window) + 8 * math.prod(tile)
+    first_stage = 24 * math.prod(window) + 8 * math.prod(tile)
     return channels + max(float(first_stage), stages.runner.working_bytes(tile, trunk_bytes_per_cell))

@@ -158,7 +158,8 @@ def test_a_window_gives_what_the_box_gives(plan, periodic):
 def test_it_moves_and_turns_with_the_box_and_threads_change_nothing(plan):
     density, photons = fields((10, 9, 8), 4)
     channels = photon_channels(density, photons, plan, threads=1)
-    np.testing.assert_array_equal(photon_channels(density, photons, plan, threads=4), channels)
+    for threads in (2, 3, 4):
+        np.testing.assert_array_equal(photon_channels(density, photons, plan, threads=threads), channels)
     rolled = [np.roll(field, (3, -4, 5), (0, 1, 2)) for field in (density, photons)]
     np.testing.assert_allclose(
         photon_channels(*rolled, plan), np.roll(channels, (3, -4, 5), (0, 2, 3)), rtol=0, atol=2e-5
@@ -167,6 +168,17 @@ def test_it_moves_and_turns_with_the_box_and_threads_change_nothing(plan):
     np.testing.assert_allclose(
         photon_channels(*turned, plan), channels.transpose(3, 1, 0, 2)[::-1], rtol=0, atol=2e-5
     )
+
+
+@pytest.mark.parametrize("more", [-1, 0, 5])
+def test_channels_go_into_given_memory_where_there_is_room(more):
+    density, photons = fields((4, 5, 6))
+    expected = photon_channels(density, photons, PLAN)
+    memory = np.full(expected.size + more, np.nan, dtype=np.float32)
+    received = photon_channels(density, photons, PLAN, memory=memory)
+    np.testing.assert_array_equal(received, expected)
+    assert np.shares_memory(received, memory) == (more >= 0)
+    assert np.isnan(memory[expected.size :]).all()
 
 
 @given(seed=st.integers(0, 999), sources=st.sampled_from([0.0, 0.02, 0.5]))
@@ -198,6 +210,9 @@ def test_every_channel_is_scaled_and_shifted():
         (ValueError, "expected more than 26 cells", {"periodic": (0, 1, 1)}),
         (ValueError, "expected 12 numbers", {"scale": [1.0]}),
         (ValueError, "threads: expected a positive number", {"threads": 0}),
+        (ValueError, "memory: expected a contiguous array", {"memory": np.zeros((9, 9), dtype=np.float32)}),
+        (ValueError, "memory: expected a contiguous array", {"memory": np.zeros(99, dtype=np.float32)[::2]}),
+        (TypeError, "memory: expected float32.*float64", {"memory": np.zeros(99)}),
     ],
 )
 def test_what_cannot_be_is_refused(error, message, change):

@@ -58,6 +58,18 @@ def test_two_stages_equal_the_whole_file_with_several_boxes_at_once(name):
         np.testing.assert_allclose(answers, expected, **CLOSE)
 
 
+def test_a_prediction_does_not_depend_on_those_before():
+    """They leave their memory to it, of another size."""
+    emulator = Emulator("rt-worlds-fast", device="cpu")
+    large, small = (box(emulator.card, shape)[0] for shape in ((20, 9, 12), (7, 8, 9)))
+    large, small = ({name: field[0] for name, field in fields.items()} for fields in (large, small))
+    expected = emulator.predict_arrays(8.0, **small, max_mfp=20.0)
+    for fields in (large, large):
+        emulator.predict_arrays(8.0, **fields, max_mfp=20.0)
+    received = emulator.predict_arrays(8.0, **small, max_mfp=20.0)
+    np.testing.assert_array_equal(received, expected)
+
+
 @pytest.mark.parametrize("name", shipped_models())
 def test_our_kernel_equals_onnxruntime_on_the_trunk(name):
     emulator = Emulator(name, device="cpu")

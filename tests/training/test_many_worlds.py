@@ -227,7 +227,7 @@ def test_a_run_may_narrow_the_network_it_starts_from(toy, run, tmp_path):
     train([world(toy, 2.0, 15.0)], tmp_path / "run", config, parent=parent)
     assert load_run(tmp_path / "run").config.model.hidden == hidden - 1
     for other in (f"model.hidden={hidden + 1}", "model.width=5", "model.blocks=0"):
-        with pytest.raises(InputError, match="only fewer model.hidden"):
+        with pytest.raises(InputError, match=r"only fewer model\.hidden"):
             parent.require_fit(load_config(settings=[other], base=parent.defaults()))
 
 
