@@ -85,7 +85,7 @@ def load_worlds(file: Path | None = None) -> Worlds:
         If the file is not such a list, or two worlds have the same name.
     """
     if file is None:
-        text = (resources.files("reion.ray_tracing") / "worlds.toml").read_text(encoding="utf-8")
+        text = (resources.files("reion.ray_tracing") / "training_worlds.toml").read_text(encoding="utf-8")
         worlds = load_schema(Worlds, base=tomllib.loads(text))
     else:
         worlds = load_schema(Worlds, file)
