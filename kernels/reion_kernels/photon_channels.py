@@ -189,8 +189,9 @@ def photon_channels(
     first = [0 if whole else plan.radius_cells for whole in wraps]
     place = Place(tuple(first), tuple(f + n for f, n in zip(first, cells, strict=True)), *factors)
     # Balances and diffusion take about as long, and neither needs the other. Threads that each have one of
-    # them wait less for each other than threads that share every step.
-    halves = 1 if count % 2 else 2
+    # them wait less for each other than threads that share every step, but both need their memory at once,
+    # which a window of a large box has not.
+    halves = 2 if count % 2 == 0 and all(wraps) else 1
 
     def compute(*steps: Callable[[_Work], None]) -> None:
         share = count // halves

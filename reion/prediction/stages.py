@@ -66,7 +66,7 @@ class Stages:
         if self.trunk_radius_cells < 0 or card.stride_cells != 1:
             raise NoTrunkError("expected a receptive radius that covers the first stage, and no stride")
         self._memory: list[np.ndarray] = []
-        """At most one piece of memory for channels, which the next snapshot or tile takes over."""
+        """At most one piece of memory for channels, which the next snapshot takes over."""
         self.runner: TrunkRunner = trunk_runner(
             self.trunk, self.trunk_radius_cells, threads=threads, file=file
         )
@@ -113,7 +113,7 @@ class Stages:
                 memory = None
             channels = self.first_stage(snapshot, reach, periodic, memory)
             self.run_trunk(channels, told, answers[:, number], periodic)
-            if channels.base is not None:
+            if channels.base is not None and all(periodic):  # between tiles, memory is needed for reading
                 self._memory[:] = [channels.base]
 
     def first_stage(
@@ -190,5 +190,7 @@ def stage_bytes(stages: Stages, window: Shape, tile: Shape, trunk_bytes_per_cell
     halo = 2 * stages.trunk_radius_cells
     sides = (side + (halo if wide > side else 0) for side, wide in zip(tile, window, strict=True))
     channels = 4 * stages.channels * math.prod(sides)
-    first_stage = 24 * math.prod(window) + 8 * math.prod(tile)
+    # Of a whole box, two halves of the first stage are computed at once.
+    fields = 6 if tuple(window) == tuple(tile) else 4
+    first_stage = 4 * fields * math.prod(window) + 8 * math.prod(tile)
     return channels + max(float(first_stage), stages.runner.working_bytes(tile, trunk_bytes_per_cell))
