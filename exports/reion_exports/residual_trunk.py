@@ -247,10 +247,12 @@ class _Walk:
         return self._reshaped(node.outputs[0]), Pointwise(kernel[:, :, 0, 0].T, added)
 
     def _weights(self, node: Node) -> tuple[np.ndarray, np.ndarray]:
-        found = [self._graph.constant(name) for name in node.inputs[1:]]
-        if len(found) != 2 or found[0] is None or found[1] is None:
+        kernel, *more = [self._graph.constant(name) for name in node.inputs[1:]]
+        # What is added is left out of a graph where it is zero, as in a network that has not learnt.
+        added = more[0] if more or kernel is None else np.zeros(len(kernel), dtype=kernel.dtype)
+        if kernel is None or added is None:
             raise NoTrunkError("expected convolutions with constant weights")
-        return found[0], found[1]
+        return kernel, added
 
     def _silu(self, value: str) -> str:
         logistic = self._logistic(value)

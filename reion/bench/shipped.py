@@ -140,8 +140,10 @@ def shares(
 
     reach = float(told["max_mfp"][0]) if "max_mfp" in told else None
 
+    memory = stages.first_stage(fields, reach).base  # prediction keeps it from snapshot to snapshot
+
     def first_stage() -> np.ndarray:
-        return stages.first_stage(fields, reach)
+        return stages.first_stage(fields, reach, memory=memory)
 
     yield _share_of_product(name, stages, first_stage(), told, side, flops, rounds)
     yield _share_of_copy(name, first_stage, stages.plan(reach), side, rounds)

@@ -9,7 +9,9 @@ from reion.models.build import build_model, build_network
 from reion.models.normalizer import Normalizer
 from reion.prediction import predict as prediction
 from reion.prediction.emulator import Emulator
+from reion.prediction.sessions import open_session
 from reion.prediction.tiles import Tiling
+from reion.prediction.trunks import KernelTrunk
 from reion.simulation.contract import make_simulation
 from reion.storage.store import write_simulation
 from reion_exports import TOLERANCE, ModelCard, export
@@ -56,8 +58,8 @@ KINDS = {
 MAGNITUDE = {"n_igm": 4e-31, "n_ion": 50.0, "n_src": 1e5}
 
 
-def untrained(kind):
-    """A network of that kind and its card."""
+def untrained(kind, **more):
+    """A network of that kind and its card, which says more."""
     parts = build_model(RunConfig.model_validate(KINDS[kind]))
     count = len(parts.stem.channels)
     normalizer = Normalizer(
@@ -80,6 +82,7 @@ def untrained(kind):
         receptive_radius_cells=parts.radius_cells,
         stride_cells=parts.stride_cells,
         symmetric=parts.symmetric,
+        **more,
     )
     return build_network(parts, normalizer), card
 
@@ -115,6 +118,20 @@ def test_every_kind_of_network(kind, tmp_path):
     if card.symmetric:
         mean = emulator.predict(sim, symmetrise=48)
         np.testing.assert_allclose(mean.values, whole.values, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_network_that_has_not_learnt_runs_in_our_kernel(tmp_path):
+    """Its file leaves out what convolutions add, because all of it is zero."""
+    config = RunConfig.model_validate(KINDS["reion"]).model_dump(mode="json")
+    network, card = untrained("reion", provenance={"config": config})
+    emulator = Emulator(export(network, card, tmp_path / "new.onnx").path, device="cpu")
+    assert isinstance(emulator.stages.runner, KernelTrunk)
+    fields = random_fields(card, (1, 11, 6, 8))
+    whole = open_session(emulator.file_content, "cpu", 1, None)
+    expected = whole.run(["xi"], {**fields, "redshift": np.array([8.0], dtype=np.float32)})[0]
+    received = emulator.predict_arrays(np.array([8.0]), **fields)
+    np.testing.assert_allclose(received, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow
