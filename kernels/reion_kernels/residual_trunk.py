@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from reion_kernels._jit import INT, kernel, source, target
 from reion_kernels._threads import run, thread_count
-from reion_kernels._vectors import LANES, OUTPUTS, copy_rows, logistic, mix, mix_onto, neighbour_sums, silu
+from reion_kernels._vector_products import OUTPUTS, mix, mix_onto, neighbour_sums
+from reion_kernels._vectors import LANES, copy_rows, logistic, silu
 from reion_kernels.box_means import BOX, copy_line
 
 KINDS = 4

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reion_kernels._threads import run, thread_count
-from reion_kernels._vectors import LANES, OUTPUTS
+from reion_kernels._vector_products import OUTPUTS
+from reion_kernels._vectors import LANES
 from reion_kernels.residual_trunk import (
     CHANNELS_AT_ONCE,
     KINDS,

@@ -12,14 +12,8 @@ from numba import float32, types
 from numpy.typing import NDArray
 
 from reion_kernels._jit import kernel, target
-from reion_kernels._vectors import (
-    add_products,
-    logistic,
-    mix,
-    mix_onto,
-    neighbour_sums,
-    silu_and_slope,
-)
+from reion_kernels._vector_products import add_products, mix, mix_onto, neighbour_sums
+from reion_kernels._vectors import logistic, silu_and_slope
 from reion_kernels.box_means import ZERO
 from reion_kernels.residual_trunk import (
     CHANNELS_AT_ONCE,
