@@ -15,9 +15,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
-import xarray as xr
-
 from reion.ray_tracing.worlds import World, Worlds, make_worlds
 from reion.readers import open_simulation
 from reion.simulation.regridding import regrid
@@ -35,23 +32,12 @@ WORLDS = Worlds(
         World(name="reach70", series="box", max_mfp=70),
         World(name="few-bright", series="box", max_mfp=30, brightest=0.1),
         World(name="coarse", series="coarse", max_mfp=30),
-        World(name="half-emit", series="half", max_mfp=20),
+        World(name="half-emit", series="box", max_mfp=20, emitting=0.5),
         World(name="reach6", series="box", max_mfp=6),
         World(name="clumping3", series="box", max_mfp=30, clumping=3.0),
         World(name="clumping5-reach15", series="box", max_mfp=15, clumping=5.0),
     )
 )
-
-
-def half_emit(sim: xr.Dataset) -> xr.Dataset:
-    """The box with its photons emitted by the denser half of the cells, in proportion to n_igm²."""
-    n_src = np.empty(sim["n_src"].shape, dtype=np.float32)
-    for index in range(sim.sizes["redshift"]):
-        density = sim["n_igm"][index].values.astype(np.float64)
-        share = np.where(density > np.median(density), density**2, 0.0)
-        n_src[index] = share / share.sum() * sim["n_src"][index].values.sum(dtype=np.float64)
-    others = [name for name in ("n_ion", "xi") if name in sim.data_vars]
-    return sim.drop_vars(others).assign(n_src=(sim["n_src"].dims, n_src, sim["n_src"].attrs))
 
 
 def main() -> None:
@@ -65,7 +51,6 @@ def main() -> None:
     makers = {
         "box": lambda: box,
         "coarse": lambda: regrid(box, CELL_SIZE_MPC),
-        "half": lambda: half_emit(box),
     }
     stores = []
     for name, made in makers.items():

@@ -229,10 +229,7 @@ def _brightest(n_src: np.ndarray, share: float) -> np.ndarray:
     count = max(1, round(share * len(emitting)))
     flat = n_src.reshape(-1)
     kept = emitting[np.argsort(flat[emitting], kind="stable")[-count:]]
-    rates = np.zeros(flat.size, dtype=np.float64)
-    rates[kept] = flat[kept]
-    rates *= flat.sum(dtype=np.float64) / rates.sum()
-    return rates.reshape(n_src.shape).astype(np.float32)
+    return _shared(n_src, kept, flat[kept])
 
 
 def _by_density(n_src: np.ndarray, density: np.ndarray, share: float, power: float) -> np.ndarray:
@@ -250,7 +247,12 @@ def _by_density(n_src: np.ndarray, density: np.ndarray, share: float, power: flo
     flat = density.reshape(-1).astype(np.float64)
     count = max(1, round(share * flat.size))
     densest = np.argsort(flat, kind="stable")[-count:]
-    rates = np.zeros(flat.size, dtype=np.float64)
-    rates[densest] = (flat[densest] / flat.mean()) ** power
+    return _shared(n_src, densest, (flat[densest] / flat.mean()) ** power)
+
+
+def _shared(n_src: np.ndarray, cells: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The photon rates with all photons given to some cells, flat indices, in proportion to weights."""
+    rates = np.zeros(n_src.size, dtype=np.float64)
+    rates[cells] = weights
     rates *= n_src.sum(dtype=np.float64) / rates.sum()
     return rates.reshape(n_src.shape).astype(np.float32)
